@@ -1,0 +1,1 @@
+"""The command line: turns words into a configuration, and progress into lines."""

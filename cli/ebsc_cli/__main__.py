@@ -1,0 +1,5 @@
+"""``python -m ebsc_cli``."""
+
+from ebsc_cli.app import main
+
+main()

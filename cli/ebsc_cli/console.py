@@ -1,0 +1,116 @@
+"""Progress as a live bar on a terminal and as plain lines elsewhere; the table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from ebsc_core.pipeline import RunResult
+from ebsc_core.progress import Progress
+
+LINE_EVERY_SECONDS = 10.0
+
+
+class ConsoleProgress(Progress):
+    """Notes and progress on standard output, warnings on standard error."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        super().__init__()
+        self.quiet = quiet
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal and not quiet
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+
+    def __enter__(self) -> ConsoleProgress:
+        self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bars.stop()
+
+    def note(self, message: str) -> None:
+        if not self.quiet:
+            self.console.print(escape(message))
+
+    def warn(self, message: str) -> None:
+        super().warn(message)
+        self.errors.print(f"[yellow]warning:[/] {escape(message)}")
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        self.stage, self.total, self.unit = stage, total, unit
+        self.began = self.last_line = time.perf_counter()
+        self.figures: dict[str, float] = {}
+        self.done = 0
+        self.task = self.bars.add_task(stage, total=total, text="")
+
+    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        self.done = done
+        self.figures.update(figures or {})
+        now = time.perf_counter()
+        text = self._text(now)
+        self.bars.update(self.task, completed=done, text=text)
+        if not self.live and not self.quiet and now - self.last_line > LINE_EVERY_SECONDS:
+            self.last_line = now
+            self.console.print(escape(f"{self.stage}: {done}/{self.total} {self.unit}, {text}"))
+
+    def finish(self, summary: str = "") -> None:
+        self.bars.remove_task(self.task)
+        if not self.quiet and self.done:
+            seconds = time.perf_counter() - self.began
+            rate = f"{self.done / seconds:.0f} {self.unit}/s" if seconds > 1 else ""
+            parts = [f"{self.done} {self.unit} in {_clock(seconds)}", rate, self._figures(), summary]
+            self.console.print(escape(f"{self.stage}: {', '.join(filter(None, parts))}"))
+
+    def _text(self, now: float) -> str:
+        rate = self.done / max(now - self.began, 1e-9)
+        left = (self.total - self.done) / max(rate, 1e-9)
+        parts = [self._figures(), f"{rate:.0f} {self.unit}/s", f"{_clock(left)} left"]
+        return ", ".join(filter(None, parts))
+
+    def _figures(self) -> str:
+        return ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def print_result(console: Console, result: RunResult) -> None:
+    """The final table and the run directory's path, which is printed even when quiet."""
+    table = Table("figure", "value", title="Result", title_justify="left")
+    for name, value in _rows(result.metrics):
+        table.add_row(name, value)
+    console.print(table)
+    console.print(f"run directory: {escape(str(result.directory))}")
+
+
+def _rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    free = metrics["label_free"]
+    rows = [(name.upper(), f"{100 * value:.1f} %") for name, value in (metrics["scores"] or {}).items()]
+    for name in ("silhouette", "eigengap", "within_cluster_mass"):
+        if free[name] is not None:
+            rows.append((name.replace("_", "-"), f"{free[name]:.3f}"))
+    sizes = sorted(free["cluster_sizes"], reverse=True)
+    shown = ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
+    rows.append(("cluster sizes", shown))
+    rows.append(("time", _clock(sum(metrics["seconds"].values()))))
+    return rows

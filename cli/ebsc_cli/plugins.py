@@ -1,0 +1,83 @@
+"""``ebsc plugins``: what is installed, and what each part can be told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ebsc_core.errors import PartError
+from ebsc_core.hookspecs import ComponentSpec
+from ebsc_core.registry import Kind, Part, Registry
+
+app = typer.Typer(help="See what parts are installed and what they can be told.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_plugins() -> None:
+    """All installed parts by kind; * marks what a run uses when it names none."""
+    registry = Registry()
+    console = Console(highlight=False)
+    for kind in Kind:
+        table = Table(
+            "name", "what it is", "from", title=f"{kind.words}s (--{kind.section})", title_justify="left"
+        )
+        for entry in registry.of(kind):
+            single = isinstance(entry.component, ComponentSpec)
+            default = single and entry.component.default  # type: ignore[union-attr]
+            name = entry.name + ("*" if default else "") if single else f"({entry.name})"
+            table.add_row(escape(name), escape(entry.component.summary), escape(str(entry.provider)))
+        console.print(table)
+    for failure in registry.failures:
+        console.print(
+            f"[red]not loaded:[/] {escape(failure.plugin)} of {escape(str(failure.provider))}: "
+            f"{escape(failure.reason)}"
+        )
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A part's name, e.g. simclr.")]) -> None:
+    """One part: its options with types, defaults and meaning, its source, and who supplied it."""
+    registry = Registry()
+    parts = _called(registry, name)
+    console = Console(highlight=False, soft_wrap=True)
+    for part in parts:
+        spec = part.spec
+        console.print(f"[bold]{escape(part.name)}[/] ({part.kind.words})")
+        console.print(escape(spec.summary))
+        console.print(f"source:  {escape(spec.reference or 'not stated')}")
+        console.print(f"from:    {escape(str(part.provider))}")
+        _print_options(console, part)
+
+
+def _called(registry: Registry, name: str) -> list[Part]:
+    parts, problems = [], []
+    for kind in Kind:
+        try:
+            parts.append(registry.find(kind, name))
+        except PartError as error:
+            problems.append(str(error))
+    if parts:
+        return parts
+    suggestion = next((p for p in problems if "did you mean" in p), None)
+    raise PartError(suggestion or f"no part is called {name!r}; see `ebsc plugins list`")
+
+
+def _print_options(console: Console, part: Part) -> None:
+    fields: dict[str, Any] = part.options_class.model_fields  # type: ignore[attr-defined]
+    if not fields:
+        console.print("options: none")
+        return
+    table = Table("option", "type", "default", "meaning", title_justify="left")
+    for option, field in fields.items():
+        annotation = field.annotation
+        kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+        default = "required" if field.is_required() else repr(field.default)
+        name = f"{part.kind.section}.{option}"
+        table.add_row(
+            name, escape(kind.replace("typing.", "")), escape(default), escape(field.description or "")
+        )
+    console.print(table)

@@ -1,0 +1,141 @@
+"""``ebsc run``: images to clusters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+OPTION = typer.Option
+METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
+
+
+def run(
+    data: Annotated[
+        str | None,
+        OPTION(
+            help="A data set's name, or a folder, .zip or .npz of images. [default: digits]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        OPTION(help="Any timm model by its name, or identity. [default: resnet18]", rich_help_panel=METHOD),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        OPTION(help="Self-supervised objective. [default: simclr]", rich_help_panel=METHOD),
+    ] = None,
+    coefficients: Annotated[
+        str | None,
+        OPTION(help="Model of the self-expressive coefficients. [default: energy]", rich_help_panel=METHOD),
+    ] = None,
+    clusterer: Annotated[
+        str | None,
+        OPTION(
+            help="spectral, k-subspaces, or any scikit-learn clusterer. [default: spectral]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    n_clusters: Annotated[
+        int | None,
+        OPTION(
+            help="How many clusters. [default: the number of classes, where known]", rich_help_panel=METHOD
+        ),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        OPTION(
+            "--set",
+            metavar="PART.OPTION=VALUE",
+            help="Any option of any part, e.g. objective.temperature=0.2; repeatable.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        OPTION(
+            metavar="FILE.toml",
+            help="Read settings from a file; the command line wins.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    data_root: Annotated[
+        str | None,
+        OPTION(help="Where named data sets are kept or downloaded to.", rich_help_panel=METHOD),
+    ] = None,
+    limit: Annotated[
+        int | None, OPTION(help="Take a seeded sample of this many images.", rich_help_panel=METHOD)
+    ] = None,
+    skip_bad_images: Annotated[
+        bool | None,
+        OPTION("--skip-bad-images", help="Leave unreadable images out.", rich_help_panel=METHOD),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        OPTION(
+            help="Passes over the data; 0 uses the backbone as it is. [default: 40]", rich_help_panel=TRAINING
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, OPTION(help="Images per step. [default: 256]", rich_help_panel=TRAINING)
+    ] = None,
+    seed: Annotated[int | None, OPTION(help="[default: 0]", rich_help_panel=TRAINING)] = None,
+    device: Annotated[
+        str | None, OPTION(help="auto, cpu, cuda, cuda:N or mps. [default: auto]", rich_help_panel=OUTPUT)
+    ] = None,
+    precision: Annotated[
+        str | None,
+        OPTION(
+            help="auto, fp32 or bf16; auto takes bf16 where it is faster. [default: auto]",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        OPTION(help="The run directory. [default: a new one under runs/]", rich_help_panel=OUTPUT),
+    ] = None,
+    cache: Annotated[
+        str | None,
+        OPTION(help="Where trained features are kept for reuse; none for nowhere.", rich_help_panel=OUTPUT),
+    ] = None,
+    quiet: Annotated[
+        bool, OPTION("--quiet", "-q", help="Print the result and warnings only.", rich_help_panel=OUTPUT)
+    ] = False,
+) -> None:
+    """Cluster images: train a representation, express each image by others, cut the graph.
+
+    Every part can be exchanged; `ebsc plugins list` shows what is installed.
+    """
+    flags: dict[str, Any] = {
+        "data.name": data,
+        "data.root": data_root,
+        "data.limit": limit,
+        "data.skip_bad_images": skip_bad_images,
+        "backbone.name": backbone,
+        "objective.name": objective,
+        "coefficients.name": coefficients,
+        "clusterer.name": clusterer,
+        "n_clusters": n_clusters,
+        "train.epochs": epochs,
+        "train.batch_size": batch_size,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "out": None if out is None else str(out),
+        "cache": cache,
+    }
+    # Imported here, so that `ebsc --help` does not wait for torch.
+    from ebsc_core.config import load_config
+    from ebsc_core.registry import Registry
+
+    loaded = load_config(config, settings or [], flags)
+
+    from ebsc_cli.console import ConsoleProgress, print_result
+    from ebsc_core.pipeline import run as run_pipeline
+
+    progress = ConsoleProgress(quiet=quiet)
+    with progress:
+        result = run_pipeline(loaded, Registry(), progress)
+    print_result(progress.console, result)

@@ -1,0 +1,52 @@
+"""ebsc: energy-based self-expressive subspace clustering, made of exchangeable parts.
+
+Importing this package is light; names that need torch are loaded when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ebsc_core.errors import EbscError
+from ebsc_core.hookspecs import ComponentFamily, ComponentSpec, hookimpl
+from ebsc_core.options import Options
+
+if TYPE_CHECKING:
+    from ebsc_core.data.images import ImageSet
+    from ebsc_core.interfaces import (
+        Backbone,
+        Clusterer,
+        CoefficientModel,
+        Objective,
+        TrainableCoefficientModel,
+    )
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "Backbone": "ebsc_core.interfaces",
+    "Objective": "ebsc_core.interfaces",
+    "CoefficientModel": "ebsc_core.interfaces",
+    "TrainableCoefficientModel": "ebsc_core.interfaces",
+    "Clusterer": "ebsc_core.interfaces",
+    "ImageSet": "ebsc_core.data.images",
+}
+
+__all__ = [
+    "Backbone",
+    "Clusterer",
+    "CoefficientModel",
+    "ComponentFamily",
+    "ComponentSpec",
+    "EbscError",
+    "ImageSet",
+    "Objective",
+    "Options",
+    "TrainableCoefficientModel",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'ebsc_core' has no attribute {name!r}")

@@ -1,0 +1,111 @@
+"""Trained features kept between runs, under a digest of what they were made from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ebsc_core.errors import DataError
+from ebsc_core.features import FeatureTable, digest, read_features, write_features
+from ebsc_core.training.state import load_weights, save_weights
+
+FEATURES, TRAINING = "features.h5", "training.json"
+
+
+def user_cache() -> Path:
+    """``$EBSC_CACHE_DIR``, or ``ebsc`` in the user's cache folder."""
+    own = os.environ.get("EBSC_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(base) / "ebsc"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves behind."""
+
+    table: FeatureTable
+    history: list[dict[str, Any]]
+    """One record per epoch, plain values."""
+    precision: str
+    """``fp32`` or ``bf16``; ``none`` if nothing was trained."""
+    warnings: list[str]
+
+
+class TrainedCache:
+    """Entries ``<folder>/<key>/`` with features, weights and the training record.
+
+    Parameters
+    ----------
+    folder : Path or None
+        None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def load(
+        self,
+        made_from: Mapping[str, Any],
+        modules: Mapping[str, nn.Module],
+        n_rows: int,
+        precision: str,
+    ) -> tuple[Trained | None, str]:
+        """The entry for ``made_from``, its weights loaded into ``modules``; or None, and why.
+
+        The reason is empty when there simply is no entry.
+        """
+        key = digest(made_from)
+        if self.folder is None or not (self.folder / key).is_dir():
+            return None, ""
+        entry = self.folder / key
+        try:
+            record = json.loads((entry / TRAINING).read_text(encoding="utf-8"))
+            if precision not in ("auto", record["precision"], "any"):
+                return None, f"cached features were trained in {record['precision']}, not {precision}"
+            table = read_features(entry / FEATURES, key, n_rows)
+            for name, module in modules.items():
+                load_weights(module, entry / f"{name}.safetensors")
+        except (DataError, OSError, ValueError, KeyError, TypeError) as error:
+            return None, f"cached features cannot be used: {error}"
+        return Trained(table, record["history"], record["precision"], record["warnings"]), ""
+
+    def store(self, made_from: Mapping[str, Any], modules: Mapping[str, nn.Module], trained: Trained) -> None:
+        """Write an entry beside and rename it into place, replacing a damaged one."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        key = digest(made_from)
+        beside = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.folder))
+        try:
+            write_trained(beside, made_from, modules, trained)
+            if (self.folder / key).exists():
+                shutil.rmtree(self.folder / key)
+            beside.rename(self.folder / key)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def write_trained(
+    folder: Path,
+    made_from: Mapping[str, Any],
+    modules: Mapping[str, nn.Module],
+    trained: Trained,
+) -> None:
+    """Features, weights and the training record as files of ``folder``."""
+    write_features(folder / FEATURES, trained.table, digest(made_from), made_from)
+    for name, module in modules.items():
+        save_weights(module, folder / f"{name}.safetensors")
+    record = {
+        "precision": trained.precision,
+        "history": trained.history,
+        "warnings": trained.warnings,
+    }
+    (folder / TRAINING).write_text(json.dumps(record, indent=1), encoding="utf-8")

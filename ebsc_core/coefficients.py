@@ -1,0 +1,99 @@
+"""From a dictionary to sparse self-expressive coefficients, and from those to an affinity.
+
+Nothing here is N×N: queries go through in blocks, and what remains of each is ``top_k`` entries.
+"""
+
+from __future__ import annotations
+
+from math import log2
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from ebsc_core.interfaces import CoefficientModel, Coefficients
+
+# Scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
+BLOCK_SCORES = 1 << 25
+
+
+def auto_top_k(n_rows: int, n_clusters: int) -> int:
+    """How many coefficients a row keeps when nobody says: ``log2`` of the mean cluster size.
+
+    Between 5 and 10, never more than half of a mean cluster's other members would allow. Few for
+    small clusters, whose rows soon run out of true neighbours; a graph of ``log n`` neighbours a node is the
+    usual condition for a cluster to stay in one piece (von Luxburg, "A tutorial on spectral
+    clustering", 2007, §8.1). No label enters.
+    """
+    return max(1, min(n_rows - 1, min(10, max(5, round(log2(max(n_rows / n_clusters, 1)))))))
+
+
+@torch.no_grad()
+def self_expressive_coefficients(
+    model: CoefficientModel, rows: Tensor, top_k: int, block: int | None = None
+) -> Coefficients:
+    """Coefficients of every row over all the others.
+
+    Parameters
+    ----------
+    model : CoefficientModel
+    rows : Tensor of shape (N, D)
+        Unit-length rows, on the device to compute on: queries and dictionary at once.
+    top_k : int
+        Coefficients kept per row, at most ``N - 1``.
+    block : int, optional
+        Queries at once; chosen from N if not given. The result does not depend on it.
+
+    Returns
+    -------
+    Coefficients on the CPU, of shape (N, top_k).
+    """
+    n = len(rows)
+    block = block or max(16, min(4096, BLOCK_SCORES // n))
+    encoded = model.encode(rows)
+    indices = torch.empty(n, top_k, dtype=torch.int64)
+    values = torch.empty(n, top_k)
+    for start in range(0, n, block):
+        stop = min(start + block, n)
+        own = torch.arange(start, stop, device=rows.device)
+        part = model.coefficients(rows[start:stop], encoded, top_k, own)
+        indices[start:stop], values[start:stop] = part.indices.cpu(), part.values.float().cpu()
+    return Coefficients(indices, values)
+
+
+def top_k_inner_products(
+    queries: Tensor, keys: Tensor, top_k: int, own: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The largest inner products of queries ``(B, D)`` with keys ``(N, D)``, own entry excluded.
+
+    Returns values ``(B, k)`` descending, indices ``(B, k)``, and all scores ``(B, N)`` (``-inf`` on own).
+    """
+    scores = queries @ keys.T
+    exclude_own(scores, own)
+    top = torch.topk(scores, top_k, dim=1)
+    return top.values, top.indices, scores
+
+
+def exclude_own(scores: Tensor, own: Tensor) -> None:
+    """Set each query's own entry to ``-inf`` in place, by index (a duplicate of it stays)."""
+    present = (own >= 0).nonzero().squeeze(1)
+    scores[present, own[present]] = -torch.inf
+
+
+def affinity(coefficients: Coefficients) -> sparse.csr_matrix:
+    """Symmetric affinity ``½(Ĉ + Ĉᵀ)`` of shape (N, N), CSR, zero diagonal.
+
+    ``Ĉ`` holds absolute coefficients, each row scaled to sum 1 (a row of zeros stays zero).
+    """
+    n, k = coefficients.indices.shape
+    values = coefficients.values.abs().numpy().astype(np.float32)
+    sums = values.sum(axis=1, keepdims=True)
+    values = np.divide(values, sums, out=np.zeros_like(values), where=sums > 0)
+    indptr = np.arange(0, n * k + 1, k, dtype=np.int64)
+    rows = sparse.csr_matrix((values.ravel(), coefficients.indices.numpy().ravel(), indptr), shape=(n, n))
+    symmetric = (rows + rows.T) * np.float32(0.5)
+    symmetric.setdiag(0)
+    symmetric.eliminate_zeros()
+    symmetric.sort_indices()
+    return sparse.csr_matrix(symmetric)

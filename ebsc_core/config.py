@@ -1,0 +1,226 @@
+"""The configuration of a run: one strict model, filled from a TOML file and the command line.
+
+A TOML file has a table per part with its ``name`` and options, tables for training and refinement, and
+a few settings of the run itself::
+
+    n_clusters = 10
+    seed = 0
+
+    [objective]
+    name = "simclr"
+    temperature = 0.2
+
+    [train]
+    epochs = 100
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ebsc_core.errors import ConfigError
+from ebsc_core.options import Options
+
+PROVENANCE = "provenance"
+"""A table of ``run.toml`` that records versions; read by people, not by us."""
+
+
+class PartChoice(BaseModel):
+    """A part's name and, as further keys, its options (checked against the part's own model)."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    name: str | None = None
+    """Which part; the installed default if not given."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The part's own options, not yet checked."""
+        return dict(self.model_extra or {})
+
+
+class DataChoice(PartChoice):
+    """What to read, and how."""
+
+    root: str | None = None
+    """Where named data sets are kept or downloaded to; by default in the user's cache."""
+    limit: int | None = Field(None, gt=0)
+    """Take a seeded sample of this many images."""
+    skip_bad_images: bool = False
+    """Leave unreadable images out (each is named) instead of stopping."""
+
+
+class JointChoice(PartChoice):
+    """The coefficient model that trains together with the backbone, and how strongly it pulls.
+
+    It is chosen apart from ``[coefficients]``, so that runs which differ only in the coefficient model
+    work on the same features.
+    """
+
+    start: float = Field(0.25, ge=0, le=1)
+    """Share of the epochs given to the objective alone before the joint phase; 1 for none."""
+    form: Literal["reconstruction", "agreement"] = "reconstruction"
+    """``reconstruction``: squared error of each row expressed by the other view's rows;
+    ``agreement``: the reconstruction counts as one more view under the objective's own loss."""
+    weight: float = Field(0.5, ge=0)
+    """Weight of that term on the backbone; at 0 the model trains on stopped gradients."""
+
+
+class TrainOptions(Options):
+    """Self-supervised training, warm-up and joint phase together."""
+
+    epochs: int = Field(40, ge=0)
+    """Passes over the data; 0 uses the backbone as it is."""
+    batch_size: int | None = Field(None, ge=4)
+    """Images per step; by default 256, or all of a smaller data set."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW; rises over the first tenth of the steps, then follows a cosine to 0."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Decoupled weight decay."""
+
+
+class RefineOptions(Options):
+    """Training of the coefficient model on the cached features."""
+
+    steps: int = Field(600, ge=0)
+    """Optimiser steps."""
+    rows: int = Field(1024, ge=2)
+    """Rows drawn per step, queries and dictionary at once."""
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate of AdamW, decaying by a cosine."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Decoupled weight decay."""
+
+
+class RunConfig(BaseModel):
+    """Everything a run is told."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_assignment=True)
+
+    data: DataChoice = Field(default_factory=DataChoice)
+    backbone: PartChoice = Field(default_factory=PartChoice)
+    objective: PartChoice = Field(default_factory=PartChoice)
+    joint: JointChoice = Field(default_factory=JointChoice)
+    coefficients: PartChoice = Field(default_factory=PartChoice)
+    clusterer: PartChoice = Field(default_factory=PartChoice)
+    views: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the view policy chosen from the images (see ``ebsc_core.data.views``)."""
+    train: TrainOptions = Field(default_factory=TrainOptions)
+    refine: RefineOptions = Field(default_factory=RefineOptions)
+
+    n_clusters: int | None = Field(None, ge=2)
+    """K; by default the number of classes the data set declares."""
+    top_k: int | None = Field(None, ge=1)
+    """Coefficients kept per row; by default from the mean cluster size, between 5 and 10."""
+    express: Literal["auto", "features", "embeddings"] = "auto"
+    """Which rows express one another: the backbone's features or the objective's embeddings."""
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    out: str | None = None
+    """The run directory; by default a new one under ``runs/``."""
+    cache: str | None = None
+    """Where features are kept for reuse; by default in the user's cache. ``none`` turns it off."""
+
+
+PART_SECTIONS = ("data", "backbone", "objective", "joint", "coefficients", "clusterer")
+
+
+def load_config(
+    file: Path | None = None,
+    settings: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Merge a TOML file, ``section.option=value`` settings and dotted flags, later ones winning.
+
+    Naming another part than the file does drops the file's options for that part: they are
+    another part's.
+
+    Raises
+    ------
+    ConfigError
+        For an unreadable file, a malformed setting, an unknown name or a value of the wrong type;
+        names the setting and the nearest known one.
+    """
+    tree = _read_toml(file) if file else {}
+    tree.pop(PROVENANCE, None)
+    given = dict(_parse_setting(setting) for setting in settings)
+    given |= {key: value for key, value in (flags or {}).items() if value is not None}
+    for section in PART_SECTIONS:
+        _switch_part(tree, section, given.get(f"{section}.name"))
+    for key, value in given.items():
+        _put(tree, key, value)
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe(error, RunConfig, "")) from None
+
+
+def describe(error: ValidationError, model: type[BaseModel], prefix: str) -> str:
+    """The first problem of a validation error as one line: the setting, what is wrong, the nearest name."""
+    problem = error.errors(include_url=False)[0]
+    path = [str(part) for part in problem["loc"]]
+    setting = ".".join([prefix, *path] if prefix else path)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        known = _field_names(model, path[:-1])
+        near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        return f"unknown option {setting!r}: {hint}{more}"
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    return f"option {setting!r}: {message}, got {problem['input']!r}{more}"
+
+
+def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from None
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {setting!r} is not of the form part.option=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    return key.strip(), value
+
+
+def _switch_part(tree: dict[str, Any], section: str, name: str | None) -> None:
+    table = tree.get(section)
+    if name is None or not isinstance(table, dict) or table.get("name", name) == name:
+        return
+    model = RunConfig.model_fields[section].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, PartChoice)
+    tree[section] = {key: value for key, value in table.items() if key in model.model_fields}
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"unknown option {key!r}: {part!r} is a single value, not a section")
+    tree[last] = value

@@ -1,0 +1,1 @@
+"""Images in memory, and the views drawn from them."""

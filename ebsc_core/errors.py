@@ -1,0 +1,32 @@
+"""Errors meant for the person at the keyboard."""
+
+
+class EbscError(Exception):
+    """A mistake the user can mend. Its text is one line: what, where, and what to do.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+class PartError(EbscError):
+    """A part cannot be found, loaded or configured."""
+
+
+class ConfigError(EbscError):
+    """A setting is unknown, ill-typed or contradicts another."""
+
+
+class DataError(EbscError):
+    """The images, labels or features given cannot be used."""
+
+
+class DeviceError(EbscError):
+    """The device or precision asked for is not there."""
+
+
+class RunDirectoryError(EbscError):
+    """The output path cannot hold a run."""
+
+
+class TrainingError(EbscError):
+    """Training cannot go on, for instance because the loss is not finite."""

@@ -1,0 +1,231 @@
+"""What each kind of part must do: the contracts, with shapes and units.
+
+Throughout, ``B`` is a batch, ``N`` the number of images, ``D`` the width of the backbone's
+features, ``E`` that of the objective's embeddings, ``K`` the number of clusters. The *expressed*
+rows are features or embeddings (the run decides), scaled to unit length by the framework before a
+coefficient model or clusterer sees them.
+
+How the framework builds a part (every factory takes its options first):
+
+=================  ==============================================================================
+kind               call
+=================  ==============================================================================
+data set           ``factory(options, context: DataContext) -> ImageSet``
+backbone           ``factory(options, info: ImageInfo) -> Backbone``
+objective          ``factory(options, backbone: Backbone) -> Objective``
+coefficient model  ``factory(options, width: int) -> CoefficientModel``
+clusterer          ``factory(options, n_clusters: int, seed: int) -> Clusterer``
+=================  ==============================================================================
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebsc_core.options import Options
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a backbone needs to know of the images it will see."""
+
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    """Mean per channel, of values in [0, 1]."""
+    std: tuple[float, ...]
+    """Standard deviation per channel, of values in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class DataContext:
+    """How the run wants its data read."""
+
+    root: Path
+    """Where named data sets are kept or downloaded to."""
+    skip_bad_images: bool = False
+    """Leave unreadable images out instead of stopping at the first."""
+    limit: int | None = None
+    """Take only a seeded sample of this many images."""
+    seed: int = 0
+    warn: Callable[[str], None] = lambda message: None
+    """Called with one line for the user, for instance on images left out."""
+
+
+class Backbone(nn.Module, ABC):
+    """Maps images to features.
+
+    ``forward`` takes ``(B, C, H, W)`` floats in [0, 1] (it does its own normalisation) and returns
+    ``(B, D)`` features.
+    """
+
+    width: int
+    """``D``, the number of features."""
+
+    def describe(self) -> str:
+        """One line for the run's announcement, e.g. which stem was chosen."""
+        return type(self).__name__
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Views:
+    """What an objective returns for two views of the same ``B`` images."""
+
+    loss: Tensor
+    """Scalar."""
+    features: tuple[Tensor, Tensor]
+    """The backbone's features of each view, ``(B, D)``, not normalised."""
+    embeddings: tuple[Tensor, Tensor]
+    """The objective's embeddings of each view, ``(B, E)``, unit length."""
+
+
+class ProjectorOptions(Options):
+    """Options of the projection head most objectives share (Chen et al., arXiv:2002.05709)."""
+
+    hidden: int = 512
+    """Width of the projector's hidden layer."""
+    width: int = 128
+    """Width E of the embeddings."""
+
+
+def projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Linear, batch norm, ReLU, linear: the head of SimCLR and BYOL."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, outputs),
+    )
+
+
+class Objective(nn.Module, ABC):
+    """A self-supervised objective: two views of a batch in, a loss and embeddings out.
+
+    A subclass usually writes :meth:`loss` alone. The backbone is a submodule, so that
+    ``objective.parameters()`` is everything that trains.
+    """
+
+    Options: ClassVar[type[Options]] = ProjectorOptions
+
+    def __init__(self, options: Any, backbone: Backbone) -> None:
+        super().__init__()
+        self.options = options
+        self.backbone = backbone
+        self.projector = projector(backbone.width, options.hidden, options.width)
+
+    @property
+    def width(self) -> int:
+        """``E``, the width of the embeddings."""
+        return int(self.options.width)
+
+    def embed(self, features: Tensor) -> Tensor:
+        """Unit-length embeddings ``(B, E)`` of features ``(B, D)``."""
+        return F.normalize(self.projector(features), dim=1)
+
+    def forward(self, view_a: Tensor, view_b: Tensor) -> Views:
+        """Loss, features and embeddings of two views, each ``(B, C, H, W)`` in [0, 1]."""
+        features = self.backbone(torch.cat([view_a, view_b]))
+        fa, fb = features.chunk(2)
+        za, zb = self.embed(features).float().chunk(2)
+        # Losses are computed in float32: log-sum-exp and norms lose too much in bfloat16.
+        with torch.autocast(za.device.type, enabled=False):
+            return Views(self.loss(za, zb), (fa, fb), (za, zb))
+
+    @abstractmethod
+    def loss(self, a: Tensor, b: Tensor) -> Tensor:
+        """Scalar loss of unit-length embeddings ``(B, E)`` of two views; row i matches row i."""
+
+    def agreement(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        """Score a self-expressive reconstruction ``(B, E)`` of ``target`` as one more view."""
+        return self.loss(F.normalize(reconstruction, dim=1), target)
+
+    def before_training(self, total_steps: int) -> None:
+        """Told once how many optimiser steps are to come."""
+
+    def after_step(self) -> None:
+        """Called after every optimiser step, e.g. to move a momentum teacher."""
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Sparse self-expressive coefficients: ``top_k`` dictionary rows for each query."""
+
+    indices: Tensor
+    """``(B, k)`` int64, positions in the dictionary; a query never uses itself."""
+    values: Tensor
+    """``(B, k)`` float32, signed or not; 0 where fewer than k rows are used."""
+
+
+class CoefficientModel(ABC):
+    """Expresses each query by few rows of a dictionary.
+
+    Rows are of unit length. ``own`` gives, for each query, its own position in the dictionary, or
+    -1 where it is not there; that entry is never used. Each row's coefficients depend on its query and the
+    dictionary only, not on the other queries: the framework splits queries into blocks as memory allows.
+    """
+
+    def encode(self, dictionary: Tensor) -> Any:
+        """Whatever of the dictionary ``(N, D)`` is worth computing once for all queries."""
+        return dictionary
+
+    @abstractmethod
+    def coefficients(self, queries: Tensor, encoded: Any, top_k: int, own: Tensor) -> Coefficients:
+        """The ``top_k`` largest coefficients of queries ``(B, D)`` over an encoded dictionary."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """How a trainable model expresses a batch, with gradients."""
+
+    reconstruction: Tensor
+    """``(B, D)``, the combination of dictionary rows."""
+    penalty: Tensor
+    """Scalar regulariser of the coefficients."""
+
+
+class TrainableCoefficientModel(CoefficientModel, nn.Module):
+    """A coefficient model with parameters, trained on mini-batches; it can join the joint phase."""
+
+    @abstractmethod
+    def express(self, queries: Tensor, dictionary: Tensor, own: Tensor) -> Expression:
+        """Reconstruct queries ``(B, D)`` from a dictionary ``(M, D)``, differentiably in both."""
+
+    @abstractmethod
+    def loss(self, queries: Tensor, expression: Expression) -> Tensor:
+        """Scalar self-expression loss of what :meth:`express` returned for these queries."""
+
+
+class Clusterer(ABC):
+    """Turns an affinity or features into labels, by scikit-learn's convention.
+
+    After :meth:`fit_predict` it may have ``eigenvalues_`` (descending, of the normalised affinity, for the
+    run's diagnostics) and ``warnings_`` (a list of sentences for the user, e.g. on convergence).
+    """
+
+    consumes: ClassVar[Literal["affinity", "features"]]
+    """What :meth:`fit_predict` is given."""
+
+    @abstractmethod
+    def fit_predict(self, data: sparse.csr_matrix | np.ndarray) -> np.ndarray:
+        """Labels ``(N,)`` int64 from 0; -1 for rows that belong to no cluster (noise).
+
+        Parameters
+        ----------
+        data : csr_matrix of shape (N, N) or ndarray of shape (N, D)
+            A symmetric non-negative affinity with a zero diagonal, or unit-length rows, as
+            :attr:`consumes` says. Not to be modified.
+        """

@@ -1,0 +1,126 @@
+"""From a configuration to the parts it names, with checked options: what a run is about to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from ebsc_core.config import PartChoice, RunConfig, describe
+from ebsc_core.errors import ConfigError, EbscError, PartError
+from ebsc_core.options import Options
+from ebsc_core.registry import Kind, Part, Registry
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A part, found, with its options checked."""
+
+    part: Part
+    options: Options
+
+    @property
+    def name(self) -> str:
+        return self.part.name
+
+    def build(self, *arguments: Any) -> Any:
+        """Call the part's factory.
+
+        Raises
+        ------
+        PartError
+            If the factory raises anything but an error meant for the user.
+        """
+        try:
+            return self.part.factory(self.options, *arguments)
+        except EbscError:
+            raise
+        except Exception as error:
+            raise PartError(
+                f"{self.part.kind.words} {self.name!r} of {self.part.provider} could not be built "
+                f"({type(error).__name__}: {error})"
+            ) from error
+
+    def record(self) -> dict[str, Any]:
+        """Name, provider and options as plain values, for digests and run records."""
+        return {
+            "name": self.name,
+            "from": str(self.part.provider),
+            "options": self.options.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The configuration and every part it names."""
+
+    config: RunConfig
+    data: Choice
+    backbone: Choice
+    objective: Choice
+    joint: Choice | None
+    """The coefficient model that trains along, or None for no joint phase."""
+    coefficients: Choice
+    clusterer: Choice
+
+
+def make_plan(config: RunConfig, registry: Registry) -> Plan:
+    """Find every part and check its options.
+
+    Raises
+    ------
+    PartError, ConfigError
+        If a part is unknown or cannot be loaded, or an option is unknown or ill-typed.
+    """
+    joint = None
+    if config.train.epochs > 0 and config.joint.start < 1:
+        joint = _choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
+        _require_trainable(joint)
+    return Plan(
+        config,
+        _choose(registry, Kind.DATA, config.data),
+        _choose(registry, Kind.BACKBONE, config.backbone),
+        _choose(registry, Kind.OBJECTIVE, config.objective),
+        joint,
+        _choose(registry, Kind.COEFFICIENTS, config.coefficients),
+        _choose(registry, Kind.CLUSTERER, config.clusterer),
+    )
+
+
+def _choose(registry: Registry, kind: Kind, choice: PartChoice, section: str | None = None) -> Choice:
+    part = registry.find(kind, choice.name or registry.default(kind))
+    return Choice(part, check_options(part, choice.options, section or kind.section))
+
+
+def check_options(part: Part, values: dict[str, Any], section: str) -> Options:
+    """A part's options model filled with ``values``.
+
+    Raises
+    ------
+    ConfigError
+        If one is unknown or ill-typed.
+    """
+    model = part.options_class
+    if not (isinstance(model, type) and issubclass(model, Options)):
+        raise PartError(
+            f"{part.kind.words} {part.name!r} of {part.provider}: its options must be a class derived "
+            "from ebsc_core.Options"
+        )
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise ConfigError(
+            describe(error, model, section) + f" (for {part.kind.words} {part.name!r})"
+        ) from None
+
+
+def _require_trainable(choice: Choice) -> None:
+    from ebsc_core.interfaces import TrainableCoefficientModel
+
+    factory = choice.part.factory
+    if isinstance(factory, type) and not issubclass(factory, TrainableCoefficientModel):
+        raise ConfigError(
+            f"joint.name is {choice.name!r}, which has nothing to train; name a trainable coefficient model "
+            "or switch the joint phase off with --set joint.start=1"
+        )

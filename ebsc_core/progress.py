@@ -1,0 +1,28 @@
+"""How a run tells what it is doing. The core speaks through this; the command line draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+class Progress:
+    """Silent by default; subclasses override what they show. Collects the run's warnings."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def note(self, message: str) -> None:
+        """One line of information."""
+
+    def warn(self, message: str) -> None:
+        """One line of warning, kept for ``metrics.json``."""
+        self.warnings.append(message)
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        """A stage of ``total`` units (e.g. ``images``) begins."""
+
+    def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
+        """``done`` units of the current stage are finished; figures such as the loss, if new."""
+
+    def finish(self, summary: str = "") -> None:
+        """The current stage is over."""

@@ -1,0 +1,143 @@
+"""The run directory: what is in it, and how it comes to be there all at once.
+
+==================  ===========================================================================
+``run.toml``        the whole configuration, resolved; versions; the provider of each part
+``checkpoints/``    weights as safetensors
+``features.h5``     features, embeddings, ids, labels where known (see ``ebsc_core.features``)
+``assignments.csv`` image, cluster, confidence and, where known, label
+``metrics.json``    scores, label-free figures, timings, training history, warnings
+==================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+
+from ebsc_core.errors import RunDirectoryError
+
+PACKAGES = ("ebsc", "torch", "torchvision", "timm", "scikit-learn", "scipy", "numpy", "h5py", "pluggy")
+
+
+class RunDirectory:
+    """A context manager: files go to a hidden folder beside, which takes its name only on success.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the path is a file, a folder that holds something, or cannot be created.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        check_free(path)
+
+    def __enter__(self) -> RunDirectory:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.beside = Path(
+                tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".incomplete", dir=self.path.parent)
+            )
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot create {self.path}: {error.strerror}; choose another --out"
+            ) from None
+        (self.beside / "checkpoints").mkdir()
+        # mkdtemp makes folders for the owner's eyes only; a result is an ordinary folder.
+        umask = os.umask(0)
+        os.umask(umask)
+        self.beside.chmod(0o777 & ~umask)
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            check_free(self.path)
+            os.rename(self.beside, self.path)
+        else:
+            shutil.rmtree(self.beside, ignore_errors=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.beside / "checkpoints"
+
+    def write_config(self, tables: dict[str, Any]) -> None:
+        """``run.toml``; entries without a value are left out, as TOML has none."""
+        (self.beside / "run.toml").write_text(tomli_w.dumps(_without_none(tables)), encoding="utf-8")
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """``metrics.json``."""
+        text = json.dumps(metrics, indent=2, allow_nan=False)
+        (self.beside / "metrics.json").write_text(text + "\n", encoding="utf-8")
+
+    def write_assignments(
+        self,
+        ids: list[str],
+        clusters: np.ndarray,
+        confidence: np.ndarray,
+        labels: np.ndarray | None,
+    ) -> None:
+        """``assignments.csv``; file names that are not UTF-8 keep their bytes."""
+        path = self.beside / "assignments.csv"
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "cluster", "confidence", *(["label"] if labels is not None else [])])
+            for i, name in enumerate(ids):
+                row = [name, int(clusters[i]), f"{confidence[i]:.4f}"]
+                writer.writerow(row if labels is None else [*row, int(labels[i])])
+
+
+def check_free(path: Path) -> None:
+    """Raise a RunDirectoryError unless ``path`` is free or an empty folder."""
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise RunDirectoryError(f"{path} already holds files; choose another --out or remove it")
+    elif path.exists() or path.is_symlink():
+        raise RunDirectoryError(f"{path} is a file, not a folder; choose another --out")
+
+
+def default_path(parts: list[str], seed: int) -> Path:
+    """``runs/<time>-<parts>-s<seed>``, not taken yet."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    words = "-".join("".join(c if c.isalnum() or c in "-_." else "_" for c in p) for p in parts)
+    path = Path("runs") / f"{stamp}-{words}-s{seed}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{stamp}-{words}-s{seed}-{number}")
+    return path
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of what matters, the machine's platform, and the time."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Training: the joint mini-batch phase, and refinement on cached features."""

@@ -1,0 +1,41 @@
+"""Is the representation collapsing? Said in words, from the effective rank."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# The joint phase may cost some rank; losing more than half of what the objective alone had is not normal.
+KEPT_SHARE = 0.5
+
+
+@torch.no_grad()
+def effective_rank(rows: Tensor) -> float:
+    """Exponential of the entropy of the normalised singular values of ``(B, E)`` rows.
+
+    Between 1 (all rows parallel) and ``min(B, E)``. Source: Roy and Vetterli, "The effective
+    rank", EUSIPCO 2007; as a monitor of self-supervised training, RankMe (arXiv:2210.02885).
+    """
+    singular = torch.linalg.svdvals(rows.detach().float())
+    share = singular / singular.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    return float(torch.special.entr(share).sum().exp())
+
+
+def collapse_warning(rank: float, width: int, n_clusters: int, rank_before_joint: float | None) -> str | None:
+    """A sentence if ``rank`` is too low to tell ``n_clusters`` apart or fell in the joint phase."""
+    if rank < n_clusters / 2:
+        cure = (
+            "lower joint.weight"
+            if rank_before_joint is not None
+            else "train longer, use larger batches or another objective"
+        )
+        return (
+            f"the representation has collapsed: its effective rank is {rank:.1f} of {width}, fewer than "
+            f"half the directions {n_clusters} clusters need; {cure}"
+        )
+    if rank_before_joint is not None and rank < KEPT_SHARE * rank_before_joint:
+        return (
+            f"the joint phase is collapsing the representation: effective rank {rank:.1f} of {width}, "
+            f"{rank_before_joint:.1f} before it; lower joint.weight"
+        )
+    return None

@@ -1,0 +1,198 @@
+"""The joint mini-batch trainer: objective alone first, then objective and coefficient model together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ebsc_core.config import JointChoice, TrainOptions
+from ebsc_core.data.views import ViewOptions, draw_view
+from ebsc_core.errors import TrainingError
+from ebsc_core.interfaces import Objective, TrainableCoefficientModel, Views
+from ebsc_core.progress import Progress
+from ebsc_core.training.collapse import collapse_warning, effective_rank
+
+DEFAULT_BATCH = 256
+WARM_UP_SHARE = 0.1
+# Reading a loss makes a GPU wait; this many steps apart it does not show.
+READ_EVERY = 20
+
+
+@dataclass
+class Epoch:
+    """What one epoch of training came to."""
+
+    stage: str
+    loss: float
+    effective_rank: float
+    joint_error: float | None = None
+    """Mean squared error of the rows expressed by the other view's rows, in the joint phase."""
+
+
+@dataclass
+class JointTrainer:
+    """Trains an objective with its backbone and, from ``joint.start`` on, a coefficient model with them.
+
+    In the joint phase each row of view a is expressed by the rows of view b, its own image excluded. The
+    coefficient model learns from its own loss on stopped rows; the backbone gets ``joint.weight`` times the
+    reconstruction error (or the objective's ``agreement`` with the reconstruction), through the
+    coefficients as well as through the dictionary. Keeping the two apart lets the model learn at full speed
+    however gently it may pull on the backbone, which collapses when pulled too hard.
+    """
+
+    objective: Objective
+    model: TrainableCoefficientModel | None
+    images: Tensor
+    """``(N, C, H, W)`` uint8, on the device or the CPU."""
+    device: torch.device
+    bf16: bool
+    views: ViewOptions
+    options: TrainOptions
+    joint: JointChoice
+    express: str
+    n_clusters: int
+    seed: int
+    progress: Progress
+    history: list[Epoch] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.batch_size = self.options.batch_size or min(DEFAULT_BATCH, len(self.images))
+        self.steps = len(self.images) // self.batch_size
+        # Views and order come from one CPU generator, so that a seed means the same on every device.
+        self.generator = torch.Generator().manual_seed(self.seed)
+
+    @property
+    def joint_epoch(self) -> int:
+        """The first epoch of the joint phase, counted from 0."""
+        if self.model is None:
+            return self.options.epochs
+        return round(self.joint.start * self.options.epochs)
+
+    def fit(self) -> None:
+        """Train in place.
+
+        Raises
+        ------
+        TrainingError
+            If the loss stops being finite.
+        """
+        epochs, total = self.options.epochs, self.options.epochs * self.steps
+        self.objective.train().before_training(total)
+        optimiser, schedule = self._optimiser(total)
+        warned, rank_before = False, None
+        for epoch in range(epochs):
+            stage = "joint" if epoch >= self.joint_epoch else "warm-up"
+            if epoch == 0 or epoch == self.joint_epoch:
+                last = epochs if stage == "joint" else min(self.joint_epoch, epochs)
+                self.progress.start(
+                    f"{stage} training", (last - epoch) * self.steps * self.batch_size, "images"
+                )
+                first = epoch
+                rank_before = self.history[-1].effective_rank if self.history else None
+            done = self._epoch(stage, epoch - first, optimiser, schedule)
+            self.history.append(done)
+            in_joint = rank_before if stage == "joint" else None
+            warning = collapse_warning(done.effective_rank, self._width(), self.n_clusters, in_joint)
+            if warning and not warned and epoch >= epochs // 10:
+                self.progress.warn(f"epoch {epoch + 1}: {warning}")
+                warned = True
+            if epoch + 1 in (self.joint_epoch, epochs):
+                self.progress.finish(f"effective rank {done.effective_rank:.1f} of {self._width()}")
+
+    def _width(self) -> int:
+        return self.objective.width if self.express == "embeddings" else self.objective.backbone.width
+
+    def _optimiser(self, total: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        parameters = [p for p in self.objective.parameters() if p.requires_grad]
+        if self.model is not None:
+            parameters += list(self.model.parameters())
+        optimiser = torch.optim.AdamW(
+            parameters, lr=self.options.lr, weight_decay=self.options.weight_decay, fused=True
+        )
+        rise = max(1, round(WARM_UP_SHARE * total))
+        schedule = torch.optim.lr_scheduler.SequentialLR(
+            optimiser,
+            [
+                torch.optim.lr_scheduler.LinearLR(optimiser, 1 / rise, 1.0, rise),
+                torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, total - rise)),
+            ],
+            [rise],
+        )
+        return optimiser, schedule
+
+    def _batches(self) -> Iterator[Tensor]:
+        order = torch.randperm(len(self.images), generator=self.generator)
+        for step in range(self.steps):
+            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
+            yield self.images[chosen.to(self.images.device)].to(self.device)
+
+    def _epoch(
+        self,
+        stage: str,
+        epochs_done: int,
+        optimiser: torch.optim.Optimizer,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+    ) -> Epoch:
+        losses = torch.zeros(2, device=self.device)
+        for step, images in enumerate(self._batches(), 1):
+            loss, error, rows = self._losses(images, joint=stage == "joint")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            self.objective.after_step()
+            losses += torch.stack([loss.detach(), error])
+            if step % READ_EVERY == 0 or step == self.steps:
+                figures = {"loss": losses[0].item() / step}
+                self._check(figures["loss"])
+                done = (epochs_done * self.steps + step) * self.batch_size
+                self.progress.advance(done, figures)
+        mean_loss, mean_error = (losses / self.steps).tolist()
+        rank = effective_rank(rows)
+        return Epoch(stage, mean_loss, rank, mean_error if stage == "joint" else None)
+
+    def _losses(self, images: Tensor, joint: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Total loss, the reconstruction error (stopped; 0 outside the joint phase), and the expressed rows."""
+        view_a = draw_view(images, self.views, self.generator)
+        view_b = draw_view(images, self.views, self.generator)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            views = self.objective(view_a, view_b)
+        rows, dictionary = self._expressed(views)
+        if not joint or self.model is None:
+            return views.loss, torch.zeros((), device=self.device), rows
+        own = torch.arange(len(rows), device=self.device)
+        model_loss = self.model.loss(
+            rows.detach(), self.model.express(rows.detach(), dictionary.detach(), own)
+        )
+        reconstruction = self.model.express(rows, dictionary, own).reconstruction
+        error = (rows - reconstruction).square().sum(dim=1).mean()
+        if self.joint.form == "agreement":
+            pull = self.objective.agreement(reconstruction, rows)
+        else:
+            pull = error
+        return views.loss + model_loss + self.joint.weight * pull, error.detach(), rows
+
+    def _expressed(self, views: Views) -> tuple[Tensor, Tensor]:
+        a, b = views.embeddings if self.express == "embeddings" else views.features
+        return F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
+
+    def _check(self, loss: float) -> None:
+        if not -float("inf") < loss < float("inf"):
+            raise TrainingError(
+                f"training diverged: the loss is {loss}; lower train.lr or joint.weight, or use --precision fp32"
+            )
+
+    def trial_step(self, bf16: bool, batch: int = 16) -> None:
+        """One forward and backward pass on a few images, to time a precision; changes nothing."""
+        images = self.images[:batch].to(self.device)
+        view = images.float().div(255).contiguous(memory_format=torch.channels_last)
+        buffers = {name: buffer.clone() for name, buffer in self.objective.named_buffers()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            self.objective.train()(view, view).loss.backward()
+        self.objective.zero_grad(set_to_none=True)
+        for name, buffer in self.objective.named_buffers():
+            buffer.copy_(buffers[name])

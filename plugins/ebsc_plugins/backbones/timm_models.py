@@ -1,0 +1,155 @@
+"""Any image model of timm as a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ebsc_core import ComponentSpec
+from ebsc_core.errors import PartError
+from ebsc_core.interfaces import Backbone, ImageInfo
+from ebsc_core.options import Options
+
+SMALL_IMAGE = 64
+
+
+class TimmOptions(Options):
+    """Options of a timm backbone."""
+
+    pretrained: bool = False
+    """Start from timm's pretrained weights (downloaded, or from the local Hugging Face cache)."""
+    weights: str | None = None
+    """Start from this .safetensors file instead; every tensor must match."""
+    stem: bool | None = None
+    """Use the small-image stem (3x3, stride 1, no max-pool). By default for ResNets under 64 px that are
+    not pretrained."""
+    drop_path: float = 0.0
+    """Stochastic depth rate, for models that have it."""
+
+
+class TimmBackbone(Backbone):
+    """Pooled features ``(B, D)`` of a timm model, with its input normalisation inside.
+
+    Images under 64 pixels would leave a ResNet's ImageNet stem at a quarter of their size; as in SimCLR's CIFAR experiments
+    (arXiv:2002.05709, appendix B.9), that stem becomes one 3×3 convolution of stride 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, options: TimmOptions, info: ImageInfo) -> None:
+        super().__init__()
+        self.name = name
+        model = _create(name, options, info)
+        small_image = min(info.height, info.width) < SMALL_IMAGE
+        has_resnet_stem = isinstance(getattr(model, "maxpool", None), nn.MaxPool2d) and hasattr(
+            model, "conv1"
+        )
+        wanted = options.stem
+        if wanted and not has_resnet_stem:
+            raise PartError(f"backbone {name!r} has no ResNet stem to replace; leave backbone.stem unset")
+        self.small_stem = bool(
+            wanted if wanted is not None else small_image and has_resnet_stem and not options.pretrained
+        )
+        if self.small_stem:
+            model.conv1 = nn.Conv2d(info.channels, model.bn1.num_features, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+            model.maxpool = nn.Identity()
+        self.model = model
+        mean, std = _statistics(model, options, info)
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        if options.weights:
+            _load_weights(self, name, options.weights)
+        self.width = _measure_width(self, name, info)
+
+    def describe(self) -> str:
+        stem = "3x3 stem without max-pool, images are under 64 px" if self.small_stem else "own stem"
+        millions = sum(p.numel() for p in self.parameters()) / 1e6
+        return f"{self.name}, {millions:.1f} M parameters, {self.width} features, {stem}"
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model((images - self.mean) / self.std)
+
+
+def _create(name: str, options: TimmOptions, info: ImageInfo) -> Any:
+    arguments: dict = {
+        "pretrained": options.pretrained,
+        "num_classes": 0,
+        "in_chans": info.channels,
+    }
+    if options.drop_path:
+        arguments["drop_path_rate"] = options.drop_path
+    if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
+        arguments["img_size"] = (info.height, info.width)
+    try:
+        return timm.create_model(name, **arguments)
+    except Exception as error:  # timm, its hub client and its models raise many kinds
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        cure = (
+            "without a network use --set backbone.weights=FILE.safetensors"
+            if options.pretrained
+            else f"it may not take {info.channels}x{info.height}x{info.width} images or an option given"
+        )
+        raise PartError(f"timm cannot build backbone {name!r} ({why}); {cure}") from None
+
+
+def _statistics(
+    model: Any, options: TimmOptions, info: ImageInfo
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Pretrained weights expect their own normalisation, others get the data's."""
+    if not options.pretrained:
+        return info.mean, info.std
+    mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
+    return (mean, std) if info.channels == 3 else ((sum(mean) / 3,), (sum(std) / 3,))
+
+
+def _load_weights(backbone: nn.Module, name: str, file: str) -> None:
+    if not Path(file).is_file():
+        raise PartError(f"backbone.weights: {file} does not exist or is not a file")
+    try:
+        backbone.load_state_dict(load_file(file), strict=True)
+    except SafetensorError as error:
+        raise PartError(f"backbone.weights: {file} is not a safetensors file ({error})") from None
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:200]
+        raise PartError(f"backbone.weights: {file} does not fit {name!r}: {why}") from None
+
+
+def _measure_width(backbone: Backbone, name: str, info: ImageInfo) -> int:
+    """Push one image through: the only sure way to know what comes out, and that anything does."""
+    training = backbone.training
+    try:
+        with torch.no_grad():
+            out = backbone.eval()(torch.zeros(1, info.channels, info.height, info.width))
+    except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        raise PartError(f"backbone {name!r} cannot take {info.height}x{info.width} images ({why})") from None
+    finally:
+        backbone.train(training)
+    if out.ndim != 2:
+        raise PartError(f"backbone {name!r} gives features of shape {tuple(out.shape[1:])}, not a vector")
+    return out.shape[1]
+
+
+resnet18 = partial(TimmBackbone, "resnet18")
+
+
+def resolve(name: str) -> ComponentSpec | None:
+    """Any name ``timm.create_model`` knows, with or without a pretrained tag."""
+    if not timm.is_model(name):
+        return None
+    return ComponentSpec(name, f"{name} of timm", partial(TimmBackbone, name), options=TimmOptions)
+
+
+def names() -> Iterable[str]:
+    """All of timm's model names."""
+    return timm.list_models()

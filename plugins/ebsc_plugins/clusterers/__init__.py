@@ -1,0 +1,1 @@
+"""Clusterers of an affinity or of features."""

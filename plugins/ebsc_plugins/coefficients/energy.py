@@ -1,0 +1,94 @@
+"""The energy network: self-expressive coefficients as a Gibbs distribution over the dictionary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebsc_core.coefficients import exclude_own, top_k_inner_products
+from ebsc_core.interfaces import Coefficients, Expression, TrainableCoefficientModel
+from ebsc_core.options import Options
+
+
+class EnergyOptions(Options):
+    """Options of the energy network."""
+
+    hidden: int = Field(512, gt=0)
+    """Width of the hidden layer of the query and key networks."""
+    gamma: float = Field(50.0, gt=0)
+    """Weight of the reconstruction error against the penalty on the coefficients."""
+    penalty: float = Field(0.1, ge=0)
+    """Weight (lambda) of the squared coefficients, which spreads them over more rows."""
+    scale: float = Field(20.0, gt=0)
+    """Initial inverse temperature s of the energy; learned."""
+
+
+@dataclass(frozen=True)
+class EncodedDictionary:
+    """Keys ``(N, D)`` of a dictionary."""
+
+    keys: Tensor
+
+
+class EnergyNetwork(TrainableCoefficientModel):
+    """``E(i, j) = -s q(z_i)ᵀ k(z_j)``, ``c_ij = a softmax_j(-E(i, j))`` without ``j = i``.
+
+    ``q(z) = norm(z + Q(z))`` and ``k(z) = norm(z + K(z))``, where the last layers of Q and K start at zero:
+    the untrained network is cosine similarity. Because coefficients are normalised over whatever
+    dictionary is present, a network trained on mini-batches applies to any number of rows.
+
+    The idea (an energy-based network gives the coefficients, learned by mini-batches, jointly with a
+    self-supervised dictionary) is that of arXiv:2110.15037; this parametrisation is ours.
+    """
+
+    Options = EnergyOptions
+
+    def __init__(self, options: EnergyOptions, width: int) -> None:
+        super().__init__()
+        self.options = options
+        self.query = _residual_network(width, options.hidden)
+        self.key = _residual_network(width, options.hidden)
+        self.log_scale = nn.Parameter(torch.tensor(log(options.scale)))
+        self.log_amplitude = nn.Parameter(torch.tensor(0.0))
+
+    def queries(self, rows: Tensor) -> Tensor:
+        """``s · q(z)``, so that an inner product with a key is the negative energy."""
+        return self.log_scale.exp() * F.normalize(rows + self.query(rows), dim=1)
+
+    def keys(self, rows: Tensor) -> Tensor:
+        """``k(z)``, unit length."""
+        return F.normalize(rows + self.key(rows), dim=1)
+
+    def express(self, queries: Tensor, dictionary: Tensor, own: Tensor) -> Expression:
+        scores = self.queries(queries) @ self.keys(dictionary).T
+        exclude_own(scores, own)
+        coefficients = self.log_amplitude.exp() * scores.softmax(dim=1)
+        penalty = 0.5 * self.options.penalty * coefficients.square().sum(dim=1).mean()
+        return Expression(coefficients @ dictionary, penalty)
+
+    def loss(self, queries: Tensor, expression: Expression) -> Tensor:
+        """``γ/2 ‖z_i - Σ_j c_ij z_j‖² + λ/2 Σ_j c_ij²``, averaged over the batch."""
+        error = (queries - expression.reconstruction).square().sum(dim=1).mean()
+        return 0.5 * self.options.gamma * error + expression.penalty
+
+    def encode(self, dictionary: Tensor) -> EncodedDictionary:
+        return EncodedDictionary(self.keys(dictionary))
+
+    def coefficients(
+        self, queries: Tensor, encoded: EncodedDictionary, top_k: int, own: Tensor
+    ) -> Coefficients:
+        values, indices, scores = top_k_inner_products(self.queries(queries), encoded.keys, top_k, own)
+        normaliser = scores.logsumexp(dim=1, keepdim=True)
+        return Coefficients(indices, self.log_amplitude.exp() * (values - normaliser).exp())
+
+
+def _residual_network(width: int, hidden: int) -> nn.Sequential:
+    last = nn.Linear(hidden, width)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), last)

@@ -1,0 +1,1 @@
+"""Data sets and the file types images are read from."""

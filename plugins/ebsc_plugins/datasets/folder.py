@@ -1,0 +1,229 @@
+"""Images from a folder or a zip of files, of any size, grey or colour."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from statistics import median
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from pydantic import Field
+
+from ebsc_core import ComponentSpec
+from ebsc_core.data.images import ImageSet, sample_positions
+from ebsc_core.errors import DataError
+from ebsc_core.interfaces import DataContext
+from ebsc_core.options import Options
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
+LARGEST_SIDE = 224
+# What PIL raises on files that are no images, are cut short, or claim absurd sizes.
+BAD_IMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    Image.DecompressionBombError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class FolderOptions(Options):
+    """How a folder or zip of images is read."""
+
+    size: int | None = Field(None, ge=4)
+    """Side in pixels every image is brought to (shorter side scaled, centre cut out). By default images that
+    share one size of at most 224 pixels stay as they are; others go to their median shorter side, at most 224."""
+    labels: Literal["folders", "none"] = "folders"
+    """Whether the top-level subfolders are classes. They are used for scoring only."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Named files and how to read one."""
+
+    path: Path
+    names: list[str]
+    """Paths inside, with ``/``, sorted."""
+    read: Callable[[str], bytes]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself, before decoding."""
+
+    width: int
+    height: int
+    grey: bool
+
+
+def resolve_folder(name: str) -> ComponentSpec | None:
+    """Takes any path of an existing folder."""
+    path = Path(name).expanduser()
+    return _spec(name, path, _open_folder) if path.is_dir() else None
+
+
+def resolve_zip(name: str) -> ComponentSpec | None:
+    """Takes any path that ends in ``.zip``."""
+    path = Path(name).expanduser()
+    return _spec(name, path, _open_zip) if path.suffix.lower() == ".zip" else None
+
+
+def _spec(name: str, path: Path, opener: Callable) -> ComponentSpec:
+    def read(options: FolderOptions, context: DataContext) -> ImageSet:
+        with opener(path) as source:
+            return read_images(source, options, context)
+
+    return ComponentSpec(name, f"images in {path}", read, options=FolderOptions)
+
+
+@contextmanager
+def _open_folder(path: Path) -> Iterator[Source]:
+    names = [
+        (Path(folder) / file).relative_to(path).as_posix()
+        for folder, _, files in os.walk(path, followlinks=True)
+        for file in files
+    ]
+    yield Source(path, sorted(filter(_is_image, names)), lambda name: (path / name).read_bytes())
+
+
+@contextmanager
+def _open_zip(path: Path) -> Iterator[Source]:
+    if not path.is_file():
+        raise DataError(f"{path} does not exist or is not a file")
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path} is not a readable zip ({error})") from None
+    with archive:
+        yield Source(path, sorted(filter(_is_image, archive.namelist())), archive.read)
+
+
+def _is_image(name: str) -> bool:
+    path = PurePosixPath(name)
+    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return path.suffix.lower() in SUFFIXES and not hidden
+
+
+def read_images(source: Source, options: FolderOptions, context: DataContext) -> ImageSet:
+    """Decode all images (or the sample ``context`` asks for) to one size.
+
+    Raises
+    ------
+    DataError
+        If there are no images, one is unreadable and bad images are not to be skipped, or they would
+        not fit in memory.
+    """
+    if not source.names:
+        raise DataError(f"{source.path} holds no images (known types: {', '.join(sorted(SUFFIXES))})")
+    chosen = sample_positions(len(source.names), context.limit, context.seed)
+    names = [source.names[i] for i in chosen]
+    with ThreadPoolExecutor() as pool:
+        headers = list(pool.map(lambda name: _header(source, name), names))
+        _check_bad(source, names, headers, context)
+        good = {name: h for name, h in zip(names, headers, strict=True) if isinstance(h, Header)}
+        height, width = _common_size(list(good.values()), options.size)
+        grey = all(header.grey for header in good.values())
+        _check_memory(source, len(good), (1 if grey else 3) * height * width)
+        decoded = list(pool.map(lambda name: _decode(source, name, (width, height), grey), good))
+    _check_bad(source, list(good), decoded, context)
+    kept = [(n, d) for n, d in zip(good, decoded, strict=True) if isinstance(d, np.ndarray)]
+    if not kept:
+        raise DataError(f"{source.path} holds no readable image")
+    ids = [name for name, _ in kept]
+    images = torch.from_numpy(np.stack([image for _, image in kept]))
+    labels = _folder_labels(source.names, ids) if options.labels == "folders" else None
+    return ImageSet(source.path.name or str(source.path), images, ids, labels)
+
+
+def _header(source: Source, name: str) -> Header | Exception:
+    try:
+        with Image.open(io.BytesIO(source.read(name))) as image:
+            # EXIF orientations 5 to 8 swap the sides.
+            swapped = image.getexif().get(0x0112, 1) >= 5
+            size = image.size[::-1] if swapped else image.size
+            return Header(*size, grey=image.mode in GREY_MODES)
+    except BAD_IMAGE as error:
+        return error
+
+
+def _decode(source: Source, name: str, size: tuple[int, int], grey: bool) -> np.ndarray | Exception:
+    """``(C, H, W)`` uint8, or what went wrong."""
+    try:
+        with Image.open(io.BytesIO(source.read(name))) as opened:
+            opened.draft("L" if grey else "RGB", size)  # JPEG decodes at the smallest scale that suffices
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in ("I", "I;16", "I;16B"):  # 16-bit grey, which PIL would clip at 255
+                levels = np.asarray(image).astype(np.float64) / 257
+                image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
+            image = image.convert("L" if grey else "RGB")
+            if image.size != size:
+                image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
+            pixels = np.array(image)
+    except BAD_IMAGE as error:
+        return error
+    return pixels[None] if grey else np.moveaxis(pixels, -1, 0)
+
+
+def _check_bad(source: Source, names: list[str], results: list, context: DataContext) -> None:
+    bad = [(n, r) for n, r in zip(names, results, strict=True) if isinstance(r, Exception)]
+    if bad and not context.skip_bad_images:
+        name, error = bad[0]
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise DataError(
+            f"cannot read image {source.path / name}{more} ({_reason(error)}); "
+            "repair or remove it, or pass --skip-bad-images"
+        )
+    for name, error in bad:
+        context.warn(f"left out unreadable image {source.path / name} ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return "not an image" if text.startswith("cannot identify image file") else text
+
+
+def _common_size(headers: list[Header], size: int | None) -> tuple[int, int]:
+    """Height and width every image is brought to."""
+    if size is not None:
+        return size, size
+    shapes = {(h.height, h.width) for h in headers}
+    if len(shapes) == 1 and max(shape := shapes.pop()) <= LARGEST_SIDE:
+        return shape
+    side = int(median(min(h.height, h.width) for h in headers)) if headers else LARGEST_SIDE
+    side = max(4, min(side, LARGEST_SIDE))
+    return side, side
+
+
+def _check_memory(source: Source, n: int, bytes_each: int) -> None:
+    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else None
+    # The list of decoded images and the stacked array exist at once for a moment.
+    if available is not None and 2 * n * bytes_each > available:
+        raise DataError(
+            f"{source.path}: {n} images need {2 * n * bytes_each / 2**30:.1f} GiB, "
+            f"{available / 2**30:.1f} GiB are free; use --limit or a smaller --set data.size"
+        )
+
+
+def _folder_labels(all_names: list[str], ids: list[str]) -> np.ndarray | None:
+    """Classes from the first folder level that branches; None if images lie beside it or it never does."""
+    parts = [PurePosixPath(name).parts for name in all_names]
+    depth = 0
+    while all(len(p) > depth + 1 for p in parts) and len({p[depth] for p in parts}) == 1:
+        depth += 1
+    if not all(len(p) > depth + 1 for p in parts):
+        return None
+    classes = {name: i for i, name in enumerate(sorted({p[depth] for p in parts}))}
+    return np.array([classes[PurePosixPath(name).parts[depth]] for name in ids], dtype=np.int64)

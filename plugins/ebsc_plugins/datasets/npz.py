@@ -1,0 +1,110 @@
+"""Images from a NumPy ``.npz`` archive."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ebsc_core import ComponentSpec
+from ebsc_core.data.images import ImageSet, sample_positions
+from ebsc_core.errors import DataError
+from ebsc_core.interfaces import DataContext
+from ebsc_core.options import Options
+
+
+class NpzOptions(Options):
+    """Which arrays of the file to read."""
+
+    images: str = "images"
+    """Key of the images: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]."""
+    labels: str = "labels"
+    """Key of the labels: (N,) integers. Used if present, for scoring only."""
+
+
+def resolve_npz(name: str) -> ComponentSpec | None:
+    """Takes any path that ends in ``.npz``."""
+    if not name.lower().endswith(".npz"):
+        return None
+    path = Path(name)
+
+    def read(options: NpzOptions, context: DataContext) -> ImageSet:
+        return read_npz(path, options, context)
+
+    return ComponentSpec(name, "a NumPy archive", read, options=NpzOptions)
+
+
+def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSet:
+    """Read images and, where present, labels.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, no archive, lacks the images, holds pickled objects, or its shapes or
+        dtypes do not fit.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist or is not a file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} is a single array, not an .npz archive")
+            if options.images not in archive:
+                raise DataError(
+                    f"{path} has no array {options.images!r} (it has: {', '.join(archive) or 'none'}); "
+                    "name the right one with --set data.images=KEY"
+                )
+            images = _array(path, archive, options.images)
+            labels = _array(path, archive, options.labels) if options.labels in archive else None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path} is not a readable .npz archive ({error})") from None
+    pixels = _to_uint8(path, images)
+    if labels is not None:
+        labels = _to_classes(path, labels, len(pixels))
+    chosen = sample_positions(len(pixels), context.limit, context.seed)
+    ids = [str(i) for i in chosen]
+    labels = None if labels is None else labels[chosen]
+    return ImageSet(path.name, torch.from_numpy(pixels[chosen]), ids, labels)
+
+
+def _array(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+    try:
+        return np.asarray(archive[key])
+    except ValueError as error:
+        if "pickle" in str(error).lower():
+            raise DataError(
+                f"{path}: array {key!r} holds pickled Python objects, which are never loaded; "
+                "save it as a plain numeric array"
+            ) from None
+        raise
+
+
+def _to_uint8(path: Path, images: np.ndarray) -> np.ndarray:
+    """``(N, C, H, W)`` uint8."""
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[-1] in (1, 3):
+        images = np.moveaxis(images, -1, 1)
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise DataError(
+            f"{path}: images have shape {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "with C 1 or 3"
+        )
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images)
+    if np.issubdtype(images.dtype, np.floating):
+        if images.size and not (images.min() >= 0 and images.max() <= 1):  # also false for NaN
+            raise DataError(f"{path}: floating-point images must lie in [0, 1], without NaN")
+        return np.ascontiguousarray(np.rint(images * 255).astype(np.uint8))
+    raise DataError(f"{path}: images have dtype {images.dtype}; expected uint8 or floats in [0, 1]")
+
+
+def _to_classes(path: Path, labels: np.ndarray, n: int) -> np.ndarray:
+    if labels.shape != (n,):
+        raise DataError(f"{path}: labels have shape {labels.shape}; expected ({n},), one per image")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"{path}: labels have dtype {labels.dtype}; expected integers")
+    return labels.astype(np.int64)

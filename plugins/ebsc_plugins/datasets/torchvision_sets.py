@@ -1,0 +1,76 @@
+"""Named data sets, downloaded and read by torchvision."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torchvision import datasets
+
+from ebsc_core.data.images import ImageSet
+from ebsc_core.errors import DataError
+from ebsc_core.interfaces import DataContext
+from ebsc_core.options import Options
+
+
+class SplitOptions(Options):
+    """Which images of the data set."""
+
+    split: Literal["all", "train", "test"] = "all"
+    """Training images, test images, or both (training first)."""
+
+
+class Stl10Options(Options):
+    """Which images of STL-10."""
+
+    split: Literal["all", "train", "test", "unlabeled"] = "all"
+    """``all`` is the 13,000 labelled images, as clustering papers use; ``unlabeled`` the 100,000."""
+
+
+def _read(dataset_class: Any, name: str, options: Any, context: DataContext) -> ImageSet:
+    splits = ["train", "test"] if options.split == "all" else [options.split]
+    parts = [_load(dataset_class, name, split, context) for split in splits]
+    images = torch.cat([images for images, _ in parts])
+    labels = np.concatenate([labels for _, labels in parts])
+    ids = [f"{split}/{i}" for split, (part, _) in zip(splits, parts, strict=True) for i in range(len(part))]
+    return ImageSet(name, images, ids, None if options.split == "unlabeled" else labels)
+
+
+def _load(dataset_class: Any, name: str, split: str, context: DataContext) -> tuple[torch.Tensor, np.ndarray]:
+    which = {"split": split} if dataset_class is datasets.STL10 else {"train": split == "train"}
+    open_set = partial(dataset_class, str(context.root), **which)
+    try:
+        dataset = open_set(download=False)
+    except RuntimeError:  # not there, or its checksums do not match
+        context.warn(f"{name} is not in {context.root}; downloading it")
+        try:
+            with contextlib.redirect_stderr(io.StringIO()):
+                dataset = open_set(download=True)
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise DataError(
+                f"{name} is not in {context.root} and could not be downloaded ({reason[0]}); "
+                "put torchvision's files there or point --data-root to them"
+            ) from None
+    labels = dataset.labels if isinstance(dataset, datasets.STL10) else dataset.targets
+    return _images(dataset), np.asarray(labels, dtype=np.int64)
+
+
+def _images(dataset: Any) -> torch.Tensor:
+    data = torch.as_tensor(dataset.data)
+    if data.ndim == 3:  # MNIST: (N, H, W)
+        return data[:, None]
+    if isinstance(dataset, datasets.STL10):  # already (N, C, H, W)
+        return data
+    return data.permute(0, 3, 1, 2).contiguous()
+
+
+read_mnist = partial(_read, datasets.MNIST, "mnist")
+read_fashion_mnist = partial(_read, datasets.FashionMNIST, "fashion-mnist")
+read_cifar10 = partial(_read, datasets.CIFAR10, "cifar10")
+read_cifar100 = partial(_read, datasets.CIFAR100, "cifar100")
+read_stl10 = partial(_read, datasets.STL10, "stl10")

@@ -1,0 +1,124 @@
+"""What this package registers. Light on purpose: nothing named here is imported until selected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ebsc_core import ComponentFamily, ComponentSpec, hookimpl
+from ebsc_core.hookspecs import Component
+from ebsc_plugins.datasets.names import TORCHVISION
+
+
+@hookimpl
+def ebsc_datasets() -> Iterator[Component]:
+    yield ComponentSpec(
+        "digits",
+        "scikit-learn's 1,797 handwritten digits, 8x8; comes with the installation",
+        "ebsc_plugins.datasets.digits:read_digits",
+        reference="UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998)",
+        default=True,
+    )
+    for name, dataset in TORCHVISION.items():
+        yield ComponentSpec(
+            name,
+            dataset.summary,
+            f"ebsc_plugins.datasets.torchvision_sets:{dataset.reader}",
+            options=f"ebsc_plugins.datasets.torchvision_sets:{dataset.options}",
+            reference=dataset.reference,
+        )
+    yield ComponentFamily(
+        "folder",
+        "a folder of images, by its path; subfolders become classes, for scoring only",
+        "ebsc_plugins.datasets.folder:resolve_folder",
+    )
+    yield ComponentFamily(
+        "zip",
+        "a zip of images, by its path; read like a folder",
+        "ebsc_plugins.datasets.folder:resolve_zip",
+    )
+    yield ComponentFamily(
+        "npz",
+        "a NumPy .npz, by its path, with `images` and perhaps `labels`",
+        "ebsc_plugins.datasets.npz:resolve_npz",
+    )
+
+
+@hookimpl
+def ebsc_backbones() -> Iterator[Component]:
+    yield ComponentSpec(
+        "resnet18",
+        "ResNet-18 of timm; 3x3 stem without max-pool under 64 px",
+        "ebsc_plugins.backbones.timm_models:resnet18",
+        options="ebsc_plugins.backbones.timm_models:TimmOptions",
+        reference="arXiv:1512.03385",
+        default=True,
+    )
+    yield ComponentSpec(
+        "identity",
+        "the raw pixels; nothing to train",
+        "ebsc_plugins.backbones.identity:Identity",
+    )
+    yield ComponentFamily(
+        "timm",
+        "any image model of timm by its timm name, e.g. resnet50, convnext_tiny, vit_small_patch16_224",
+        "ebsc_plugins.backbones.timm_models:resolve",
+        names="ebsc_plugins.backbones.timm_models:names",
+        reference="https://github.com/huggingface/pytorch-image-models",
+    )
+
+
+@hookimpl
+def ebsc_objectives() -> Iterator[Component]:
+    yield ComponentSpec(
+        "simclr",
+        "contrast each image's two views with all other images of the batch (NT-Xent)",
+        "ebsc_plugins.objectives.simclr:SimCLR",
+        reference="arXiv:2002.05709",
+        default=True,
+    )
+    yield ComponentSpec(
+        "byol",
+        "predict a momentum teacher's embedding of the other view; no negatives",
+        "ebsc_plugins.objectives.byol:BYOL",
+        reference="arXiv:2006.07733",
+    )
+
+
+@hookimpl
+def ebsc_coefficient_models() -> Iterator[Component]:
+    yield ComponentSpec(
+        "energy",
+        "energy network: coefficients as a Gibbs distribution over the dictionary; trainable",
+        "ebsc_plugins.coefficients.energy:EnergyNetwork",
+        reference="after arXiv:2110.15037",
+        default=True,
+    )
+    yield ComponentSpec(
+        "knn",
+        "cosine neighbours: the untrained rival of every learned model",
+        "ebsc_plugins.coefficients.knn:CosineNeighbours",
+    )
+
+
+@hookimpl
+def ebsc_clusterers() -> Iterator[Component]:
+    yield ComponentSpec(
+        "spectral",
+        "k-means on eigenvalue-weighted leading eigenvectors of the affinity",
+        "ebsc_plugins.clusterers.spectral:SpectralClustering",
+        reference="Ng, Jordan, Weiss 2002; Coifman, Lafon 2006; Zhou et al. 2006",
+        default=True,
+    )
+    yield ComponentSpec(
+        "k-subspaces",
+        "alternate between assigning rows to subspaces and fitting those by PCA; works on features",
+        "ebsc_plugins.clusterers.k_subspaces:KSubspaces",
+        reference="Bradley, Mangasarian 2000; Tseng 2000",
+    )
+    yield ComponentFamily(
+        "scikit-learn",
+        "any clusterer of scikit-learn by its class name, e.g. KMeans, Birch, HDBSCAN",
+        "ebsc_plugins.clusterers.scikit_learn:resolve",
+        names="ebsc_plugins.clusterers.scikit_learn:names",
+        reference="https://scikit-learn.org/stable/modules/clustering.html",
+    )

@@ -159,7 +159,9 @@ class Pipeline:
         if wanted == "embeddings" and not self.trains:
             raise ConfigError("express is 'embeddings', which only a trained objective gives; use 'features'")
         if wanted == "auto":
-            return "embeddings" if self.trains else "features"
+            wanted = "embeddings" if self.trains else "features"
+        if self.trains and self.config.joint.form == "agreement" and wanted == "features":
+            raise ConfigError("joint.form 'agreement' compares embeddings; use express = 'embeddings'")
         return wanted
 
     def check_batch_size(self) -> None:
@@ -180,17 +182,15 @@ class Pipeline:
         kind = "grey" if info.channels == 1 else "colour"
         classes = f", {self.data.n_classes} classes (for scoring only)" if self.data.n_classes else ""
         say = self.progress.note
-        say(
-            f"data          {self.data.name}: {len(self.data)} {kind} images of {info.height}x{info.width}{classes}"
-        )
+        images = f"{len(self.data)} {kind} images of {info.height}x{info.width}"
+        say(f"data          {self.data.name}: {images}{classes}")
         say(f"backbone      {self.backbone.describe()}")
         if self.trains:
-            epochs, start = self.config.train.epochs, self.config.joint.start
+            epochs, joint = self.config.train.epochs, self.config.joint
             say(f"objective     {plan.objective.name}, {epochs} epochs")
             if plan.joint:
-                say(
-                    f"joint phase   {plan.joint.name} from epoch {round(start * epochs) + 1} on, {self.config.joint.form}"
-                )
+                first = round(joint.start * epochs) + 1
+                say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
         say(f"coefficients  {plan.coefficients.name} on {self.express}, {self.top_k} per row")
         given = "" if self.config.n_clusters else " (the number of classes)"
         say(f"clusterer     {plan.clusterer.name}, {self.n_clusters} clusters{given}")

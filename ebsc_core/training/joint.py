@@ -28,7 +28,9 @@ class Epoch:
 
     stage: str
     loss: float
+    """The objective's own, mean over the epoch."""
     effective_rank: float
+    """Of the expressed rows of the last batch."""
     joint_error: float | None = None
     """Mean squared error of the rows expressed by the other view's rows, in the joint phase."""
 
@@ -58,6 +60,7 @@ class JointTrainer:
     seed: int
     progress: Progress
     history: list[Epoch] = field(default_factory=list)
+    collapsed: bool = False
 
     def __post_init__(self) -> None:
         self.batch_size = self.options.batch_size or min(DEFAULT_BATCH, len(self.images))
@@ -80,28 +83,31 @@ class JointTrainer:
         TrainingError
             If the loss stops being finite.
         """
-        epochs, total = self.options.epochs, self.options.epochs * self.steps
+        total = self.options.epochs * self.steps
         self.objective.train().before_training(total)
         optimiser, schedule = self._optimiser(total)
-        warned, rank_before = False, None
-        for epoch in range(epochs):
-            stage = "joint" if epoch >= self.joint_epoch else "warm-up"
-            if epoch == 0 or epoch == self.joint_epoch:
-                last = epochs if stage == "joint" else min(self.joint_epoch, epochs)
-                self.progress.start(
-                    f"{stage} training", (last - epoch) * self.steps * self.batch_size, "images"
-                )
-                first = epoch
-                rank_before = self.history[-1].effective_rank if self.history else None
-            done = self._epoch(stage, epoch - first, optimiser, schedule)
-            self.history.append(done)
-            in_joint = rank_before if stage == "joint" else None
-            warning = collapse_warning(done.effective_rank, self._width(), self.n_clusters, in_joint)
-            if warning and not warned and epoch >= epochs // 10:
-                self.progress.warn(f"epoch {epoch + 1}: {warning}")
-                warned = True
-            if epoch + 1 in (self.joint_epoch, epochs):
-                self.progress.finish(f"effective rank {done.effective_rank:.1f} of {self._width()}")
+        for stage, first, last in self._stages():
+            before = self.history[-1].effective_rank if self.history else None
+            per_epoch = self.steps * self.batch_size
+            self.progress.start(f"{stage} training", (last - first) * per_epoch, "images")
+            for epoch in range(first, last):
+                done = self._epoch(stage, (epoch - first) * per_epoch, optimiser, schedule)
+                self.history.append(done)
+                if epoch >= self.options.epochs * WARM_UP_SHARE:
+                    self._watch(epoch, done, before if stage == "joint" else None)
+            self.progress.finish(f"effective rank {done.effective_rank:.1f} of {self._width()}")
+
+    def _stages(self) -> list[tuple[str, int, int]]:
+        """Name, first epoch and end of each stage that has any epochs."""
+        stages = [("warm-up", 0, self.joint_epoch), ("joint", self.joint_epoch, self.options.epochs)]
+        return [(name, first, last) for name, first, last in stages if last > first]
+
+    def _watch(self, epoch: int, done: Epoch, rank_before_joint: float | None) -> None:
+        """Say it once if the representation collapses."""
+        warning = collapse_warning(done.effective_rank, self._width(), self.n_clusters, rank_before_joint)
+        if warning and not self.collapsed:
+            self.collapsed = True
+            self.progress.warn(f"epoch {epoch + 1}: {warning}")
 
     def _width(self) -> int:
         return self.objective.width if self.express == "embeddings" else self.objective.backbone.width
@@ -133,48 +139,44 @@ class JointTrainer:
     def _epoch(
         self,
         stage: str,
-        epochs_done: int,
+        images_done: int,
         optimiser: torch.optim.Optimizer,
         schedule: torch.optim.lr_scheduler.LRScheduler,
     ) -> Epoch:
-        losses = torch.zeros(2, device=self.device)
+        sums = torch.zeros(2, device=self.device)
         for step, images in enumerate(self._batches(), 1):
-            loss, error, rows = self._losses(images, joint=stage == "joint")
+            total, figures, rows = self._losses(images, joint=stage == "joint")
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            total.backward()
             optimiser.step()
             schedule.step()
             self.objective.after_step()
-            losses += torch.stack([loss.detach(), error])
+            sums += figures
             if step % READ_EVERY == 0 or step == self.steps:
-                figures = {"loss": losses[0].item() / step}
-                self._check(figures["loss"])
-                done = (epochs_done * self.steps + step) * self.batch_size
-                self.progress.advance(done, figures)
-        mean_loss, mean_error = (losses / self.steps).tolist()
-        rank = effective_rank(rows)
-        return Epoch(stage, mean_loss, rank, mean_error if stage == "joint" else None)
+                self._check(total.item())
+                loss = sums[0].item() / step
+                self.progress.advance(images_done + step * self.batch_size, {"loss": loss})
+        loss, error = (sums / self.steps).tolist()
+        return Epoch(stage, loss, effective_rank(rows), error if stage == "joint" else None)
 
     def _losses(self, images: Tensor, joint: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Total loss, the reconstruction error (stopped; 0 outside the joint phase), and the expressed rows."""
+        """Total loss; the objective's loss and the reconstruction error, stopped; the expressed rows."""
         view_a = draw_view(images, self.views, self.generator)
         view_b = draw_view(images, self.views, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             views = self.objective(view_a, view_b)
         rows, dictionary = self._expressed(views)
         if not joint or self.model is None:
-            return views.loss, torch.zeros((), device=self.device), rows
+            return views.loss, torch.stack([views.loss.detach(), views.loss.new_zeros(())]), rows
         own = torch.arange(len(rows), device=self.device)
-        model_loss = self.model.loss(
-            rows.detach(), self.model.express(rows.detach(), dictionary.detach(), own)
-        )
+        stopped, stopped_dictionary = rows.detach(), dictionary.detach()
+        model_loss = self.model.loss(stopped, self.model.express(stopped, stopped_dictionary, own))
         reconstruction = self.model.express(rows, dictionary, own).reconstruction
         error = (rows - reconstruction).square().sum(dim=1).mean()
-        if self.joint.form == "agreement":
-            pull = self.objective.agreement(reconstruction, rows)
-        else:
-            pull = error
-        return views.loss + model_loss + self.joint.weight * pull, error.detach(), rows
+        agrees = self.joint.form == "agreement"
+        pull = self.objective.agreement(reconstruction, rows) if agrees else error
+        total = views.loss + model_loss + self.joint.weight * pull
+        return total, torch.stack([views.loss, error]).detach(), rows
 
     def _expressed(self, views: Views) -> tuple[Tensor, Tensor]:
         a, b = views.embeddings if self.express == "embeddings" else views.features
@@ -183,7 +185,8 @@ class JointTrainer:
     def _check(self, loss: float) -> None:
         if not -float("inf") < loss < float("inf"):
             raise TrainingError(
-                f"training diverged: the loss is {loss}; lower train.lr or joint.weight, or use --precision fp32"
+                f"training diverged: the loss is {loss}; "
+                "lower train.lr or joint.weight, or use --precision fp32"
             )
 
     def trial_step(self, bf16: bool, batch: int = 16) -> None:

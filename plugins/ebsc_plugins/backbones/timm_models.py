@@ -38,8 +38,8 @@ class TimmOptions(Options):
 class TimmBackbone(Backbone):
     """Pooled features ``(B, D)`` of a timm model, with its input normalisation inside.
 
-    Images under 64 pixels would leave a ResNet's ImageNet stem at a quarter of their size; as in SimCLR's CIFAR experiments
-    (arXiv:2002.05709, appendix B.9), that stem becomes one 3×3 convolution of stride 1.
+    Images under 64 pixels would leave a ResNet's ImageNet stem at a quarter of their size; as in SimCLR's
+    CIFAR experiments (arXiv:2002.05709, appendix B.9), that stem becomes one 3×3 convolution of stride 1.
     """
 
     mean: Tensor

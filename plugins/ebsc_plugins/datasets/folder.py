@@ -44,8 +44,9 @@ class FolderOptions(Options):
     """How a folder or zip of images is read."""
 
     size: int | None = Field(None, ge=4)
-    """Side in pixels every image is brought to (shorter side scaled, centre cut out). By default images that
-    share one size of at most 224 pixels stay as they are; others go to their median shorter side, at most 224."""
+    """Side in pixels every image is brought to (shorter side scaled, centre cut out). By default images
+    that share one size of at most 224 pixels stay as they are; others go to their median shorter side, at
+    most 224."""
     labels: Literal["folders", "none"] = "folders"
     """Whether the top-level subfolders are classes. They are used for scoring only."""
 

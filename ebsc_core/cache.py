@@ -15,7 +15,7 @@ from torch import nn
 
 from ebsc_core.errors import DataError
 from ebsc_core.features import FeatureTable, digest, read_features, write_features
-from ebsc_core.training.state import load_weights, save_weights
+from ebsc_core.training.state import read_weights, save_weights
 
 FEATURES, TRAINING = "features.h5", "training.json"
 
@@ -60,22 +60,25 @@ class TrainedCache:
     ) -> tuple[Trained | None, str]:
         """The entry for ``made_from``, its weights loaded into ``modules``; or None, and why.
 
-        The reason is empty when there simply is no entry.
+        The reason is empty when there simply is no entry. ``modules`` change only if all can be used.
         """
         key = digest(made_from)
         if self.folder is None or not (self.folder / key).is_dir():
             return None, ""
         entry = self.folder / key
         try:
-            record = json.loads((entry / TRAINING).read_text(encoding="utf-8"))
-            if precision not in ("auto", record["precision"], "any"):
-                return None, f"cached features were trained in {record['precision']}, not {precision}"
+            history, trained_in, warnings = _read_record(entry / TRAINING)
+            if precision not in ("auto", trained_in, "any"):
+                return None, f"cached features were trained in {trained_in}, not {precision}"
             table = read_features(entry / FEATURES, key, n_rows)
-            for name, module in modules.items():
-                load_weights(module, entry / f"{name}.safetensors")
-        except (DataError, OSError, ValueError, KeyError, TypeError) as error:
+            weights = {
+                name: read_weights(module, entry / f"{name}.safetensors") for name, module in modules.items()
+            }
+        except DataError as error:
             return None, f"cached features cannot be used: {error}"
-        return Trained(table, record["history"], record["precision"], record["warnings"]), ""
+        for name, module in modules.items():
+            module.load_state_dict(weights[name])
+        return Trained(table, history, trained_in, warnings), ""
 
     def store(self, made_from: Mapping[str, Any], modules: Mapping[str, nn.Module], trained: Trained) -> None:
         """Write an entry beside and rename it into place, replacing a damaged one."""
@@ -91,6 +94,14 @@ class TrainedCache:
             beside.rename(self.folder / key)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def _read_record(path: Path) -> tuple[list[dict[str, Any]], str, list[str]]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record["history"], record["precision"], record["warnings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged or missing ({error})") from None
 
 
 def write_trained(

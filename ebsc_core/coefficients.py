@@ -21,12 +21,12 @@ BLOCK_SCORES = 1 << 25
 def auto_top_k(n_rows: int, n_clusters: int) -> int:
     """How many coefficients a row keeps when nobody says: ``log2`` of the mean cluster size.
 
-    Between 5 and 10, never more than half of a mean cluster's other members would allow. Few for
-    small clusters, whose rows soon run out of true neighbours; a graph of ``log n`` neighbours a node is the
-    usual condition for a cluster to stay in one piece (von Luxburg, "A tutorial on spectral
-    clustering", 2007, §8.1). No label enters.
+    Between 4 and 10, where there are as many other rows. Few for small clusters, whose rows soon run out of
+    true neighbours; ``log n`` neighbours a node is the usual condition for a graph of n nodes to stay in one
+    piece (von Luxburg, "A tutorial on spectral clustering", 2007, §8.1). No label enters.
     """
-    return max(1, min(n_rows - 1, min(10, max(5, round(log2(max(n_rows / n_clusters, 1)))))))
+    wanted = round(log2(max(n_rows / n_clusters, 1)))
+    return max(1, min(max(4, min(wanted, 10)), n_rows - 1))
 
 
 @torch.no_grad()

@@ -34,7 +34,9 @@ PROVENANCE = "provenance"
 class PartChoice(BaseModel):
     """A part's name and, as further keys, its options (checked against the part's own model)."""
 
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="allow", use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
     name: str | None = None
     """Which part; the installed default if not given."""
@@ -117,13 +119,15 @@ class RunConfig(BaseModel):
     n_clusters: int | None = Field(None, ge=2)
     """K; by default the number of classes the data set declares."""
     top_k: int | None = Field(None, ge=1)
-    """Coefficients kept per row; by default from the mean cluster size, between 5 and 10."""
+    """Coefficients kept per row; by default from the mean cluster size, between 4 and 10."""
     express: Literal["auto", "features", "embeddings"] = "auto"
     """Which rows express one another: the backbone's features or the objective's embeddings."""
     seed: int = Field(0, ge=0)
+    """Decides every random number of the run."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto`` takes bf16 where it is measured to be faster than fp32."""
     out: str | None = None
     """The run directory; by default a new one under ``runs/``."""
     cache: str | None = None
@@ -163,17 +167,26 @@ def load_config(
         raise ConfigError(describe(error, RunConfig, "")) from None
 
 
-def describe(error: ValidationError, model: type[BaseModel], prefix: str) -> str:
+def own_settings(section: str) -> list[str]:
+    """What a part's section takes whichever part it names."""
+    return _field_names(RunConfig, [section])
+
+
+def describe(
+    error: ValidationError, model: type[BaseModel], prefix: str, also_known: Iterable[str] = ()
+) -> str:
     """The first problem of a validation error as one line: the setting, what is wrong, the nearest name."""
     problem = error.errors(include_url=False)[0]
     path = [str(part) for part in problem["loc"]]
     setting = ".".join([prefix, *path] if prefix else path)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
-        known = _field_names(model, path[:-1])
+        known = [*_field_names(model, path[:-1]), *also_known]
         near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
         return f"unknown option {setting!r}: {hint}{more}"
+    if problem["type"] == "model_type":
+        return f"{setting!r} is a section, not an option: set what is in it, got {problem['input']!r}{more}"
     message = problem["msg"][0].lower() + problem["msg"][1:]
     return f"option {setting!r}: {message}, got {problem['input']!r}{more}"
 
@@ -189,20 +202,21 @@ def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        # A path in it need not be UTF-8.
+        return tomllib.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{file} is not valid TOML: {error}") from None
 
 
 def _parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
-    if not equals or not key.strip():
+    if not equals or not all(key.strip().split(".")):
         raise ConfigError(f"--set {setting!r} is not of the form part.option=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text  # a bare word is a string
     return key.strip(), value
 
@@ -211,10 +225,7 @@ def _switch_part(tree: dict[str, Any], section: str, name: str | None) -> None:
     table = tree.get(section)
     if name is None or not isinstance(table, dict) or table.get("name", name) == name:
         return
-    model = RunConfig.model_fields[section].annotation
-    assert isinstance(model, type)
-    assert issubclass(model, PartChoice)
-    tree[section] = {key: value for key, value in table.items() if key in model.model_fields}
+    tree[section] = {key: value for key, value in table.items() if key in own_settings(section)}
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -222,5 +233,5 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     for part in path:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"unknown option {key!r}: {part!r} is a single value, not a section")
+            raise ConfigError(f"cannot set {key!r}: {part!r} is given as a single value, not as a section")
     tree[last] = value

@@ -28,7 +28,7 @@ def resolve_device(name: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind = name.partition(":")[0]
+    kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps"):
         raise DeviceError(f"unknown device {name!r}: use auto, cpu, cuda, cuda:N or mps")
     try:
@@ -41,7 +41,7 @@ def resolve_device(name: str) -> torch.device:
             raise DeviceError(
                 f"device {name!r}: this machine has no CUDA device PyTorch can use; try --device auto"
             )
-        if (device.index or 0) >= count:
+        if int(index or 0) >= count:  # device.index has wrapped around beyond one byte
             raise DeviceError(f"device {name!r}: there are {count} CUDA devices, cuda:0 to cuda:{count - 1}")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name!r}: this machine has no Metal device; try --device auto")

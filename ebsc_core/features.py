@@ -89,8 +89,11 @@ def read_features(path: Path, key: str, n_rows: int) -> FeatureTable:
                 raise DataError(f"{path} was made from other data or options")
             features = torch.from_numpy(file["features"][:])
             embeddings = torch.from_numpy(file["embeddings"][:]) if "embeddings" in file else None
-    except (OSError, KeyError, TypeError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
-    if features.ndim != 2 or len(features) != n_rows or not bool(torch.isfinite(features).all()):
-        raise DataError(f"{path} does not hold {n_rows} rows of finite features")
+    for rows in (features, embeddings):
+        if rows is not None and (
+            rows.ndim != 2 or len(rows) != n_rows or not bool(torch.isfinite(rows).all())
+        ):
+            raise DataError(f"{path} does not hold {n_rows} rows of finite features")
     return FeatureTable(features, embeddings)

@@ -36,8 +36,14 @@ def scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
 
 
 def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
-    """Share of images whose cluster is matched to their class by the best one-to-one assignment."""
-    counts = contingency_matrix(labels, clusters)
+    """Share of images whose cluster is matched to their class by the best one-to-one assignment.
+
+    Images of no cluster (-1) count as wrong.
+    """
+    assigned = clusters >= 0
+    if not assigned.any():
+        return 0.0
+    counts = contingency_matrix(labels[assigned], clusters[assigned])
     rows, columns = linear_sum_assignment(counts, maximize=True)
     return float(counts[rows, columns].sum() / len(labels))
 

@@ -16,4 +16,10 @@ class Options(BaseModel):
     ...     '''Softmax temperature; smaller is sharper.'''
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        ser_json_inf_nan="constants",
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )

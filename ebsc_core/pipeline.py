@@ -7,48 +7,41 @@ coefficients → affinity → clusters → figures.
 from __future__ import annotations
 
 import resource
-import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from pydantic import ValidationError
 from scipy import sparse
 from torch import Tensor, nn
 
 from ebsc_core import metrics
-from ebsc_core.cache import FEATURES, TRAINING, Trained, TrainedCache, user_cache, write_trained
-from ebsc_core.coefficients import affinity, auto_top_k, self_expressive_coefficients
-from ebsc_core.config import PROVENANCE, RunConfig, describe
+from ebsc_core.cache import Trained, user_cache
+from ebsc_core.coefficients import affinity, self_expressive_coefficients
+from ebsc_core.config import PROVENANCE, RunConfig
 from ebsc_core.data.images import ImageSet
-from ebsc_core.data.views import ViewOptions, default_views
-from ebsc_core.device import choose_precision, describe_device, prepare, resolve_device
+from ebsc_core.device import describe_device, prepare, resolve_device
 from ebsc_core.eigen import leading_eigenpairs
-from ebsc_core.errors import ConfigError, DataError, TrainingError
-from ebsc_core.features import add_identity, digest
+from ebsc_core.errors import DataError
 from ebsc_core.interfaces import (
     Backbone,
     Clusterer,
     CoefficientModel,
     DataContext,
-    Objective,
     TrainableCoefficientModel,
 )
-from ebsc_core.plan import Plan, make_plan
+from ebsc_core.plan import make_plan
 from ebsc_core.progress import Progress
 from ebsc_core.registry import Registry
+from ebsc_core.representation import Representation
 from ebsc_core.runs import RunDirectory, default_path, provenance
-from ebsc_core.training.extract import extract
-from ebsc_core.training.joint import JointTrainer
+from ebsc_core.settle import settle
 from ebsc_core.training.refine import refine
-
-# Weights and images take their share of a GPU; data sets above this part of it stay on the host.
-DEVICE_SHARE = 0.25
+from ebsc_core.training.state import save_weights
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ def run(config: RunConfig, registry: Registry, progress: Progress) -> RunResult:
     Raises
     ------
     EbscError
-        For whatever the user can mend; nothing is left behind then.
+        For whatever the user can mend; no run directory is left behind then.
     """
     return Pipeline(config, registry, progress).run()
 
@@ -75,44 +68,58 @@ class Pipeline:
 
     def __init__(self, config: RunConfig, registry: Registry, progress: Progress) -> None:
         self.config, self.progress = config, progress
-        self.plan: Plan = make_plan(config, registry)
+        self.plan = make_plan(config, registry)
         self.device = resolve_device(config.device)
+        self.directory = RunDirectory(Path(config.out) if config.out else self._default_path())
         self.seconds: dict[str, float] = {}
-        names = [self.plan.data.name, self.plan.backbone.name, self.plan.objective.name]
-        names += [self.plan.coefficients.name, self.plan.clusterer.name]
-        names[0] = Path(names[0]).stem or "data"
-        self.directory = RunDirectory(Path(config.out) if config.out else default_path(names, config.seed))
 
     def run(self) -> RunResult:
+        """All stages."""
         prepare(self.device)
-        with self.stage("read data"):
-            self.data = self.read_data()
+        with self._stage("read data"):
+            self.data = self._read_data()
         self.info = self.data.info()
-        self.n_clusters = self.choose_n_clusters()
-        self.views = self.choose_views()
-        self.backbone: Backbone = self.seeded(self.plan.backbone, self.info).to(self.device)
-        self.trains = self.decide_training()
-        self.express = self.choose_rows()
-        self.check_batch_size()
-        self.top_k = self.choose_top_k()
-        self.announce()
+        backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
+        self.settled = settle(self.config, self.data, self.info, backbone)
+        self._announce(backbone)
         with self.directory as directory:
-            trained = self.trained_features(directory)
-            rows = trained.table.rows(self.express)
-            model = self.coefficient_model(rows.shape[1])
-            with self.stage("refine coefficients"):
-                self.refine(model, rows)
-            with self.stage("coefficients"):
-                graph = self.affinity(model, rows)
-            with self.stage("clusters"):
-                clusterer, clusters = self.cluster(graph, rows)
-            figures = self.figures(graph, rows, clusterer, clusters, trained)
-            self.write(directory, graph, clusters, figures)
+            representation = Representation(
+                self.plan, self.settled, self.data, self.info, backbone, self.device, self.progress
+            )
+            trained = representation.obtain()
+            self.seconds |= representation.seconds
+            rows = trained.table.rows(self.settled.express)
+            model = self._coefficient_model(rows, representation.joint)
+            with self._stage("coefficients"):
+                coefficients = self_expressive_coefficients(model, rows.to(self.device), self.settled.top_k)
+                graph = affinity(coefficients)
+            with self._stage("clusters"):
+                clusterer, clusters = self._cluster(graph, rows)
+            with self._stage("figures"):
+                figures = self._figures(graph, rows, clusterer, clusters)
+            figures |= self._circumstances(trained)
+            representation.write(directory, trained)
+            if isinstance(model, nn.Module):
+                save_weights(model, directory.checkpoints / "coefficients.safetensors")
+            confidence = metrics.confidence(graph, clusters)
+            directory.write_assignments(self.data.ids, clusters, confidence, self.data.labels)
+            directory.write_config(self._resolved(trained))
+            directory.write_metrics(figures)
         return RunResult(self.directory.path, figures)
 
-    # -- choices ---------------------------------------------------------------------------------
+    def _default_path(self) -> Path:
+        plan = self.plan
+        parts = [plan.backbone, plan.objective, plan.coefficients, plan.clusterer]
+        data = Path(plan.data.name).stem or "data"
+        return default_path([data, *(part.name for part in parts)], self.config.seed)
 
-    def read_data(self) -> ImageSet:
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+
+    def _read_data(self) -> ImageSet:
         choice = self.config.data
         context = DataContext(
             root=Path(choice.root).expanduser() if choice.root else user_cache() / "data",
@@ -126,328 +133,103 @@ class Pipeline:
             raise DataError(f"data set {self.plan.data.name!r} returned no ImageSet")
         return data.sample(choice.limit, self.config.seed)
 
-    def choose_n_clusters(self) -> int:
-        n = self.config.n_clusters or self.data.n_classes
-        if n is None:
-            raise ConfigError(f"{self.data.name} has no classes; say how many clusters with --n-clusters")
-        if n < 2:
-            raise ConfigError(f"{self.data.name} has one class only; say how many clusters with --n-clusters")
-        if n > len(self.data):
-            raise ConfigError(
-                f"--n-clusters is {n} but {self.data.name} has only {len(self.data)} images; "
-                "ask for fewer clusters or give more images"
-            )
-        return n
-
-    def choose_views(self) -> ViewOptions:
-        policy = default_views(self.info).model_dump()
-        try:
-            return ViewOptions.model_validate(policy | self.config.views)
-        except ValidationError as error:
-            raise ConfigError(describe(error, ViewOptions, "views")) from None
-
-    def decide_training(self) -> bool:
-        if self.config.train.epochs == 0:
-            return False
-        if not any(p.requires_grad for p in self.backbone.parameters()):
-            self.progress.note(f"backbone {self.plan.backbone.name} has nothing to train: no training")
-            return False
-        return True
-
-    def choose_rows(self) -> str:
-        wanted = self.config.express
-        if wanted == "embeddings" and not self.trains:
-            raise ConfigError("express is 'embeddings', which only a trained objective gives; use 'features'")
-        if wanted == "auto":
-            wanted = "embeddings" if self.trains else "features"
-        if self.trains and self.config.joint.form == "agreement" and wanted == "features":
-            raise ConfigError("joint.form 'agreement' compares embeddings; use express = 'embeddings'")
-        return wanted
-
-    def check_batch_size(self) -> None:
-        batch = self.config.train.batch_size
-        if self.trains and batch and batch > len(self.data):
-            raise ConfigError(
-                f"--batch-size is {batch} but {self.data.name} has only {len(self.data)} images; lower it"
-            )
-
-    def choose_top_k(self) -> int:
-        n = len(self.data)
-        if self.config.top_k and self.config.top_k >= n:
-            raise ConfigError(f"top_k is {self.config.top_k} but each of {n} images has only {n - 1} others")
-        return self.config.top_k or auto_top_k(n, self.n_clusters)
-
-    def announce(self) -> None:
-        info, plan = self.info, self.plan
-        kind = "grey" if info.channels == 1 else "colour"
+    def _announce(self, backbone: Backbone) -> None:
+        plan, settled, say = self.plan, self.settled, self.progress.note
+        kind = "grey" if self.info.channels == 1 else "colour"
+        images = f"{len(self.data)} {kind} images of {self.info.height}x{self.info.width}"
         classes = f", {self.data.n_classes} classes (for scoring only)" if self.data.n_classes else ""
-        say = self.progress.note
-        images = f"{len(self.data)} {kind} images of {info.height}x{info.width}"
         say(f"data          {self.data.name}: {images}{classes}")
-        say(f"backbone      {self.backbone.describe()}")
-        if self.trains:
+        say(f"backbone      {backbone.describe()}")
+        if settled.trains:
             epochs, joint = self.config.train.epochs, self.config.joint
             say(f"objective     {plan.objective.name}, {epochs} epochs")
             if plan.joint:
                 first = round(joint.start * epochs) + 1
                 say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
-        say(f"coefficients  {plan.coefficients.name} on {self.express}, {self.top_k} per row")
+        elif self.config.train.epochs > 0:
+            say(f"objective     none: backbone {plan.backbone.name} has nothing to train")
+        say(f"coefficients  {plan.coefficients.name} on {settled.express}, {settled.top_k} per row")
         given = "" if self.config.n_clusters else " (the number of classes)"
-        say(f"clusterer     {plan.clusterer.name}, {self.n_clusters} clusters{given}")
+        say(f"clusterer     {plan.clusterer.name}, {settled.n_clusters} clusters{given}")
         say(f"device        {describe_device(self.device)}, seed {self.config.seed}")
 
-    # -- features --------------------------------------------------------------------------------
-
-    def made_from(self) -> dict[str, Any]:
-        """What the features depend on: nothing of the coefficient model, clusterer or labels."""
-        parts: dict[str, Any] = {
-            "images": self.data.digest(),
-            "backbone": self.plan.backbone.record(),
-            "seed": self.config.seed,
-        }
-        if self.trains:
-            joint = self.config.joint
-            parts |= {
-                "objective": self.plan.objective.record(),
-                "views": self.views.model_dump(mode="json"),
-                "train": self.config.train.model_dump(mode="json"),
-                "joint": self.plan.joint
-                and {
-                    "model": self.plan.joint.record(),
-                    "start": joint.start,
-                    "form": joint.form,
-                    "weight": joint.weight,
-                    "express": self.express,
-                },
-            }
-        return parts
-
-    def trained_features(self, directory: RunDirectory) -> Trained:
-        """Features from the cache, or trained and extracted now; either way also in the run directory."""
-        objective: Objective | None = None
-        joint: TrainableCoefficientModel | None = None
-        if self.trains:
-            objective = self.seeded(self.plan.objective, self.backbone).to(self.device)
-            if self.plan.joint:
-                width = objective.width if self.express == "embeddings" else self.backbone.width
-                joint = self.seeded(self.plan.joint, width).to(self.device)
-        modules = _modules(self.backbone, objective, joint)
-        folder = self.config.cache or str(user_cache() / "features")
-        cache = TrainedCache(None if folder == "none" else Path(folder).expanduser())
-        made_from = self.made_from()
-        wanted = self.config.precision if self.trains else "any"
-        trained, problem = cache.load(made_from, modules, len(self.data), wanted)
-        if trained:
-            self.progress.note(f"features reused, training skipped ({cache.folder}/{digest(made_from)})")
-            for warning in trained.warnings:
-                self.progress.warn(warning)
-        else:
-            if problem:
-                self.progress.warn(f"{problem}; computing them anew")
-            trained = self.train_and_extract(objective, joint)
-            cache.store(made_from, modules, trained)
-        self.joint_model = joint
-        self.precision = trained.precision
-        write_trained(directory.checkpoints, made_from, modules, trained)
-        (directory.checkpoints / TRAINING).unlink()  # its content goes into metrics.json
-        shutil.move(directory.checkpoints / FEATURES, directory.beside / FEATURES)
-        add_identity(directory.beside / FEATURES, self.data.ids, self.data.labels)
-        return trained
-
-    def train_and_extract(
-        self, objective: Objective | None, joint: TrainableCoefficientModel | None
-    ) -> Trained:
-        images = self.place_images()
-        history: list[dict[str, Any]] = []
-        precision, before = "none", len(self.progress.warnings)
-        if objective is not None:
-            trainer = self.trainer(objective, joint, images)
-            trainer.bf16, why = choose_precision(
-                self.config.precision,
-                self.device,
-                min(self.info.height, self.info.width),
-                trainer.trial_step,
-            )
-            precision = "bf16" if trainer.bf16 else "fp32"
-            self.progress.note(f"precision     {why}")
-            with self.stage("training"):
-                trainer.fit()
-            history = [asdict(epoch) for epoch in trainer.history]
-        with self.stage("features"):
-            table = extract(self.backbone, objective, images, self.device, self.progress)
-        if not bool(torch.isfinite(table.features).all()):
-            raise TrainingError(
-                "the backbone's features are not finite; lower train.lr or use --precision fp32"
-            )
-        return Trained(table, history, precision, self.progress.warnings[before:])
-
-    def trainer(
-        self, objective: Objective, joint: TrainableCoefficientModel | None, images: Tensor
-    ) -> JointTrainer:
-        objective.to(memory_format=torch.channels_last)
-        return JointTrainer(
-            objective=objective,
-            model=joint,
-            images=images,
-            device=self.device,
-            bf16=False,
-            views=self.views,
-            options=self.config.train,
-            joint=self.config.joint,
-            express=self.express,
-            n_clusters=self.n_clusters,
-            seed=self.config.seed,
-            progress=self.progress,
-        )
-
-    def place_images(self) -> Tensor:
-        """All images on the device as uint8 if they fit comfortably, else on the host."""
-        images = self.data.images
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if images.nbytes > DEVICE_SHARE * free:
-                self.progress.note("images stay in host memory: they would crowd the device")
-                return images.pin_memory()
-        return images.to(self.device)
-
-    # -- coefficients and clusters ---------------------------------------------------------------
-
-    def coefficient_model(self, width: int) -> CoefficientModel:
-        model: CoefficientModel = self.seeded(self.plan.coefficients, width)
-        if isinstance(model, TrainableCoefficientModel):
-            self.warm_start(model)
-            return model.to(self.device)
-        return model
-
-    def warm_start(self, model: TrainableCoefficientModel) -> None:
-        """Go on from the jointly trained weights, where this is the same model."""
-        joint = self.joint_model
-        if joint is None or self.plan.joint is None or type(joint) is not type(model):
-            return
-        state = joint.state_dict()
-        if {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in model.state_dict().items()}:
-            model.load_state_dict(state)
-            self.progress.note(f"{self.plan.coefficients.name} goes on from its joint training")
-
-    def refine(self, model: CoefficientModel, rows: Tensor) -> None:
+    def _coefficient_model(self, rows: Tensor, joint: TrainableCoefficientModel | None) -> CoefficientModel:
+        """The coefficient model, refined on the features if it can learn."""
+        choice = self.plan.coefficients
+        model: CoefficientModel = choice.build_seeded(self.config.seed, rows.shape[1])
         if not isinstance(model, TrainableCoefficientModel):
-            return
-        model.train()
-        refine(model, rows.to(self.device), self.config.refine, self.config.seed, self.progress)
-        model.eval()
+            return model
+        if joint is not None and _go_on_from(joint, model):
+            self.progress.note(f"{choice.name} goes on from its joint training")
+        model.to(self.device).train()
+        with self._stage("refine coefficients"):
+            refine(model, rows.to(self.device), self.config.refine, self.config.seed, self.progress)
+        return model.eval()
 
-    def affinity(self, model: CoefficientModel, rows: Tensor) -> sparse.csr_matrix:
-        self.model = model
-        return affinity(self_expressive_coefficients(model, rows.to(self.device), self.top_k))
-
-    def cluster(self, graph: sparse.csr_matrix, rows: Tensor) -> tuple[Clusterer, np.ndarray]:
-        clusterer: Clusterer = self.plan.clusterer.build(self.n_clusters, self.config.seed)
+    def _cluster(self, graph: sparse.csr_matrix, rows: Tensor) -> tuple[Clusterer, np.ndarray]:
+        wanted = self.settled.n_clusters
+        clusterer: Clusterer = self.plan.clusterer.build(wanted, self.config.seed)
         clusters = clusterer.fit_predict(graph if clusterer.consumes == "affinity" else rows.numpy())
         for warning in getattr(clusterer, "warnings_", []):
             self.progress.warn(warning)
         found = len(np.unique(clusters[clusters >= 0]))
-        if found != self.n_clusters:
-            self.progress.warn(f"{self.plan.clusterer.name} found {found} clusters, not {self.n_clusters}")
+        if found != wanted:
+            self.progress.warn(f"{self.plan.clusterer.name} found {found} clusters, not {wanted}")
         return clusterer, clusters
 
-    # -- results ---------------------------------------------------------------------------------
-
-    def figures(
-        self,
-        graph: sparse.csr_matrix,
-        rows: Tensor,
-        clusterer: Clusterer,
-        clusters: np.ndarray,
-        trained: Trained,
+    def _figures(
+        self, graph: sparse.csr_matrix, rows: Tensor, clusterer: Clusterer, clusters: np.ndarray
     ) -> dict[str, Any]:
-        with self.stage("figures"):
-            eigenvalues = getattr(clusterer, "eigenvalues_", None)
-            if eigenvalues is None or len(eigenvalues) <= self.n_clusters:
-                count = min(self.n_clusters + 1, len(rows))
-                eigenvalues = leading_eigenpairs(graph, count, self.config.seed).values
-            free = metrics.label_free(
-                rows.numpy(), graph, clusters, eigenvalues, self.n_clusters, self.config.seed
-            )
-            labels = self.data.labels
-            scores = None if labels is None else metrics.scores(labels, clusters)
+        wanted, seed = self.settled.n_clusters, self.config.seed
+        eigenvalues = getattr(clusterer, "eigenvalues_", None)
+        if eigenvalues is None or len(eigenvalues) <= wanted:
+            eigenvalues = leading_eigenpairs(graph, min(wanted + 1, len(rows)), seed).values
+        labels = self.data.labels
         return {
-            "scores": scores,
-            "label_free": free,
-            "images": len(rows),
+            "scores": None if labels is None else metrics.scores(labels, clusters),
+            "label_free": metrics.label_free(rows.numpy(), graph, clusters, eigenvalues, wanted, seed),
             "eigenvalues": [round(float(value), 6) for value in eigenvalues],
+        }
+
+    def _circumstances(self, trained: Trained) -> dict[str, Any]:
+        # Linux counts in KiB, macOS in bytes.
+        unit = 2**20 if sys.platform == "darwin" else 2**10
+        return {
+            "images": len(self.data),
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
-            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
             "warnings": self.progress.warnings,
             "training": trained.history,
         }
 
-    def write(
-        self,
-        directory: RunDirectory,
-        graph: sparse.csr_matrix,
-        clusters: np.ndarray,
-        figures: dict[str, Any],
-    ) -> None:
-        if isinstance(self.model, nn.Module):
-            from ebsc_core.training.state import save_weights
-
-            save_weights(self.model, directory.checkpoints / "coefficients.safetensors")
-        directory.write_assignments(
-            self.data.ids, clusters, metrics.confidence(graph, clusters), self.data.labels
-        )
-        directory.write_metrics(figures)
-        directory.write_config(self.resolved())
-
-    def resolved(self) -> dict[str, Any]:
+    def _resolved(self, trained: Trained) -> dict[str, Any]:
         """The whole configuration; ``ebsc run --config run.toml`` repeats the run."""
         tables = self.config.model_dump(mode="json", exclude={"out", "cache"})
-        choices = {
-            "data": self.plan.data,
-            "backbone": self.plan.backbone,
-            "objective": self.plan.objective,
-            "joint": self.plan.joint,
-            "coefficients": self.plan.coefficients,
-            "clusterer": self.plan.clusterer,
-        }
+        choices = self.plan.choices()
         for section, choice in choices.items():
-            if choice:
-                tables[section] |= {"name": choice.name} | choice.options.model_dump(mode="json")
+            tables[section] |= {"name": choice.name} | choice.options.model_dump(mode="json")
         path = Path(self.plan.data.name)
-        if path.exists() and "/" in str(path.absolute()):
+        if path.exists():
             tables["data"]["name"] = str(path.absolute())
-        tables["views"] = self.views.model_dump(mode="json")
+        settled = self.settled
         tables |= {
-            "n_clusters": self.n_clusters,
-            "top_k": self.top_k,
-            "express": self.express,
+            "views": settled.views.model_dump(mode="json"),
+            "n_clusters": settled.n_clusters,
+            "top_k": settled.top_k,
+            "express": settled.express,
             "device": str(self.device),
         }
-        if self.trains:
-            tables["precision"] = self.precision
-        providers = {section: str(choice.part.provider) for section, choice in choices.items() if choice}
-        return tables | {PROVENANCE: provenance() | {"parts": providers}}
-
-    # -- helpers ---------------------------------------------------------------------------------
-
-    def seeded(self, choice: Any, *arguments: Any) -> Any:
-        """Build a part with the random state the seed alone decides."""
-        torch.manual_seed(self.config.seed)
-        return choice.build(*arguments)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
+        if settled.trains:
+            tables["precision"] = trained.precision
+        suppliers = {section: str(choice.part.provider) for section, choice in choices.items()}
+        return tables | {PROVENANCE: provenance() | {"parts": suppliers}}
 
 
-def _modules(
-    backbone: Backbone, objective: Objective | None, joint: TrainableCoefficientModel | None
-) -> dict[str, nn.Module]:
-    """What is saved, by file name; the objective without the backbone it holds."""
-    modules: dict[str, nn.Module] = {"backbone": backbone}
-    if objective is not None:
-        modules["objective"] = objective
-    if joint is not None:
-        modules["joint"] = joint
-    return modules
+def _go_on_from(joint: TrainableCoefficientModel, model: TrainableCoefficientModel) -> bool:
+    """Copy the jointly trained weights if this is the same model; whether it was."""
+    state = joint.state_dict()
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    if type(joint) is not type(model) or {n: v.shape for n, v in state.items()} != shapes:
+        return False
+    model.load_state_dict(state)
+    return True

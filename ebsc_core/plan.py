@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ebsc_core.config import PartChoice, RunConfig, describe
+from ebsc_core.config import PartChoice, RunConfig, describe, own_settings
 from ebsc_core.errors import ConfigError, EbscError, PartError
 from ebsc_core.options import Options
 from ebsc_core.registry import Kind, Part, Registry
@@ -42,6 +42,13 @@ class Choice:
                 f"({type(error).__name__}: {error})"
             ) from error
 
+    def build_seeded(self, seed: int, *arguments: Any) -> Any:
+        """Build with the random state that the seed alone decides, whatever was built before."""
+        import torch
+
+        torch.manual_seed(seed)
+        return self.build(*arguments)
+
     def record(self) -> dict[str, Any]:
         """Name, provider and options as plain values, for digests and run records."""
         return {
@@ -63,6 +70,12 @@ class Plan:
     """The coefficient model that trains along, or None for no joint phase."""
     coefficients: Choice
     clusterer: Choice
+
+    def choices(self) -> dict[str, Choice]:
+        """The parts by their section of the configuration."""
+        sections = ("data", "backbone", "objective", "joint", "coefficients", "clusterer")
+        chosen = {section: getattr(self, section) for section in sections}
+        return {section: choice for section, choice in chosen.items() if choice is not None}
 
 
 def make_plan(config: RunConfig, registry: Registry) -> Plan:
@@ -111,7 +124,7 @@ def check_options(part: Part, values: dict[str, Any], section: str) -> Options:
         return model(**values)
     except ValidationError as error:
         raise ConfigError(
-            describe(error, model, section) + f" (for {part.kind.words} {part.name!r})"
+            describe(error, model, section, own_settings(section)) + f" (for {part.kind.words} {part.name!r})"
         ) from None
 
 

@@ -7,8 +7,10 @@ shown by ``ebsc plugins list``; it matters only to someone who wanted a part of 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import Enum
 from functools import cached_property
@@ -18,7 +20,7 @@ from typing import Any
 
 import pluggy
 
-from ebsc_core.errors import PartError
+from ebsc_core.errors import EbscError, PartError
 from ebsc_core.hookspecs import (
     API_VERSION,
     ENTRY_POINT_GROUP,
@@ -27,6 +29,13 @@ from ebsc_core.hookspecs import (
     ComponentSpec,
     Hooks,
 )
+
+
+class UnknownPartError(PartError):
+    """No installed plugin answers to a name."""
+
+
+OWN_DISTRIBUTION = "ebsc"
 
 
 class Kind(Enum):
@@ -81,6 +90,7 @@ class Part:
 
     kind: Kind
     name: str
+    """As it was selected, with the distribution where that was given."""
     spec: ComponentSpec
     provider: Provider
 
@@ -109,34 +119,20 @@ class Registry:
     """
 
     def __init__(self, entry_points: Iterable[tuple[EntryPoint, Provider]] | None = None) -> None:
-        self.manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
-        self.manager.add_hookspecs(Hooks)
         self.entries: list[Entry] = []
         self.failures: list[Failure] = []
-        for entry_point, provider in entry_points or installed_entry_points():
+        for entry_point, provider in installed_entry_points() if entry_points is None else entry_points:
             self._register(entry_point, provider)
 
     def _register(self, entry_point: EntryPoint, provider: Provider) -> None:
         # Anything a stranger's module raises must stop at its own plugin.
         try:
-            plugin = entry_point.load()
-            self.manager.register(plugin, name=f"{provider.distribution}:{entry_point.name}")
-            self.manager.check_pending()
-            found = [entry for kind in Kind for entry in self._components(plugin, kind, provider)]
-        except Exception as error:
-            self._unregister(f"{provider.distribution}:{entry_point.name}")
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            found = _entries(entry_point.load(), provider)
+        except (Exception, SystemExit) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             self.failures.append(Failure(entry_point.name, provider, reason))
         else:
             self.entries.extend(found)
-
-    def _unregister(self, name: str) -> None:
-        if self.manager.has_plugin(name):
-            self.manager.unregister(name=name)
-
-    def _components(self, plugin: object, kind: Kind, provider: Provider) -> list[Entry]:
-        hook = getattr(plugin, kind.hook, None)
-        return [Entry(kind, _checked(component, kind), provider) for component in (hook() if hook else ())]
 
     def of(self, kind: Kind) -> list[Entry]:
         """Entries of one kind, by name."""
@@ -145,67 +141,96 @@ class Registry:
     def default(self, kind: Kind) -> str:
         """The name of the part a run uses when it names none.
 
+        A default of the distribution this framework comes in wins: installing a plugin changes nothing for
+        those who do not name its parts.
+
         Raises
         ------
         PartError
-            If no installed plugin, or more than one, offers a default.
+            If no installed plugin, or more than one other, offers a default.
         """
-        names = [e for e in self.of(kind) if isinstance(e.component, ComponentSpec) and e.component.default]
-        if len(names) != 1:
-            offered = ", ".join(f"{e.name} ({e.provider})" for e in names) or "none is installed"
-            raise PartError(f"no single default {kind.words} ({offered}); name one with --{kind.section}")
-        return names[0].name
+        offered = [e for e in self.of(kind) if isinstance(e.component, ComponentSpec) and e.component.default]
+        chosen = [e for e in offered if e.provider.distribution == OWN_DISTRIBUTION] or offered
+        if len(chosen) != 1:
+            names = ", ".join(f"{e.name} ({e.provider})" for e in chosen) or "none is installed"
+            raise PartError(f"no single default {kind.words} ({names}); name one with --{kind.section}")
+        return chosen[0].name
 
     def find(self, kind: Kind, name: str) -> Part:
         """The part called ``name``, or ``distribution:name`` to settle a conflict.
 
         Raises
         ------
+        UnknownPartError
+            If nothing answers to the name; suggests the nearest names and mentions plugins that failed
+            to load.
         PartError
-            If nothing or more than one plugin answers to the name; suggests the nearest names and
-            mentions plugins that failed to load.
+            If more than one plugin answers to it.
         """
-        distribution, _, bare = name.rpartition(":")
-        exact = [
-            e
-            for e in self.of(kind)
-            if (e.name == name or (e.name == bare and e.provider.distribution == distribution))
-            and isinstance(e.component, ComponentSpec)
+        singles = [e for e in self.of(kind) if isinstance(e.component, ComponentSpec)]
+        found = [
+            Part(kind, name, e.component, e.provider)  # type: ignore[arg-type]
+            for e in singles
+            if e.name == _within(e.provider, name)
         ]
-        if len(exact) > 1:
-            choices = " or ".join(f"{e.provider.distribution}:{e.name}" for e in exact)
-            providers = ", ".join(str(e.provider) for e in exact)
+        broken: list[str] = []
+        if not found:
+            found = self._of_families(kind, name, broken)
+        if len(found) > 1:
+            choices = " or ".join(f"{p.provider.distribution}:{p.name}" for p in found)
+            providers = ", ".join(str(p.provider) for p in found)
             raise PartError(f"{kind.words} {name!r} is offered by {providers}; say which: {choices}")
-        if exact:
-            return Part(kind, exact[0].name, exact[0].component, exact[0].provider)  # type: ignore[arg-type]
-        for entry in self.of(kind):
-            if isinstance(entry.component, ComponentFamily):
-                resolve = _load(entry.component.resolve, entry)
-                spec = resolve(name)
-                if spec is not None:
-                    return Part(kind, name, spec, entry.provider)
-        raise PartError(self._unknown(kind, name))
+        if not found:
+            raise UnknownPartError(f"unknown {kind.words} {name!r}: {self.hint(name, [kind], broken)}")
+        return found[0]
 
-    def _unknown(self, kind: Kind, name: str) -> str:
-        names = [e.name for e in self.of(kind) if isinstance(e.component, ComponentSpec)]
+    def names(self, kind: Kind) -> list[str]:
+        """Every name of one kind that is known without guessing, those of families included."""
+        names = []
         for entry in self.of(kind):
-            if isinstance(entry.component, ComponentFamily):
-                names.extend(_load(entry.component.names, entry)())
-        near = get_close_matches(name, names, n=3, cutoff=0.6)
+            if isinstance(entry.component, ComponentSpec):
+                names.append(entry.name)
+            else:
+                with suppress(Exception):  # a stranger's; it only costs suggestions
+                    names.extend(_load(entry.component.names, entry)())
+        return names
+
+    def _of_families(self, kind: Kind, name: str, broken: list[str]) -> list[Part]:
+        """What families answer to ``name``; families that fail are noted in ``broken``."""
+        found = []
+        for entry in self.of(kind):
+            if not isinstance(entry.component, ComponentFamily):
+                continue
+            try:
+                spec = _load(entry.component.resolve, entry)(_within(entry.provider, name))
+            except EbscError as error:
+                broken.append(str(error))
+            except Exception as error:  # a stranger's; other families may still answer
+                broken.append(f"{entry.name} of {entry.provider}: {type(error).__name__}: {error}")
+            else:
+                if spec is not None:
+                    spec = replace(spec, reference=spec.reference or entry.component.reference)
+                    found.append(Part(kind, name, spec, entry.provider))
+        return found
+
+    def hint(self, name: str, kinds: Iterable[Kind], broken: Iterable[str] = ()) -> str:
+        """What to say of a name nothing answers to: the nearest names, and what was not loaded."""
+        known = {candidate.lower(): candidate for kind in kinds for candidate in self.names(kind)}
+        near = [known[lower] for lower in get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else "see `ebsc plugins list`"
-        failed = ", ".join(f"{f.plugin} of {f.provider}" for f in self.failures)
-        also = f" (not loaded: {failed}; see `ebsc plugins list`)" if failed else ""
-        return f"unknown {kind.words} {name!r}: {hint}{also}"
+        failed = [*(f"{f.plugin} of {f.provider}" for f in self.failures), *broken]
+        also = f" (not loaded: {', '.join(failed)}; see `ebsc plugins list`)" if failed else ""
+        return hint + also
 
 
 def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
     """Entry points of the group ``ebsc``, with their distributions, in a fixed order."""
-    disabled = {name.strip() for name in os.environ.get("EBSC_DISABLE_PLUGINS", "").split(",")}
+    disabled = {_canonical(name) for name in os.environ.get("EBSC_DISABLE_PLUGINS", "").split(",")}
     found: dict[tuple[str, str], tuple[EntryPoint, Provider]] = {}
     for distribution in distributions():
         for entry_point in distribution.entry_points.select(group=ENTRY_POINT_GROUP):
             provider = _provider(distribution)
-            if not disabled & {entry_point.name, provider.distribution}:
+            if not disabled & {_canonical(entry_point.name), _canonical(provider.distribution)}:
                 # An editable install may show the same distribution twice on sys.path.
                 key = (provider.distribution, entry_point.name)
                 found.setdefault(key, (entry_point, provider))
@@ -214,6 +239,31 @@ def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
 
 def _provider(distribution: Distribution) -> Provider:
     return Provider(distribution.metadata["Name"], distribution.version)
+
+
+def _canonical(name: str) -> str:
+    """``My_Package`` and ``my-package`` are one distribution (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _within(provider: Provider, name: str) -> str:
+    """``name`` without the distribution it may start with, if that is this provider's."""
+    distribution, _, bare = name.partition(":")
+    return bare if _canonical(distribution) == _canonical(provider.distribution) else name
+
+
+def _entries(plugin: object, provider: Provider) -> list[Entry]:
+    """What a plugin's hooks yield. It gets a manager of its own, so that its faults stay its own."""
+    manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
+    manager.add_hookspecs(Hooks)
+    manager.register(plugin)
+    manager.check_pending()
+    return [
+        Entry(kind, _checked(component, kind), provider)
+        for kind in Kind
+        for components in getattr(manager.hook, kind.hook)()
+        for component in components
+    ]
 
 
 def _checked(component: object, kind: Kind) -> Component:
@@ -225,6 +275,8 @@ def _checked(component: object, kind: Kind) -> Component:
         raise TypeError(
             f"{component.name!r} is written for api_version {component.api_version}, this is {API_VERSION}"
         )
+    if not (isinstance(component.name, str) and component.name and isinstance(component.summary, str)):
+        raise TypeError(f"{kind.hook} yielded a record whose name or summary is not text: {component!r}")
     return component
 
 

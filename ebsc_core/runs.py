@@ -41,13 +41,15 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Of ".", a link or "runs/..", the folder beside must be found before anything is computed.
+        self.target = path.resolve()
         check_free(path)
 
     def __enter__(self) -> RunDirectory:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.target.parent.mkdir(parents=True, exist_ok=True)
             self.beside = Path(
-                tempfile.mkdtemp(prefix=f".{self.path.name}.", suffix=".incomplete", dir=self.path.parent)
+                tempfile.mkdtemp(prefix=f".{self.target.name}.", suffix=".incomplete", dir=self.target.parent)
             )
         except OSError as error:
             raise RunDirectoryError(
@@ -62,8 +64,13 @@ class RunDirectory:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
-            check_free(self.path)
-            os.rename(self.beside, self.path)
+            check_free(self.target)
+            if self.target.is_dir():  # the user's own: perhaps a mount, or where the shell stands
+                for item in self.beside.iterdir():
+                    shutil.move(item, self.target)
+                self.beside.rmdir()
+            else:
+                os.rename(self.beside, self.target)
         else:
             shutil.rmtree(self.beside, ignore_errors=True)
 
@@ -72,8 +79,12 @@ class RunDirectory:
         return self.beside / "checkpoints"
 
     def write_config(self, tables: dict[str, Any]) -> None:
-        """``run.toml``; entries without a value are left out, as TOML has none."""
-        (self.beside / "run.toml").write_text(tomli_w.dumps(_without_none(tables)), encoding="utf-8")
+        """``run.toml``; entries without a value are left out, as TOML has none.
+
+        Paths that are not UTF-8 keep their bytes.
+        """
+        text = tomli_w.dumps(_without_none(tables))
+        (self.beside / "run.toml").write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """``metrics.json``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -9,9 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ebsc_core.errors import PartError
 from ebsc_core.hookspecs import ComponentSpec
-from ebsc_core.registry import Kind, Part, Registry
+from ebsc_core.registry import Kind, Part, Registry, UnknownPartError
 
 app = typer.Typer(help="See what parts are installed and what they can be told.", no_args_is_help=True)
 
@@ -54,16 +54,13 @@ def show(name: Annotated[str, typer.Argument(help="A part's name, e.g. simclr.")
 
 
 def _called(registry: Registry, name: str) -> list[Part]:
-    parts, problems = [], []
+    parts = []
     for kind in Kind:
-        try:
+        with suppress(UnknownPartError):
             parts.append(registry.find(kind, name))
-        except PartError as error:
-            problems.append(str(error))
-    if parts:
-        return parts
-    suggestion = next((p for p in problems if "did you mean" in p), None)
-    raise PartError(suggestion or f"no part is called {name!r}; see `ebsc plugins list`")
+    if not parts:
+        raise UnknownPartError(f"no part is called {name!r}: {registry.hint(name, Kind)}")
+    return parts
 
 
 def _print_options(console: Console, part: Part) -> None:

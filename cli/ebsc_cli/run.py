@@ -15,33 +15,33 @@ def run(
     data: Annotated[
         str | None,
         OPTION(
-            help="A data set's name, or a folder, .zip or .npz of images. [default: digits]",
+            help="A data set's name, or a folder, .zip or .npz of images. \\[default: digits]",
             rich_help_panel=METHOD,
         ),
     ] = None,
     backbone: Annotated[
         str | None,
-        OPTION(help="Any timm model by its name, or identity. [default: resnet18]", rich_help_panel=METHOD),
+        OPTION(help="Any timm model by its name, or identity. \\[default: resnet18]", rich_help_panel=METHOD),
     ] = None,
     objective: Annotated[
         str | None,
-        OPTION(help="Self-supervised objective. [default: simclr]", rich_help_panel=METHOD),
+        OPTION(help="Self-supervised objective. \\[default: simclr]", rich_help_panel=METHOD),
     ] = None,
     coefficients: Annotated[
         str | None,
-        OPTION(help="Model of the self-expressive coefficients. [default: energy]", rich_help_panel=METHOD),
+        OPTION(help="Model of the self-expressive coefficients. \\[default: energy]", rich_help_panel=METHOD),
     ] = None,
     clusterer: Annotated[
         str | None,
         OPTION(
-            help="spectral, k-subspaces, or any scikit-learn clusterer. [default: spectral]",
+            help="spectral, k-subspaces, or any scikit-learn clusterer. \\[default: spectral]",
             rich_help_panel=METHOD,
         ),
     ] = None,
     n_clusters: Annotated[
         int | None,
         OPTION(
-            help="How many clusters. [default: the number of classes, where known]", rich_help_panel=METHOD
+            help="How many clusters. \\[default: the number of classes, where known]", rich_help_panel=METHOD
         ),
     ] = None,
     settings: Annotated[
@@ -75,26 +75,27 @@ def run(
     epochs: Annotated[
         int | None,
         OPTION(
-            help="Passes over the data; 0 uses the backbone as it is. [default: 40]", rich_help_panel=TRAINING
+            help="Passes over the data; 0 uses the backbone as it is. \\[default: 40]",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, OPTION(help="Images per step. [default: 256]", rich_help_panel=TRAINING)
+        int | None, OPTION(help="Images per step. \\[default: 256]", rich_help_panel=TRAINING)
     ] = None,
-    seed: Annotated[int | None, OPTION(help="[default: 0]", rich_help_panel=TRAINING)] = None,
+    seed: Annotated[int | None, OPTION(help="\\[default: 0]", rich_help_panel=TRAINING)] = None,
     device: Annotated[
-        str | None, OPTION(help="auto, cpu, cuda, cuda:N or mps. [default: auto]", rich_help_panel=OUTPUT)
+        str | None, OPTION(help="auto, cpu, cuda, cuda:N or mps. \\[default: auto]", rich_help_panel=OUTPUT)
     ] = None,
     precision: Annotated[
         str | None,
         OPTION(
-            help="auto, fp32 or bf16; auto takes bf16 where it is faster. [default: auto]",
+            help="auto, fp32 or bf16; auto takes bf16 where it is faster. \\[default: auto]",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        OPTION(help="The run directory. [default: a new one under runs/]", rich_help_panel=OUTPUT),
+        OPTION(help="The run directory. \\[default: a new one under runs/]", rich_help_panel=OUTPUT),
     ] = None,
     cache: Annotated[
         str | None,

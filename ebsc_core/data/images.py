@@ -71,9 +71,10 @@ class ImageSet:
     def info(self) -> ImageInfo:
         """Shape, and mean and standard deviation per channel (exact, from histograms)."""
         _, channels, height, width = self.images.shape
-        counts = np.stack(
-            [np.bincount(self.images[:, c].numpy().ravel(), minlength=256) for c in range(channels)]
-        )
+        counts = np.zeros((channels, 256), dtype=np.int64)
+        for start in range(0, len(self), 4096):  # bincount copies to int64
+            for channel, pixels in enumerate(self.images[start : start + 4096].numpy().swapaxes(0, 1)):
+                counts[channel] += np.bincount(pixels.ravel(), minlength=256)
         levels = np.arange(256) / 255
         mean = (counts * levels).sum(1) / counts.sum(1)
         variance = (counts * (levels - mean[:, None]) ** 2).sum(1) / counts.sum(1)

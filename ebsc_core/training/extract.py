@@ -12,7 +12,7 @@ from ebsc_core.progress import Progress
 BATCH = 512
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract(
     backbone: Backbone,
     objective: Objective | None,

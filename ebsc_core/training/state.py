@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ebsc_core.errors import DataError
 
@@ -16,25 +17,44 @@ def save_weights(module: nn.Module, path: Path) -> None:
     """Write a module's tensors; the file appears under its name only when complete."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        state = {name: value.detach().contiguous().cpu() for name, value in module.state_dict().items()}
+        # Copies, since safetensors refuses tensors that share memory.
+        state = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in module.state_dict().items()
+        }
         save_file(state, beside)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a module's tensors; every one must match.
+def read_weights(module: nn.Module, path: Path) -> dict[str, Tensor]:
+    """Read tensors that fit a module, which is left as it is.
 
     Raises
     ------
     DataError
-        If the file is missing, damaged, or of another shape.
+        If the file is missing, damaged, or of other names or shapes.
     """
     try:
-        module.load_state_dict(load_file(path), strict=True)
+        state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path} is damaged or missing ({error})") from None
-    except RuntimeError as error:
-        why = " ".join(str(error).split())[:200]
-        raise DataError(f"{path} does not fit {type(module).__name__}: {why}") from None
+    expected = module.state_dict()
+    wrong = sorted(expected.keys() ^ state.keys())
+    wrong = wrong or [name for name, value in state.items() if value.shape != expected[name].shape]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise DataError(f"{path} does not fit {type(module).__name__}: {wrong[0]}{more} differs")
+    return state
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    """Load a module's tensors; every one must match, or none is loaded.
+
+    Raises
+    ------
+    DataError
+        As :func:`read_weights`.
+    """
+    module.load_state_dict(read_weights(module, path))

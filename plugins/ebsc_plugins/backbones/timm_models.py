@@ -59,6 +59,7 @@ class TimmBackbone(Backbone):
         self.small_stem = bool(
             wanted if wanted is not None else small_image and has_resnet_stem and not options.pretrained
         )
+        self.stem_reason = ", as asked" if wanted else f", images are under {SMALL_IMAGE} px"
         if self.small_stem:
             model.conv1 = nn.Conv2d(info.channels, model.bn1.num_features, 3, padding=1, bias=False)
             nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -72,7 +73,7 @@ class TimmBackbone(Backbone):
         self.width = _measure_width(self, name, info)
 
     def describe(self) -> str:
-        stem = "3x3 stem without max-pool, images are under 64 px" if self.small_stem else "own stem"
+        stem = f"3x3 stem without max-pool{self.stem_reason}" if self.small_stem else "own stem"
         millions = sum(p.numel() for p in self.parameters()) / 1e6
         return f"{self.name}, {millions:.1f} M parameters, {self.width} features, {stem}"
 
@@ -93,7 +94,7 @@ def _create(name: str, options: TimmOptions, info: ImageInfo) -> Any:
     try:
         return timm.create_model(name, **arguments)
     except Exception as error:  # timm, its hub client and its models raise many kinds
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = _first_line(error)
         cure = (
             "without a network use --set backbone.weights=FILE.safetensors"
             if options.pretrained
@@ -130,14 +131,18 @@ def _measure_width(backbone: Backbone, name: str, info: ImageInfo) -> int:
     try:
         with torch.no_grad():
             out = backbone.eval()(torch.zeros(1, info.channels, info.height, info.width))
-    except RuntimeError as error:
-        why = str(error).splitlines()[0]
+    except Exception as error:  # models check their input by assertions as well
+        why = _first_line(error)
         raise PartError(f"backbone {name!r} cannot take {info.height}x{info.width} images ({why})") from None
     finally:
         backbone.train(training)
     if out.ndim != 2:
         raise PartError(f"backbone {name!r} gives features of shape {tuple(out.shape[1:])}, not a vector")
     return out.shape[1]
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 resnet18 = partial(TimmBackbone, "resnet18")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from functools import cache, partial
 from typing import Any, Literal
@@ -23,7 +24,7 @@ RESERVED = ("n_clusters", "random_state")
 
 
 class ScikitLearnClusterer(Clusterer):
-    """Wraps one estimator. Rows it calls noise (-1) stay -1."""
+    """Wraps one estimator. Rows it calls noise (-1) stay -1; its warnings become ours."""
 
     def __init__(self, estimator_class: type, options: Options, n_clusters: int, seed: int) -> None:
         parameters = options.model_dump()
@@ -42,10 +43,15 @@ class ScikitLearnClusterer(Clusterer):
 
     def fit_predict(self, data: sparse.csr_matrix | np.ndarray) -> np.ndarray:
         try:
-            labels = self.estimator.fit_predict(data)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                labels = self.estimator.fit_predict(data)
         except (ValueError, TypeError) as error:  # includes scikit-learn's InvalidParameterError
             name = type(self.estimator).__name__
             raise ConfigError(f"clusterer {name}: {' '.join(str(error).split())}") from None
+        # What scikit-learn says to its user; what it says to programmers (FutureWarning) is not for ours.
+        said = [" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)]
+        self.warnings_ = list(dict.fromkeys(said))
         return np.asarray(labels, dtype=np.int64)
 
 
@@ -84,5 +90,7 @@ def _options(class_name: str, estimator_class: type) -> type[Options]:
     """The constructor's parameters as an options model; scikit-learn checks their values itself."""
     defaults = estimator_class().get_params(deep=False) | PREFERRED.get(class_name, {})
     fields: dict[str, Any] = {n: (Any, v) for n, v in defaults.items() if n not in RESERVED}
-    model: type[Options] = create_model(f"{class_name}Options", __base__=Options, **fields)
+    with warnings.catch_warnings():  # an option may be called `copy` like a (deprecated) method of pydantic's
+        warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
+        model: type[Options] = create_model(f"{class_name}Options", __base__=Options, **fields)
     return model

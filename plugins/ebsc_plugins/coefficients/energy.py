@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
+from math import log, sqrt
 
 import torch
 from pydantic import Field
@@ -24,8 +24,12 @@ class EnergyOptions(Options):
     """Weight of the reconstruction error against the penalty on the coefficients."""
     penalty: float = Field(0.1, ge=0)
     """Weight (lambda) of the squared coefficients, which spreads them over more rows."""
-    scale: float = Field(20.0, gt=0)
+    scale: float = Field(10.0, gt=0)
     """Initial inverse temperature s of the energy; learned."""
+
+# Adam moves every output entry by about the learning rate, so a row by √D times that. Without this damping
+# the networks ran away to one common direction on 1,024 pixels of faces, where all coefficients are alike.
+RESIDUAL_GAIN = 4.0
 
 
 @dataclass(frozen=True)
@@ -38,9 +42,9 @@ class EncodedDictionary:
 class EnergyNetwork(TrainableCoefficientModel):
     """``E(i, j) = -s q(z_i)ᵀ k(z_j)``, ``c_ij = a softmax_j(-E(i, j))`` without ``j = i``.
 
-    ``q(z) = norm(z + Q(z))`` and ``k(z) = norm(z + K(z))``, where the last layers of Q and K start at zero:
-    the untrained network is cosine similarity. Because coefficients are normalised over whatever
-    dictionary is present, a network trained on mini-batches applies to any number of rows.
+    ``q(z) = norm(z + g Q(z))`` and ``k(z) = norm(z + g K(z))`` with ``g = 4/√D``, where the last layers of Q
+    and K start at zero: the untrained network is cosine similarity. Because coefficients are normalised over
+    whatever dictionary is present, a network trained on mini-batches applies to any number of rows.
 
     The idea (an energy-based network gives the coefficients, learned by mini-batches, jointly with a
     self-supervised dictionary) is that of arXiv:2110.15037; this parametrisation is ours.
@@ -51,6 +55,7 @@ class EnergyNetwork(TrainableCoefficientModel):
     def __init__(self, options: EnergyOptions, width: int) -> None:
         super().__init__()
         self.options = options
+        self.gain = RESIDUAL_GAIN / sqrt(width)
         self.query = _residual_network(width, options.hidden)
         self.key = _residual_network(width, options.hidden)
         self.log_scale = nn.Parameter(torch.tensor(log(options.scale)))
@@ -58,11 +63,11 @@ class EnergyNetwork(TrainableCoefficientModel):
 
     def queries(self, rows: Tensor) -> Tensor:
         """``s · q(z)``, so that an inner product with a key is the negative energy."""
-        return self.log_scale.exp() * F.normalize(rows + self.query(rows), dim=1)
+        return self.log_scale.exp() * F.normalize(rows + self.gain * self.query(rows), dim=1)
 
     def keys(self, rows: Tensor) -> Tensor:
         """``k(z)``, unit length."""
-        return F.normalize(rows + self.key(rows), dim=1)
+        return F.normalize(rows + self.gain * self.key(rows), dim=1)
 
     def express(self, queries: Tensor, dictionary: Tensor, own: Tensor) -> Expression:
         scores = self.queries(queries) @ self.keys(dictionary).T

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,12 +29,14 @@ from ebsc_core.options import Options
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
 LARGEST_SIDE = 224
-# What PIL raises on files that are no images, are cut short, or claim absurd sizes.
+# What PIL raises on files that are no images, are cut short, or claim absurd sizes, and zipfile on members
+# that are damaged, encrypted or compressed in a way it does not know (RuntimeError).
 BAD_IMAGE = (
     OSError,
     ValueError,
     SyntaxError,
     EOFError,
+    RuntimeError,
     Image.DecompressionBombError,
     zipfile.BadZipFile,
     zlib.error,
@@ -92,12 +95,17 @@ def _spec(name: str, path: Path, opener: Callable) -> ComponentSpec:
 
 @contextmanager
 def _open_folder(path: Path) -> Iterator[Source]:
-    names = [
-        (Path(folder) / file).relative_to(path).as_posix()
-        for folder, _, files in os.walk(path, followlinks=True)
-        for file in files
-    ]
+    names = []
+    for folder, subfolders, files in os.walk(path, followlinks=True):
+        here = Path(folder)
+        names += [(here / file).relative_to(path).as_posix() for file in files]
+        # A link to a folder above would lead round for ever.
+        subfolders[:] = [name for name in subfolders if not _leads_back(here, here / name)]
     yield Source(path, sorted(filter(_is_image, names)), lambda name: (path / name).read_bytes())
+
+
+def _leads_back(folder: Path, link: Path) -> bool:
+    return link.is_symlink() and folder.resolve().is_relative_to(link.resolve())
 
 
 @contextmanager
@@ -115,7 +123,7 @@ def _open_zip(path: Path) -> Iterator[Source]:
 def _is_image(name: str) -> bool:
     path = PurePosixPath(name)
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+    return path.suffix.lower() in SUFFIXES and not hidden and not name.endswith("/")
 
 
 def read_images(source: Source, options: FolderOptions, context: DataContext) -> ImageSet:
@@ -153,7 +161,7 @@ def _header(source: Source, name: str) -> Header | Exception:
     try:
         with Image.open(io.BytesIO(source.read(name))) as image:
             # EXIF orientations 5 to 8 swap the sides.
-            swapped = image.getexif().get(0x0112, 1) >= 5
+            swapped = image.getexif().get(0x0112) in (5, 6, 7, 8)
             size = image.size[::-1] if swapped else image.size
             return Header(*size, grey=image.mode in GREY_MODES)
     except BAD_IMAGE as error:
@@ -184,11 +192,17 @@ def _check_bad(source: Source, names: list[str], results: list, context: DataCon
         name, error = bad[0]
         more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
         raise DataError(
-            f"cannot read image {source.path / name}{more} ({_reason(error)}); "
+            f"cannot read image {_shown(source.path / name)}{more} ({_reason(error)}); "
             "repair or remove it, or pass --skip-bad-images"
         )
     for name, error in bad:
-        context.warn(f"left out unreadable image {source.path / name} ({_reason(error)})")
+        context.warn(f"left out unreadable image {_shown(source.path / name)} ({_reason(error)})")
+
+
+def _shown(path: Path) -> str:
+    """The path on one line, whatever its name is made of."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
 
 
 def _reason(error: Exception) -> str:
@@ -208,8 +222,17 @@ def _common_size(headers: list[Header], size: int | None) -> tuple[int, int]:
     return side, side
 
 
+def _available_memory() -> int | None:
+    """Bytes the system can still give, caches included; None where it does not say."""
+    try:
+        found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        return None
+    return int(found[1]) * 1024 if found else None
+
+
 def _check_memory(source: Source, n: int, bytes_each: int) -> None:
-    available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") if hasattr(os, "sysconf") else None
+    available = _available_memory()
     # The list of decoded images and the stacked array exist at once for a moment.
     if available is not None and 2 * n * bytes_each > available:
         raise DataError(

@@ -29,7 +29,7 @@ def resolve_npz(name: str) -> ComponentSpec | None:
     """Takes any path that ends in ``.npz``."""
     if not name.lower().endswith(".npz"):
         return None
-    path = Path(name)
+    path = Path(name).expanduser()
 
     def read(options: NpzOptions, context: DataContext) -> ImageSet:
         return read_npz(path, options, context)
@@ -48,10 +48,10 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSet:
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is not a readable .npz archive (damaged, or of another type)")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is a single array, not an .npz archive")
             if options.images not in archive:
                 raise DataError(
                     f"{path} has no array {options.images!r} (it has: {', '.join(archive) or 'none'}); "
@@ -59,7 +59,8 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSet:
                 )
             images = _array(path, archive, options.images)
             labels = _array(path, archive, options.labels) if options.labels in archive else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    # RuntimeError: encrypted, or compressed in a way Python does not know.
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is not a readable .npz archive ({error})") from None
     pixels = _to_uint8(path, images)
     if labels is not None:

@@ -46,18 +46,27 @@ def _load(dataset_class: Any, name: str, split: str, context: DataContext) -> tu
     try:
         dataset = open_set(download=False)
     except RuntimeError:  # not there, or its checksums do not match
-        context.warn(f"{name} is not in {context.root}; downloading it")
+        context.warn(f"{name} is missing or damaged in {context.root}; downloading it")
         try:
             with contextlib.redirect_stderr(io.StringIO()):
                 dataset = open_set(download=True)
-        except (OSError, RuntimeError) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
+        except Exception as error:
             raise DataError(
-                f"{name} is not in {context.root} and could not be downloaded ({reason[0]}); "
-                "put torchvision's files there or point --data-root to them"
+                f"{name} is missing or damaged in {context.root} and could not be downloaded "
+                f"({_reason(error)}); put torchvision's files there or point --data-root to them"
             ) from None
+    except Exception as error:  # torchvision's readers check little
+        raise DataError(
+            f"{name} is damaged in {context.root} ({_reason(error)}); "
+            "remove its files there to have them downloaded anew"
+        ) from None
     labels = dataset.labels if isinstance(dataset, datasets.STL10) else dataset.targets
     return _images(dataset), np.asarray(labels, dtype=np.int64)
+
+
+def _reason(error: Exception) -> str:
+    """The last line, where torchvision says what became of the last mirror it tried."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _images(dataset: Any) -> torch.Tensor:

@@ -1,0 +1,159 @@
+"""The features of a run: found in the cache, or trained and extracted now."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ebsc_core.cache import FEATURES, TRAINING, Trained, TrainedCache, user_cache, write_trained
+from ebsc_core.config import RunConfig
+from ebsc_core.data.images import ImageSet
+from ebsc_core.device import choose_precision
+from ebsc_core.errors import TrainingError
+from ebsc_core.features import add_identity, digest
+from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
+from ebsc_core.plan import Plan
+from ebsc_core.progress import Progress
+from ebsc_core.runs import RunDirectory
+from ebsc_core.settle import Settled
+from ebsc_core.training.extract import extract
+from ebsc_core.training.joint import JointTrainer
+
+# Weights and activations need the rest of a GPU; data sets above this part of it stay on the host.
+DEVICE_SHARE = 0.25
+
+
+@dataclass
+class Representation:
+    """Builds what trains, trains it unless the cache has it, and says what the features depend on."""
+
+    plan: Plan
+    settled: Settled
+    data: ImageSet
+    info: ImageInfo
+    backbone: Backbone
+    device: torch.device
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.config: RunConfig = self.plan.config
+        self.seconds: dict[str, float] = {}
+        self.objective: Objective | None = None
+        self.joint: TrainableCoefficientModel | None = None
+        """The jointly trained coefficient model, after :meth:`obtain`."""
+        if not self.settled.trains:
+            return
+        self.objective = self._build(self.plan.objective, self.backbone)
+        if self.plan.joint:
+            embeds = self.settled.express == "embeddings"
+            width = self.objective.width if embeds else self.backbone.width
+            self.joint = self._build(self.plan.joint, width)
+
+    def _build(self, choice: Any, *arguments: Any) -> Any:
+        return choice.build_seeded(self.config.seed, *arguments).to(self.device)
+
+    def obtain(self) -> Trained:
+        """Features from the cache, or trained and extracted now and put there."""
+        folder = self.config.cache or str(user_cache() / "features")
+        cache = TrainedCache(None if folder == "none" else Path(folder).expanduser())
+        wanted = self.config.precision if self.settled.trains else "any"
+        trained, problem = cache.load(self.made_from(), self._modules(), len(self.data), wanted)
+        if trained:
+            self.progress.note(f"features reused, no training ({folder}/{digest(self.made_from())})")
+            for warning in trained.warnings:
+                self.progress.warn(warning)
+            return trained
+        if problem:
+            self.progress.warn(f"{problem}; computing them anew")
+        trained = self._train_and_extract()
+        cache.store(self.made_from(), self._modules(), trained)
+        return trained
+
+    def write(self, directory: RunDirectory, trained: Trained) -> None:
+        """Weights and features into a run directory, the latter with the images' names and labels."""
+        write_trained(directory.checkpoints, self.made_from(), self._modules(), trained)
+        (directory.checkpoints / TRAINING).unlink()  # what it says goes into metrics.json
+        shutil.move(directory.checkpoints / FEATURES, directory.beside / FEATURES)
+        add_identity(directory.beside / FEATURES, self.data.ids, self.data.labels)
+
+    def made_from(self) -> dict[str, Any]:
+        """What the features depend on: nothing of the coefficient model, clusterer or labels."""
+        made_from: dict[str, Any] = {
+            "images": self.data.digest(),
+            "backbone": self.plan.backbone.record(),
+            "seed": self.config.seed,
+        }
+        if self.settled.trains:
+            made_from |= {
+                "objective": self.plan.objective.record(),
+                "views": self.settled.views.model_dump(mode="json"),
+                "train": self.config.train.model_dump(mode="json"),
+            }
+        if self.settled.trains and self.plan.joint:
+            made_from["joint"] = {
+                "model": self.plan.joint.record(),
+                "express": self.settled.express,
+                **self.config.joint.model_dump(mode="json", include={"start", "form", "weight"}),
+            }
+        return made_from
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """What is saved, by file name."""
+        modules = {"backbone": self.backbone, "objective": self.objective, "joint": self.joint}
+        return {name: module for name, module in modules.items() if module is not None}
+
+    def _train_and_extract(self) -> Trained:
+        images = self._place_images()
+        before, precision, history = len(self.progress.warnings), "none", []
+        if self.objective is not None:
+            start = time.perf_counter()
+            trainer = self._trainer(self.objective, images)
+            precision = "bf16" if trainer.bf16 else "fp32"
+            trainer.fit()
+            history = [asdict(epoch) for epoch in trainer.history]
+            self.seconds["training"] = time.perf_counter() - start
+        start = time.perf_counter()
+        table = extract(self.backbone, self.objective, images, self.device, self.progress)
+        self.seconds["features"] = time.perf_counter() - start
+        if not bool(torch.isfinite(table.features).all()):
+            raise TrainingError(
+                "the backbone's features are not finite; lower train.lr or use --precision fp32"
+            )
+        return Trained(table, history, precision, self.progress.warnings[before:])
+
+    def _trainer(self, objective: Objective, images: Tensor) -> JointTrainer:
+        objective.to(memory_format=torch.channels_last)
+        trainer = JointTrainer(
+            objective=objective,
+            model=self.joint,
+            images=images,
+            device=self.device,
+            bf16=False,
+            views=self.settled.views,
+            options=self.config.train,
+            joint=self.config.joint,
+            express=self.settled.express,
+            n_clusters=self.settled.n_clusters,
+            seed=self.config.seed,
+            progress=self.progress,
+        )
+        side = min(self.info.height, self.info.width)
+        trainer.bf16, why = choose_precision(self.config.precision, self.device, side, trainer.trial_step)
+        self.progress.note(f"precision     {why}")
+        return trainer
+
+    def _place_images(self) -> Tensor:
+        """All images on the device as uint8 if they fit comfortably, else on the host."""
+        images = self.data.images
+        if self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            if images.nbytes > DEVICE_SHARE * free:
+                self.progress.note("images stay in host memory: they would crowd the device")
+                return images.pin_memory()
+        return images.to(self.device)

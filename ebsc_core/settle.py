@@ -1,0 +1,89 @@
+"""What a run decides for itself once it has seen the data: everything left open is settled here.
+
+No choice looks at a label; the number of classes is what the number of clusters is by default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from ebsc_core.coefficients import auto_top_k
+from ebsc_core.config import RunConfig, describe
+from ebsc_core.data.images import ImageSet
+from ebsc_core.data.views import ViewOptions, default_views
+from ebsc_core.errors import ConfigError
+from ebsc_core.interfaces import Backbone, ImageInfo
+
+
+@dataclass(frozen=True)
+class Settled:
+    """The open settings of a run, decided."""
+
+    n_clusters: int
+    trains: bool
+    """Whether there is anything to train."""
+    views: ViewOptions
+    express: str
+    """``features`` or ``embeddings``: the rows that express one another."""
+    top_k: int
+
+
+def settle(config: RunConfig, data: ImageSet, info: ImageInfo, backbone: Backbone) -> Settled:
+    """Decide what ``config`` leaves open, and check what needs the data to be checked.
+
+    Raises
+    ------
+    ConfigError
+        If a setting does not fit the data.
+    """
+    trains = config.train.epochs > 0 and any(p.requires_grad for p in backbone.parameters())
+    n_clusters = _n_clusters(config, data)
+    batch = config.train.batch_size
+    if trains and batch and batch > len(data):
+        raise ConfigError(f"--batch-size is {batch} but {data.name} has only {len(data)} images; lower it")
+    return Settled(
+        n_clusters, trains, _views(config, info), _express(config, trains), _top_k(config, data, n_clusters)
+    )
+
+
+def _n_clusters(config: RunConfig, data: ImageSet) -> int:
+    n = config.n_clusters or data.n_classes
+    if n is None:
+        raise ConfigError(f"{data.name} has no classes; say how many clusters with --n-clusters")
+    if n < 2:
+        raise ConfigError(f"{data.name} has one class only; say how many clusters with --n-clusters")
+    if n > len(data):
+        raise ConfigError(
+            f"--n-clusters is {n} but {data.name} has only {len(data)} images; "
+            "ask for fewer clusters or give more images"
+        )
+    return n
+
+
+def _views(config: RunConfig, info: ImageInfo) -> ViewOptions:
+    policy = default_views(info).model_dump()
+    try:
+        return ViewOptions.model_validate(policy | config.views)
+    except ValidationError as error:
+        raise ConfigError(describe(error, ViewOptions, "views")) from None
+
+
+def _express(config: RunConfig, trains: bool) -> str:
+    wanted: str = config.express
+    if wanted == "auto":
+        wanted = "embeddings" if trains else "features"
+    if wanted == "embeddings" and not trains:
+        raise ConfigError("express is 'embeddings', which only a trained objective gives; use 'features'")
+    if wanted == "features" and trains and config.joint.form == "agreement":
+        raise ConfigError("joint.form 'agreement' compares embeddings; use express = 'embeddings'")
+    return wanted
+
+
+def _top_k(config: RunConfig, data: ImageSet, n_clusters: int) -> int:
+    if config.top_k and config.top_k >= len(data):
+        raise ConfigError(
+            f"top_k is {config.top_k} but each of {len(data)} images has only {len(data) - 1} others"
+        )
+    return config.top_k or auto_top_k(len(data), n_clusters)

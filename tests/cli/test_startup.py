@@ -1,0 +1,60 @@
+"""What somebody waits for who only wants to read: help and the list of plugins."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ebsc_core.config import RunConfig
+from ebsc_core.registry import Kind, Registry, installed_entry_points
+
+HEAVY = ("torch", "torchvision", "timm", "sklearn", "scipy", "h5py")
+
+
+def ebsc(*arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    wide = os.environ | {"COLUMNS": "250", "TERMINAL_WIDTH": "250", "NO_COLOR": "1"}
+    command = [sys.executable, *python, "-m", "ebsc_cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=wide, timeout=60, check=True)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plugins", "list"]], ids=" ".join)
+def test_reading_imports_nothing_heavy(arguments: list[str]) -> None:
+    log = ebsc(*arguments, python=("-X", "importtime")).stderr
+    imported = set(re.findall(r"\|\s+(\w+)\S*$", log, flags=re.MULTILINE))
+    assert "ebsc_cli" in imported
+    assert imported.isdisjoint(HEAVY)
+
+
+@pytest.fixture(scope="module")
+def help_text() -> str:
+    return ebsc("run", "--help").stdout
+
+
+def stated_default(help_text: str, flag: str) -> str:
+    line = next(line for line in help_text.splitlines() if f"--{flag} " in line)
+    match = re.search(r"\[default: (.+)\]", line)
+    assert match, f"--{flag} states no default"
+    return match[1]
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_help_states_the_default_part(help_text: str, kind: Kind) -> None:
+    ours = [found for found in installed_entry_points() if found[1].distribution == "ebsc"]
+    assert stated_default(help_text, kind.section) == Registry(ours).default(kind)
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("epochs", RunConfig().train.epochs),
+        ("seed", RunConfig().seed),
+        ("device", RunConfig().device),
+        ("precision", RunConfig().precision),
+    ],
+)
+def test_help_states_the_default_setting(help_text: str, flag: str, value: object) -> None:
+    assert stated_default(help_text, flag) == str(value)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from ebsc_core.coefficients import (
+    affinity,
+    auto_top_k,
+    self_expressive_coefficients,
+    top_k_inner_products,
+)
+from ebsc_core.interfaces import CoefficientModel, Coefficients
+
+
+class Cosines(CoefficientModel):
+    def coefficients(self, queries: Tensor, encoded: Tensor, top_k: int, own: Tensor) -> Coefficients:
+        values, indices, _ = top_k_inner_products(queries, encoded, top_k, own)
+        return Coefficients(indices, values)
+
+
+def unit_rows(n: int, width: int = 5, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(n, width, generator=generator, dtype=torch.float64), dim=1)
+
+
+@given(n=st.integers(2, 40), block=st.integers(1, 50), seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_the_block_size_changes_nothing(n: int, block: int, seed: int) -> None:
+    rows, top_k = unit_rows(n, seed=seed), min(3, n - 1)
+    whole = self_expressive_coefficients(Cosines(), rows, top_k)
+    blocked = self_expressive_coefficients(Cosines(), rows, top_k, block=block)
+    assert torch.equal(blocked.indices, whole.indices)
+    torch.testing.assert_close(blocked.values, whole.values)
+
+
+@given(n=st.integers(2, 30), seed=st.integers(0, 10_000), data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_coefficients_are_the_largest_of_the_other_rows(n: int, seed: int, data: st.DataObject) -> None:
+    rows = unit_rows(n, seed=seed)
+    top_k = data.draw(st.integers(1, n - 1))
+    found = self_expressive_coefficients(Cosines(), rows, top_k, block=7)
+    cosines = (rows @ rows.T).numpy()
+    for i in range(n):
+        others = sorted((cosines[i, j] for j in range(n) if j != i), reverse=True)
+        assert i not in found.indices[i]
+        np.testing.assert_allclose(found.values[i], others[:top_k], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, None])
+def test_a_duplicate_is_used_though_the_row_itself_is_not(block: int | None) -> None:
+    rows = unit_rows(5)
+    rows[3] = rows[1]
+    found = self_expressive_coefficients(Cosines(), rows, 1, block)
+    assert found.indices[1].tolist() == [3]
+    assert found.indices[3].tolist() == [1]
+
+
+def test_a_query_from_outside_the_dictionary_may_use_every_entry() -> None:
+    rows = unit_rows(4)
+    values, indices, _ = top_k_inner_products(rows, rows, 1, torch.tensor([-1, 1, -1, 3]))
+    assert indices[0].tolist() == [0]
+    assert indices[2].tolist() == [2]
+    assert indices[1].tolist() != [1]
+    assert bool(torch.isfinite(values).all())
+
+
+def random_coefficients(n: int, k: int, seed: int) -> Coefficients:
+    """Signed, some of them zero, never on self."""
+    rng = np.random.default_rng(seed)
+    indices = np.stack([rng.choice(np.delete(np.arange(n), i), k, replace=False) for i in range(n)])
+    values = rng.normal(size=(n, k)) * (rng.random((n, k)) < 0.7)
+    return Coefficients(torch.from_numpy(indices), torch.from_numpy(values).float())
+
+
+@given(n=st.integers(2, 25), seed=st.integers(0, 10_000), data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_affinity_agrees_with_its_definition(n: int, seed: int, data: st.DataObject) -> None:
+    coefficients = random_coefficients(n, data.draw(st.integers(1, n - 1)), seed)
+    dense = np.zeros((n, n))
+    np.put_along_axis(dense, coefficients.indices.numpy(), np.abs(coefficients.values.numpy()), axis=1)
+    for row in dense:
+        if row.sum() > 0:
+            row /= row.sum()
+    graph = affinity(coefficients)
+    np.testing.assert_allclose(graph.toarray(), (dense + dense.T) / 2, atol=1e-6)
+
+
+@given(n=st.integers(2, 25), seed=st.integers(0, 10_000), data=st.data())
+@settings(max_examples=50, deadline=None)
+def test_affinity_is_symmetric_non_negative_and_zero_on_the_diagonal(
+    n: int, seed: int, data: st.DataObject
+) -> None:
+    graph = affinity(random_coefficients(n, data.draw(st.integers(1, n - 1)), seed))
+    dense = graph.toarray()
+    assert (dense == dense.T).all()
+    assert (dense >= 0).all()
+    assert (dense.diagonal() == 0).all()
+    assert (graph.data != 0).all()
+
+
+def test_every_expressed_row_brings_the_same_weight() -> None:
+    coefficients = random_coefficients(30, 6, 1)
+    expressed = int((coefficients.values != 0).any(dim=1).sum())
+    assert affinity(coefficients).sum() == pytest.approx(expressed, rel=1e-5)
+
+
+def test_a_row_of_zeros_stays_zero() -> None:
+    coefficients = Coefficients(torch.tensor([[1], [0], [0]]), torch.tensor([[1.0], [2.0], [0.0]]))
+    assert affinity(coefficients).toarray().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+
+
+def test_a_weight_on_the_row_itself_is_dropped() -> None:
+    coefficients = Coefficients(torch.tensor([[0], [0]]), torch.ones(2, 1))
+    assert affinity(coefficients).toarray().tolist() == [[0, 0.5], [0.5, 0]]
+
+
+@given(n_rows=st.integers(2, 10**6), n_clusters=st.integers(1, 10**4))
+def test_auto_top_k_is_from_4_to_10_or_all_others(n_rows: int, n_clusters: int) -> None:
+    chosen = auto_top_k(n_rows, n_clusters)
+    assert min(4, n_rows - 1) <= chosen <= min(10, n_rows - 1)
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_clusters", "expected"), [(400, 40, 4), (1797, 10, 7), (70_000, 10, 10)]
+)
+def test_auto_top_k_grows_with_the_clusters(n_rows: int, n_clusters: int, expected: int) -> None:
+    assert auto_top_k(n_rows, n_clusters) == expected
+
+
+MEASURE = """
+import sys, torch
+from ebsc_core.coefficients import affinity, self_expressive_coefficients
+from tests_cosines import Cosines
+
+def peak():
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+torch.set_num_threads(1)
+rows = torch.nn.functional.normalize(torch.randn(20_000, 16), dim=1)
+warm = affinity(self_expressive_coefficients(Cosines(), rows[:500], 10))
+before = peak()
+affinity(self_expressive_coefficients(Cosines(), rows, 10))
+print(peak() - before)
+"""
+
+MODEL = """
+from ebsc_core.coefficients import top_k_inner_products
+from ebsc_core.interfaces import CoefficientModel, Coefficients
+
+class Cosines(CoefficientModel):
+    def coefficients(self, queries, encoded, top_k, own):
+        values, indices, _ = top_k_inner_products(queries, encoded, top_k, own)
+        return Coefficients(indices, values)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_nothing_as_large_as_n_by_n_is_held(tmp_path: Path) -> None:
+    (tmp_path / "tests_cosines.py").write_text(MODEL)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < 20_000 * 20_000 * 4 / 4

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from ebsc_core import device as device_module
+from ebsc_core.device import choose_precision, resolve_device
+from ebsc_core.errors import DeviceError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_auto_is_the_cpu_where_there_is_nothing_else() -> None:
+    assert resolve_device("auto") == CPU
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize(
+    ("name", "expected"), [("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("cpu", "cpu")]
+)
+def test_devices_that_are_there(name: str, expected: str) -> None:
+    assert resolve_device(name) == torch.device(expected)
+
+
+@pytest.mark.usefixtures("no_cuda")
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:99", "mps", "gpu", "cuda:x", "cuda:", "CUDA", ""])
+def test_a_device_that_is_not_there_is_one_line(name: str) -> None:
+    with pytest.raises(DeviceError) as caught:
+        resolve_device(name)
+    assert repr(name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# 256 and 999 are beyond what PyTorch stores of an index.
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("name", ["cuda:2", "cuda:99", "cuda:256", "cuda:999", "cuda:-1", "cuda:x"])
+def test_an_index_beyond_the_last_gpu_is_refused(name: str) -> None:
+    with pytest.raises(DeviceError, match=name):
+        resolve_device(name)
+
+
+class Clock:
+    """Time passes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def step(self, fp32: float, bf16: float) -> Callable[[bool], None]:
+        """A training step that takes so many seconds."""
+
+        def run(use_bf16: bool) -> None:
+            self.now += bf16 if use_bf16 else fp32
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
+    return clock
+
+
+def unwanted(bf16: bool) -> None:
+    raise AssertionError("no trial was needed")
+
+
+@pytest.mark.parametrize("requested", ["fp32", "bf16"])
+def test_a_requested_precision_is_obeyed_untried(requested: str) -> None:
+    chosen, why = choose_precision(requested, CPU, 224, unwanted)
+    assert chosen == (requested == "bf16")
+    assert requested in why
+
+
+def test_bf16_on_metal_is_refused() -> None:
+    with pytest.raises(DeviceError, match="mps"):
+        choose_precision("bf16", torch.device("mps"), 32, unwanted)
+
+
+def test_auto_without_bf16_instructions_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: False)
+    assert not choose_precision("auto", CPU, 224, unwanted)[0]
+
+
+def test_auto_with_tiny_images_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: True)
+    assert not choose_precision("auto", CPU, 8, unwanted)[0]
+
+
+@pytest.mark.parametrize(
+    ("fp32", "bf16", "expected"),
+    [(1.0, 5.0, False), (1.0, 1.0, False), (1.1, 1.0, False), (5.0, 1.0, True)],
+    ids=["slower", "tie", "near tie", "faster"],
+)
+def test_auto_takes_bf16_only_where_it_is_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, fp32: float, bf16: float, expected: bool
+) -> None:
+    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: True)
+    chosen, why = choose_precision("auto", CPU, 32, clock.step(fp32, bf16))
+    assert chosen == expected
+    assert "measured" in why
+
+
+def test_a_slow_first_step_does_not_decide(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: True)
+    seen: set[bool] = set()
+
+    def step(bf16: bool) -> None:
+        clock.now += 1.0 if bf16 else 2.0
+        clock.now += 1000.0 if bf16 and bf16 not in seen else 0.0
+        seen.add(bf16)
+
+    assert choose_precision("auto", CPU, 32, step)[0]
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_auto_on_cuda_asks_for_native_bf16(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or including_emulation
+    )
+    assert choose_precision("auto", torch.device("cuda"), 32, unwanted)[0] == supported

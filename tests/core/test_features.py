@@ -1,0 +1,160 @@
+"""Feature files: what is written is read back, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from ebsc_core.errors import DataError
+from ebsc_core.features import FORMAT, FeatureTable, add_identity, digest, read_features, write_features
+
+ROWS = 30
+MADE_FROM = {"data": "abc", "options": {"epochs": 3}}
+KEY = digest(MADE_FROM)
+
+
+def table() -> FeatureTable:
+    return FeatureTable(torch.randn(ROWS, 8), torch.randn(ROWS, 4))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "features.h5"
+    write_features(path, table(), KEY, MADE_FROM)
+    return path
+
+
+@pytest.mark.parametrize("embeddings", [True, False])
+def test_what_is_written_is_read_back(tmp_path: Path, embeddings: bool) -> None:
+    written = FeatureTable(torch.randn(ROWS, 8), torch.randn(ROWS, 4) if embeddings else None)
+    write_features(tmp_path / "a.h5", written, KEY, MADE_FROM)
+    read = read_features(tmp_path / "a.h5", KEY, ROWS)
+    assert torch.equal(read.features, written.features)
+    if written.embeddings is None:
+        assert read.embeddings is None
+    else:
+        assert read.embeddings is not None
+        assert torch.equal(read.embeddings, written.embeddings)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
+
+
+def test_rows_have_unit_length() -> None:
+    for express, width in (("features", 8), ("embeddings", 4)):
+        rows = table().rows(express)
+        assert rows.shape == (ROWS, width)
+        torch.testing.assert_close(rows.norm(dim=1), torch.ones(ROWS))
+
+
+def test_digest_ignores_the_order_of_keys_at_every_depth() -> None:
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert digest({"a": [1, 2]}) != digest({"a": [2, 1]})
+
+
+def refused(path: Path, key: str = KEY, rows: int = ROWS) -> str:
+    with pytest.raises(DataError) as error:
+        read_features(path, key, rows)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_another_key_or_length_is_refused(path: Path) -> None:
+    assert "other data or options" in refused(path, key="0" * 24)
+    assert str(ROWS + 1) in refused(path, rows=ROWS + 1)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_refused(path: Path, share: float) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    refused(path)
+
+
+def test_files_that_are_no_feature_files_are_refused(tmp_path: Path) -> None:
+    text = tmp_path / "text.h5"
+    text.write_text("hello " * 1000)
+    refused(text)
+    refused(tmp_path / "missing.h5")
+    refused(tmp_path)
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["features"] = np.zeros((ROWS, 8), dtype=np.float32)
+    assert "not a feature file" in refused(other)
+
+
+@pytest.mark.parametrize("name", ["features", "embeddings"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.full((ROWS, 8), np.nan, dtype=np.float32),
+        np.full((ROWS, 8), np.inf, dtype=np.float32),
+        np.zeros((ROWS - 1, 8), dtype=np.float32),
+        np.zeros(ROWS, dtype=np.float32),
+        np.float32(1),
+        np.array([b"text"] * ROWS),
+    ],
+    ids=["nan", "infinite", "short", "flat", "scalar", "text"],
+)
+def test_unusable_rows_are_refused(path: Path, name: str, value: np.ndarray) -> None:
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file[name] = value
+    refused(path)
+
+
+def test_a_file_without_features_is_refused(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        del file["features"]
+    refused(path)
+
+
+@pytest.mark.parametrize("before", [b"", b"earlier content"])
+def test_failed_writing_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    path = tmp_path / "features.h5"
+    if before:
+        path.write_bytes(before)
+
+    def fail(*args: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_features(path, table(), KEY, MADE_FROM)
+    assert [entry.read_bytes() for entry in tmp_path.iterdir()] == ([before] if before else [])
+
+
+def test_a_file_says_what_it_was_made_from(path: Path) -> None:
+    with h5py.File(path) as file:
+        assert file.attrs["format"] == FORMAT
+        assert file.attrs["key"] == KEY
+        assert '"epochs": 3' in file.attrs["made_from"]
+
+
+ODD_NAMES = [
+    "plain.png",
+    "Größe/Ж 漢字.png",
+    "a b'\"\t\n.png",
+    "",
+    "x" * 300,
+    b"caf\xe9.png".decode("utf-8", "surrogateescape"),
+]
+
+
+@pytest.mark.parametrize("labels", [None, np.array([0, 5, -1, 2**40, 3, 3])])
+def test_names_and_labels_are_added(tmp_path: Path, labels: np.ndarray | None) -> None:
+    path = tmp_path / "features.h5"
+    write_features(path, FeatureTable(torch.ones(6, 2), None), KEY, MADE_FROM)
+    add_identity(path, ODD_NAMES, labels)
+    with h5py.File(path) as file:
+        assert [bytes(name).decode("utf-8", "surrogateescape") for name in file["ids"][:]] == ODD_NAMES
+        assert ("labels" in file) == (labels is not None)
+        if labels is not None:
+            np.testing.assert_array_equal(file["labels"][:], labels)
+    assert torch.equal(read_features(path, KEY, 6).features, torch.ones(6, 2))

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ebsc_core.interfaces import Backbone
+from ebsc_core.progress import Progress
+from ebsc_core.training import extract as module
+from ebsc_core.training.extract import extract
+from ebsc_plugins.objectives.simclr import SimCLR, SimCLROptions
+
+CPU = torch.device("cpu")
+WIDTH = 2 * 4 * 4
+
+
+class Noisy(Backbone):
+    """Pixels, through layers that behave otherwise in training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = WIDTH
+        self.layers = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(WIDTH), nn.Dropout(0.5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randint(0, 256, (11, 2, 4, 4), dtype=torch.uint8)
+
+
+@pytest.fixture
+def objective() -> SimCLR:
+    return SimCLR(SimCLROptions(hidden=8, width=4), Noisy())
+
+
+def test_features_are_those_of_each_image_in_order_without_augmentation(images: Tensor) -> None:
+    backbone = Noisy()
+    table = extract(backbone, None, images, CPU, Progress())
+    torch.testing.assert_close(table.features * (1 + 1e-5) ** 0.5, images.flatten(1) / 255)
+    assert table.features.dtype == torch.float32
+    assert table.embeddings is None
+
+
+def test_embeddings_are_unit_length_projections(images: Tensor, objective: SimCLR) -> None:
+    table = extract(objective.backbone, objective, images, CPU, Progress())
+    assert table.embeddings is not None
+    assert table.embeddings.shape == (11, 4)
+    torch.testing.assert_close(table.embeddings.norm(dim=1), torch.ones(11))
+    with torch.no_grad():
+        torch.testing.assert_close(objective.eval().embed(table.features), table.embeddings)
+
+
+def test_layers_are_in_evaluation_mode_and_learn_nothing(images: Tensor, objective: SimCLR) -> None:
+    before = {name: value.clone() for name, value in objective.state_dict().items()}
+    extract(objective.train().backbone, objective, images, CPU, Progress())
+    assert not objective.backbone.training
+    for name, value in objective.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("batch", [1, 4, 11])
+def test_the_batch_size_changes_nothing(
+    images: Tensor, objective: SimCLR, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    whole = extract(objective.backbone, objective, images, CPU, Progress())
+    monkeypatch.setattr(module, "BATCH", batch)
+    parts = extract(objective.backbone, objective, images, CPU, Progress())
+    torch.testing.assert_close(parts.features, whole.features)
+    torch.testing.assert_close(parts.embeddings, whole.embeddings)
+
+
+def test_a_model_can_be_trained_on_what_comes_out(images: Tensor) -> None:
+    features = extract(Noisy(), None, images, CPU, Progress()).features
+    layer = nn.Linear(WIDTH, 1)
+    layer(features).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_progress_counts_every_image(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 4)
+    heard: list[int] = []
+
+    class Heard(Progress):
+        def start(self, stage: str, total: int, unit: str) -> None:
+            heard.append(total)
+
+        def advance(self, done: int, figures: object = None) -> None:
+            heard.append(done)
+
+    extract(Noisy(), None, images, CPU, Heard())
+    assert heard == [11, 4, 8, 11]

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ebsc_core.config import JointChoice, TrainOptions
+from ebsc_core.data.views import GREY_VIEWS
+from ebsc_core.errors import TrainingError
+from ebsc_core.interfaces import Backbone, Objective
+from ebsc_core.progress import Progress
+from ebsc_core.training.joint import JointTrainer
+from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
+from ebsc_plugins.objectives.byol import BYOL
+from ebsc_plugins.objectives.simclr import SimCLR
+
+
+class Tiny(Backbone):
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.width = width
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(36, width), nn.BatchNorm1d(width), nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def tiny_images() -> Tensor:
+    """Four random patterns with a little noise, 16 images of each."""
+    generator = torch.Generator().manual_seed(5)
+    patterns = torch.rand(4, 1, 1, 6, 6, generator=generator)
+    noise = 0.2 * torch.rand(4, 16, 1, 6, 6, generator=generator)
+    return ((0.8 * patterns + noise) * 255).flatten(0, 1).to(torch.uint8)
+
+
+def objective_of(kind: type[Objective], width: int = 16) -> Objective:
+    torch.manual_seed(0)
+    return kind(kind.Options(hidden=width, width=width // 2), Tiny(width))
+
+
+def trainer(
+    objective: Objective | None = None,
+    joint: bool = True,
+    seed: int = 0,
+    express: str = "embeddings",
+    epochs: int = 4,
+    lr: float = 3e-3,
+    images: Tensor | None = None,
+    **choice: Any,
+) -> JointTrainer:
+    objective = objective or objective_of(SimCLR)
+    width = objective.width if express == "embeddings" else objective.backbone.width
+    torch.manual_seed(1)
+    return JointTrainer(
+        objective=objective,
+        model=EnergyNetwork(EnergyOptions(hidden=8), width) if joint else None,
+        images=tiny_images() if images is None else images,
+        device=torch.device("cpu"),
+        bf16=False,
+        views=GREY_VIEWS,
+        options=TrainOptions(epochs=epochs, batch_size=32, lr=lr),
+        joint=JointChoice(**{"start": 0.5, "weight": 0.5} | choice),
+        express=express,
+        n_clusters=4,
+        seed=seed,
+        progress=Progress(),
+    )
+
+
+def weights(module: nn.Module | None) -> Tensor:
+    assert module is not None
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+def trained(**arguments: Any) -> JointTrainer:
+    made = trainer(**arguments)
+    made.fit()
+    return made
+
+
+def test_the_loss_falls() -> None:
+    history = trained(epochs=15, joint=False).history
+    assert history[-1].loss < history[0].loss - 0.2
+
+
+@pytest.mark.parametrize("form", ["reconstruction", "agreement"])
+def test_the_history_tells_the_stages_their_error_and_the_effective_rank(form: str) -> None:
+    history = trained(form=form).history
+    assert [epoch.stage for epoch in history] == ["warm-up", "warm-up", "joint", "joint"]
+    assert [epoch.joint_error is None for epoch in history] == [True, True, False, False]
+    assert all(1 <= epoch.effective_rank <= 8 for epoch in history)
+
+
+@pytest.mark.parametrize(
+    ("start", "stages"), [(0.0, {"joint"}), (0.25, {"warm-up", "joint"}), (1.0, {"warm-up"})]
+)
+def test_start_says_when_the_joint_phase_begins(start: float, stages: set[str]) -> None:
+    assert {epoch.stage for epoch in trained(start=start, epochs=4).history} == stages
+
+
+@pytest.mark.parametrize("express", ["features", "embeddings"])
+def test_either_rows_can_be_expressed(express: str) -> None:
+    last = trained(express=express).history[-1]
+    assert last.joint_error is not None
+    assert 0 < last.joint_error < 2
+
+
+@pytest.mark.parametrize("form", ["reconstruction", "agreement"])
+def test_the_joint_term_moves_the_backbone_by_its_weight(form: str) -> None:
+    alone = weights(trained(joint=False).objective)
+    stopped = weights(trained(weight=0.0, form=form).objective)
+    pulled = weights(trained(weight=0.5, form=form).objective)
+    torch.testing.assert_close(stopped, alone)
+    assert not torch.allclose(pulled, alone, atol=1e-4)
+
+
+def test_the_coefficient_model_learns_in_the_joint_phase_alone() -> None:
+    class Watch(Progress):
+        def start(self, stage: str, total: int, unit: str) -> None:
+            at_start[stage] = weights(made.model)
+
+    at_start: dict[str, Tensor] = {}
+    made = trainer(weight=0.0)
+    made = replace(made, progress=Watch(), history=[])
+    untrained = weights(made.model)
+    made.fit()
+    assert list(at_start) == ["warm-up training", "joint training"]
+    assert torch.equal(at_start["joint training"], untrained)
+    assert not torch.equal(weights(made.model), untrained)
+
+
+@pytest.mark.parametrize("kind", [SimCLR, BYOL])
+def test_the_seed_decides(kind: type[Objective]) -> None:
+    def run(seed: int) -> Tensor:
+        done = trained(objective=objective_of(kind), seed=seed)
+        return torch.cat([weights(done.objective), weights(done.model)])
+
+    first = run(0)
+    assert torch.equal(first, run(0))
+    assert not torch.equal(first, run(1))
+
+
+def test_the_objective_is_told_how_many_steps_come_and_of_each() -> None:
+    class Counting(SimCLR):
+        def before_training(self, total_steps: int) -> None:
+            told.append(total_steps)
+
+        def after_step(self) -> None:
+            told.append(1)
+
+    told: list[int] = []
+    trained(objective=objective_of(Counting), epochs=3)
+    assert told == [6] + 6 * [1]
+
+
+def test_a_loss_that_is_not_finite_is_an_error() -> None:
+    class Broken(SimCLR):
+        def loss(self, a: Tensor, b: Tensor) -> Tensor:
+            return super().loss(a, b) * float("nan")
+
+    with pytest.raises(TrainingError, match="diverged"):
+        trained(objective=objective_of(Broken))
+
+
+@pytest.mark.parametrize(("weight", "collapses"), [(0.5, False), (1e3, True)])
+def test_an_absurd_joint_weight_is_called_a_collapse_once(weight: float, collapses: bool) -> None:
+    noise = torch.randint(0, 256, (64, 1, 6, 6), dtype=torch.uint8)
+    objective = objective_of(SimCLR, width=64)
+    made = trained(objective=objective, weight=weight, start=0.25, epochs=40, lr=1e-2, images=noise)
+    assert made.collapsed == collapses
+    assert len(made.progress.warnings) == collapses
+    for warning in made.progress.warnings:
+        assert "collaps" in warning
+        assert "lower joint.weight" in warning
+
+
+def test_progress_counts_the_images_of_every_stage() -> None:
+    heard: list[tuple[str, int]] = []
+
+    class Heard(Progress):
+        def start(self, stage: str, total: int, unit: str) -> None:
+            heard.append((stage, total))
+
+        def advance(self, done: int, figures: object = None) -> None:
+            heard.append(("done", done))
+
+    replace(trainer(epochs=2), progress=Heard(), history=[]).fit()
+    assert heard == [
+        ("warm-up training", 64),
+        ("done", 64),
+        ("joint training", 64),
+        ("done", 64),
+    ]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("kind", [SimCLR, BYOL])
+def test_a_trial_step_changes_nothing(kind: type[Objective], bf16: bool) -> None:
+    made = trainer(objective=objective_of(kind))
+    before = {name: value.clone() for name, value in made.objective.state_dict().items()}
+    made.trial_step(bf16)
+    for name, value in made.objective.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(p.grad is None for p in made.objective.parameters())

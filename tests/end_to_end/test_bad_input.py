@@ -1,0 +1,124 @@
+"""A user's mistake: one clear line, a non-zero exit, nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+
+def npz(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    """A folder of bad things."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    images = np.zeros((20, 8, 8), np.uint8)
+    npz(folder / "keys.npz", pictures=images)
+    npz(folder / "shape.npz", images=images[0])
+    npz(folder / "labels.npz", images=images, labels=np.arange(3))
+    npz(folder / "pickled.npz", images=np.array([{"a": 1}] * 20, dtype=object))
+    npz(folder / "good.npz", images=images)
+    (folder / "garbage.npz").write_bytes(b"no archive")
+    (folder / "empty").mkdir()
+    (folder / "few").mkdir()
+    (folder / "bad").mkdir()
+    for i in range(3):
+        Image.fromarray(images[i]).save(folder / "few" / f"{i}.png")
+        Image.fromarray(images[i]).save(folder / "bad" / f"{i}.png")
+    (folder / "bad" / "broken.png").write_bytes(b"not a picture")
+    (folder / "file").write_text("in the way")
+    (folder / "bad.toml").write_text("seed = = 3")
+    (folder / "unknown.toml").write_text("[train]\nepoch = 3")
+    return folder
+
+
+CASES = {
+    "unknown objective": (["--objective", "simcrl"], ["simcrl", "simclr"]),
+    "unknown backbone": (["--backbone", "resnet81"], ["resnet81", "did you mean"]),
+    "unknown clusterer": (["--clusterer", "spectrl"], ["spectrl", "spectral"]),
+    "unknown coefficients": (["--coefficients", "enrgy"], ["enrgy", "energy"]),
+    "unknown data": (["--data", "digit"], ["digit", "digits"]),
+    "unknown option": (["--set", "objective.temprature=1"], ["objective.temprature", "temperature"]),
+    "unknown section": (["--set", "objectiv.temperature=1"], ["objectiv"]),
+    "unknown view": (["--set", "views.flp=1"], ["views.flp", "flip"]),
+    "ill-typed option": (["--set", "objective.temperature=warm"], ["objective.temperature", "number"]),
+    "out of range": (["--set", "train.lr=-1"], ["train.lr", "greater than 0"]),
+    "no value": (["--set", "train.lr"], ["train.lr", "part.option=value"]),
+    "one cluster": (["--n-clusters", "1"], ["n_clusters", "2"]),
+    "no clusters": (["--n-clusters", "0"], ["n_clusters", "2"]),
+    "batch too large": (["--batch-size", "5000"], ["5000", "1797", "lower it"]),
+    "limit of 0": (["--limit", "0"], ["limit"]),
+    "negative epochs": (["--epochs", "-1"], ["epochs"]),
+    "unknown device": (["--device", "tpu"], ["tpu", "auto"]),
+    "unknown precision": (["--precision", "fp8"], ["precision", "fp32"]),
+    "too many coefficients": (["--limit", "50", "--set", "top_k=50"], ["top_k", "49"]),
+    "solver in the joint phase": (["--set", "joint.name=knn"], ["knn", "nothing to train"]),
+    "embeddings without training": (["--epochs", "0", "--set", "express=embeddings"], ["embeddings"]),
+    "dimension too large": (
+        ["--backbone", "identity", "--clusterer", "k-subspaces", "--set", "clusterer.dimension=64"],
+        ["clusterer.dimension", "64"],
+    ),
+    "missing config": (["--config", "nowhere.toml"], ["nowhere.toml"]),
+    "malformed config": (["--config", "in/bad.toml"], ["bad.toml", "TOML"]),
+    "unknown setting in config": (["--config", "in/unknown.toml"], ["train.epoch", "epochs"]),
+    "missing npz": (["--data", "nowhere.npz"], ["nowhere.npz", "does not exist"]),
+    "missing zip": (["--data", "nowhere.zip"], ["nowhere.zip", "does not exist"]),
+    "wrong keys": (["--data", "in/keys.npz"], ["keys.npz", "'images'", "pictures"]),
+    "wrong shape": (["--data", "in/shape.npz"], ["shape.npz", "(8, 8)"]),
+    "wrong labels": (["--data", "in/labels.npz"], ["labels.npz", "(3,)", "(20,)"]),
+    "pickled": (["--data", "in/pickled.npz"], ["pickled.npz", "never loaded"]),
+    "not an archive": (["--data", "in/garbage.npz"], ["garbage.npz"]),
+    "no labels, no clusters": (["--data", "in/good.npz"], ["--n-clusters"]),
+    "empty folder": (["--data", "in/empty", "--n-clusters", "2"], ["in/empty", "no images"]),
+    "fewer images than clusters": (["--data", "in/few", "--n-clusters", "4"], ["--n-clusters", "3 images"]),
+    "unreadable image": (["--data", "in/bad", "--n-clusters", "2"], ["broken.png", "--skip-bad-images"]),
+    "out is a file": (["--out", "in/file"], ["in/file", "is a file"]),
+    "out holds files": (["--out", "in"], ["already holds files"]),
+    "out below a file": (["--out", "in/file/run", "--epochs", "0"], ["in/file/run"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_clear_line(ebsc, inputs, tmp_path, case):
+    arguments, expected = CASES[case]
+    before = sorted(tmp_path.rglob("*"))
+    out = [] if "--out" in arguments else ["--out", "run"]
+    done = ebsc("run", *arguments, *out)
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1, done.err
+    assert done.err.startswith("ebsc: error: ")
+    for text in expected:
+        assert text in done.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_without_cuda(ebsc):
+    done = ebsc("run", "--device", "cuda")
+    assert done.code == 2
+    assert "CUDA" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+def test_bad_images_are_skipped_only_when_asked(ebsc, inputs, tmp_path):
+    flags = ("--data", "in/bad", "--n-clusters", "2", "--backbone", "identity", "--skip-bad-images")
+    done = ebsc("run", *flags, "--out", "run")
+    assert done.code == 0, done.err
+    assert "broken.png" in done.err
+    assert (tmp_path / "run/assignments.csv").read_text().count("\n") == 4
+
+
+def test_a_failure_inside_the_run_leaves_no_directory(ebsc, tmp_path, monkeypatch):
+    flags = ("--limit", "100", "--epochs", "1", "--set", "train.lr=1e30", "--out", "run")
+    done = ebsc("run", *flags)
+    assert done.code == 2
+    assert "diverged" in done.err
+    assert [path.name for path in tmp_path.iterdir() if path.name != "in"] == []

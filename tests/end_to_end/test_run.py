@@ -1,0 +1,166 @@
+"""Whole runs on real images: a real ResNet, real artefacts, real reuse."""
+
+from __future__ import annotations
+
+import csv
+import json
+import tomllib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+SMALL = ("--limit", "300", "--epochs", "2", "--batch-size", "100", "--set", "refine.steps=30")
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "assignments.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_run_leaves_every_artefact(ebsc, tmp_path):
+    done = ebsc("run", "--backbone", "resnet18", "--objective", "simclr", *SMALL, "--out", "run")
+    assert done.code == 0, done.err
+    run = tmp_path / "run"
+    names = {path.name for path in run.iterdir()}
+    assert names == {"run.toml", "assignments.csv", "metrics.json", "features.h5", "checkpoints"}
+    weights = {path.name for path in (run / "checkpoints").iterdir()}
+    assert weights == {f"{m}.safetensors" for m in ("backbone", "objective", "joint", "coefficients")}
+    backbone = load_file(run / "checkpoints" / "backbone.safetensors")
+    assert backbone["model.conv1.weight"].shape == (64, 1, 3, 3)
+    with h5py.File(run / "features.h5") as file:
+        assert file["features"].shape == (300, 512)
+        assert file["embeddings"].shape == (300, 128)
+        assert [int(row["label"]) for row in rows_of(run)] == file["labels"][:].tolist()
+        assert [row["image"] for row in rows_of(run)] == [name.decode() for name in file["ids"][:]]
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [epoch["stage"] for epoch in metrics["training"]] == ["joint"] * 2
+    assert 0 < metrics["scores"]["acc"] <= 1
+    assert sum(metrics["label_free"]["cluster_sizes"]) == 300
+    config = tomllib.loads((run / "run.toml").read_text())
+    assert config["provenance"]["parts"]["objective"].startswith("ebsc ")
+    assert config["objective"]["temperature"] > 0
+    assert "joint training" in done.out
+    assert "run directory: run" in done.out
+
+
+def test_another_clusterer_or_coefficient_model_reuses_the_features(ebsc, tmp_path):
+    first = ebsc("run", *SMALL, "--out", "first")
+    assert first.code == 0, first.err
+    for name, flags in {"a": ("--clusterer", "k-subspaces"), "b": ("--coefficients", "knn")}.items():
+        second = ebsc("run", *SMALL, *flags, "--out", name)
+        assert second.code == 0, second.err
+        assert "features reused" in second.out
+        assert "training:" not in second.out
+        one, two = (h5py.File(tmp_path / run / "features.h5") for run in ("first", name))
+        assert np.array_equal(one["features"][:], two["features"][:])
+        assert (tmp_path / name / "checkpoints/backbone.safetensors").exists()
+    other = ebsc("run", *SMALL, "--objective", "byol", "--out", "c")
+    assert other.code == 0, other.err
+    assert "features reused" not in other.out
+
+
+def test_same_seed_gives_the_same_assignments_trained_or_reused(ebsc, tmp_path):
+    for name, cache in (("a", "none"), ("b", "kept"), ("c", "kept")):
+        assert ebsc("run", *SMALL, "--cache", cache, "--out", name).code == 0
+    texts = {(tmp_path / name / "assignments.csv").read_bytes() for name in "abc"}
+    assert len(texts) == 1
+    assert ebsc("run", *SMALL, "--seed", "1", "--out", "d").code == 0
+    assert (tmp_path / "d/assignments.csv").read_bytes() not in texts
+
+
+def test_run_toml_repeats_the_run(ebsc, tmp_path):
+    given = ("--objective", "byol", "--set", "objective.momentum=0.9", "--set", "views.rotate=3")
+    assert ebsc("run", *SMALL, *given, "--out", "first").code == 0
+    again = ebsc("run", "--config", "first/run.toml", "--out", "again")
+    assert again.code == 0, again.err
+    assert "features reused" in again.out
+    first, second = (tmp_path / name / "assignments.csv" for name in ("first", "again"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "another digest"])
+def test_a_bad_cache_entry_is_recomputed_and_said_so(ebsc, tmp_path, damage):
+    flags = ("--backbone", "identity", "--epochs", "0", "--limit", "200", "--cache", "cache")
+    assert ebsc("run", *flags, "--out", "first").code == 0
+    (file,) = (tmp_path / "cache").glob("*/features.h5")
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        with h5py.File(file, "a") as opened:
+            opened.attrs["key"] = "0" * 24
+    second = ebsc("run", *flags, "--out", "second")
+    assert second.code == 0
+    assert "features.h5" in second.err
+    assert "anew" in second.err
+    third = ebsc("run", *flags, "--out", "third")
+    assert "features reused" in third.out
+    assert third.err == ""
+
+
+def test_pixels_without_training_beat_chance_by_far(ebsc, tmp_path):
+    done = ebsc("run", "--backbone", "identity", "--epochs", "0", "--out", "run")
+    assert done.code == 0, done.err
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["scores"]["acc"] > 0.85
+    assert metrics["training"] == []
+
+
+def test_a_backbone_with_nothing_to_train_skips_training_and_says_so(ebsc):
+    done = ebsc("run", "--backbone", "identity", "--limit", "200")
+    assert done.code == 0, done.err
+    assert "nothing to train" in done.out
+
+
+def test_folder_without_labels_needs_a_number_of_clusters_and_gets_no_scores(ebsc, tmp_path):
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    (tmp_path / "photos").mkdir()
+    for i, pixels in enumerate(load_digits().images[:60]):
+        image = Image.fromarray((pixels * 15).astype(np.uint8)).resize((20 + i % 3, 24))
+        image.save(tmp_path / "photos" / f"img {i}.jpg")
+    refused = ebsc("run", "--data", "photos", "--epochs", "1")
+    assert refused.code == 2
+    assert "--n-clusters" in refused.err
+    done = ebsc("run", "--data", "photos", "--epochs", "1", "--n-clusters", "4", "--out", "run")
+    assert done.code == 0, done.err
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["scores"] is None
+    assert len(metrics["label_free"]["cluster_sizes"]) == 4
+    rows = rows_of(tmp_path / "run")
+    assert rows[0]["image"] == "img 0.jpg"
+    assert "label" not in rows[0]
+    assert all(0 <= float(row["confidence"]) <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("file", "flags"),
+    [
+        ("coil20.npz", ("--n-clusters", "20", "--limit", "200")),
+        ("cifar10-test.zip", ("--limit", "200")),
+    ],
+)
+def test_real_images_of_other_kinds(ebsc, data_dir, tmp_path, file, flags):
+    small = ("--backbone", "resnet10t", "--epochs", "1", "--batch-size", "64", "--set", "refine.steps=20")
+    done = ebsc("run", "--data", data_dir / file, *flags, *small, "--out", "run")
+    assert done.code == 0, done.err
+    assert len(rows_of(tmp_path / "run")) == 200
+
+
+def test_quiet_prints_the_result_only(ebsc):
+    done = ebsc("run", "--backbone", "identity", "--limit", "100", "--quiet", "--out", "run")
+    assert done.code == 0
+    assert done.out.splitlines()[0].strip() == "Result"
+    assert done.out.splitlines()[-1] == "run directory: run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("objective", "least"), [("simclr", 0.93), ("byol", 0.85)])
+def test_the_main_job_clusters_digits(ebsc, tmp_path, objective, least):
+    """One seed each; the bounds lie below the means measured over seeds, to tell broken from noisy."""
+    done = ebsc("run", "--backbone", "resnet18", "--objective", objective, "--out", "run")
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["scores"]["acc"] >= least

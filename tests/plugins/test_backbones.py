@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ebsc_core.errors import PartError
+from ebsc_core.interfaces import ImageInfo
+from ebsc_core.options import Options
+from ebsc_core.registry import Kind, Registry
+from ebsc_plugins.backbones import timm_models
+from ebsc_plugins.backbones.identity import Identity
+from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
+
+
+def info(side: int, channels: int = 3) -> ImageInfo:
+    return ImageInfo(channels, side, side, (0.4,) * channels, (0.2,) * channels)
+
+
+def build(name: str, side: int, channels: int = 3, **options: Any) -> TimmBackbone:
+    return TimmBackbone(name, TimmOptions(**options), info(side, channels))
+
+
+def images(side: int, channels: int = 3) -> Tensor:
+    return torch.rand(2, channels, side, side)
+
+
+def one_line(error: pytest.ExceptionInfo[PartError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [("resnet10t", 32), ("resnet10t", 64), ("test_vit", 32), ("test_convnext", 32), ("test_resnet", 8)],
+)
+def test_features_are_as_wide_as_announced(name: str, side: int, channels: int) -> None:
+    backbone = build(name, side, channels)
+    features = backbone(images(side, channels))
+    assert features.shape == (2, backbone.width)
+    assert bool(torch.isfinite(features).all())
+    features.sum().backward()
+
+
+def resolution(backbone: TimmBackbone, side: int) -> int:
+    """Side of the last feature map before pooling."""
+    with torch.no_grad():
+        return int(backbone.model.forward_features(images(side)).shape[-1])
+
+
+@pytest.mark.parametrize(
+    ("side", "stem", "expected"),
+    [(32, None, 4), (63, None, 8), (64, None, 2), (32, False, 1), (64, True, 8)],
+)
+def test_the_stem_keeps_small_images_large(side: int, stem: bool | None, expected: int) -> None:
+    assert resolution(build("resnet18", side, stem=stem), side) == expected
+
+
+def test_a_deep_stem_is_replaced_as_a_whole() -> None:
+    backbone = build("resnet10t", 32)
+    assert backbone.small_stem
+    assert resolution(backbone, 32) == 4
+    assert backbone.width == 512
+
+
+def test_the_announcement_says_which_stem_and_why() -> None:
+    assert "images are under 64 px" in build("test_resnet", 32).describe()
+    assert "own stem" in build("test_resnet", 64).describe()
+    forced = build("test_resnet", 64, stem=True).describe()
+    assert "3x3 stem" in forced
+    assert "under 64" not in forced
+    assert "test_vit" in build("test_vit", 32).describe()
+
+
+def test_a_stem_that_is_not_there_cannot_be_replaced() -> None:
+    with pytest.raises(PartError, match=r"backbone\.stem") as error:
+        build("test_vit", 32, stem=True)
+    one_line(error)
+
+
+@pytest.mark.parametrize(("name", "side"), [("vit_tiny_patch16_224", 32), ("convnext_atto", 32)])
+def test_networks_for_large_images_take_32_px(name: str, side: int) -> None:
+    backbone = build(name, side)
+    assert backbone(images(side)).shape == (2, backbone.width)
+
+
+@pytest.mark.parametrize(("name", "side"), [("vit_tiny_patch16_224", 8), ("inception_v3", 32)])
+def test_images_too_small_for_the_network_are_one_line(name: str, side: int) -> None:
+    with pytest.raises(PartError) as error:
+        build(name, side)
+    assert f"{side}x{side}" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("complaint", "said"),
+    [(AssertionError("height must be 224\nand more"), "height must be 224"), (ValueError(), "ValueError")],
+)
+def test_a_network_that_fails_in_its_own_way_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, complaint: Exception, said: str
+) -> None:
+    class Picky(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            raise complaint
+
+    monkeypatch.setattr(timm_models.timm, "create_model", lambda *_, **__: Picky())
+    with pytest.raises(PartError, match=said) as error:
+        build("test_resnet", 32)
+    assert "32x32" in one_line(error)
+
+
+def test_an_option_the_network_does_not_have_is_one_line() -> None:
+    with pytest.raises(PartError, match="vgg11") as error:
+        build("vgg11", 32, drop_path=0.1)
+    one_line(error)
+
+
+def test_values_are_normalised_inside() -> None:
+    backbone = build("test_resnet", 32).eval()
+    x = images(32)
+    torch.testing.assert_close(backbone(x), backbone.model((x - 0.4) / 0.2))
+
+
+def test_measuring_the_width_leaves_no_trace() -> None:
+    backbone = build("test_resnet", 32)
+    assert backbone.training
+    counts = [m.num_batches_tracked.item() for m in backbone.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert counts
+    assert not any(counts)
+
+
+def test_weights_from_a_file(tmp_path: Path) -> None:
+    saved = build("test_resnet", 32).eval()
+    save_file(saved.state_dict(), tmp_path / "w.safetensors")
+    torch.manual_seed(1)
+    loaded = build("test_resnet", 32, weights=str(tmp_path / "w.safetensors")).eval()
+    x = images(32)
+    torch.testing.assert_close(loaded(x), saved(x))
+
+
+def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
+    state = build("test_resnet", 32).state_dict()
+    name, tensor = next((n, t) for n, t in state.items() if t.ndim == 4 and len(t) > 1)
+    missing = {n: t for n, t in state.items() if n != name}
+    for wrong in (missing, state | {name: tensor[:1].clone()}, state | {"extra": torch.zeros(1)}):
+        save_file(wrong, tmp_path / "w.safetensors")
+        with pytest.raises(PartError, match=r"backbone\.weights.*does not fit") as error:
+            build("test_resnet", 32, weights=str(tmp_path / "w.safetensors"))
+        one_line(error)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not a tensor in sight"])
+def test_a_file_without_weights_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "w.safetensors"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(PartError, match=r"w\.safetensors") as error:
+        build("test_resnet", 32, weights=str(file))
+    one_line(error)
+
+
+def test_a_folder_is_no_weights(tmp_path: Path) -> None:
+    with pytest.raises(PartError, match="not a file"):
+        build("test_resnet", 32, weights=str(tmp_path))
+
+
+def test_pretrained_without_a_network_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(PartError, match=r"backbone\.weights") as error:
+        build("resnet10t", 32, pretrained=True)
+    one_line(error)
+
+
+def test_only_names_timm_knows_are_resolved() -> None:
+    assert timm_models.resolve("resnet_of_mine") is None
+    assert Registry().find(Kind.BACKBONE, "convnext_atto").options_class is TimmOptions
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_identity_gives_the_pixels(channels: int) -> None:
+    backbone = Identity(Options(), info(4, channels))
+    x = images(4, channels)
+    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+        torch.testing.assert_close(backbone(given), x.reshape(2, -1))
+    assert backbone.width == channels * 16
+    assert str(backbone.width) in backbone.describe()

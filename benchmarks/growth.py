@@ -2,8 +2,8 @@
 
     python benchmarks/growth.py [--rows 2000 20000] [--width 128] [--out benchmarks/results/growth.json]
 
-Rows are random and of unit length, the hardest case for an eigensolver. Each size runs in a process of its own,
-so that peak memory is its own; what the process held before is reported beside it.
+Rows are random and of unit length, the hardest case for an eigensolver. Each size runs in a process of its
+own, so that peak memory is its own; what the process held before is reported beside it.
 """
 
 from __future__ import annotations

@@ -133,14 +133,14 @@ class Objective(nn.Module, ABC):
         return int(self.options.width)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Unit-length embeddings ``(B, E)`` of features ``(B, D)``."""
-        return F.normalize(self.projector(features), dim=1)
+        """Unit-length float32 embeddings ``(B, E)`` of features ``(B, D)``."""
+        return F.normalize(self.projector(features).float(), dim=1)
 
     def forward(self, view_a: Tensor, view_b: Tensor) -> Views:
         """Loss, features and embeddings of two views, each ``(B, C, H, W)`` in [0, 1]."""
         features = self.backbone(torch.cat([view_a, view_b]))
         fa, fb = features.chunk(2)
-        za, zb = self.embed(features).float().chunk(2)
+        za, zb = self.embed(features).chunk(2)
         # Losses are computed in float32: log-sum-exp and norms lose too much in bfloat16.
         with torch.autocast(za.device.type, enabled=False):
             return Views(self.loss(za, zb), (fa, fb), (za, zb))

@@ -194,7 +194,10 @@ class JointTrainer:
         images = self.images[:batch].to(self.device)
         view = images.float().div(255).contiguous(memory_format=torch.channels_last)
         buffers = {name: buffer.clone() for name, buffer in self.objective.named_buffers()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with (
+            torch.random.fork_rng(devices=[]),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=bf16),
+        ):
             self.objective.train()(view, view).loss.backward()
         self.objective.zero_grad(set_to_none=True)
         for name, buffer in self.objective.named_buffers():

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -194,3 +195,13 @@ def test_identity_gives_the_pixels(channels: int) -> None:
         torch.testing.assert_close(backbone(given), x.reshape(2, -1))
     assert backbone.width == channels * 16
     assert str(backbone.width) in backbone.describe()
+
+
+def test_weights_in_timms_own_layout_load_without_their_classifier(tmp_path):
+    donor = timm.create_model("resnet10t", num_classes=7, in_chans=1)
+    file = tmp_path / "donor.safetensors"
+    save_file(donor.state_dict(), file)
+    backbone = build("resnet10t", 32, 1, weights=str(file), stem=False)
+    assert torch.equal(backbone.model.conv1[0].weight, donor.conv1[0].weight)
+    with pytest.raises(PartError, match=r"backbone\.stem=false"):
+        build("resnet10t", 32, 1, weights=str(file))

@@ -27,7 +27,7 @@ class TimmOptions(Options):
     pretrained: bool = False
     """Start from timm's pretrained weights (downloaded, or from the local Hugging Face cache)."""
     weights: str | None = None
-    """Start from this .safetensors file instead; every tensor must match."""
+    """Start from this .safetensors file instead, of an earlier run or of timm; every tensor must match."""
     stem: bool | None = None
     """Use the small-image stem (3x3, stride 1, no max-pool). By default for ResNets under 64 px that are
     not pretrained."""
@@ -44,6 +44,7 @@ class TimmBackbone(Backbone):
 
     mean: Tensor
     std: Tensor
+    model: Any
 
     def __init__(self, name: str, options: TimmOptions, info: ImageInfo) -> None:
         super().__init__()
@@ -69,7 +70,7 @@ class TimmBackbone(Backbone):
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
         if options.weights:
-            _load_weights(self, name, options.weights)
+            _load_weights(self, options.weights)
         self.width = _measure_width(self, name, info)
 
     def describe(self) -> str:
@@ -113,16 +114,24 @@ def _statistics(
     return (mean, std) if info.channels == 3 else ((sum(mean) / 3,), (sum(std) / 3,))
 
 
-def _load_weights(backbone: nn.Module, name: str, file: str) -> None:
+def _load_weights(backbone: TimmBackbone, file: str) -> None:
+    """Load a backbone of an earlier run, or a checkpoint in timm's own layout without its classifier."""
     if not Path(file).is_file():
         raise PartError(f"backbone.weights: {file} does not exist or is not a file")
     try:
-        backbone.load_state_dict(load_file(file), strict=True)
+        state = load_file(file)
+        if "mean" in state:
+            backbone.load_state_dict(state, strict=True)
+        else:
+            head = f"{backbone.model.pretrained_cfg.get('classifier', 'fc')}."
+            kept = {name: value for name, value in state.items() if not name.startswith(head)}
+            backbone.model.load_state_dict(kept, strict=True)
     except SafetensorError as error:
         raise PartError(f"backbone.weights: {file} is not a safetensors file ({error})") from None
     except RuntimeError as error:
         why = " ".join(str(error).split())[:200]
-        raise PartError(f"backbone.weights: {file} does not fit {name!r}: {why}") from None
+        hint = "; for its ImageNet stem add --set backbone.stem=false" if backbone.small_stem else ""
+        raise PartError(f"backbone.weights: {file} does not fit {backbone.name!r}{hint}: {why}") from None
 
 
 def _measure_width(backbone: Backbone, name: str, info: ImageInfo) -> int:

@@ -62,6 +62,7 @@ class KSubspaces(Clusterer):
             labels = _fill_empty(assigned, captured, self.n_clusters)
             bases = _move(rows, bases, labels)
         labels, captured = _assign(rows, bases)
+        labels = _fill_empty(labels, captured, self.n_clusters)
         means = captured.mean(dim=1)
         best = int(means.argmax())
         self.captured_ = float(means[best])

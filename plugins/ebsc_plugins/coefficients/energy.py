@@ -27,6 +27,7 @@ class EnergyOptions(Options):
     scale: float = Field(10.0, gt=0)
     """Initial inverse temperature s of the energy; learned."""
 
+
 # Adam moves every output entry by about the learning rate, so a row by √D times that. Without this damping
 # the networks ran away to one common direction on 1,024 pixels of faces, where all coefficients are alike.
 RESIDUAL_GAIN = 4.0

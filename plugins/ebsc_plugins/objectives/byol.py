@@ -48,7 +48,7 @@ class BYOL(Objective):
         ta, tb = targets.chunk(2)
         loss = self.loss(pa, tb) + self.loss(pb, ta)
         fa, fb = features.chunk(2)
-        za, zb = embeddings.float().chunk(2)
+        za, zb = embeddings.chunk(2)
         return Views(loss, (fa, fb), (za, zb))
 
     def predict(self, embeddings: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class BYOL(Objective):
     @torch.no_grad()
     def after_step(self) -> None:
         """Move the teacher towards the student."""
-        self.step += 1
+        self.step = min(self.step + 1, self.total_steps)
         rise = (cos(pi * self.step / self.total_steps) + 1) / 2
         momentum = 1 - (1 - self.options.momentum) * rise
         student: list[Tensor] = [*self.backbone.parameters(), *self.projector.parameters()]

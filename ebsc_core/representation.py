@@ -72,7 +72,10 @@ class Representation:
         if problem:
             self.progress.warn(f"{problem}; computing them anew")
         trained = self._train_and_extract()
-        cache.store(self.made_from(), self._modules(), trained)
+        try:
+            cache.store(self.made_from(), self._modules(), trained)
+        except OSError as error:  # a full or read-only disk must not cost the training
+            self.progress.warn(f"features are not kept for reuse: {error}")
         return trained
 
     def write(self, directory: RunDirectory, trained: Trained) -> None:

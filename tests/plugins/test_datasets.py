@@ -124,6 +124,12 @@ def test_npz_labels_are_optional_and_keys_can_be_named(npz: Path) -> None:
     assert data.labels.tolist() == CLASSES.tolist()
 
 
+def test_npz_labels_named_but_missing_are_an_error(npz: Path) -> None:
+    save(npz, images=PIXELS, labels=CLASSES)
+    with pytest.raises(DataError, match=r"no array 'classes'.*data\.labels=KEY"):
+        read_npz(npz, labels="classes")
+
+
 def test_npz_compressed_and_upper_case_and_in_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

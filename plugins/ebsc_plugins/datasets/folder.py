@@ -51,7 +51,7 @@ class FolderOptions(Options):
     that share one size of at most 224 pixels stay as they are; others go to their median shorter side, at
     most 224."""
     labels: Literal["folders", "none"] = "folders"
-    """Whether the top-level subfolders are classes. They are used for scoring only."""
+    """Whether subfolders (the first level that branches) are classes. They are used for scoring only."""
 
 
 @dataclass(frozen=True)

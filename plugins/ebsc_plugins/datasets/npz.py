@@ -21,8 +21,8 @@ class NpzOptions(Options):
 
     images: str = "images"
     """Key of the images: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]."""
-    labels: str = "labels"
-    """Key of the labels: (N,) integers. Used if present, for scoring only."""
+    labels: str | None = None
+    """Key of the labels, (N,) integers, for scoring only; by default `labels` if there is one."""
 
 
 def resolve_npz(name: str) -> ComponentSpec | None:
@@ -52,13 +52,15 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSet:
         raise DataError(f"{path} is not a readable .npz archive (damaged, or of another type)")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if options.images not in archive:
-                raise DataError(
-                    f"{path} has no array {options.images!r} (it has: {', '.join(archive) or 'none'}); "
-                    "name the right one with --set data.images=KEY"
-                )
+            for option, key in (("images", options.images), ("labels", options.labels)):
+                if key is not None and key not in archive:
+                    raise DataError(
+                        f"{path} has no array {key!r} (it has: {', '.join(archive) or 'none'}); "
+                        f"name the right one with --set data.{option}=KEY"
+                    )
             images = _array(path, archive, options.images)
-            labels = _array(path, archive, options.labels) if options.labels in archive else None
+            labels_key = options.labels or "labels"
+            labels = _array(path, archive, labels_key) if labels_key in archive else None
     # RuntimeError: encrypted, or compressed in a way Python does not know.
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is not a readable .npz archive ({error})") from None

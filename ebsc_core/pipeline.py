@@ -6,8 +6,6 @@ coefficients → affinity → clusters → figures.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +36,7 @@ from ebsc_core.plan import make_plan
 from ebsc_core.progress import Progress
 from ebsc_core.registry import Registry
 from ebsc_core.representation import Representation
-from ebsc_core.runs import RunDirectory, default_path, provenance
+from ebsc_core.runs import RunDirectory, default_path, peak_memory_mib, provenance
 from ebsc_core.settle import settle
 from ebsc_core.training.refine import refine
 from ebsc_core.training.state import save_weights
@@ -192,12 +190,10 @@ class Pipeline:
         }
 
     def _circumstances(self, trained: Trained) -> dict[str, Any]:
-        # Linux counts in KiB, macOS in bytes.
-        unit = 2**20 if sys.platform == "darwin" else 2**10
         return {
             "images": len(self.data),
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
-            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
+            "peak_memory_mib": peak_memory_mib(),
             "warnings": self.progress.warnings,
             "training": trained.history,
         }

@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -137,6 +138,17 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def peak_memory_mib() -> int | None:
+    """The most memory this process has held; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    # Linux counts in KiB, macOS in bytes.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ebsc_core.config import RunConfig
+from ebsc_core.data.images import ImageSet
+from ebsc_core.data.views import COLOUR_VIEWS, GREY_VIEWS
+from ebsc_core.errors import ConfigError
+from ebsc_core.settle import Settled, settle
+
+
+def images(n: int = 40, channels: int = 1, side: int = 8, classes: int | None = 4) -> ImageSet:
+    pixels = torch.arange(n * channels * side**2).remainder(256).to(torch.uint8)
+    labels = None if classes is None else np.arange(n) % classes
+    return ImageSet("images", pixels.view(n, channels, side, side), [str(i) for i in range(n)], labels)
+
+
+def decide(data: ImageSet, trainable: bool = True, **config: object) -> Settled:
+    backbone = nn.Linear(1, 1) if trainable else nn.Identity()
+    return settle(RunConfig.model_validate(config), data, data.info(), backbone)  # type: ignore[arg-type]
+
+
+def test_clusters_default_to_the_number_of_classes_and_can_be_told():
+    assert decide(images(classes=4)).n_clusters == 4
+    assert decide(images(classes=4), n_clusters=7).n_clusters == 7
+
+
+@pytest.mark.parametrize(("classes", "n_clusters"), [(None, None), (1, None), (4, 41)])
+def test_clusters_that_cannot_be(classes, n_clusters):
+    with pytest.raises(ConfigError, match="--n-clusters"):
+        decide(images(classes=classes), n_clusters=n_clusters)
+
+
+def test_training_needs_epochs_and_parameters():
+    assert decide(images()).trains
+    assert not decide(images(), train={"epochs": 0}).trains
+    assert not decide(images(), trainable=False).trains
+
+
+def test_embeddings_are_expressed_where_an_objective_trains_them():
+    assert decide(images()).express == "embeddings"
+    assert decide(images(), express="features").express == "features"
+    assert decide(images(), trainable=False).express == "features"
+    with pytest.raises(ConfigError, match="trained objective"):
+        decide(images(), trainable=False, express="embeddings")
+    with pytest.raises(ConfigError, match="agreement"):
+        decide(images(), express="features", joint={"form": "agreement"})
+
+
+def test_views_follow_the_images_and_yield_to_the_user():
+    assert decide(images()).views == GREY_VIEWS
+    assert decide(images(channels=3)).views == COLOUR_VIEWS
+    assert decide(images(channels=3, side=64)).views.blur == 0.5
+    assert decide(images(), views={"flip": 0.5}).views.flip == 0.5
+    with pytest.raises(ConfigError, match=r"views\.flp.*flip"):
+        decide(images(), views={"flp": 0.5})
+
+
+def test_settings_that_need_more_images_than_there_are():
+    with pytest.raises(ConfigError, match="--batch-size"):
+        decide(images(40), train={"batch_size": 41})
+    with pytest.raises(ConfigError, match="top_k"):
+        decide(images(40), top_k=40)
+    assert decide(images(40), top_k=39, train={"batch_size": 40}).top_k == 39

@@ -100,7 +100,7 @@ class Pipeline:
             if isinstance(model, nn.Module):
                 save_weights(model, directory.checkpoints / "coefficients.safetensors")
             confidence = metrics.confidence(graph, clusters)
-            directory.write_assignments(self.data.ids, clusters, confidence, self.data.labels)
+            directory.write_assignments(self.data.ids, clusters, confidence, self.data.label_names())
             directory.write_config(self._resolved(trained))
             directory.write_metrics(figures)
         return RunResult(self.directory.path, figures)

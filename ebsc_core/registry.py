@@ -258,12 +258,18 @@ def _entries(plugin: object, provider: Provider) -> list[Entry]:
     manager.add_hookspecs(Hooks)
     manager.register(plugin)
     manager.check_pending()
-    return [
-        Entry(kind, _checked(component, kind), provider)
-        for kind in Kind
-        for components in getattr(manager.hook, kind.hook)()
-        for component in components
-    ]
+    entries = []
+    for kind in Kind:
+        hook = getattr(manager.hook, kind.hook)
+        yielded = hook()
+        if hook.get_hookimpls() and not yielded:  # pluggy drops None
+            raise TypeError(f"{kind.hook} returned nothing; it must yield or return records")
+        entries += [
+            Entry(kind, _checked(component, kind), provider)
+            for components in yielded
+            for component in components
+        ]
+    return entries
 
 
 def _checked(component: object, kind: Kind) -> Component:

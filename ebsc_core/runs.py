@@ -97,7 +97,7 @@ class RunDirectory:
         ids: list[str],
         clusters: np.ndarray,
         confidence: np.ndarray,
-        labels: np.ndarray | None,
+        labels: list[str] | None,
     ) -> None:
         """``assignments.csv``; file names that are not UTF-8 keep their bytes."""
         path = self.beside / "assignments.csv"
@@ -106,7 +106,7 @@ class RunDirectory:
             writer.writerow(["image", "cluster", "confidence", *(["label"] if labels is not None else [])])
             for i, name in enumerate(ids):
                 row = [name, int(clusters[i]), f"{confidence[i]:.4f}"]
-                writer.writerow(row if labels is None else [*row, int(labels[i])])
+                writer.writerow(row if labels is None else [*row, labels[i]])
 
 
 def check_free(path: Path) -> None:

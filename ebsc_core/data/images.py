@@ -30,6 +30,8 @@ class ImageSet:
     """``N`` paths or indices, as ``assignments.csv`` names the images."""
     labels: np.ndarray | None = None
     """``(N,)`` int64 classes, for scoring only."""
+    class_names: tuple[str, ...] | None = None
+    """What ``assignments.csv`` calls the classes, by label; the bare numbers if None."""
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -47,9 +49,19 @@ class ImageSet:
             raise DataError(f"{self.name}: {len(self.ids)} ids for {len(self)} images")
         if self.labels is not None and self.labels.shape != (len(self),):
             raise DataError(f"{self.name}: labels have shape {self.labels.shape}, expected ({len(self)},)")
+        if self.labels is not None and self.class_names is not None:
+            named = (self.labels >= 0) & (self.labels < len(self.class_names))
+            if not named.all():
+                raise DataError(f"{self.name}: label {self.labels[~named][0]} has no class name")
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def label_names(self) -> list[str] | None:
+        """The class of each image in words, if there are labels."""
+        if self.labels is None:
+            return None
+        return [self.class_names[label] if self.class_names else str(label) for label in self.labels]
 
     @property
     def n_classes(self) -> int | None:

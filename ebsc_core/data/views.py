@@ -58,8 +58,8 @@ COLOUR_VIEWS = ViewOptions(
 )
 """SimCLR's views (arXiv:2002.05709, appendix A) with the milder jitter usual at 32 pixels."""
 
-GREY_VIEWS = ViewOptions(crop=0.5, flip=0.0, rotate=10, brightness=0.4, contrast=0.4)
-"""For digits and faces: a mirrored 2 is no 2, and light changes more than pose."""
+GREY_VIEWS = ViewOptions(crop=0.7, flip=0.0, rotate=15, brightness=0.4, contrast=0.4)
+"""For digits and faces, which fill their frame: a mirrored 2 is no 2, and light changes more than pose."""
 
 
 def default_views(info: ImageInfo) -> ViewOptions:

@@ -153,8 +153,15 @@ def read_images(source: Source, options: FolderOptions, context: DataContext) ->
         raise DataError(f"{source.path} holds no readable image")
     ids = [name for name, _ in kept]
     images = torch.from_numpy(np.stack([image for _, image in kept]))
-    labels = _folder_labels(source.names, ids) if options.labels == "folders" else None
-    return ImageSet(source.path.name or str(source.path), images, ids, labels)
+    name = source.path.name or str(source.path)
+    level = _branching_level(source.names) if options.labels == "folders" else None
+    if level is None:
+        return ImageSet(name, images, ids)
+    # Of all names, not of the sample's: a class keeps its number whatever the sample.
+    class_names = sorted({PurePosixPath(image).parts[level] for image in source.names})
+    number = {class_name: i for i, class_name in enumerate(class_names)}
+    labels = np.array([number[PurePosixPath(image).parts[level]] for image in ids], dtype=np.int64)
+    return ImageSet(name, images, ids, labels, tuple(class_names))
 
 
 def _header(source: Source, name: str) -> Header | Exception:
@@ -241,13 +248,10 @@ def _check_memory(source: Source, n: int, bytes_each: int) -> None:
         )
 
 
-def _folder_labels(all_names: list[str], ids: list[str]) -> np.ndarray | None:
-    """Classes from the first folder level that branches; None if images lie beside it or it never does."""
-    parts = [PurePosixPath(name).parts for name in all_names]
-    depth = 0
-    while all(len(p) > depth + 1 for p in parts) and len({p[depth] for p in parts}) == 1:
-        depth += 1
-    if not all(len(p) > depth + 1 for p in parts):
-        return None
-    classes = {name: i for i, name in enumerate(sorted({p[depth] for p in parts}))}
-    return np.array([classes[PurePosixPath(name).parts[depth]] for name in ids], dtype=np.int64)
+def _branching_level(names: list[str]) -> int | None:
+    """The first folder level that branches; None if images lie beside it or none does."""
+    parts = [PurePosixPath(name).parts for name in names]
+    level = 0
+    while all(len(p) > level + 1 for p in parts) and len({p[level] for p in parts}) == 1:
+        level += 1
+    return level if all(len(p) > level + 1 for p in parts) else None

@@ -34,22 +34,24 @@ class Stl10Options(Options):
 def _read(dataset_class: Any, name: str, options: Any, context: DataContext) -> ImageSet:
     splits = ["train", "test"] if options.split == "all" else [options.split]
     parts = [_load(dataset_class, name, split, context) for split in splits]
-    images = torch.cat([images for images, _ in parts])
-    labels = np.concatenate([labels for _, labels in parts])
-    ids = [f"{split}/{i}" for split, (part, _) in zip(splits, parts, strict=True) for i in range(len(part))]
-    return ImageSet(name, images, ids, None if options.split == "unlabeled" else labels)
+    images = [_images(part) for part in parts]
+    ids = [f"{split}/{i}" for split, part in zip(splits, images, strict=True) for i in range(len(part))]
+    if options.split == "unlabeled":
+        return ImageSet(name, torch.cat(images), ids)
+    labels = np.concatenate([_labels(part) for part in parts])
+    return ImageSet(name, torch.cat(images), ids, labels, tuple(parts[0].classes))
 
 
-def _load(dataset_class: Any, name: str, split: str, context: DataContext) -> tuple[torch.Tensor, np.ndarray]:
+def _load(dataset_class: Any, name: str, split: str, context: DataContext) -> Any:
     which = {"split": split} if dataset_class is datasets.STL10 else {"train": split == "train"}
     open_set = partial(dataset_class, str(context.root), **which)
     try:
-        dataset = open_set(download=False)
+        return open_set(download=False)
     except RuntimeError:  # not there, or its checksums do not match
         context.warn(f"{name} is missing or damaged in {context.root}; downloading it")
         try:
             with contextlib.redirect_stderr(io.StringIO()):
-                dataset = open_set(download=True)
+                return open_set(download=True)
         except Exception as error:
             raise DataError(
                 f"{name} is missing or damaged in {context.root} and could not be downloaded "
@@ -60,8 +62,11 @@ def _load(dataset_class: Any, name: str, split: str, context: DataContext) -> tu
             f"{name} is damaged in {context.root} ({_reason(error)}); "
             "remove its files there to have them downloaded anew"
         ) from None
+
+
+def _labels(dataset: Any) -> np.ndarray:
     labels = dataset.labels if isinstance(dataset, datasets.STL10) else dataset.targets
-    return _images(dataset), np.asarray(labels, dtype=np.int64)
+    return np.asarray(labels, dtype=np.int64)
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,190 @@
+"""Images and labels from NumPy archives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ebsc_core.data.images import ImageSet
+from ebsc_core.errors import DataError
+from ebsc_core.interfaces import DataContext
+from ebsc_plugins.datasets.npz import NpzOptions, resolve_npz
+
+OneLine = Callable[[pytest.ExceptionInfo[DataError]], str]
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 3, 5, 7), dtype=np.uint8)
+
+
+CLASSES = np.array([3, 1, 3, 0, 0, 1], dtype=np.int32)
+
+
+def read_npz(path: Path, limit: int | None = None, seed: int = 0, **options: str) -> ImageSet:
+    return build(resolve_npz(str(path)), NpzOptions(**options), context(limit=limit, seed=seed))
+
+
+def save(path: Path, **arrays: Any) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture
+def npz(tmp_path: Path) -> Path:
+    return tmp_path / "data.npz"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (PIXELS, PIXELS),
+        (np.moveaxis(PIXELS, 1, -1), PIXELS),
+        (PIXELS[:, 0], PIXELS[:, :1]),
+        (PIXELS[:, :1], PIXELS[:, :1]),
+        (PIXELS[:, 0, ..., None], PIXELS[:, :1]),
+        (np.asfortranarray(PIXELS), PIXELS),
+        (PIXELS / 255, PIXELS),
+        ((PIXELS - 0.4).clip(0) / 255, PIXELS),
+        ((PIXELS / 255).astype(np.float32), PIXELS),
+        ((PIXELS[:, 0] / 255).astype(">f4"), PIXELS[:, :1]),
+    ],
+    ids=[
+        "first",
+        "last",
+        "grey",
+        "grey first",
+        "grey last",
+        "fortran",
+        "float64",
+        "rounded",
+        "float32",
+        "big-endian",
+    ],
+)
+def test_npz_takes_grey_and_colour_bytes_and_floats(
+    npz: Path, given: np.ndarray, expected: np.ndarray
+) -> None:
+    data = read_npz(save(npz, images=given, labels=CLASSES))
+    np.testing.assert_array_equal(data.images.numpy(), expected)
+    assert data.labels is not None
+    assert data.labels.dtype == np.int64
+    assert data.labels.tolist() == CLASSES.tolist()
+    assert data.ids == ["0", "1", "2", "3", "4", "5"]
+    assert data.name == "data.npz"
+
+
+def test_npz_labels_are_optional_and_keys_can_be_named(npz: Path) -> None:
+    assert read_npz(save(npz, images=PIXELS)).labels is None
+    save(npz, x=PIXELS, y=CLASSES)
+    data = read_npz(npz, images="x", labels="y")
+    assert data.labels is not None
+    assert data.labels.tolist() == CLASSES.tolist()
+
+
+def test_npz_labels_named_but_missing_are_an_error(npz: Path) -> None:
+    save(npz, images=PIXELS, labels=CLASSES)
+    with pytest.raises(DataError, match=r"no array 'classes'.*data\.labels=KEY"):
+        read_npz(npz, labels="classes")
+
+
+def test_npz_compressed_and_upper_case_and_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with (tmp_path / "A.NPZ").open("wb") as file:
+        np.savez_compressed(file, images=PIXELS)
+    assert len(read_npz(Path("~/A.NPZ"))) == 6
+
+
+def test_npz_limit_takes_a_seeded_sample(npz: Path) -> None:
+    save(npz, images=PIXELS, labels=CLASSES)
+    part = read_npz(npz, limit=3, seed=1)
+    chosen = [int(i) for i in part.ids]
+    assert chosen == sorted(chosen)
+    assert len(chosen) == 3
+    np.testing.assert_array_equal(part.images.numpy(), PIXELS[chosen])
+    assert part.labels is not None
+    assert part.labels.tolist() == CLASSES[chosen].tolist()
+    assert read_npz(npz, limit=3, seed=1).ids == part.ids
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"pictures": PIXELS}, "pictures"),
+        ({"images": PIXELS.astype(object)}, "pickled"),
+        ({"images": PIXELS, "labels": CLASSES.astype(object)}, "pickled"),
+        ({"images": PIXELS[0, 0]}, "(5, 7)"),
+        ({"images": np.zeros((6, 5, 7, 4), dtype=np.uint8)}, "(6, 5, 7, 4)"),
+        ({"images": PIXELS[None]}, "(1, 6, 3, 5, 7)"),
+        ({"images": PIXELS.astype(np.int64)}, "int64"),
+        ({"images": PIXELS.astype(np.float32)}, "[0, 1]"),
+        ({"images": PIXELS / 255 - 0.1}, "[0, 1]"),
+        ({"images": np.where(PIXELS > 250, np.nan, 0.5)}, "NaN"),
+        ({"images": PIXELS[:0]}, "no images"),
+        ({"images": PIXELS, "labels": CLASSES[:5]}, "(5,)"),
+        ({"images": PIXELS, "labels": CLASSES[:, None]}, "(6, 1)"),
+        ({"images": PIXELS, "labels": CLASSES / 2}, "float64"),
+        ({"images": PIXELS, "labels": CLASSES.astype(str)}, "integers"),
+    ],
+)
+def test_npz_with_unusable_arrays_is_refused(
+    npz: Path, arrays: dict[str, np.ndarray], says: str, one_line: OneLine
+) -> None:
+    with pytest.raises(DataError) as error:
+        read_npz(save(npz, **arrays))
+    assert says in one_line(error)
+    assert "data.npz" in one_line(error)
+
+
+def single_array(path: Path) -> None:
+    with path.open("wb") as file:
+        np.save(file, PIXELS)
+
+
+def truncated(path: Path) -> None:
+    save(path, images=PIXELS)
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+def flipped_bytes(path: Path) -> None:
+    save(path, images=PIXELS)
+    content = bytearray(path.read_bytes())
+    content[300:310] = bytes(255 - byte for byte in content[300:310])
+    path.write_bytes(content)
+
+
+def encrypted(path: Path) -> None:
+    save(path, images=PIXELS)
+    pretend_encrypted(path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: None,
+        lambda path: path.mkdir(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("hello"),
+        single_array,
+        truncated,
+        flipped_bytes,
+        encrypted,
+    ],
+    ids=["missing", "folder", "empty", "text", "npy", "truncated", "flipped", "encrypted"],
+)
+def test_npz_that_cannot_be_read_is_refused(
+    npz: Path, make: Callable[[Path], object], one_line: OneLine
+) -> None:
+    make(npz)
+    with pytest.raises(DataError) as error:
+        read_npz(npz)
+    assert "data.npz" in one_line(error)
+
+
+def test_coil20(data_dir: Path) -> None:
+    data = read_npz(data_dir / "coil20.npz")
+    assert data.images.shape == (1440, 1, 32, 32)
+    assert data.n_classes == 20

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ebsc_core.hookspecs import ComponentSpec
-from ebsc_core.registry import Kind, Part, Registry, UnknownPartError
+from ebsc_core.hookspecs import Component, ComponentFamily, ComponentSpec
+from ebsc_core.registry import Kind, Part, Provider, Registry, UnknownPartError
 
 app = typer.Typer(help="See what parts are installed and what they can be told.", no_args_is_help=True)
 
@@ -42,23 +42,28 @@ def list_plugins() -> None:
 def show(name: Annotated[str, typer.Argument(help="A part's name, e.g. simclr.")]) -> None:
     """One part: its options with types, defaults and meaning, its source, and who supplied it."""
     registry = Registry()
-    parts = _called(registry, name)
     console = Console(highlight=False, soft_wrap=True)
-    for part in parts:
-        spec = part.spec
-        console.print(f"[bold]{escape(part.name)}[/] ({part.kind.words})")
-        console.print(escape(spec.summary))
-        console.print(f"source:  {escape(spec.reference or 'not stated')}")
-        console.print(f"from:    {escape(str(part.provider))}")
+    families = [e for e in registry.entries if isinstance(e.component, ComponentFamily) and e.name == name]
+    for entry in families:
+        _print_head(console, f"({name})", entry.kind, entry.component, entry.provider)
+    for part in _called(registry, name, required=not families):
+        _print_head(console, part.name, part.kind, part.spec, part.provider)
         _print_options(console, part)
 
 
-def _called(registry: Registry, name: str) -> list[Part]:
+def _print_head(console: Console, name: str, kind: Kind, component: Component, provider: Provider) -> None:
+    console.print(f"[bold]{escape(name)}[/] ({kind.words})")
+    console.print(escape(component.summary))
+    console.print(f"source:  {escape(component.reference or 'not stated')}")
+    console.print(f"from:    {escape(str(provider))}")
+
+
+def _called(registry: Registry, name: str, required: bool) -> list[Part]:
     parts = []
     for kind in Kind:
         with suppress(UnknownPartError):
             parts.append(registry.find(kind, name))
-    if not parts:
+    if required and not parts:
         raise UnknownPartError(f"no part is called {name!r}: {registry.hint(name, Kind)}")
     return parts
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from ebsc_cli.app import main
 from ebsc_core import __version__
 from ebsc_core.registry import Kind, Registry
 
@@ -21,21 +20,6 @@ from ebsc_core import ComponentSpec, hookimpl
 def ebsc_objectives():
     yield ComponentSpec({name!r}, "A loss [of mine].", dict)
 """
-
-
-@pytest.fixture
-def ebsc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ebsc:
-    """Runs a command on a wide terminal: exit status, standard output, standard error."""
-    monkeypatch.setenv("COLUMNS", "250")
-
-    def call(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ebsc", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return call
 
 
 @pytest.fixture
@@ -118,6 +102,12 @@ class TestShow:
         assert code == 0
         assert "resnet50 (backbone)" in out
         assert row(out, "backbone.weights")[1:3] == ["str | None", "None"]
+
+    def test_a_family(self, ebsc: Ebsc) -> None:
+        code, out, _ = ebsc("plugins", "show", "timm")
+        assert code == 0
+        assert out.splitlines()[0] == "(timm) (backbone)"
+        assert f"ebsc {__version__}" in out
 
     def test_a_part_by_its_distribution(self, ebsc: Ebsc, distribution: MakeDistribution) -> None:
         distribution("acme", "4.2", PLUGIN.format(name="simclr"))

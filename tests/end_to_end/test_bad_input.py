@@ -117,7 +117,7 @@ def test_bad_images_are_skipped_only_when_asked(ebsc, inputs, tmp_path):
 
 
 def test_a_failure_inside_the_run_leaves_no_directory(ebsc, tmp_path, monkeypatch):
-    flags = ("--limit", "100", "--epochs", "1", "--set", "train.lr=1e30", "--out", "run")
+    flags = ("--limit", "100", "--epochs", "2", "--set", "train.lr=1e30", "--out", "run")
     done = ebsc("run", *flags)
     assert done.code == 2
     assert "diverged" in done.err

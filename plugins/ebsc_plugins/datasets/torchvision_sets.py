@@ -39,7 +39,8 @@ def _read(dataset_class: Any, name: str, options: Any, context: DataContext) -> 
     if options.split == "unlabeled":
         return ImageSet(name, torch.cat(images), ids)
     labels = np.concatenate([_labels(part) for part in parts])
-    return ImageSet(name, torch.cat(images), ids, labels, tuple(parts[0].classes))
+    names = getattr(parts[0], "classes", None)  # STL-10's come in a file that may be missing
+    return ImageSet(name, torch.cat(images), ids, labels, tuple(names) if names else None)
 
 
 def _load(dataset_class: Any, name: str, split: str, context: DataContext) -> Any:

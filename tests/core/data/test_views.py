@@ -18,10 +18,8 @@ from ebsc_core.data.views import (
     LUMA,
     ViewOptions,
     affine_matrices,
-    default_views,
     draw_view,
 )
-from ebsc_core.interfaces import ImageInfo
 
 OFF = ViewOptions(crop=1, aspect=1, flip=0, rotate=0, brightness=0, contrast=0, jitter=1)
 ALL_ON = ViewOptions(
@@ -381,22 +379,3 @@ def test_noise_has_the_deviation_asked_for() -> None:
     difference = draw(images, only(noise=0.05)) - unit(images)
     assert abs(float(difference.std()) - 0.05) < 0.003
     assert abs(float(difference.mean())) < 0.003
-
-
-# -- defaults ------------------------------------------------------------------------------------
-
-
-def info(channels: int, side: int) -> ImageInfo:
-    return ImageInfo(channels, side, side, (0.5,) * channels, (0.2,) * channels)
-
-
-def test_defaults_never_mirror_or_colour_grey_images() -> None:
-    grey = default_views(info(1, 28))
-    assert grey.flip == 0
-    assert grey.rotate > 0
-
-
-def test_defaults_blur_large_photographs_only() -> None:
-    assert default_views(info(3, 32)).blur == 0
-    assert default_views(info(3, 96)).blur > 0
-    assert default_views(info(3, 32)).flip == 0.5

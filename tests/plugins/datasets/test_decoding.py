@@ -21,10 +21,10 @@ Read = Callable[..., ImageSet]
 OneLine = Callable[[pytest.ExceptionInfo[DataError]], str]
 
 
-def picture(mode: str = "RGB", width: int = 12, height: int = 10, seed: int = 0) -> Image.Image:
+def picture(mode: str = "RGB", width: int = 12, height: int = 10) -> Image.Image:
     """A smooth picture, so that JPEG keeps it."""
     y, x = np.mgrid[:height, :width]
-    waves = [np.sin(x / (4 + c) + seed) * np.cos(y / (5 - c) + seed) for c in range(3)]
+    waves = [np.sin(x / (4 + c)) * np.cos(y / (5 - c)) for c in range(3)]
     rgb = Image.fromarray(np.stack([wave * 90 + 128 for wave in waves], axis=-1).astype(np.uint8))
     return rgb.convert(mode)
 

@@ -65,7 +65,7 @@ def test_hidden_files_and_other_types_are_ignored(tree: Path, read: Read, tiny: 
 
 def test_hidden_folders_above_do_not_hide_the_images(tmp_path: Path, read: Read, tiny: Tiny) -> None:
     (tmp_path / ".cache").mkdir()
-    assert len(Tree(tmp_path / ".cache" / "pictures", zipped=False).read(tiny("a.png"))) == 1
+    assert len(read(tmp_path / ".cache" / "pictures", tiny("a.png"))) == 1
 
 
 ODD_NAMES = ["a b.png", "it's.png", 'say "x".png', "new\nline.png", "[red].png", "Ж漢é.png", "-x,;=.png"]
@@ -75,27 +75,24 @@ def test_odd_names_are_kept(tree: Path, read: Read, tiny: Tiny) -> None:
     assert read(tree, tiny(*ODD_NAMES)).ids == sorted(ODD_NAMES)
 
 
-def test_names_that_are_not_utf8_are_kept(folder: Path, read: Read) -> None:
-    folder.mkdir()
+def test_names_that_are_not_utf8_are_kept(folder: Path, read: Read, tiny: Tiny) -> None:
     name = os.fsdecode(b"caf\xe9.png")
-    (folder / name).write_bytes(encoded(picture()))
-    assert read(folder).ids == [name]
+    assert read(folder, tiny(name)).ids == [name]
 
 
 @pytest.mark.parametrize("name", ["new\nline.png", os.fsdecode(b"caf\xe9.png")])
 def test_an_oddly_named_corrupt_image_is_named_on_one_printable_line(
-    folder: Path, name: str, read: Read, warned: list[str], one_line: OneLine
+    folder: Path, name: str, read: Read, tiny: Tiny, warned: list[str], one_line: OneLine
 ) -> None:
     with pytest.raises(DataError) as error:
         read(folder, {name: b"nonsense"})
     one_line(error).encode()
-    read(folder, {"good.png": encoded(picture())}, skip_bad_images=True)
+    read(folder, tiny("good.png"), skip_bad_images=True)
     assert warned[0].isprintable()
 
 
 def test_folders_can_be_reached_by_links(folder: Path, tmp_path: Path, read: Read, tiny: Tiny) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "1.png").write_bytes(encoded(picture()))
+    read(tmp_path / "elsewhere", tiny("1.png"))
     folder.mkdir()
     (folder / "a").symlink_to(tmp_path / "elsewhere")
     assert read(folder, tiny("b/1.png")).ids == ["a/1.png", "b/1.png"]

@@ -28,8 +28,6 @@ def write_idx(path: Path, values: np.ndarray) -> None:
 
 
 TRAIN = np.arange(5 * 28 * 28).reshape(5, 28, 28) % 256
-
-
 TEST = TRAIN[:3] // 2
 
 
@@ -55,7 +53,7 @@ def raw(request: pytest.FixtureRequest, tmp_path: Path, offline: None) -> Path:
 def read_raw(raw: Path, **options: Any) -> ImageSet:
     name = {"MNIST": "mnist", "FashionMNIST": "fashion_mnist"}[raw.parent.name]
     read = getattr(torchvision_sets, f"read_{name}")
-    return read(SplitOptions(**options), context(raw.parent.parent))
+    return read(SplitOptions(**options), DataContext(raw.parent.parent))
 
 
 def test_mnist_files_in_place_are_read_training_first(raw: Path) -> None:
@@ -91,7 +89,7 @@ def test_without_files_and_network_one_line_says_so(
     warnings: list[str] = []
     options = Stl10Options() if name == "stl10" else SplitOptions()
     with pytest.raises(DataError, match="could not be downloaded") as error:
-        getattr(torchvision_sets, f"read_{name}")(options, context(tmp_path, warn=warnings.append))
+        getattr(torchvision_sets, f"read_{name}")(options, DataContext(tmp_path, warn=warnings.append))
     text = one_line(error)
     assert str(tmp_path) in text
     assert "no route to host" in text
@@ -108,6 +106,8 @@ def small_set(
     def init(self: Any, root: str, train: Any = None, split: Any = None, download: bool = False) -> None:
         self.data, labels = parts[train if split is None else split]
         setattr(self, "labels" if split else "targets", labels)
+        if split is None:
+            self.classes = ["cat", "dog", "owl", "elk", "cow"]
 
     monkeypatch.setattr(dataset_class, "__init__", init)
 
@@ -117,15 +117,14 @@ def test_cifar_becomes_colour_first(name: str, monkeypatch: pytest.MonkeyPatch) 
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     parts = {True: (images[:3], [0, 1, 2]), False: (images[3:], [3, 4])}
     small_set(monkeypatch, getattr(datasets, name), parts)
-    data = getattr(torchvision_sets, f"read_{name.lower()}")(SplitOptions(), context())
+    data = getattr(torchvision_sets, f"read_{name.lower()}")(SplitOptions(), DataContext(Path("nowhere")))
     np.testing.assert_array_equal(data.images.numpy(), np.moveaxis(images, -1, 1))
     assert data.labels is not None
     assert data.labels.tolist() == [0, 1, 2, 3, 4]
+    assert data.label_names() == ["cat", "dog", "owl", "elk", "cow"]
 
 
-def test_stl10_is_read_by_split_and_unlabeled_has_no_labels(
-    monkeypatch: pytest.MonkeyPatch, read: Read
-) -> None:
+def test_stl10_is_read_by_split_and_unlabeled_has_no_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, 3, 96, 96), dtype=np.uint8)
     parts: dict[Any, tuple[np.ndarray, Any]] = {
         "train": (images[:2], np.array([1, 0], dtype=np.uint8)),
@@ -134,10 +133,11 @@ def test_stl10_is_read_by_split_and_unlabeled_has_no_labels(
     }
     small_set(monkeypatch, datasets.STL10, parts)
     read = torchvision_sets.read_stl10
-    labelled = read(Stl10Options(), context())
+    labelled = read(Stl10Options(), DataContext(Path("nowhere")))
     np.testing.assert_array_equal(labelled.images.numpy(), images[:4])
     assert labelled.labels is not None
     assert labelled.labels.tolist() == [1, 0, 5, 9]
-    unlabeled = read(Stl10Options(split="unlabeled"), context())
+    assert labelled.label_names() == ["1", "0", "5", "9"]
+    unlabeled = read(Stl10Options(split="unlabeled"), DataContext(Path("nowhere")))
     np.testing.assert_array_equal(unlabeled.images.numpy(), images[4:])
     assert unlabeled.labels is None

@@ -49,7 +49,7 @@ def run(
         OPTION(
             "--set",
             metavar="PART.OPTION=VALUE",
-            help="Any option of any part, e.g. objective.temperature=0.2; repeatable.",
+            help="Any option of any part, e.g. objective.temperature=0.3; repeatable.",
             rich_help_panel=METHOD,
         ),
     ] = None,

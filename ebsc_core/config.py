@@ -80,7 +80,8 @@ class TrainOptions(Options):
     epochs: int = Field(40, ge=0)
     """Passes over the data; 0 uses the backbone as it is."""
     batch_size: int | None = Field(None, ge=4)
-    """Images per step; by default 256, or all of a smaller data set."""
+    """Images per step; by default 256, below 5,000 images 128 (there, more steps are worth more than larger
+    batches), or all of a still smaller data set."""
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW; rises over the first tenth of the steps, then follows a cosine to 0."""
     weight_decay: float = Field(1e-4, ge=0)

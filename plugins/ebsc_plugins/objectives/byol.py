@@ -40,20 +40,20 @@ class BYOL(Objective):
     def forward(self, view_a: Tensor, view_b: Tensor) -> Views:
         images = torch.cat([view_a, view_b])
         features = self.backbone(images)
-        embeddings = self.embed(features)
-        predictions = self.predict(embeddings)
+        projections = self.projector(features)
+        predictions = self.predict(projections)
         with torch.no_grad():
             targets = F.normalize(self.teacher(images).float(), dim=1)
         pa, pb = predictions.chunk(2)
         ta, tb = targets.chunk(2)
         loss = self.loss(pa, tb) + self.loss(pb, ta)
         fa, fb = features.chunk(2)
-        za, zb = embeddings.chunk(2)
+        za, zb = F.normalize(projections.float(), dim=1).chunk(2)
         return Views(loss, (fa, fb), (za, zb))
 
-    def predict(self, embeddings: Tensor) -> Tensor:
-        """Unit-length predictions ``(B, E)`` of the teacher's embedding."""
-        return F.normalize(self.predictor(embeddings).float(), dim=1)
+    def predict(self, projections: Tensor) -> Tensor:
+        """Unit-length predictions ``(B, E)`` of the teacher's embedding, from projections of any length."""
+        return F.normalize(self.predictor(projections).float(), dim=1)
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
         """Squared distance of predictions ``a`` and targets ``b``, ``2 - 2 cos``, mean over the batch."""

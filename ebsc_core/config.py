@@ -79,7 +79,7 @@ class TrainOptions(Options):
 
     epochs: int = Field(40, ge=0)
     """Passes over the data; 0 uses the backbone as it is."""
-    batch_size: int | None = Field(None, ge=4)
+    batch_size: int | None = Field(None, ge=2)
     """Images per step; by default 256, below 5,000 images 128 (there, more steps are worth more than larger
     batches), or all of a still smaller data set."""
     lr: float = Field(1e-3, gt=0)

@@ -140,7 +140,7 @@ class Pipeline:
         say(f"backbone      {backbone.describe()}")
         if settled.trains:
             epochs, joint = self.config.train.epochs, self.config.joint
-            say(f"objective     {plan.objective.name}, {epochs} epochs")
+            say(f"objective     {plan.objective.name}, {epochs} epochs, batches of {settled.batch_size}")
             if plan.joint:
                 first = round(joint.start * epochs) + 1
                 say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
@@ -217,6 +217,7 @@ class Pipeline:
         }
         if settled.trains:
             tables["precision"] = trained.precision
+            tables["train"]["batch_size"] = settled.batch_size
         suppliers = {section: str(choice.part.provider) for section, choice in choices.items()}
         return tables | {PROVENANCE: provenance() | {"parts": suppliers}}
 

@@ -98,6 +98,7 @@ class Representation:
                 "views": self.settled.views.model_dump(mode="json"),
                 "train": self.config.train.model_dump(mode="json"),
             }
+            made_from["train"]["batch_size"] = self.settled.batch_size
         if self.settled.trains and self.plan.joint:
             made_from["joint"] = {
                 "model": self.plan.joint.record(),
@@ -140,6 +141,7 @@ class Representation:
             bf16=False,
             views=self.settled.views,
             options=self.config.train,
+            batch_size=self.settled.batch_size,
             joint=self.config.joint,
             express=self.settled.express,
             n_clusters=self.settled.n_clusters,

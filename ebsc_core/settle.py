@@ -16,6 +16,9 @@ from ebsc_core.data.views import ViewOptions, default_views
 from ebsc_core.errors import ConfigError
 from ebsc_core.interfaces import Backbone, ImageInfo
 
+# Below this many images, more steps are worth more than larger batches.
+SMALL_DATA = 5000
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -24,6 +27,7 @@ class Settled:
     n_clusters: int
     trains: bool
     """Whether there is anything to train."""
+    batch_size: int
     views: ViewOptions
     express: str
     """``features`` or ``embeddings``: the rows that express one another."""
@@ -40,11 +44,13 @@ def settle(config: RunConfig, data: ImageSet, info: ImageInfo, backbone: Backbon
     """
     trains = config.train.epochs > 0 and any(p.requires_grad for p in backbone.parameters())
     n_clusters = _n_clusters(config, data)
-    batch = config.train.batch_size
-    if trains and batch and batch > len(data):
-        raise ConfigError(f"--batch-size is {batch} but {data.name} has only {len(data)} images; lower it")
     return Settled(
-        n_clusters, trains, _views(config, info), _express(config, trains), _top_k(config, data, n_clusters)
+        n_clusters=n_clusters,
+        trains=trains,
+        batch_size=_batch_size(config, data, trains),
+        views=_views(config, info),
+        express=_express(config, trains),
+        top_k=_top_k(config, data, n_clusters),
     )
 
 
@@ -60,6 +66,14 @@ def _n_clusters(config: RunConfig, data: ImageSet) -> int:
             "ask for fewer clusters or give more images"
         )
     return n
+
+
+def _batch_size(config: RunConfig, data: ImageSet, trains: bool) -> int:
+    default = 128 if len(data) < SMALL_DATA else 256
+    batch = config.train.batch_size or min(default, len(data))
+    if trains and batch > len(data):
+        raise ConfigError(f"--batch-size is {batch} but {data.name} has only {len(data)} images; lower it")
+    return batch
 
 
 def _views(config: RunConfig, info: ImageInfo) -> ViewOptions:

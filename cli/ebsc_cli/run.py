@@ -80,7 +80,8 @@ def run(
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, OPTION(help="Images per step. \\[default: 256]", rich_help_panel=TRAINING)
+        int | None,
+        OPTION(help="Images per step. \\[default: 256; 128 below 5,000 images]", rich_help_panel=TRAINING),
     ] = None,
     seed: Annotated[int | None, OPTION(help="\\[default: 0]", rich_help_panel=TRAINING)] = None,
     device: Annotated[

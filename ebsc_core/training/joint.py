@@ -16,8 +16,6 @@ from ebsc_core.interfaces import Objective, TrainableCoefficientModel, Views
 from ebsc_core.progress import Progress
 from ebsc_core.training.collapse import collapse_warning, effective_rank
 
-# Below this many images, more steps are worth more than larger batches.
-SMALL_DATA = 5000
 WARM_UP_SHARE = 0.1
 # Reading a loss makes a GPU wait; this many steps apart it does not show.
 READ_EVERY = 20
@@ -55,6 +53,7 @@ class JointTrainer:
     bf16: bool
     views: ViewOptions
     options: TrainOptions
+    batch_size: int
     joint: JointChoice
     express: str
     n_clusters: int
@@ -64,8 +63,6 @@ class JointTrainer:
     collapsed: bool = False
 
     def __post_init__(self) -> None:
-        default = 128 if len(self.images) < SMALL_DATA else 256
-        self.batch_size = self.options.batch_size or min(default, len(self.images))
         self.steps = len(self.images) // self.batch_size
         # Views and order come from one CPU generator, so that a seed means the same on every device.
         self.generator = torch.Generator().manual_seed(self.seed)

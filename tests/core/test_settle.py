@@ -59,6 +59,13 @@ def test_views_follow_the_images_and_yield_to_the_user():
         decide(images(), views={"flp": 0.5})
 
 
+def test_small_data_gets_smaller_batches():
+    assert decide(images(40)).batch_size == 40
+    assert decide(images(4999, side=1)).batch_size == 128
+    assert decide(images(5000, side=1)).batch_size == 256
+    assert decide(images(5000, side=1), train={"batch_size": 64}).batch_size == 64
+
+
 def test_settings_that_need_more_images_than_there_are():
     with pytest.raises(ConfigError, match="--batch-size"):
         decide(images(40), train={"batch_size": 41})

@@ -99,7 +99,10 @@ class TrainedCache:
 def _read_record(path: Path) -> tuple[list[dict[str, Any]], str, list[str]]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        return record["history"], record["precision"], record["warnings"]
+        history, precision, warnings = record["history"], record["precision"], record["warnings"]
+        if not (isinstance(history, list) and isinstance(precision, str) and isinstance(warnings, list)):
+            raise TypeError("entries of the wrong type")
+        return history, precision, warnings
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged or missing ({error})") from None
 

@@ -20,15 +20,26 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ebsc_core.errors import ConfigError
 from ebsc_core.options import Options
 
 PROVENANCE = "provenance"
 """A table of ``run.toml`` that records versions; read by people, not by us."""
+
+
+def _some_text(text: str) -> str:
+    # An empty one is a shell variable that was not set: taking the default then would be no answer.
+    if not text or "\0" in text:
+        raise ValueError("it is empty or holds a null character")
+    return text
+
+
+# Not by constraints of pydantic's: those refuse paths that are not UTF-8.
+Text = Annotated[str, AfterValidator(_some_text)]
 
 
 class PartChoice(BaseModel):
@@ -38,7 +49,7 @@ class PartChoice(BaseModel):
         extra="allow", use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
     )
 
-    name: str | None = None
+    name: Text | None = None
     """Which part; the installed default if not given."""
 
     @property
@@ -50,7 +61,7 @@ class PartChoice(BaseModel):
 class DataChoice(PartChoice):
     """What to read, and how."""
 
-    root: str | None = None
+    root: Text | None = None
     """Where named data sets are kept or downloaded to; by default in the user's cache."""
     limit: int | None = Field(None, gt=0)
     """Take a seeded sample of this many images."""
@@ -123,15 +134,15 @@ class RunConfig(BaseModel):
     """Coefficients kept per row; by default from the mean cluster size, between 4 and 10."""
     express: Literal["auto", "features", "embeddings"] = "auto"
     """Which rows express one another: the backbone's features or the objective's embeddings."""
-    seed: int = Field(0, ge=0)
-    """Decides every random number of the run."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    """Decides every random number of the run; 32 bits, as scikit-learn takes no more."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` takes bf16 where it is measured to be faster than fp32."""
-    out: str | None = None
+    out: Text | None = None
     """The run directory; by default a new one under ``runs/``."""
-    cache: str | None = None
+    cache: Text | None = None
     """Where features are kept for reuse; by default in the user's cache. ``none`` turns it off."""
 
 
@@ -188,7 +199,8 @@ def describe(
         return f"unknown option {setting!r}: {hint}{more}"
     if problem["type"] == "model_type":
         return f"{setting!r} is a section, not an option: set what is in it, got {problem['input']!r}{more}"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
     return f"option {setting!r}: {message}, got {problem['input']!r}{more}"
 
 

@@ -96,13 +96,14 @@ class Pipeline:
             with self._stage("figures"):
                 figures = self._figures(graph, rows, clusterer, clusters)
             figures |= self._circumstances(trained)
-            representation.write(directory, trained)
-            if isinstance(model, nn.Module):
-                save_weights(model, directory.checkpoints / "coefficients.safetensors")
             confidence = metrics.confidence(graph, clusters)
-            directory.write_assignments(self.data.ids, clusters, confidence, self.data.label_names())
-            directory.write_config(self._resolved(trained))
-            directory.write_metrics(figures)
+            with directory.writing():
+                representation.write(directory, trained)
+                if isinstance(model, nn.Module):
+                    save_weights(model, directory.checkpoints / "coefficients.safetensors")
+                directory.write_assignments(self.data.ids, clusters, confidence, self.data.label_names())
+                directory.write_config(self._resolved(trained))
+                directory.write_metrics(figures)
         return RunResult(self.directory.path, figures)
 
     def _default_path(self) -> Path:

@@ -18,6 +18,8 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -74,6 +76,16 @@ class RunDirectory:
                 os.rename(self.beside, self.target)
         else:
             shutil.rmtree(self.beside, ignore_errors=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What cannot be written here, to a full disk for instance, is a RunDirectoryError."""
+        try:
+            yield
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write {self.path}: {error.strerror or error}; choose another --out"
+            ) from error
 
     @property
     def checkpoints(self) -> Path:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import typer
 
 from ebsc_cli import plugins
 from ebsc_cli.run import run
 from ebsc_core.errors import EbscError
+
+# Typer's or Click's, by the version of Typer.
+UsageError: type[Any] = typer.BadParameter.__base__  # type: ignore[assignment]
+# What Typer makes of a KeyboardInterrupt.
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="ebsc",
@@ -24,10 +30,23 @@ app.add_typer(plugins.app, name="plugins")
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
     try:
-        app()
+        status = app(standalone_mode=False)
     except EbscError as error:
-        print(f"ebsc: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
+        sys.exit(_complain(str(error)))
+    except UsageError as error:
+        context = getattr(error, "ctx", None)
+        if type(error).__name__ == "NoArgsIsHelpError" and context:
+            print(context.get_help())
+            sys.exit(2)
+        command = context.command_path if context else "ebsc"
+        sys.exit(_complain(f"{error.format_message()} (see `{command} --help`)"))
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    if status == INTERRUPTED:
         print("ebsc: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
+    sys.exit(status)
+
+
+def _complain(message: str) -> int:
+    print(f"ebsc: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

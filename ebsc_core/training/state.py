@@ -14,7 +14,13 @@ from ebsc_core.errors import DataError
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's tensors; the file appears under its name only when complete."""
+    """Write a module's tensors; the file appears under its name only when complete.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, for instance to a full disk.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         # Copies, since safetensors refuses tensors that share memory.
@@ -24,6 +30,8 @@ def save_weights(module: nn.Module, path: Path) -> None:
         }
         save_file(state, beside)
         os.replace(beside, path)
+    except SafetensorError as error:  # which is no OSError
+        raise OSError(f"cannot write {path}: {error}") from None
     finally:
         beside.unlink(missing_ok=True)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 
 def npz(path: Path, **arrays: np.ndarray) -> Path:
@@ -57,6 +59,12 @@ CASES = {
     "batch too large": (["--batch-size", "5000"], ["5000", "1797", "lower it"]),
     "limit of 0": (["--limit", "0"], ["limit"]),
     "negative epochs": (["--epochs", "-1"], ["epochs"]),
+    "seed too large": (["--seed", str(2**32)], ["seed", "less than 4294967296"]),
+    "seed no number": (["--seed", "x"], ["--seed", "integer"]),
+    "unknown flag": (["--epoch", "3"], ["--epoch", "ebsc run --help"]),
+    "stray word": (["photos"], ["photos", "ebsc run --help"]),
+    "empty data": (["--data", ""], ["data.name", "empty"]),
+    "null character": (["--set", 'cache="a\\u0000b"'], ["cache", "null character"]),
     "unknown device": (["--device", "tpu"], ["tpu", "auto"]),
     "unknown precision": (["--precision", "fp8"], ["precision", "fp32"]),
     "too many coefficients": (["--limit", "50", "--set", "top_k=50"], ["top_k", "49"]),
@@ -110,7 +118,9 @@ def test_cuda_without_cuda(ebsc):
 
 def test_bad_images_are_skipped_only_when_asked(ebsc, inputs, tmp_path):
     flags = ("--data", "in/bad", "--n-clusters", "2", "--backbone", "identity", "--skip-bad-images")
-    done = ebsc("run", *flags, "--out", "run")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # three black images make k-means warn; that is not for the user
+        done = ebsc("run", *flags, "--out", "run")
     assert done.code == 0, done.err
     assert "broken.png" in done.err
     assert (tmp_path / "run/assignments.csv").read_text().count("\n") == 4
@@ -122,3 +132,27 @@ def test_a_failure_inside_the_run_leaves_no_directory(ebsc, tmp_path, monkeypatc
     assert done.code == 2
     assert "diverged" in done.err
     assert [path.name for path in tmp_path.iterdir() if path.name != "in"] == []
+
+
+def test_an_interrupt_says_so(ebsc, tmp_path, monkeypatch):
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ebsc_core.pipeline.self_expressive_coefficients", interrupt)
+    done = ebsc("run", "--limit", "50", "--backbone", "identity", "--set", "refine.steps=1", "--out", "run")
+    assert done.code == 130
+    assert done.err == "ebsc: interrupted; nothing was written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line(ebsc, tmp_path, monkeypatch):
+    def fail(*arguments: object) -> None:
+        raise SafetensorError("no space left on device")
+
+    monkeypatch.setattr("ebsc_core.training.state.save_file", fail)
+    done = ebsc("run", "--limit", "50", "--backbone", "identity", "--set", "refine.steps=1", "--out", "run")
+    assert done.code == 2
+    warning, error = done.err.splitlines()  # the cache first, which need not be
+    assert "not kept for reuse" in warning
+    assert error.startswith("ebsc: error: cannot write run: ")
+    assert list(tmp_path.iterdir()) == []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 from scipy import sparse
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from ebsc_core.eigen import leading_eigenpairs
 from ebsc_core.interfaces import Clusterer
@@ -57,7 +59,10 @@ class SpectralClustering(Clusterer):
         self.embedding_ = rows / np.maximum(norms, np.finfo(np.float32).tiny)
         n_init = self.options.n_init or (50 if data.shape[0] <= SMALL else 10)
         kmeans = KMeans(self.n_clusters, n_init=n_init, random_state=self.seed)
-        return kmeans.fit_predict(self.embedding_).astype(np.int64)
+        with warnings.catch_warnings():
+            # Of fewer distinct rows than clusters; the run counts its clusters itself.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return kmeans.fit_predict(self.embedding_).astype(np.int64)
 
 
 def _convergence_warnings(residual: float, tolerance: float) -> list[str]:

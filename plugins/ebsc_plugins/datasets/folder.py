@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -80,9 +81,9 @@ def resolve_folder(name: str) -> ComponentSpec | None:
 
 
 def resolve_zip(name: str) -> ComponentSpec | None:
-    """Takes any path that ends in ``.zip``."""
+    """Takes any path that ends in ``.zip`` and is no folder."""
     path = Path(name).expanduser()
-    return _spec(name, path, _open_zip) if path.suffix.lower() == ".zip" else None
+    return _spec(name, path, _open_zip) if path.suffix.lower() == ".zip" and not path.is_dir() else None
 
 
 def _spec(name: str, path: Path, opener: Callable) -> ComponentSpec:
@@ -101,7 +102,14 @@ def _open_folder(path: Path) -> Iterator[Source]:
         names += [(here / file).relative_to(path).as_posix() for file in files]
         # A link to a folder above would lead round for ever.
         subfolders[:] = [name for name in subfolders if not _leads_back(here, here / name)]
-    yield Source(path, sorted(filter(_is_image, names)), lambda name: (path / name).read_bytes())
+    yield Source(path, sorted(filter(_is_image, names)), lambda name: _read_file(path / name))
+
+
+def _read_file(path: Path) -> bytes:
+    """The bytes of a file; a pipe or device would be read for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")
+    return path.read_bytes()
 
 
 def _leads_back(folder: Path, link: Path) -> bool:
@@ -139,7 +147,8 @@ def read_images(source: Source, options: FolderOptions, context: DataContext) ->
         raise DataError(f"{source.path} holds no images (known types: {', '.join(sorted(SUFFIXES))})")
     chosen = sample_positions(len(source.names), context.limit, context.seed)
     names = [source.names[i] for i in chosen]
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PIL's, of odd but readable files; filters hold for all threads
         headers = list(pool.map(lambda name: _header(source, name), names))
         _check_bad(source, names, headers, context)
         good = {name: h for name, h in zip(names, headers, strict=True) if isinstance(h, Header)}

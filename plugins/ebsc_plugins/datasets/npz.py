@@ -26,10 +26,10 @@ class NpzOptions(Options):
 
 
 def resolve_npz(name: str) -> ComponentSpec | None:
-    """Takes any path that ends in ``.npz``."""
-    if not name.lower().endswith(".npz"):
-        return None
+    """Takes any path that ends in ``.npz`` and is no folder."""
     path = Path(name).expanduser()
+    if not name.lower().endswith(".npz") or path.is_dir():
+        return None
 
     def read(options: NpzOptions, context: DataContext) -> ImageSet:
         return read_npz(path, options, context)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ebsc_core.errors import DataError
@@ -114,3 +115,13 @@ def test_failed_writing_leaves_the_earlier_file(path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="disk full"):
         save_weights(trained(), path)
     assert [entry.read_bytes() for entry in path.parent.iterdir()] == [before]
+
+
+def test_what_cannot_be_written_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise SafetensorError("no space left on device")
+
+    monkeypatch.setattr("ebsc_core.training.state.save_file", fail)
+    with pytest.raises(OSError, match="no space left"):
+        save_weights(network(), tmp_path / "weights.safetensors")
+    assert list(tmp_path.iterdir()) == []

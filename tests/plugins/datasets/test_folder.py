@@ -26,6 +26,10 @@ def test_paths_are_told_apart_by_what_they_are(tmp_path: Path, monkeypatch: pyte
     assert resolve_folder("~/some") is not None
     assert resolve_folder(str(tmp_path / "missing")) is None
     assert resolve_zip("missing.ZIP") is not None
+    for suffix in (".zip", ".npz"):
+        (tmp_path / f"folder{suffix}").mkdir()
+        resolvers = (resolve_folder, resolve_zip, resolve_npz)
+        assert [r(str(tmp_path / f"folder{suffix}")) is not None for r in resolvers] == [True, False, False]
     for name in ("digits", "resnet18", "a.tar"):
         assert resolve_folder(str(tmp_path / name)) is None
         assert resolve_zip(name) is None
@@ -156,3 +160,11 @@ def test_limit_opens_only_the_sample(
     read(folder, files)
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     assert set(read(folder, limit=5).ids) == opened
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_no_image(folder: Path, read: Read, tiny: Tiny) -> None:
+    read(folder, tiny("a.png", "b.png"))
+    os.mkfifo(folder / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png.*not a regular file"):
+        read(folder)

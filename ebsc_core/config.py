@@ -81,8 +81,9 @@ class JointChoice(PartChoice):
     form: Literal["reconstruction", "agreement"] = "reconstruction"
     """``reconstruction``: squared error of each row expressed by the other view's rows;
     ``agreement``: the reconstruction counts as one more view under the objective's own loss."""
-    weight: float = Field(0.5, ge=0)
-    """Weight of that term on the backbone; at 0 the model trains on stopped gradients."""
+    weight: float | None = Field(None, ge=0)
+    """Weight of that term on the backbone, by default what the objective can stand; at 0 the model trains on
+    stopped gradients."""
 
 
 class TrainOptions(Options):
@@ -133,7 +134,8 @@ class RunConfig(BaseModel):
     top_k: int | None = Field(None, ge=1)
     """Coefficients kept per row; by default from the mean cluster size, between 4 and 10."""
     express: Literal["auto", "features", "embeddings"] = "auto"
-    """Which rows express one another: the backbone's features or the objective's embeddings."""
+    """Which rows express one another: the backbone's features or the objective's embeddings; by default
+    what the objective prefers."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Decides every random number of the run; 32 bits, as scikit-learn takes no more."""
     device: str = "auto"

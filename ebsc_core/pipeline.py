@@ -78,7 +78,8 @@ class Pipeline:
             self.data = self._read_data()
         self.info = self.data.info()
         backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
-        self.settled = settle(self.config, self.data, self.info, backbone)
+        preferred_rows = getattr(self.plan.objective.part.factory, "expresses", "embeddings")
+        self.settled = settle(self.config, self.data, self.info, backbone, preferred_rows)
         self._announce(backbone)
         with self.directory as directory:
             representation = Representation(
@@ -102,7 +103,7 @@ class Pipeline:
                 if isinstance(model, nn.Module):
                     save_weights(model, directory.checkpoints / "coefficients.safetensors")
                 directory.write_assignments(self.data.ids, clusters, confidence, self.data.label_names())
-                directory.write_config(self._resolved(trained))
+                directory.write_config(self._resolved(representation, trained))
                 directory.write_metrics(figures)
         return RunResult(self.directory.path, figures)
 
@@ -199,7 +200,7 @@ class Pipeline:
             "training": trained.history,
         }
 
-    def _resolved(self, trained: Trained) -> dict[str, Any]:
+    def _resolved(self, representation: Representation, trained: Trained) -> dict[str, Any]:
         """The whole configuration; ``ebsc run --config run.toml`` repeats the run."""
         tables = self.config.model_dump(mode="json", exclude={"out", "cache"})
         choices = self.plan.choices()
@@ -219,6 +220,7 @@ class Pipeline:
         if settled.trains:
             tables["precision"] = trained.precision
             tables["train"]["batch_size"] = settled.batch_size
+            tables["joint"]["weight"] = representation.joint_weight()
         suppliers = {section: str(choice.part.provider) for section, choice in choices.items()}
         return tables | {PROVENANCE: provenance() | {"parts": suppliers}}
 

@@ -34,8 +34,15 @@ class Settled:
     top_k: int
 
 
-def settle(config: RunConfig, data: ImageSet, info: ImageInfo, backbone: Backbone) -> Settled:
+def settle(
+    config: RunConfig, data: ImageSet, info: ImageInfo, backbone: Backbone, preferred_rows: str
+) -> Settled:
     """Decide what ``config`` leaves open, and check what needs the data to be checked.
+
+    Parameters
+    ----------
+    preferred_rows : {"features", "embeddings"}
+        Which rows the objective would have express one another.
 
     Raises
     ------
@@ -49,7 +56,7 @@ def settle(config: RunConfig, data: ImageSet, info: ImageInfo, backbone: Backbon
         trains=trains,
         batch_size=_batch_size(config, data, trains),
         views=_views(config, info),
-        express=_express(config, trains),
+        express=_express(config, trains, preferred_rows),
         top_k=_top_k(config, data, n_clusters),
     )
 
@@ -84,10 +91,12 @@ def _views(config: RunConfig, info: ImageInfo) -> ViewOptions:
         raise ConfigError(describe(error, ViewOptions, "views")) from None
 
 
-def _express(config: RunConfig, trains: bool) -> str:
+def _express(config: RunConfig, trains: bool, preferred: str) -> str:
     wanted: str = config.express
+    if wanted == "auto" and config.joint.form == "agreement":
+        preferred = "embeddings"
     if wanted == "auto":
-        wanted = "embeddings" if trains else "features"
+        wanted = preferred if trains else "features"
     if wanted == "embeddings" and not trains:
         raise ConfigError("express is 'embeddings', which only a trained objective gives; use 'features'")
     if wanted == "features" and trains and config.joint.form == "agreement":

@@ -55,6 +55,7 @@ class JointTrainer:
     options: TrainOptions
     batch_size: int
     joint: JointChoice
+    joint_weight: float
     express: str
     n_clusters: int
     seed: int
@@ -174,7 +175,7 @@ class JointTrainer:
         error = (rows - reconstruction).square().sum(dim=1).mean()
         agrees = self.joint.form == "agreement"
         pull = self.objective.agreement(reconstruction, rows) if agrees else error
-        total = views.loss + model_loss + self.joint.weight * pull
+        total = views.loss + model_loss + self.joint_weight * pull
         return total, torch.stack([views.loss, error]).detach(), rows
 
     def _expressed(self, views: Views) -> tuple[Tensor, Tensor]:

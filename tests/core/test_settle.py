@@ -18,9 +18,11 @@ def images(n: int = 40, channels: int = 1, side: int = 8, classes: int | None = 
     return ImageSet("images", pixels.view(n, channels, side, side), [str(i) for i in range(n)], labels)
 
 
-def decide(data: ImageSet, trainable: bool = True, **config: object) -> Settled:
+def decide(
+    data: ImageSet, trainable: bool = True, preferred: str = "embeddings", **config: object
+) -> Settled:
     backbone = nn.Linear(1, 1) if trainable else nn.Identity()
-    return settle(RunConfig.model_validate(config), data, data.info(), backbone)  # type: ignore[arg-type]
+    return settle(RunConfig.model_validate(config), data, data.info(), backbone, preferred)  # type: ignore[arg-type]
 
 
 def test_clusters_default_to_the_number_of_classes_and_can_be_told():
@@ -40,8 +42,11 @@ def test_training_needs_epochs_and_parameters():
     assert not decide(images(), trainable=False).trains
 
 
-def test_embeddings_are_expressed_where_an_objective_trains_them():
+def test_the_objective_prefers_rows_and_the_user_decides():
     assert decide(images()).express == "embeddings"
+    assert decide(images(), preferred="features").express == "features"
+    assert decide(images(), preferred="features", express="embeddings").express == "embeddings"
+    assert decide(images(), preferred="features", joint={"form": "agreement"}).express == "embeddings"
     assert decide(images(), express="features").express == "features"
     assert decide(images(), trainable=False).express == "features"
     with pytest.raises(ConfigError, match="trained objective"):

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from ebsc_plugins.objectives.byol import BYOL
+
 SMALL = ("--limit", "300", "--epochs", "2", "--batch-size", "100", "--set", "refine.steps=30")
 
 
@@ -42,6 +44,7 @@ def test_run_leaves_every_artefact(ebsc, tmp_path):
     config = tomllib.loads((run / "run.toml").read_text())
     assert config["provenance"]["parts"]["objective"].startswith("ebsc ")
     assert config["objective"]["temperature"] > 0
+    assert config["joint"]["weight"] > 0
     assert "joint training" in done.out
     assert "run directory: run" in done.out
 
@@ -77,6 +80,8 @@ def test_run_toml_repeats_the_run(ebsc, tmp_path):
     again = ebsc("run", "--config", "first/run.toml", "--out", "again")
     assert again.code == 0, again.err
     assert "features reused" in again.out
+    settled = tomllib.loads((tmp_path / "first/run.toml").read_text())
+    assert settled["joint"]["weight"] == BYOL.joint_weight  # what this objective stands, not simclr's
     first, second = (tmp_path / name / "assignments.csv" for name in ("first", "again"))
     assert first.read_bytes() == second.read_bytes()
 

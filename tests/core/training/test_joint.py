@@ -49,6 +49,7 @@ def trainer(
     epochs: int = 4,
     lr: float = 3e-3,
     images: Tensor | None = None,
+    weight: float = 0.5,
     **choice: Any,
 ) -> JointTrainer:
     objective = objective or objective_of(SimCLR)
@@ -63,7 +64,8 @@ def trainer(
         views=GREY_VIEWS,
         options=TrainOptions(epochs=epochs, lr=lr),
         batch_size=32,
-        joint=JointChoice(**{"start": 0.5, "weight": 0.5} | choice),
+        joint=JointChoice(**{"start": 0.5} | choice),
+        joint_weight=weight,
         express=express,
         n_clusters=4,
         seed=seed,

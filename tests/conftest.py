@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+# Threads that wait for one another on a busy machine make small tensors many times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 
 from ebsc_cli.app import main

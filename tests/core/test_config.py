@@ -211,7 +211,8 @@ def round_trip(config: RunConfig) -> RunConfig:
 
 class TestRoundTrip:
     @given(
-        name=st.none() | st.text(),
+        name=st.none()
+        | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1),
         option=SCALARS,
         limit=st.none() | st.integers(1),
         lr=st.floats(0, exclude_min=True, allow_infinity=False),

@@ -163,9 +163,8 @@ def test_quiet_prints_the_result_only(ebsc):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("objective", "least"), [("simclr", 0.93), ("byol", 0.85)])
-def test_the_main_job_clusters_digits(ebsc, tmp_path, objective, least):
-    """One seed each; the bounds lie below the means measured over seeds, to tell broken from noisy."""
-    done = ebsc("run", "--backbone", "resnet18", "--objective", objective, "--out", "run")
+def test_the_main_job_clusters_digits(ebsc, tmp_path):
+    """One seed; the bound lies below the mean measured over seeds, to tell broken from noisy."""
+    done = ebsc("run", "--backbone", "resnet18", "--objective", "simclr", "--out", "run")
     assert done.code == 0, done.err
-    assert json.loads((tmp_path / "run/metrics.json").read_text())["scores"]["acc"] >= least
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["scores"]["acc"] >= 0.93

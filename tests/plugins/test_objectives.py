@@ -153,8 +153,8 @@ def test_byol_loss_is_its_formula() -> None:
     objective, (a, b) = byol().eval(), views()
     expected = torch.zeros(())
     for one, other in ((a, b), (b, a)):
-        embedding = F.normalize(objective.projector(objective.backbone(one)), dim=1)
-        prediction = F.normalize(objective.predictor(embedding), dim=1)
+        projection = objective.projector(objective.backbone(one))
+        prediction = F.normalize(objective.predictor(projection), dim=1)
         target = F.normalize(objective.teacher(other), dim=1)
         expected = expected + (prediction - target).square().sum(dim=1).mean()
     torch.testing.assert_close(objective(a, b).loss, expected)

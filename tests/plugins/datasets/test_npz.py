@@ -161,14 +161,13 @@ def flipped_bytes(path: Path) -> None:
     "make",
     [
         lambda path: None,
-        lambda path: path.mkdir(),
         lambda path: path.write_bytes(b""),
         lambda path: path.write_text("hello"),
         single_array,
         truncated,
         flipped_bytes,
     ],
-    ids=["missing", "folder", "empty", "text", "npy", "truncated", "flipped"],
+    ids=["missing", "empty", "text", "npy", "truncated", "flipped"],
 )
 def test_npz_that_cannot_be_read_is_refused(
     npz: Path, make: Callable[[Path], object], one_line: OneLine

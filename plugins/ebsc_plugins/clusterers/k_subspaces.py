@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import Field
+from scipy import sparse
 from torch import Tensor
 
 from ebsc_core.errors import ConfigError
@@ -43,8 +44,9 @@ class KSubspaces(Clusterer):
         self.options, self.n_clusters, self.seed = options, n_clusters, seed
 
     @torch.no_grad()
-    def fit_predict(self, data: np.ndarray) -> np.ndarray:
+    def fit_predict(self, data: sparse.csr_matrix | np.ndarray) -> np.ndarray:
         """Labels ``(N,)``; sets ``captured_``, the mean share of squared length captured."""
+        assert isinstance(data, np.ndarray)
         rows = torch.as_tensor(data, dtype=torch.float32)
         n, width = rows.shape
         dimension = self.options.dimension

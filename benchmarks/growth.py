@@ -1,6 +1,6 @@
 """Time and peak memory from features to clusters as the number of rows grows.
 
-    python benchmarks/growth.py [--rows 2000 20000] [--width 128] [--out benchmarks/results/growth.json]
+    python benchmarks/growth.py [--rows 2000 20000] [--width 128] [--out growth.json]
 
 Rows are random and of unit length, the hardest case for an eigensolver. Each size runs in a process of its
 own, so that peak memory is its own; what the process held before is reported beside it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,9 @@ class Representation:
         folder = self.config.cache or str(user_cache() / "features")
         cache = TrainedCache(None if folder == "none" else Path(folder).expanduser())
         wanted = self.config.precision if self.settled.trains else "any"
-        trained, problem = cache.load(self.made_from(), self._modules(), len(self.data), wanted)
+        trained, problem = cache.load(self.made_from, self._modules(), len(self.data), wanted)
         if trained:
-            self.progress.note(f"features reused, no training ({folder}/{digest(self.made_from())})")
+            self.progress.note(f"features reused, no training ({folder}/{digest(self.made_from)})")
             for warning in trained.warnings:
                 self.progress.warn(warning)
             return trained
@@ -73,20 +74,24 @@ class Representation:
             self.progress.warn(f"{problem}; computing them anew")
         trained = self._train_and_extract()
         try:
-            cache.store(self.made_from(), self._modules(), trained)
+            cache.store(self.made_from, self._modules(), trained)
         except OSError as error:  # a full or read-only disk must not cost the training
             self.progress.warn(f"features are not kept for reuse: {error}")
         return trained
 
     def write(self, directory: RunDirectory, trained: Trained) -> None:
         """Weights and features into a run directory, the latter with the images' names and labels."""
-        write_trained(directory.checkpoints, self.made_from(), self._modules(), trained)
+        write_trained(directory.checkpoints, self.made_from, self._modules(), trained)
         (directory.checkpoints / TRAINING).unlink()  # what it says goes into metrics.json
         shutil.move(directory.checkpoints / FEATURES, directory.beside / FEATURES)
         add_identity(directory.beside / FEATURES, self.data.ids, self.data.labels)
 
+    @cached_property
     def made_from(self) -> dict[str, Any]:
-        """What the features depend on: nothing of the coefficient model, clusterer or labels."""
+        """What the features depend on: nothing of the coefficient model, clusterer or labels.
+
+        Kept, since it takes a pass over all pixels.
+        """
         made_from: dict[str, Any] = {
             "images": self.data.digest(),
             "backbone": self.plan.backbone.record(),

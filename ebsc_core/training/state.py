@@ -55,14 +55,3 @@ def read_weights(module: nn.Module, path: Path) -> dict[str, Tensor]:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise DataError(f"{path} does not fit {type(module).__name__}: {wrong[0]}{more} differs")
     return state
-
-
-def load_weights(module: nn.Module, path: Path) -> None:
-    """Load a module's tensors; every one must match, or none is loaded.
-
-    Raises
-    ------
-    DataError
-        As :func:`read_weights`.
-    """
-    module.load_state_dict(read_weights(module, path))

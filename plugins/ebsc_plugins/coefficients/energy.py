@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import log, sqrt
 
 import torch
@@ -31,13 +30,6 @@ class EnergyOptions(Options):
 # Adam moves every output entry by about the learning rate, so a row by √D times that. Without this damping
 # the networks ran away to one common direction on 1,024 pixels of faces, where all coefficients are alike.
 RESIDUAL_GAIN = 4.0
-
-
-@dataclass(frozen=True)
-class EncodedDictionary:
-    """Keys ``(N, D)`` of a dictionary."""
-
-    keys: Tensor
 
 
 class EnergyNetwork(TrainableCoefficientModel):
@@ -82,13 +74,11 @@ class EnergyNetwork(TrainableCoefficientModel):
         error = (queries - expression.reconstruction).square().sum(dim=1).mean()
         return 0.5 * self.options.gamma * error + expression.penalty
 
-    def encode(self, dictionary: Tensor) -> EncodedDictionary:
-        return EncodedDictionary(self.keys(dictionary))
+    def encode(self, dictionary: Tensor) -> Tensor:
+        return self.keys(dictionary)
 
-    def coefficients(
-        self, queries: Tensor, encoded: EncodedDictionary, top_k: int, own: Tensor
-    ) -> Coefficients:
-        values, indices, scores = top_k_inner_products(self.queries(queries), encoded.keys, top_k, own)
+    def coefficients(self, queries: Tensor, encoded: Tensor, top_k: int, own: Tensor) -> Coefficients:
+        values, indices, scores = top_k_inner_products(self.queries(queries), encoded, top_k, own)
         normaliser = scores.logsumexp(dim=1, keepdim=True)
         return Coefficients(indices, self.log_amplitude.exp() * (values - normaliser).exp())
 

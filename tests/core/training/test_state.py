@@ -11,7 +11,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ebsc_core.errors import DataError
-from ebsc_core.training.state import load_weights, save_weights
+from ebsc_core.training.state import read_weights, save_weights
+
+
+def load_weights(module: nn.Module, path: Path) -> None:
+    module.load_state_dict(read_weights(module, path))
 
 
 def network(width: int = 4) -> nn.Module:

@@ -24,7 +24,7 @@ def measure(n_rows: int, width: int, n_clusters: int) -> dict[str, float]:
     import torch
     from torch.nn import functional as F
 
-    from ebsc_core.coefficients import affinity, self_expressive_coefficients
+    from ebsc_core.coefficients import self_expressive_coefficients, symmetrised
     from ebsc_core.config import RefineOptions
     from ebsc_core.progress import Progress
     from ebsc_core.registry import Kind, Registry
@@ -43,7 +43,7 @@ def measure(n_rows: int, width: int, n_clusters: int) -> dict[str, float]:
     clock.lap("refine_50_steps_s")
     coefficients = self_expressive_coefficients(model, rows, 10)
     clock.lap("coefficients_s")
-    graph = affinity(coefficients)
+    graph = symmetrised(coefficients)
     clock.lap("affinity_s")
     clusterer.fit_predict(graph)
     clock.lap("clusters_s")

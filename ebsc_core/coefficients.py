@@ -10,8 +10,11 @@ from math import log2
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.neighbors import kneighbors_graph
+from sklearn.preprocessing import normalize
 from torch import Tensor
 
+from ebsc_core.config import AffinityOptions
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 
 # Scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
@@ -81,19 +84,39 @@ def exclude_own(scores: Tensor, own: Tensor) -> None:
     scores[present, own[present]] = -torch.inf
 
 
-def affinity(coefficients: Coefficients) -> sparse.csr_matrix:
-    """Symmetric affinity ``½(Ĉ + Ĉᵀ)`` of shape (N, N), CSR, zero diagonal.
+def affinity(coefficients: Coefficients, options: AffinityOptions) -> sparse.csr_matrix:
+    """The symmetric affinity of shape (N, N), CSR, non-negative, zero diagonal, in the form asked for."""
+    if options.form == "nearest_neighbors":
+        return nearest_neighbours(coefficients, options.n_neighbors)
+    return symmetrised(coefficients)
 
-    ``Ĉ`` holds absolute coefficients, each row scaled to sum 1 (a row of zeros stays zero).
+
+def symmetrised(coefficients: Coefficients) -> sparse.csr_matrix:
+    """``½(Ĉ + Ĉᵀ)``, ``Ĉ`` the absolute coefficients, each row scaled to sum 1 (zeros stay zero)."""
+    rows = abs(_as_matrix(coefficients))
+    return _symmetric(normalize(rows, "l1", copy=False))
+
+
+def nearest_neighbours(coefficients: Coefficients, n_neighbors: int) -> sparse.csr_matrix:
+    """``½(G + Gᵀ)``, ``G`` the graph from each row of coefficients to its nearest, all of unit length.
+
+    How You et al. (EnSC, CVPR 2016) and Zhang et al. (SENet, CVPR 2021) cut their graphs: two images are
+    neighbours if they are expressed alike, whether or not one expresses the other.
     """
+    rows = normalize(_as_matrix(coefficients), "l2", copy=False)
+    return _symmetric(kneighbors_graph(rows, n_neighbors, include_self=False))
+
+
+def _as_matrix(coefficients: Coefficients) -> sparse.csr_matrix:
     n, k = coefficients.indices.shape
-    values = coefficients.values.abs().numpy().astype(np.float32)
-    sums = values.sum(axis=1, keepdims=True)
-    values = np.divide(values, sums, out=np.zeros_like(values), where=sums > 0)
     indptr = np.arange(0, n * k + 1, k, dtype=np.int64)
-    rows = sparse.csr_matrix((values.ravel(), coefficients.indices.numpy().ravel(), indptr), shape=(n, n))
-    symmetric = (rows + rows.T) * np.float32(0.5)
+    entries = coefficients.values.numpy().astype(np.float32).ravel()
+    return sparse.csr_matrix((entries, coefficients.indices.numpy().ravel(), indptr), shape=(n, n))
+
+
+def _symmetric(graph: sparse.csr_matrix) -> sparse.csr_matrix:
+    symmetric = sparse.csr_matrix((graph + graph.T) * np.float32(0.5), dtype=np.float32)
     symmetric.setdiag(0)
     symmetric.eliminate_zeros()
     symmetric.sort_indices()
-    return sparse.csr_matrix(symmetric)
+    return symmetric

@@ -106,11 +106,26 @@ class RefineOptions(Options):
     steps: int = Field(600, ge=0)
     """Optimiser steps."""
     rows: int = Field(1024, ge=2)
-    """Rows drawn per step, queries and dictionary at once."""
+    """Rows drawn per step as the dictionary; all if there are no more."""
+    queries: int | None = Field(None, ge=1)
+    """How many of them are expressed per step; by default all."""
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate of AdamW, decaying by a cosine."""
     weight_decay: float = Field(1e-4, ge=0)
     """Decoupled weight decay."""
+    clip: float | None = Field(None, gt=0)
+    """Largest norm of the gradient; longer ones are shortened to it."""
+
+
+class AffinityOptions(Options):
+    """From coefficients to the graph that is cut."""
+
+    form: Literal["symmetrize", "nearest_neighbors"] = "symmetrize"
+    """``symmetrize``: absolute coefficients, each row scaled to sum 1, averaged with their transpose;
+    ``nearest_neighbors``: the graph of the rows whose coefficients are most alike, as published for EnSC
+    and SENet."""
+    n_neighbors: int = Field(3, ge=1)
+    """Neighbours of each row in the second form."""
 
 
 class RunConfig(BaseModel):
@@ -128,11 +143,12 @@ class RunConfig(BaseModel):
     """Changes to the view policy chosen from the images (see ``ebsc_core.data.views``)."""
     train: TrainOptions = Field(default_factory=TrainOptions)
     refine: RefineOptions = Field(default_factory=RefineOptions)
+    affinity: AffinityOptions = Field(default_factory=AffinityOptions)
 
     n_clusters: int | None = Field(None, ge=2)
     """K; by default the number of classes the data set declares."""
     top_k: int | None = Field(None, ge=1)
-    """Coefficients kept per row; by default from the mean cluster size, between 4 and 10."""
+    """Coefficients kept per row; by default what the model wants or, from the mean cluster size, 4 to 10."""
     express: Literal["auto", "features", "embeddings"] = "auto"
     """Which rows express one another: the backbone's features or the objective's embeddings; by default
     what the objective prefers."""

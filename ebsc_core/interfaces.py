@@ -23,6 +23,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -77,6 +78,18 @@ class Backbone(nn.Module, ABC):
         """One line for the run's announcement, e.g. which stem was chosen."""
         return type(self).__name__
 
+    def fit(self, images: Tensor) -> None:
+        """Told all images ``(N, C, H, W)`` uint8 once, before anything trains: for what no gradient learns.
+
+        A principal subspace, for instance. What is learned goes into buffers whose shapes were known from the
+        start, so that it is saved and found again like any weight. Most backbones have nothing to fit.
+
+        Raises
+        ------
+        DataError
+            If these images do not suffice.
+        """
+
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor: ...
 
@@ -102,14 +115,13 @@ class ProjectorOptions(Options):
     """Width E of the embeddings."""
 
 
-def projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Linear, batch norm, ReLU, linear: the head of SimCLR and BYOL."""
-    return nn.Sequential(
-        nn.Linear(inputs, hidden, bias=False),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, outputs),
-    )
+def projector(inputs: int, hidden: int, outputs: int, layers: int = 2) -> nn.Sequential:
+    """Linear, batch norm, ReLU, …, linear: ``layers`` linear maps, two being the head of SimCLR and BYOL."""
+    widths = [inputs, *[hidden] * (layers - 1)]
+    blocks: list[nn.Module] = []
+    for before, after in pairwise(widths):
+        blocks += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+    return nn.Sequential(*blocks, nn.Linear(widths[-1], outputs))
 
 
 class Objective(nn.Module, ABC):
@@ -126,6 +138,8 @@ class Objective(nn.Module, ABC):
     expresses: ClassVar[Literal["features", "embeddings"]] = "embeddings"
     """Which rows express one another, unless the run says: the embeddings that the loss shapes, or the
     features below them where the embeddings keep too little."""
+    compares: ClassVar[Literal["embeddings", "projections"]] = "embeddings"
+    """What :meth:`loss` is given: unit-length embeddings, or the projector's output as it is."""
 
     def __init__(self, options: Any, backbone: Backbone) -> None:
         super().__init__()
@@ -145,15 +159,18 @@ class Objective(nn.Module, ABC):
     def forward(self, view_a: Tensor, view_b: Tensor) -> Views:
         """Loss, features and embeddings of two views, each ``(B, C, H, W)`` in [0, 1]."""
         features = self.backbone(torch.cat([view_a, view_b]))
+        projections = self.projector(features).float()
+        embeddings = F.normalize(projections, dim=1)
         fa, fb = features.chunk(2)
-        za, zb = self.embed(features).chunk(2)
+        za, zb = embeddings.chunk(2)
+        a, b = (embeddings if self.compares == "embeddings" else projections).chunk(2)
         # Losses are computed in float32: log-sum-exp and norms lose too much in bfloat16.
         with torch.autocast(za.device.type, enabled=False):
-            return Views(self.loss(za, zb), (fa, fb), (za, zb))
+            return Views(self.loss(a, b), (fa, fb), (za, zb))
 
     @abstractmethod
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
-        """Scalar loss of unit-length embeddings ``(B, E)`` of two views; row i matches row i."""
+        """Scalar loss of what :attr:`compares` says, ``(B, E)`` of each view; row i matches row i."""
 
     def agreement(self, reconstruction: Tensor, target: Tensor) -> Tensor:
         """Score a self-expressive reconstruction ``(B, E)`` of ``target`` as one more view."""
@@ -184,6 +201,10 @@ class CoefficientModel(ABC):
     dictionary only, not on the other queries: the framework splits queries into blocks as memory allows.
     """
 
+    default_top_k: ClassVar[int | None] = None
+    """Coefficients a row keeps unless the run says (``n_nonzero`` elsewhere); None for the framework's rule,
+    :func:`ebsc_core.coefficients.auto_top_k`."""
+
     def encode(self, dictionary: Tensor) -> Any:
         """Whatever of the dictionary ``(N, D)`` is worth computing once for all queries."""
         return dictionary
@@ -205,6 +226,10 @@ class Expression:
 
 class TrainableCoefficientModel(CoefficientModel, nn.Module):
     """A coefficient model with parameters, trained on mini-batches; it can join the joint phase."""
+
+    def refinement(self) -> dict[str, Any]:
+        """Entries of :class:`ebsc_core.config.RefineOptions` it wants otherwise, unless the run says."""
+        return {}
 
     @abstractmethod
     def express(self, queries: Tensor, dictionary: Tensor, own: Tensor) -> Expression:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ebsc_core import metrics
 from ebsc_core.cache import Trained, user_cache
 from ebsc_core.coefficients import affinity, self_expressive_coefficients
-from ebsc_core.config import PROVENANCE, RunConfig
+from ebsc_core.config import PROVENANCE, RefineOptions, RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.device import describe_device, prepare, resolve_device
 from ebsc_core.eigen import leading_eigenpairs
@@ -69,6 +69,7 @@ class Pipeline:
         self.plan = make_plan(config, registry)
         self.device = resolve_device(config.device)
         self.directory = RunDirectory(Path(config.out) if config.out else self._default_path())
+        self.refinement: RefineOptions = config.refine
         self.seconds: dict[str, float] = {}
 
     def run(self) -> RunResult:
@@ -79,7 +80,8 @@ class Pipeline:
         self.info = self.data.info()
         backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
         preferred_rows = getattr(self.plan.objective.part.factory, "expresses", "embeddings")
-        self.settled = settle(self.config, self.data, self.info, backbone, preferred_rows)
+        preferred_top_k = getattr(self.plan.coefficients.part.factory, "default_top_k", None)
+        self.settled = settle(self.config, self.data, self.info, backbone, preferred_rows, preferred_top_k)
         self._announce(backbone)
         with self.directory as directory:
             representation = Representation(
@@ -91,7 +93,7 @@ class Pipeline:
             model = self._coefficient_model(rows, representation.joint)
             with self._stage("coefficients"):
                 coefficients = self_expressive_coefficients(model, rows.to(self.device), self.settled.top_k)
-                graph = affinity(coefficients)
+                graph = affinity(coefficients, self.config.affinity)
             with self._stage("clusters"):
                 clusterer, clusters = self._cluster(graph, rows)
             with self._stage("figures"):
@@ -162,8 +164,10 @@ class Pipeline:
         if joint is not None and _go_on_from(joint, model):
             self.progress.note(f"{choice.name} goes on from its joint training")
         model.to(self.device).train()
+        given = self.config.refine.model_dump(exclude_unset=True)
+        self.refinement = RefineOptions(**(model.refinement() | given))
         with self._stage("refine coefficients"):
-            refine(model, rows.to(self.device), self.config.refine, self.config.seed, self.progress)
+            refine(model, rows.to(self.device), self.refinement, self.config.seed, self.progress)
         return model.eval()
 
     def _cluster(self, graph: sparse.csr_matrix, rows: Tensor) -> tuple[Clusterer, np.ndarray]:
@@ -214,6 +218,7 @@ class Pipeline:
             "views": settled.views.model_dump(mode="json"),
             "n_clusters": settled.n_clusters,
             "top_k": settled.top_k,
+            "refine": self.refinement.model_dump(mode="json"),
             "express": settled.express,
             "device": str(self.device),
         }

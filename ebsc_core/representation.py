@@ -95,8 +95,10 @@ class Representation:
         made_from: dict[str, Any] = {
             "images": self.data.digest(),
             "backbone": self.plan.backbone.record(),
-            "seed": self.config.seed,
         }
+        # What has no weights is the same for every seed.
+        if any(True for _ in self.backbone.parameters()):
+            made_from["seed"] = self.config.seed
         if self.settled.trains:
             made_from |= {
                 "objective": self.plan.objective.record(),
@@ -128,6 +130,7 @@ class Representation:
     def _train_and_extract(self) -> Trained:
         images = self._place_images()
         before, precision, history = len(self.progress.warnings), "none", []
+        self.backbone.fit(self.data.images)
         if self.objective is not None:
             start = time.perf_counter()
             trainer = self._trainer(self.objective, images)

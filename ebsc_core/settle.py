@@ -35,7 +35,12 @@ class Settled:
 
 
 def settle(
-    config: RunConfig, data: ImageSet, info: ImageInfo, backbone: Backbone, preferred_rows: str
+    config: RunConfig,
+    data: ImageSet,
+    info: ImageInfo,
+    backbone: Backbone,
+    preferred_rows: str,
+    preferred_top_k: int | None,
 ) -> Settled:
     """Decide what ``config`` leaves open, and check what needs the data to be checked.
 
@@ -43,12 +48,15 @@ def settle(
     ----------
     preferred_rows : {"features", "embeddings"}
         Which rows the objective would have express one another.
+    preferred_top_k : int or None
+        How many coefficients a row the coefficient model would keep, if it has a wish.
 
     Raises
     ------
     ConfigError
         If a setting does not fit the data.
     """
+    _check_neighbours(config, data)
     trains = config.train.epochs > 0 and any(p.requires_grad for p in backbone.parameters())
     n_clusters = _n_clusters(config, data)
     return Settled(
@@ -57,7 +65,7 @@ def settle(
         batch_size=_batch_size(config, data, trains),
         views=_views(config, info),
         express=_express(config, trains, preferred_rows),
-        top_k=_top_k(config, data, n_clusters),
+        top_k=_top_k(config, data, n_clusters, preferred_top_k),
     )
 
 
@@ -104,9 +112,17 @@ def _express(config: RunConfig, trains: bool, preferred: str) -> str:
     return wanted
 
 
-def _top_k(config: RunConfig, data: ImageSet, n_clusters: int) -> int:
+def _top_k(config: RunConfig, data: ImageSet, n_clusters: int, preferred: int | None) -> int:
     if config.top_k and config.top_k >= len(data):
         raise ConfigError(
             f"top_k is {config.top_k} but each of {len(data)} images has only {len(data) - 1} others"
         )
-    return config.top_k or auto_top_k(len(data), n_clusters)
+    return config.top_k or min(preferred or auto_top_k(len(data), n_clusters), len(data) - 1)
+
+
+def _check_neighbours(config: RunConfig, data: ImageSet) -> None:
+    wanted = config.affinity.n_neighbors
+    if config.affinity.form == "nearest_neighbors" and wanted >= len(data):
+        raise ConfigError(
+            f"affinity.n_neighbors is {wanted} but each of {len(data)} images has only {len(data) - 1} others"
+        )

@@ -22,8 +22,8 @@ def refine(
 ) -> None:
     """Train ``model`` in place on unit-length ``rows`` ``(N, D)``, on their device.
 
-    Each step draws ``options.rows`` rows at random; they are queries and dictionary at once, each row's
-    own entry excluded.
+    Each step draws ``options.rows`` rows at random as the dictionary; the first ``options.queries`` of them
+    are expressed, each without its own entry.
 
     Raises
     ------
@@ -32,16 +32,19 @@ def refine(
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = min(options.rows, len(rows))
-    own = torch.arange(drawn, device=rows.device)
+    own = torch.arange(min(options.queries or drawn, drawn), device=rows.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(options.steps, 1))
     progress.start("refine coefficients", options.steps, "steps")
     for step in range(1, options.steps + 1):
         chosen = torch.randperm(len(rows), generator=generator)[:drawn].to(rows.device)
         batch = rows[chosen]
-        loss = model.loss(batch, model.express(batch, batch, own))
+        queries = batch[: len(own)]
+        loss = model.loss(queries, model.express(queries, batch, own))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if options.clip:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
         optimiser.step()
         schedule.step()
         if step % REPORT_EVERY == 0 or step == options.steps:

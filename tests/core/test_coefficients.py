@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebsc_core.coefficients import (
-    affinity,
     auto_top_k,
     self_expressive_coefficients,
+    symmetrised,
     top_k_inner_products,
 )
 from ebsc_core.interfaces import CoefficientModel, Coefficients
@@ -90,7 +90,7 @@ def test_affinity_agrees_with_its_definition(n: int, seed: int, data: st.DataObj
     for row in dense:
         if row.sum() > 0:
             row /= row.sum()
-    graph = affinity(coefficients)
+    graph = symmetrised(coefficients)
     np.testing.assert_allclose(graph.toarray(), (dense + dense.T) / 2, atol=1e-6)
 
 
@@ -99,7 +99,7 @@ def test_affinity_agrees_with_its_definition(n: int, seed: int, data: st.DataObj
 def test_affinity_is_symmetric_non_negative_and_zero_on_the_diagonal(
     n: int, seed: int, data: st.DataObject
 ) -> None:
-    graph = affinity(random_coefficients(n, data.draw(st.integers(1, n - 1)), seed))
+    graph = symmetrised(random_coefficients(n, data.draw(st.integers(1, n - 1)), seed))
     dense = graph.toarray()
     assert (dense == dense.T).all()
     assert (dense >= 0).all()
@@ -110,17 +110,17 @@ def test_affinity_is_symmetric_non_negative_and_zero_on_the_diagonal(
 def test_every_expressed_row_brings_the_same_weight() -> None:
     coefficients = random_coefficients(30, 6, 1)
     expressed = int((coefficients.values != 0).any(dim=1).sum())
-    assert affinity(coefficients).sum() == pytest.approx(expressed, rel=1e-5)
+    assert symmetrised(coefficients).sum() == pytest.approx(expressed, rel=1e-5)
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
     coefficients = Coefficients(torch.tensor([[1], [0], [0]]), torch.tensor([[1.0], [2.0], [0.0]]))
-    assert affinity(coefficients).toarray().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    assert symmetrised(coefficients).toarray().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
 
 
 def test_a_weight_on_the_row_itself_is_dropped() -> None:
     coefficients = Coefficients(torch.tensor([[0], [0]]), torch.ones(2, 1))
-    assert affinity(coefficients).toarray().tolist() == [[0, 0.5], [0.5, 0]]
+    assert symmetrised(coefficients).toarray().tolist() == [[0, 0.5], [0.5, 0]]
 
 
 @given(n_rows=st.integers(2, 10**6), n_clusters=st.integers(1, 10**4))
@@ -138,7 +138,7 @@ def test_auto_top_k_grows_with_the_clusters(n_rows: int, n_clusters: int, expect
 
 MEASURE = """
 import sys, torch
-from ebsc_core.coefficients import affinity, self_expressive_coefficients
+from ebsc_core.coefficients import symmetrised, self_expressive_coefficients
 from tests_cosines import Cosines
 
 def peak():
@@ -147,9 +147,9 @@ def peak():
 
 torch.set_num_threads(1)
 rows = torch.nn.functional.normalize(torch.randn(20_000, 16), dim=1)
-warm = affinity(self_expressive_coefficients(Cosines(), rows[:500], 10))
+warm = symmetrised(self_expressive_coefficients(Cosines(), rows[:500], 10))
 before = peak()
-affinity(self_expressive_coefficients(Cosines(), rows, 10))
+symmetrised(self_expressive_coefficients(Cosines(), rows, 10))
 print(peak() - before)
 """
 

@@ -99,7 +99,10 @@ class TestWrongSettings:
             ("n_cluster=3", "unknown option 'n_cluster': did you mean 'n_clusters'?"),
             ("train.epoch=3", "unknown option 'train.epoch': did you mean 'epochs'?"),
             ("trian.epochs=3", "unknown option 'trian': did you mean 'train'?"),
-            ("refine.zzz=3", "unknown option 'refine.zzz': known: steps, rows, lr, weight_decay"),
+            (
+                "refine.zzz=3",
+                "unknown option 'refine.zzz': known: steps, rows, queries, lr, weight_decay, clip",
+            ),
             ("train.epochs=many", "option 'train.epochs': input should be a valid integer"),
             ("train.epochs=-1", "option 'train.epochs': input should be greater than or equal to 0, got -1"),
             ("train.lr=nan", "option 'train.lr': input should be "),

@@ -22,7 +22,7 @@ def decide(
     data: ImageSet, trainable: bool = True, preferred: str = "embeddings", **config: object
 ) -> Settled:
     backbone = nn.Linear(1, 1) if trainable else nn.Identity()
-    return settle(RunConfig.model_validate(config), data, data.info(), backbone, preferred)  # type: ignore[arg-type]
+    return settle(RunConfig.model_validate(config), data, data.info(), backbone, preferred, None)  # type: ignore[arg-type]
 
 
 def test_clusters_default_to_the_number_of_classes_and_can_be_told():

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from ebsc_core.coefficients import affinity, self_expressive_coefficients
+from ebsc_core.coefficients import self_expressive_coefficients, symmetrised
 from ebsc_core.errors import ConfigError
 from ebsc_core.interfaces import Clusterer
 from ebsc_core.plan import check_options
@@ -36,7 +36,7 @@ def blobs(n: int = 120, k: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 def graph_of(rows: np.ndarray, top_k: int = 6) -> sparse.csr_matrix:
     model = CosineNeighbours(KnnOptions(), rows.shape[1])
-    return affinity(self_expressive_coefficients(model, torch.from_numpy(rows), top_k))
+    return symmetrised(self_expressive_coefficients(model, torch.from_numpy(rows), top_k))
 
 
 def blocks(sizes: list[int]) -> tuple[sparse.csr_matrix, np.ndarray]:

@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.coefficients import affinity, self_expressive_coefficients
+from ebsc_core.coefficients import self_expressive_coefficients, symmetrised
 from ebsc_core.config import RefineOptions
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.metrics import confidence
@@ -170,7 +170,7 @@ def test_training_finds_subspaces_that_cosines_miss() -> None:
     truth = np.repeat(np.arange(6), 40)
 
     def within(model: CoefficientModel) -> float:
-        graph = affinity(self_expressive_coefficients(model, rows, 5))
+        graph = symmetrised(self_expressive_coefficients(model, rows, 5))
         return float(confidence(graph, truth).mean())
 
     model = EnergyNetwork(EnergyOptions(hidden=128), 12)

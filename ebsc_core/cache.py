@@ -18,6 +18,8 @@ from ebsc_core.features import FeatureTable, digest, read_features, write_featur
 from ebsc_core.training.state import read_weights, save_weights
 
 FEATURES, TRAINING = "features.h5", "training.json"
+# What training.json holds of a Trained.
+RECORDED = {"history": list, "precision": str, "warnings": list, "cost": dict}
 
 
 def user_cache() -> Path:
@@ -37,6 +39,8 @@ class Trained:
     precision: str
     """``fp32`` or ``bf16``; ``none`` if nothing was trained."""
     warnings: list[str]
+    cost: dict[str, Any]
+    """What making it took: ``seconds`` by stage and ``peak_memory_mib``."""
 
 
 class TrainedCache:
@@ -67,7 +71,8 @@ class TrainedCache:
             return None, ""
         entry = self.folder / key
         try:
-            history, trained_in, warnings = _read_record(entry / TRAINING)
+            record = _read_record(entry / TRAINING)
+            trained_in = record["precision"]
             if precision not in ("auto", trained_in, "any"):
                 return None, f"cached features were trained in {trained_in}, not {precision}"
             table = read_features(entry / FEATURES, key, n_rows)
@@ -78,7 +83,7 @@ class TrainedCache:
             return None, f"cached features cannot be used: {error}"
         for name, module in modules.items():
             module.load_state_dict(weights[name])
-        return Trained(table, history, trained_in, warnings), ""
+        return Trained(table, **record), ""
 
     def store(self, made_from: Mapping[str, Any], modules: Mapping[str, nn.Module], trained: Trained) -> None:
         """Write an entry beside and rename it into place, replacing a damaged one."""
@@ -96,14 +101,16 @@ class TrainedCache:
             shutil.rmtree(beside, ignore_errors=True)
 
 
-def _read_record(path: Path) -> tuple[list[dict[str, Any]], str, list[str]]:
+def _read_record(path: Path) -> dict[str, Any]:
+    """Everything of a :class:`Trained` but its table."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        history, precision, warnings = record["history"], record["precision"], record["warnings"]
-        if not (isinstance(history, list) and isinstance(precision, str) and isinstance(warnings, list)):
+        if record.keys() != RECORDED.keys():
+            raise ValueError("it is of another version")
+        if not all(isinstance(record[name], kind) for name, kind in RECORDED.items()):
             raise TypeError("entries of the wrong type")
-        return history, precision, warnings
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return record
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path} is damaged or missing ({error})") from None
 
 
@@ -117,9 +124,5 @@ def write_trained(
     write_features(folder / FEATURES, trained.table, digest(made_from), made_from)
     for name, module in modules.items():
         save_weights(module, folder / f"{name}.safetensors")
-    record = {
-        "precision": trained.precision,
-        "history": trained.history,
-        "warnings": trained.warnings,
-    }
+    record = {name: getattr(trained, name) for name in RECORDED}
     (folder / TRAINING).write_text(json.dumps(record, indent=1), encoding="utf-8")

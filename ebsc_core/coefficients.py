@@ -32,35 +32,50 @@ def auto_top_k(n_rows: int, n_clusters: int) -> int:
     return max(1, min(max(4, min(wanted, 10)), n_rows - 1))
 
 
-@torch.no_grad()
 def self_expressive_coefficients(
     model: CoefficientModel, rows: Tensor, top_k: int, block: int | None = None
 ) -> Coefficients:
-    """Coefficients of every row over all the others.
+    """Coefficients of every row over all the others: :func:`expressed` with the rows as their dictionary."""
+    return expressed(model, rows, rows, top_k, torch.arange(len(rows), device=rows.device), block)
+
+
+@torch.no_grad()
+def expressed(
+    model: CoefficientModel,
+    rows: Tensor,
+    dictionary: Tensor,
+    top_k: int,
+    own: Tensor,
+    block: int | None = None,
+) -> Coefficients:
+    """Coefficients of rows over a dictionary.
 
     Parameters
     ----------
     model : CoefficientModel
-    rows : Tensor of shape (N, D)
-        Unit-length rows, on the device to compute on: queries and dictionary at once.
+    rows : Tensor of shape (M, D)
+        Unit-length rows, on the device to compute on.
+    dictionary : Tensor of shape (N, D)
+        Unit-length rows, on the same device.
     top_k : int
-        Coefficients kept per row, at most ``N - 1``.
+        Coefficients kept per row, at most ``N``, or ``N - 1`` for a row that is in the dictionary.
+    own : Tensor of shape (M,)
+        Position of each row in the dictionary, -1 where it is not there.
     block : int, optional
-        Queries at once; chosen from N if not given. The result does not depend on it.
+        Rows at once; chosen from N if not given. The result does not depend on it.
 
     Returns
     -------
-    Coefficients on the CPU, of shape (N, top_k).
+    Coefficients on the CPU, of shape (M, top_k).
     """
     n = len(rows)
-    block = block or max(16, min(4096, BLOCK_SCORES // n))
-    encoded = model.encode(rows)
+    block = block or max(16, min(4096, BLOCK_SCORES // len(dictionary)))
+    encoded = model.encode(dictionary)
     indices = torch.empty(n, top_k, dtype=torch.int64)
     values = torch.empty(n, top_k)
     for start in range(0, n, block):
         stop = min(start + block, n)
-        own = torch.arange(start, stop, device=rows.device)
-        part = model.coefficients(rows[start:stop], encoded, top_k, own)
+        part = model.coefficients(rows[start:stop], encoded, top_k, own[start:stop])
         indices[start:stop], values[start:stop] = part.indices.cpu(), part.values.float().cpu()
     return Coefficients(indices, values)
 

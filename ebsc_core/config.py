@@ -152,6 +152,11 @@ class RunConfig(BaseModel):
     express: Literal["auto", "features", "embeddings"] = "auto"
     """Which rows express one another: the backbone's features or the objective's embeddings; by default
     what the objective prefers."""
+    protocol: Literal["all", "train-test"] = "all"
+    """``all``: fit and score on every image; ``train-test``: hold a share out, fit without it, and score the
+    clusters that its coefficients over the fitted images assign it to."""
+    test_share: float = Field(0.2, gt=0, lt=1)
+    """Share of the images that ``train-test`` holds out, drawn by the seed."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Decides every random number of the run; 32 bits, as scikit-learn takes no more."""
     device: str = "auto"
@@ -185,16 +190,56 @@ def load_config(
     """
     tree = _read_toml(file) if file else {}
     tree.pop(PROVENANCE, None)
-    given = dict(_parse_setting(setting) for setting in settings)
-    given |= {key: value for key, value in (flags or {}).items() if value is not None}
-    for section in PART_SECTIONS:
-        _switch_part(tree, section, given.get(f"{section}.name"))
-    for key, value in given.items():
-        _put(tree, key, value)
+    given = parse_settings(settings)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(given, key, value)
+    tree = overlay(tree, given)
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(describe(error, RunConfig, "")) from None
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """``section.option=value`` words as a tree of tables; values as in TOML, bare words being text.
+
+    Raises
+    ------
+    ConfigError
+        If one is not of that form, or sets a section as if it were an option.
+    """
+    tree: dict[str, Any] = {}
+    for setting in settings:
+        _put(tree, *_parse_setting(setting))
+    return tree
+
+
+def overlay(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``tree`` with the settings of ``over``, table by table.
+
+    Where ``over`` names another part, the options of the part in ``tree`` are dropped: they are not its own.
+
+    Raises
+    ------
+    ConfigError
+        If one holds a table where the other holds a value.
+    """
+    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    for key, value in over.items():
+        if not isinstance(value, Mapping):
+            merged[key] = value
+            continue
+        below = merged.get(key, {})
+        if not isinstance(below, Mapping):
+            setting = ".".join([key, *list(value)[:1]])
+            raise ConfigError(f"cannot set {setting!r}: {key!r} is given as a single value, not as a section")
+        if key in PART_SECTIONS and below.get("name", value.get("name")) != value.get(
+            "name", below.get("name")
+        ):
+            below = {name: entry for name, entry in below.items() if name in own_settings(key)}
+        merged[key] = overlay(below, value)
+    return merged
 
 
 def own_settings(section: str) -> list[str]:
@@ -250,13 +295,6 @@ def _parse_setting(setting: str) -> tuple[str, Any]:
     except (ValueError, RecursionError):
         value = text  # a bare word is a string
     return key.strip(), value
-
-
-def _switch_part(tree: dict[str, Any], section: str, name: str | None) -> None:
-    table = tree.get(section)
-    if name is None or not isinstance(table, dict) or table.get("name", name) == name:
-        return
-    tree[section] = {key: value for key, value in table.items() if key in own_settings(section)}
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

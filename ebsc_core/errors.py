@@ -30,3 +30,7 @@ class RunDirectoryError(EbscError):
 
 class TrainingError(EbscError):
     """Training cannot go on, for instance because the loss is not finite."""
+
+
+class Interrupted(EbscError):
+    """The user stopped it; its text says what is kept."""

@@ -25,6 +25,7 @@ from ebsc_core.data.images import ImageSet
 from ebsc_core.device import describe_device, prepare, resolve_device
 from ebsc_core.eigen import leading_eigenpairs
 from ebsc_core.errors import DataError
+from ebsc_core.held_out import Assigned, assign, split
 from ebsc_core.interfaces import (
     Backbone,
     Clusterer,
@@ -77,6 +78,9 @@ class Pipeline:
         prepare(self.device)
         with self._stage("read data"):
             self.data = self._read_data()
+        self.held_out: ImageSet | None = None
+        if self.config.protocol == "train-test":
+            self.data, self.held_out = split(self.data, self.config.test_share, self.config.seed)
         self.info = self.data.info()
         backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
         preferred_rows = getattr(self.plan.objective.part.factory, "expresses", "embeddings")
@@ -98,13 +102,17 @@ class Pipeline:
                 clusterer, clusters = self._cluster(graph, rows)
             with self._stage("figures"):
                 figures = self._figures(graph, rows, clusterer, clusters)
-            figures |= self._circumstances(trained)
-            confidence = metrics.confidence(graph, clusters)
+            found = [(self.data, clusters, metrics.confidence(graph, clusters))]
+            if self.held_out:
+                with self._stage("held-out images"):
+                    assigned = self._assign(self.held_out, representation, model, rows, clusters)
+                found.append((self.held_out, assigned.clusters, assigned.confidence))
+            figures |= self._scores(*found[-1][:2]) | self._circumstances(trained)
             with directory.writing():
                 representation.write(directory, trained)
                 if isinstance(model, nn.Module):
                     save_weights(model, directory.checkpoints / "coefficients.safetensors")
-                directory.write_assignments(self.data.ids, clusters, confidence, self.data.label_names())
+                directory.write_assignments(_columns(found))
                 directory.write_config(self._resolved(representation, trained))
                 directory.write_metrics(figures)
         return RunResult(self.directory.path, figures)
@@ -141,6 +149,8 @@ class Pipeline:
         images = f"{len(self.data)} {kind} images of {self.info.height}x{self.info.width}"
         classes = f", {self.data.n_classes} classes (for scoring only)" if self.data.n_classes else ""
         say(f"data          {self.data.name}: {images}{classes}")
+        if self.held_out:
+            say(f"protocol      {len(self.held_out)} more are held out, assigned afterwards, and scored")
         say(f"backbone      {backbone.describe()}")
         if settled.trains:
             epochs, joint = self.config.train.epochs, self.config.joint
@@ -188,11 +198,27 @@ class Pipeline:
         eigenvalues = getattr(clusterer, "eigenvalues_", None)
         if eigenvalues is None or len(eigenvalues) <= wanted:
             eigenvalues = leading_eigenpairs(graph, min(wanted + 1, len(rows)), seed).values
-        labels = self.data.labels
         return {
-            "scores": None if labels is None else metrics.scores(labels, clusters),
             "label_free": metrics.label_free(rows.numpy(), graph, clusters, eigenvalues, wanted, seed),
             "eigenvalues": [round(float(value), 6) for value in eigenvalues],
+        }
+
+    def _assign(
+        self,
+        images: ImageSet,
+        representation: Representation,
+        model: CoefficientModel,
+        rows: Tensor,
+        clusters: np.ndarray,
+    ) -> Assigned:
+        new = representation.extract(images.images).rows(self.settled.express).to(self.device)
+        return assign(model, new, rows.to(self.device), clusters, self.settled.top_k)
+
+    def _scores(self, scored: ImageSet, clusters: np.ndarray) -> dict[str, Any]:
+        return {
+            "protocol": self.config.protocol,
+            "scored_images": len(scored),
+            "scores": None if scored.labels is None else metrics.scores(scored.labels, clusters),
         }
 
     def _circumstances(self, trained: Trained) -> dict[str, Any]:
@@ -200,6 +226,7 @@ class Pipeline:
             "images": len(self.data),
             "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
             "peak_memory_mib": peak_memory_mib(),
+            "features_cost": trained.cost,
             "warnings": self.progress.warnings,
             "training": trained.history,
         }
@@ -228,6 +255,20 @@ class Pipeline:
             tables["joint"]["weight"] = representation.joint_weight()
         suppliers = {section: str(choice.part.provider) for section, choice in choices.items()}
         return tables | {PROVENANCE: provenance() | {"parts": suppliers}}
+
+
+def _columns(found: list[tuple[ImageSet, np.ndarray, np.ndarray]]) -> dict[str, list[Any]]:
+    """The columns of ``assignments.csv`` from images, clusters and confidence: fitted, then held out."""
+    columns: dict[str, list[Any]] = {
+        "image": [name for images, _, _ in found for name in images.ids],
+        "cluster": [int(cluster) for _, clusters, _ in found for cluster in clusters],
+        "confidence": [f"{value:.4f}" for _, _, confidence in found for value in confidence],
+    }
+    if found[0][0].labels is not None:
+        columns["label"] = [name for images, _, _ in found for name in images.label_names() or []]
+    if len(found) > 1:
+        columns["split"] = ["train"] * len(found[0][0]) + ["test"] * len(found[1][0])
+    return columns
 
 
 def _go_on_from(joint: TrainableCoefficientModel, model: TrainableCoefficientModel) -> bool:

@@ -26,3 +26,12 @@ class Progress:
 
     def finish(self, summary: str = "") -> None:
         """The current stage is over."""
+
+
+def clock(seconds: float) -> str:
+    """A duration in words, e.g. ``42 s``, ``3 min 05 s``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

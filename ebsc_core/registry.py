@@ -121,6 +121,8 @@ class Registry:
     def __init__(self, entry_points: Iterable[tuple[EntryPoint, Provider]] | None = None) -> None:
         self.entries: list[Entry] = []
         self.failures: list[Failure] = []
+        self.packages: set[str] = set()
+        """Top-level packages the plugins are in."""
         for entry_point, provider in installed_entry_points() if entry_points is None else entry_points:
             self._register(entry_point, provider)
 
@@ -133,6 +135,7 @@ class Registry:
             self.failures.append(Failure(entry_point.name, provider, reason))
         else:
             self.entries.extend(found)
+            self.packages.add(entry_point.module.partition(".")[0])
 
     def of(self, kind: Kind) -> list[Entry]:
         """Entries of one kind, by name."""

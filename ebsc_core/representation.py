@@ -17,11 +17,11 @@ from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.device import choose_precision
 from ebsc_core.errors import TrainingError
-from ebsc_core.features import add_identity, digest
+from ebsc_core.features import FeatureTable, add_identity, digest
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plan import Plan
 from ebsc_core.progress import Progress
-from ebsc_core.runs import RunDirectory
+from ebsc_core.runs import RunDirectory, peak_memory_mib
 from ebsc_core.settle import Settled
 from ebsc_core.training.extract import extract
 from ebsc_core.training.joint import JointTrainer
@@ -78,6 +78,10 @@ class Representation:
         except OSError as error:  # a full or read-only disk must not cost the training
             self.progress.warn(f"features are not kept for reuse: {error}")
         return trained
+
+    def extract(self, images: Tensor) -> FeatureTable:
+        """Features and embeddings of images ``(N, C, H, W)`` uint8, by what :meth:`obtain` has trained."""
+        return extract(self.backbone, self.objective, images, self.device, self.progress)
 
     def write(self, directory: RunDirectory, trained: Trained) -> None:
         """Weights and features into a run directory, the latter with the images' names and labels."""
@@ -139,13 +143,14 @@ class Representation:
             history = [asdict(epoch) for epoch in trainer.history]
             self.seconds["training"] = time.perf_counter() - start
         start = time.perf_counter()
-        table = extract(self.backbone, self.objective, images, self.device, self.progress)
+        table = self.extract(images)
         self.seconds["features"] = time.perf_counter() - start
         if not bool(torch.isfinite(table.features).all()):
             raise TrainingError(
                 "the backbone's features are not finite; lower train.lr or use --precision fp32"
             )
-        return Trained(table, history, precision, self.progress.warnings[before:])
+        cost = {"seconds": dict(self.seconds), "peak_memory_mib": peak_memory_mib()}
+        return Trained(table, history, precision, self.progress.warnings[before:], cost)
 
     def _trainer(self, objective: Objective, images: Tensor) -> JointTrainer:
         objective.to(memory_format=torch.channels_last)

@@ -4,7 +4,7 @@
 ``run.toml``        the whole configuration, resolved; versions; the provider of each part
 ``checkpoints/``    weights as safetensors
 ``features.h5``     features, embeddings, ids, labels where known (see ``ebsc_core.features``)
-``assignments.csv`` image, cluster, confidence and, where known, label
+``assignments.csv`` image, cluster, confidence and, where known, label; held-out images after the others
 ``metrics.json``    scores, label-free figures, timings, training history, warnings
 ==================  ===========================================================================
 """
@@ -18,14 +18,13 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
 
 from ebsc_core.errors import RunDirectoryError
@@ -104,21 +103,13 @@ class RunDirectory:
         text = json.dumps(metrics, indent=2, allow_nan=False)
         (self.beside / "metrics.json").write_text(text + "\n", encoding="utf-8")
 
-    def write_assignments(
-        self,
-        ids: list[str],
-        clusters: np.ndarray,
-        confidence: np.ndarray,
-        labels: list[str] | None,
-    ) -> None:
-        """``assignments.csv``; file names that are not UTF-8 keep their bytes."""
+    def write_assignments(self, columns: Mapping[str, Iterable[Any]]) -> None:
+        """``assignments.csv`` from its columns; file names that are not UTF-8 keep their bytes."""
         path = self.beside / "assignments.csv"
         with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
-            writer.writerow(["image", "cluster", "confidence", *(["label"] if labels is not None else [])])
-            for i, name in enumerate(ids):
-                row = [name, int(clusters[i]), f"{confidence[i]:.4f}"]
-                writer.writerow(row if labels is None else [*row, labels[i]])
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
 
 
 def check_free(path: Path) -> None:

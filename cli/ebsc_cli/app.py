@@ -8,8 +8,9 @@ from typing import Any
 import typer
 
 from ebsc_cli import plugins
+from ebsc_cli.benchmark import benchmark
 from ebsc_cli.run import run
-from ebsc_core.errors import EbscError
+from ebsc_core.errors import EbscError, Interrupted
 
 # Typer's or Click's, by the version of Typer.
 UsageError: type[Any] = typer.BadParameter.__base__  # type: ignore[assignment]
@@ -24,6 +25,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(run)
+app.command()(benchmark)
 app.add_typer(plugins.app, name="plugins")
 
 
@@ -31,6 +33,9 @@ def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
     try:
         status = app(standalone_mode=False)
+    except Interrupted as error:
+        print(f"ebsc: {error}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except EbscError as error:
         sys.exit(_complain(str(error)))
     except UsageError as error:

@@ -13,7 +13,7 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from ebsc_core.pipeline import RunResult
-from ebsc_core.progress import Progress
+from ebsc_core.progress import Progress, clock
 
 LINE_EVERY_SECONDS = 10.0
 
@@ -73,25 +73,17 @@ class ConsoleProgress(Progress):
         if not self.quiet and self.done:
             seconds = time.perf_counter() - self.began
             rate = f"{self.done / seconds:.0f} {self.unit}/s" if seconds > 1 else ""
-            parts = [f"{self.done} {self.unit} in {_clock(seconds)}", rate, self._figures(), summary]
+            parts = [f"{self.done} {self.unit} in {clock(seconds)}", rate, self._figures(), summary]
             self.console.print(escape(f"{self.stage}: {', '.join(filter(None, parts))}"))
 
     def _text(self, now: float) -> str:
         rate = self.done / max(now - self.began, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
-        parts = [self._figures(), f"{rate:.0f} {self.unit}/s", f"{_clock(left)} left"]
+        parts = [self._figures(), f"{rate:.0f} {self.unit}/s", f"{clock(left)} left"]
         return ", ".join(filter(None, parts))
 
     def _figures(self) -> str:
         return ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
 def print_result(console: Console, result: RunResult) -> None:
@@ -112,5 +104,5 @@ def _rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     sizes = sorted(free["cluster_sizes"], reverse=True)
     shown = ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
     rows.append(("cluster sizes", shown))
-    rows.append(("time", _clock(sum(metrics["seconds"].values()))))
+    rows.append(("time", clock(sum(metrics["seconds"].values()))))
     return rows

@@ -72,12 +72,15 @@ class ImageSet:
         """A seeded sample of ``limit`` images, in their original order; all if None or enough."""
         if limit is None or limit >= len(self):
             return self
-        chosen = sample_positions(len(self), limit, seed)
+        return self.take(sample_positions(len(self), limit, seed))
+
+    def take(self, positions: np.ndarray) -> ImageSet:
+        """The images at these positions, in this order."""
         return replace(
             self,
-            images=self.images[torch.from_numpy(chosen)],
-            ids=[self.ids[i] for i in chosen],
-            labels=None if self.labels is None else self.labels[chosen],
+            images=self.images[torch.from_numpy(positions)],
+            ids=[self.ids[i] for i in positions],
+            labels=None if self.labels is None else self.labels[positions],
         )
 
     def info(self) -> ImageInfo:

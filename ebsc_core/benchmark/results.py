@@ -1,0 +1,216 @@
+"""What a suite came to: mean and spread over seeds, and the file that keeps it all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from ebsc_core.benchmark.suite import Cell, Suite
+from ebsc_core.registry import Registry
+from ebsc_core.runs import provenance
+
+FORMAT = "ebsc-benchmark-1"
+SCORES = ("acc", "nmi", "ari")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation over seeds; no deviation of a single seed."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: list[float]) -> Spread:
+        return cls(mean(values), stdev(values) if len(values) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row on one data set, over all seeds."""
+
+    row: str
+    column: str
+    scores: dict[str, Spread]
+    """``acc``, ``nmi``, ``ari`` in percent; empty if any seed failed or there are no labels."""
+    feature_seconds: Spread | None
+    """Training and features, by whichever cell made them."""
+    seconds: Spread | None
+    """Everything after the features."""
+    peak_memory_mib: int | None
+    """Largest of any seed, that of the making of the features included."""
+    warnings: list[str]
+    failed: list[str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """A suite and what each of its cells came to."""
+
+    suite: Suite
+    source: str
+    records: list[tuple[Cell, dict[str, Any]]]
+    """Every cell with its record, in the suite's order."""
+    threads: dict[str, str]
+    """Environment that repeats the number of threads of a cell."""
+
+    @cached_property
+    def entries(self) -> dict[tuple[str, str], Entry]:
+        """By row and column."""
+        return {
+            (row, column): _entry(
+                row, column, [r for c, r in self.records if (c.row, c.column) == (row, column)]
+            )
+            for row in self.suite.file.rows
+            for column in self.suite.file.data
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as plain values; the training histories stay with the cells."""
+        cells = [
+            {"row": cell.row, "data": cell.column, "seed": cell.seed, "settings": cell.settings}
+            | {key: value for key, value in record.items() if key not in ("metrics", "format")}
+            | {key: value for key, value in record.get("metrics", {}).items() if key != "training"}
+            for cell, record in self.records
+        ]
+        return {
+            "format": FORMAT,
+            "suite": self.suite.file.model_dump(mode="json"),
+            "changes": self.suite.changes,
+            "source": self.source,
+            "commit": commit(),
+            "machine": machine(),
+            "table": [asdict(entry) for entry in self.entries.values()],
+            "cells": cells,
+        } | provenance()
+
+
+def _entry(row: str, column: str, records: list[dict[str, Any]]) -> Entry:
+    failed = sorted({record["failed"] for record in records if "failed" in record})
+    if failed:
+        return Entry(row, column, {}, None, None, None, [], failed)
+    metrics = [record["metrics"] for record in records]
+    scored = all(m["scores"] for m in metrics)
+    peaks = [part["peak_memory_mib"] or 0 for m in metrics for part in (m, m["features_cost"])]
+    return Entry(
+        row,
+        column,
+        {s: Spread.of([100 * m["scores"][s] for m in metrics]) for s in SCORES} if scored else {},
+        Spread.of([sum(m["features_cost"]["seconds"].values()) for m in metrics]),
+        Spread.of([_after_features(m) for m in metrics]),
+        max(peaks) or None,
+        sorted({warning for m in metrics for warning in m["warnings"]}),
+        [],
+    )
+
+
+def _after_features(metrics: dict[str, Any]) -> float:
+    made = metrics["features_cost"]["seconds"]
+    return sum(seconds for stage, seconds in metrics["seconds"].items() if stage not in made)
+
+
+def source_digest(registry: Registry) -> str:
+    """Of the code that runs a cell: the framework's source, and every plugin's distribution and version.
+
+    The version alone would call cells of two states of a working copy the same.
+    """
+    state = hashlib.blake2b(digest_size=12)
+    providers = sorted({(e.provider.distribution, e.provider.version) for e in registry.entries})
+    state.update(repr(providers).encode())
+    for package in sorted({__package__.partition(".")[0], *registry.packages}):
+        found = find_spec(package)
+        for folder in (found.submodule_search_locations or []) if found else []:
+            for file in sorted(Path(folder).rglob("*.py")):
+                state.update(f"{package}/{file.relative_to(folder)}".encode() + file.read_bytes())
+    return state.hexdigest()
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import torch
+
+    described: dict[str, Any] = {"processor": _processor(), "cpus": os.cpu_count()}
+    if torch.cuda.is_available():
+        described["gpu"] = torch.cuda.get_device_name()
+    return described
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of the working copy that the code runs from, if it is one; ``-dirty`` if it is changed."""
+    where = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(where), *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return git("rev-parse", "--short", "HEAD") + (
+            "-dirty" if git("status", "--porcelain", "-uno") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def set_aside(out: Path, results: Results) -> str | None:
+    """Rename results of another suite, or of other code, so that they are kept and never mixed with new ones.
+
+    Returns a sentence that says so, if there were any.
+    """
+    path = out / "results.json"
+    if not path.exists():
+        return None
+    try:
+        old = json.loads(path.read_text(encoding="utf-8"))
+        same = old["format"] == FORMAT and old["source"] == results.source
+        same = same and old["suite"] == results.suite.file.model_dump(mode="json")
+        same = same and old["changes"] == results.suite.changes
+        stamp = str(old["created"])
+    except (OSError, ValueError, KeyError, TypeError):
+        same, stamp = False, datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    if same:
+        return None
+    folder = _free(out / f"until-{''.join(c for c in stamp if c.isalnum() or c in '-T')}")
+    folder.mkdir()
+    for name in ("results.json", "table.md", "table.html"):
+        if (out / name).exists():
+            (out / name).rename(folder / name)
+    return f"results of another version or suite were in {out}; they are kept in {folder}"
+
+
+def _free(path: Path) -> Path:
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
+
+
+def write(out: Path, results: Results, renderings: dict[str, Callable[[Results], str]]) -> None:
+    """``results.json`` and the table in every form, each written beside and renamed."""
+    files = {"results.json": json.dumps(results.as_dict(), indent=1, allow_nan=False) + "\n"}
+    files |= {name: render(results) for name, render in renderings.items()}
+    for name, text in files.items():
+        beside = out / f".{name}.{os.getpid()}"
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(out / name)

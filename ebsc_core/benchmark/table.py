@@ -1,0 +1,235 @@
+"""The table of a suite, in Markdown; and the same as a page of HTML."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+import tomli_w
+from markdown_it import MarkdownIt
+
+from ebsc_core.benchmark.results import SCORES, Entry, Results, Spread
+from ebsc_core.benchmark.suite import Cell
+from ebsc_core.config import parse_settings
+
+# The settings `ebsc run` has a flag for that reads better.
+FLAGS = {
+    "data.name": "--data",
+    "data.limit": "--limit",
+    "backbone.name": "--backbone",
+    "objective.name": "--objective",
+    "coefficients.name": "--coefficients",
+    "clusterer.name": "--clusterer",
+    "n_clusters": "--n-clusters",
+    "train.epochs": "--epochs",
+}
+LEGEND = (
+    "ACC, NMI and ARI in percent, mean ± standard deviation over seeds {seeds}. **Bold**: the best mean; "
+    "*italic*: within one standard deviation of it. {protocol} Features, s: training and extraction, by "
+    "whichever run made them; after, s: everything after the features. {machine}"
+)
+PROTOCOLS = {
+    "all": "Fitted and scored on all images.",
+    "train-test": "Fitted on the training images alone; scored on the held-out ones, each in the cluster "
+    "that its coefficients over the training images assign it to.",
+}
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }}
+table {{ border-collapse: collapse; margin: 1rem 0; }}
+th, td {{ padding: .25rem .7rem; border-bottom: 1px solid #8884; text-align: left; }}
+td + td, th + th {{ text-align: right; font-variant-numeric: tabular-nums; }}
+pre {{ overflow-x: auto; background: #8882; padding: .7rem; }}
+</style>
+{body}
+</html>
+"""
+
+
+def html(results: Results) -> str:
+    """The Markdown table as a page that needs nothing else."""
+    body = MarkdownIt("commonmark").enable("table").render(markdown(results))
+    return PAGE.format(title=escape(results.suite.file.title), body=body)
+
+
+def markdown(results: Results) -> str:
+    """Title, a table per data set, the average over them, published figures, failures, and the commands."""
+    file = results.suite.file
+    parts = [f"# {file.title}", file.about.strip(), _legend(results)]
+    for column in file.data:
+        parts += [f"## {column}", _table(results, column), _published(results, column)]
+    if len(file.data) > 1:
+        parts += ["## Average over the data sets", _average(results)]
+    parts += [_failures(results), _warnings(results), _commands(results)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _legend(results: Results) -> str:
+    file, details = results.suite.file, results.as_dict()
+    machine = ", ".join(f"{key} {value}" for key, value in details["machine"].items())
+    versions = details["versions"]
+    software = f"ebsc {versions['ebsc']}" + (f" ({details['commit']})" if details["commit"] else "")
+    return LEGEND.format(
+        seeds=", ".join(map(str, file.seeds)),
+        protocol=PROTOCOLS[file.protocol],
+        machine=f"Measured with {software}, torch {versions['torch']}, {machine}, {details['created'][:10]}.",
+    )
+
+
+def _table(results: Results, column: str) -> str:
+    entries = [results.entries[row, column] for row in results.suite.file.rows]
+    baseline = results.entries.get((results.suite.file.baseline or "", column))
+    marks = {score: _marks([e.scores.get(score) for e in entries]) for score in SCORES}
+    head = ["", *(score.upper() for score in SCORES), "features, s", "after, s", "peak MiB"]
+    if baseline:
+        head.insert(4, f"gain over {baseline.row}")
+    lines = [head]
+    for position, entry in enumerate(entries):
+        line = [entry.row, *(marks[score][position] for score in SCORES)]
+        if baseline:
+            line.append(_gain(entry.scores, baseline.scores))
+        line += [_seconds(entry.feature_seconds), _seconds(entry.seconds), f"{entry.peak_memory_mib or ''}"]
+        lines.append(line)
+    return _grid(lines)
+
+
+def _average(results: Results) -> str:
+    """Means over data sets, of the rows that succeeded on all of them."""
+    columns = list(results.suite.file.data)
+    averages: dict[str, dict[str, Spread]] = {}
+    for row in results.suite.file.rows:
+        entries = [results.entries[row, column] for column in columns]
+        if all(entry.scores for entry in entries):
+            averages[row] = {s: _over_data([entry.scores[s] for entry in entries]) for s in SCORES}
+    marks = {score: _marks([average[score] for average in averages.values()]) for score in SCORES}
+    baseline = averages.get(results.suite.file.baseline or "")
+    head = ["", *(score.upper() for score in SCORES)]
+    if baseline:
+        head.append(f"gain over {results.suite.file.baseline}")
+    lines = [head]
+    for position, (row, average) in enumerate(averages.items()):
+        gain = [_gain(average, baseline)] if baseline else []
+        lines.append([row, *(marks[score][position] for score in SCORES), *gain])
+    return _grid(lines) if averages else "No row succeeded on all data sets."
+
+
+def _over_data(spreads: list[Spread]) -> Spread:
+    """Mean of means; the deviation of that mean if seeds vary independently on each data set."""
+    n = len(spreads)
+    variances = [spread.std**2 for spread in spreads if spread.std is not None]
+    std = sum(variances) ** 0.5 / n if len(variances) == n else None
+    return Spread(sum(spread.mean for spread in spreads) / n, std)
+
+
+def _marks(spreads: list[Spread | None]) -> list[str]:
+    """Each figure as text, the best and those within one standard deviation of it marked."""
+    best = max((s for s in spreads if s), key=lambda s: s.mean, default=None)
+    texts = []
+    for spread in spreads:
+        text = _figure(spread)
+        if spread and best and spread.mean == best.mean:
+            text = f"**{text}**"
+        elif spread and best and spread.mean >= best.mean - (best.std or 0):
+            text = f"*{text}*"
+        texts.append(text)
+    return texts
+
+
+def _figure(spread: Spread | None) -> str:
+    if spread is None:
+        return "–"
+    return f"{spread.mean:.1f}" + (f" ± {spread.std:.1f}" if spread.std is not None else "")
+
+
+def _gain(scores: Mapping[str, Spread], baseline: Mapping[str, Spread]) -> str:
+    if not scores or not baseline:
+        return "–"
+    return " / ".join(f"{scores[s].mean - baseline[s].mean:+.1f}" for s in SCORES)
+
+
+def _seconds(spread: Spread | None) -> str:
+    return "–" if spread is None else f"{spread.mean:.0f}" if spread.mean >= 10 else f"{spread.mean:.1f}"
+
+
+def _published(results: Results, column: str) -> str:
+    figures = [figure for figure in results.suite.file.published if figure.data == column]
+    if not figures:
+        return ""
+    lines = [["published", *(score.upper() for score in SCORES), "protocol", "source"]]
+    for f in figures:
+        values = [f"{value:g}" if value is not None else "–" for value in (f.acc, f.nmi, f.ari)]
+        lines.append([f.row, *values, f.protocol, f.source])
+    return _grid(lines)
+
+
+def _failures(results: Results) -> str:
+    failed = [entry for entry in results.entries.values() if entry.failed]
+    lines = [f"- {_where(entry)}: {reason}" for entry in failed for reason in entry.failed]
+    return "\n".join(["## What failed", "", *lines]) if lines else ""
+
+
+def _warnings(results: Results) -> str:
+    lines = [f"- {_where(entry)}: {text}" for entry in results.entries.values() for text in entry.warnings]
+    return "\n".join(["## Warnings of the runs", "", *lines]) if lines else ""
+
+
+def _where(entry: Entry) -> str:
+    return f"{_cell_text(entry.row)} on {_cell_text(entry.column)}"
+
+
+def _grid(lines: list[list[str]]) -> str:
+    head, *body = ([_cell_text(text) for text in line] for line in lines)
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
+
+
+def _cell_text(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _commands(results: Results) -> str:
+    """What repeats each row: for every data set, the run of the first seed."""
+    first = results.suite.file.seeds[0]
+    cells = [cell for cell, _ in results.records if cell.seed == first]
+    seeds = ", ".join(map(str, results.suite.file.seeds))
+    lines = [f"# {cell.row}, {cell.column}\n{command(cell, results.threads)}" for cell in cells]
+    return "\n".join(["## Commands", "", f"Seeds {seeds} in turn.", "", "```sh", *lines, "```"])
+
+
+def command(cell: Cell, environment: Mapping[str, str]) -> str:
+    """The ``ebsc run`` that repeats a cell."""
+    words = [f"{name}={value}" for name, value in environment.items()] + ["ebsc run"]
+    for setting, value in _flattened(cell.settings):
+        if setting in FLAGS:
+            words.append(f"{FLAGS[setting]} {_quoted(value if isinstance(value, str) else _toml(value))}")
+        elif setting == "seed":
+            words.append(f"--seed {value}")
+        else:
+            words.append(f"--set {_quoted(f'{setting}={_toml(value)}')}")
+    return " ".join(words)
+
+
+def _flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _toml(value: Any) -> str:
+    """As ``--set`` takes it: TOML, or the bare word where that is read as the same text."""
+    if isinstance(value, str) and parse_settings([f"v={value}"]) == {"v": value}:
+        return value
+    return " ".join(tomli_w.dumps({"v": value}).partition("=")[2].split())
+
+
+def _quoted(text: str) -> str:
+    """For a shell, environment variables left to it."""
+    if "$" in text and not any(c in text for c in '"`\\!'):
+        return f'"{text}"'
+    return shlex.quote(text)

@@ -81,6 +81,8 @@ class JointChoice(PartChoice):
     form: Literal["reconstruction", "agreement"] = "reconstruction"
     """``reconstruction``: squared error of each row expressed by the other view's rows;
     ``agreement``: the reconstruction counts as one more view under the objective's own loss."""
+    memory: int = Field(0, ge=0)
+    """Rows of the epoch's earlier batches that join the dictionary, as they were and without gradient."""
     weight: float | None = Field(None, ge=0)
     """Weight of that term on the backbone, by default what the objective can stand; at 0 the model trains on
     stopped gradients."""
@@ -148,7 +150,8 @@ class RunConfig(BaseModel):
     n_clusters: int | None = Field(None, ge=2)
     """K; by default the number of classes the data set declares."""
     top_k: int | None = Field(None, ge=1)
-    """Coefficients kept per row; by default what the model wants or, from the mean cluster size, 4 to 10."""
+    """Coefficients kept per row; by default what the model wants, or one more than the rows' intrinsic
+    dimension."""
     express: Literal["auto", "features", "embeddings"] = "auto"
     """Which rows express one another: the backbone's features or the objective's embeddings; by default
     what the objective prefers."""

@@ -115,7 +115,7 @@ class Representation:
                 "model": self.plan.joint.record(),
                 "express": self.settled.express,
                 "weight": self.joint_weight(),
-                **self.config.joint.model_dump(mode="json", include={"start", "form"}),
+                **self.config.joint.model_dump(mode="json", include={"start", "form", "memory"}),
             }
         return made_from
 

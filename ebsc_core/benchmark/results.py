@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, stdev
@@ -79,21 +81,37 @@ class Results:
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain values; the training histories stay with the cells."""
         cells = [
-            {"row": cell.row, "data": cell.column, "seed": cell.seed, "settings": cell.settings}
+            {"row": cell.row, "data": cell.column, "seed": cell.seed, "settings": _plain(cell.settings)}
             | {key: value for key, value in record.items() if key not in ("metrics", "format")}
             | {key: value for key, value in record.get("metrics", {}).items() if key != "training"}
             for cell, record in self.records
         ]
         return {
             "format": FORMAT,
-            "suite": self.suite.file.model_dump(mode="json"),
-            "changes": self.suite.changes,
+            **self.identity(),
             "source": self.source,
             "commit": commit(),
             "machine": machine(),
             "table": [asdict(entry) for entry in self.entries.values()],
             "cells": cells,
         } | provenance()
+
+    def identity(self) -> dict[str, Any]:
+        """What makes it this suite, as plain values."""
+        return {
+            "suite": _plain(self.suite.file.model_dump(mode="json")),
+            "changes": _plain(self.suite.changes),
+        }
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it; what JSON has not, such as dates and infinity, as text."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    known = value is None or isinstance(value, bool | int | str)
+    return value if known or (isinstance(value, float) and math.isfinite(value)) else str(value)
 
 
 def _entry(row: str, column: str, records: list[dict[str, Any]]) -> Entry:
@@ -121,21 +139,32 @@ def _after_features(metrics: dict[str, Any]) -> float:
 
 
 def source_digest(registry: Registry) -> str:
-    """Of the code that runs a cell: the framework's source, and every plugin's distribution and version.
+    """Of the code that runs a cell: the source of the framework and of every plugin, and all versions.
 
     The version alone would call cells of two states of a working copy the same.
     """
     state = hashlib.blake2b(digest_size=12)
     providers = sorted({(e.provider.distribution, e.provider.version) for e in registry.entries})
-    state.update(repr(providers).encode())
+    made_with = provenance()
+    state.update(repr((providers, made_with["python"], made_with["versions"])).encode())
     for package in sorted({__package__.partition(".")[0], *registry.packages}):
-        found = find_spec(package)
-        for folder in (found.submodule_search_locations or []) if found else []:
-            for file in sorted(Path(folder).rglob("*.py")):
-                state.update(f"{package}/{file.relative_to(folder)}".encode() + file.read_bytes())
+        for name, file in _sources(package):
+            state.update(name.encode() + file.read_bytes())
     return state.hexdigest()
 
 
+def _sources(package: str) -> list[tuple[str, Path]]:
+    """The Python files of a package, or of a module that is a file, with the names they have within it."""
+    found = find_spec(package)
+    if found is None:
+        return []
+    if found.submodule_search_locations is None:
+        return [(package, Path(found.origin))] if found.has_location and found.origin else []
+    folders = [Path(folder) for folder in found.submodule_search_locations]
+    return [(f"{package}/{file.relative_to(f)}", file) for f in folders for file in sorted(f.rglob("*.py"))]
+
+
+@cache
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
@@ -154,6 +183,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+@cache
 def commit() -> str | None:
     """The commit of the working copy that the code runs from, if it is one; ``-dirty`` if it is changed."""
     where = Path(__file__).parent
@@ -182,15 +212,14 @@ def set_aside(out: Path, results: Results) -> str | None:
         return None
     try:
         old = json.loads(path.read_text(encoding="utf-8"))
-        same = old["format"] == FORMAT and old["source"] == results.source
-        same = same and old["suite"] == results.suite.file.model_dump(mode="json")
-        same = same and old["changes"] == results.suite.changes
+        new = {"format": FORMAT, "source": results.source, **results.identity()}
+        same = all(old[name] == value for name, value in new.items())
         stamp = str(old["created"])
-    except (OSError, ValueError, KeyError, TypeError):
-        same, stamp = False, datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        same, stamp = False, datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat()
     if same:
         return None
-    folder = _free(out / f"until-{''.join(c for c in stamp if c.isalnum() or c in '-T')}")
+    folder = _free(out / f"until-{re.sub('[^0-9T-]', '', stamp[:19])}")
     folder.mkdir()
     for name in ("results.json", "table.md", "table.html"):
         if (out / name).exists():
@@ -212,5 +241,5 @@ def write(out: Path, results: Results, renderings: dict[str, Callable[[Results],
     files |= {name: render(results) for name, render in renderings.items()}
     for name, text in files.items():
         beside = out / f".{name}.{os.getpid()}"
-        beside.write_text(text, encoding="utf-8")
+        beside.write_text(text, encoding="utf-8", errors="surrogateescape")
         beside.replace(out / name)

@@ -9,14 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from ebsc_core.benchmark.cell import FORMAT
-from ebsc_core.benchmark.results import Results, set_aside, source_digest, write
+from ebsc_core.benchmark.results import SCORES, Results, set_aside, source_digest, write
 from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.benchmark.table import html, markdown
 from ebsc_core.errors import Interrupted, RunDirectoryError
@@ -43,21 +44,21 @@ def run_suite(
     RunDirectoryError
         If ``out`` cannot be written.
     """
-    suite.check(registry)
-    runner = Runner(suite, out, source_digest(registry), jobs, cache, progress)
     try:
+        suite.check(registry)
+        runner = Runner(suite, out, source_digest(registry), jobs, cache, progress)
         runner.run()
+        records = [(cell, runner.records[key]) for cell, key in zip(runner.cells, runner.keys, strict=True)]
+        results = Results(suite, runner.source, records, runner.thread_settings())
+        if moved := set_aside(out, results):
+            progress.warn(moved)
+        write(out, results, {"table.md": markdown, "table.html": html})
     except KeyboardInterrupt:
         raise Interrupted("interrupted; finished cells are kept, the same command goes on") from None
-    results = Results(
-        suite,
-        runner.source,
-        [(cell, runner.records[runner.key(cell)]) for cell in suite.cells()],
-        runner.thread_settings(),
-    )
-    if moved := set_aside(out, results):
-        progress.warn(moved)
-    write(out, results, {"table.md": markdown, "table.html": html})
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot write {out}: {error.strerror or error}; choose another --out"
+        ) from None
     return results
 
 
@@ -65,8 +66,8 @@ def run_suite(
 class Runner:
     """The cells of a suite and the folder their records are kept in.
 
-    A cell's record is named by a digest of its whole configuration, of the data file's size and date, and of
-    the code that runs it; so a finished cell is found again, and only by those who would run the same.
+    A cell's record is named by a digest of its whole configuration, of the data files' sizes and dates, and
+    of the code that runs it; so a finished cell is found again, and only by those who would run the same.
     """
 
     suite: Suite
@@ -83,10 +84,24 @@ class Runner:
     def folder(self) -> Path:
         return self.out / "cells"
 
-    def key(self, cell: Cell) -> str:
-        """The name of a cell's record."""
-        config = cell.config.model_dump(mode="json", exclude={"out", "cache"})
-        return digest({"config": config, "data": _file_stamp(cell.config.data.name), "source": self.source})
+    @cached_property
+    def cells(self) -> list[Cell]:
+        return self.suite.cells()
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The names of the cells' records; two cells that run the same have one."""
+        stamps = {name: _stamp(name) for name in {cell.config.data.name for cell in self.cells}}
+        return [
+            digest(
+                {
+                    "config": cell.config.model_dump(mode="json", exclude={"out", "cache"}),
+                    "data": stamps[cell.config.data.name],
+                    "source": self.source,
+                }
+            )
+            for cell in self.cells
+        ]
 
     def run(self) -> None:
         """Run what is not finished yet; what fails is recorded and does not stop the others."""
@@ -97,12 +112,21 @@ class Runner:
                 f"cannot create {self.folder}: {error.strerror}; choose another --out"
             ) from None
         with _only_one(self.out):
-            for leftover in self.folder.glob(".*"):
-                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-            self._run()
+            self._clean()
+            try:
+                self._run()
+            finally:
+                self._clean()
+
+    def _clean(self) -> None:
+        """Remove what cells that were killed have left."""
+        for folder in self.folder.glob(".*.work"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in self.folder.glob(".*.json.*"):
+            file.unlink()
 
     def _run(self) -> None:
-        cells = {self.key(cell): cell for cell in self.suite.cells()}
+        cells = dict(zip(self.keys, self.cells, strict=True))
         self.records = {key: record for key in cells if (record := self._finished(key))}
         waiting = {key: cell for key, cell in cells.items() if key not in self.records}
         if self.records:
@@ -116,35 +140,36 @@ class Runner:
                     running[key] = self._start(key, waiting.pop(key))
                 for key in [key for key, process in running.items() if process.poll() is not None]:
                     self.records[key] = self._collect(key, running.pop(key).returncode)
-                    ready.add(cells[key].features_key())
+                    if "failed" not in self.records[key]:
+                        ready.add(cells[key].features_key)
                     left = [cells[other] for other in (*waiting, *running)]
                     self._tell(cells[key], self.records[key], left, cells)
                 time.sleep(POLL_SECONDS)
         finally:
-            for process in running.values():
+            for key, process in running.items():
                 process.kill()
                 process.wait()
+                (self.folder / f"{key}.log").unlink(missing_ok=True)
 
     def _finished(self, key: str) -> dict[str, Any] | None:
         """The record of a cell that ran to its end; a failed one gets another chance."""
         try:
             record = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
-        whole = isinstance(record, dict) and record.get("format") == FORMAT and "metrics" in record
-        return record if whole else None
+        return record if _is_whole(record) else None
 
     def _startable(
         self, waiting: dict[str, Cell], running: list[Cell], ready: set[str], n_running: int
     ) -> list[str]:
         """Which cells to start now: none whose features another one is just making."""
-        making = {cell.features_key() for cell in running} - ready
+        making = {cell.features_key for cell in running} - ready
         chosen: list[str] = []
         for key, cell in waiting.items():
             if n_running + len(chosen) >= self.jobs:
                 break
-            features = cell.features_key()
-            if features not in making:
+            features = cell.features_key
+            if features not in making or self.cache == "none":
                 chosen.append(key)
                 making |= {features} - ready
         return chosen
@@ -153,7 +178,8 @@ class Runner:
         config = cell.config.model_dump(mode="json", exclude_unset=True) | {"cache": self.cache}
         with (self.folder / f"{key}.log").open("w") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "ebsc_core.benchmark.cell"],
+                # -P: what lies in the user's folder must not stand in for a module of that name.
+                [sys.executable, "-P", "-m", "ebsc_core.benchmark.cell"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -162,15 +188,18 @@ class Runner:
             )
         assert process.stdin
         task = {"config": config, "record": str((self.folder / f"{key}.json").absolute())}
-        process.stdin.write(json.dumps(task) + "\n")
-        process.stdin.flush()
+        with suppress(BrokenPipeError):  # it is gone already; its status will say why
+            process.stdin.write(json.dumps(task) + "\n")
+            process.stdin.flush()
         return process
 
     def thread_settings(self) -> dict[str, str]:
         """The machine's threads, divided among the jobs: with all each, they stall one another."""
         if self.jobs == 1:
             return {}
-        return {"OMP_NUM_THREADS": str(max(1, _n_cpus() // self.jobs))}
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        most = int(given) if given.isdecimal() and int(given) else _n_cpus()
+        return {"OMP_NUM_THREADS": str(max(1, min(most, _n_cpus() // self.jobs)))}
 
     def _collect(self, key: str, status: int) -> dict[str, Any]:
         path, log = self.folder / f"{key}.json", self.folder / f"{key}.log"
@@ -192,10 +221,9 @@ class Runner:
         else:
             scores = record["metrics"]["scores"] or {}
             figures = " ".join(f"{name.upper()} {100 * value:.1f}" for name, value in scores.items())
-            rest = f", about {clock(self._estimate(left, cells))} left" if left else ""
-            self.progress.note(
-                f"[{done}/{total}] {cell.name}: {figures}, {clock(record['wall_seconds'])}{rest}"
-            )
+            rest = f"about {clock(self._estimate(left, cells))} left" if left else ""
+            said = ", ".join(filter(None, [figures, clock(record["wall_seconds"]), rest]))
+            self.progress.note(f"[{done}/{total}] {cell.name}: {said}")
 
     def _estimate(self, left: list[Cell], cells: dict[str, Cell]) -> float:
         """Seconds the remaining cells will take, judged by the finished ones most like them."""
@@ -219,13 +247,30 @@ class Runner:
         return sum(expected(cell) for cell in left) / self.jobs if known else 0.0
 
 
-def _file_stamp(name: str | None) -> list[int]:
-    """Size and date of a data file, empty for a data set known by name."""
-    path = Path(name or "")
-    if not name or not path.is_file():
+def _is_whole(record: Any) -> bool:
+    """Whether this is the record of a cell that ran to its end."""
+    try:
+        metrics, made = record["metrics"], record["metrics"]["features_cost"]
+        times = [record["wall_seconds"], *metrics["seconds"].values(), *made["seconds"].values()]
+        times += [part["peak_memory_mib"] or 0 for part in (metrics, made)]
+        times += [] if metrics["scores"] is None else [metrics["scores"][name] for name in SCORES]
+        numbers = all(isinstance(value, int | float) for value in times)
+        return record["format"] == FORMAT and numbers and isinstance(metrics["warnings"], list)
+    except (TypeError, KeyError, AttributeError):
+        return False
+
+
+def _stamp(name: str | None) -> list[Any]:
+    """Sizes and dates of a data file or of all in a folder; empty for a data set known by name."""
+    path = Path(name or "").expanduser()
+    if not name or not path.exists():
         return []
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns]
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    return [
+        [str(file.relative_to(path)), found.st_size, found.st_mtime_ns]
+        for file in files
+        if (found := file.lstat())
+    ]
 
 
 def _n_cpus() -> int:

@@ -28,15 +28,17 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ebsc_core.config import PROVENANCE, RunConfig, describe, overlay, parse_settings
+from ebsc_core.data.views import GREY_VIEWS, ViewOptions
+from ebsc_core.device import resolve_device
 from ebsc_core.errors import ConfigError, EbscError
 from ebsc_core.features import digest
 from ebsc_core.plan import make_plan
@@ -44,6 +46,9 @@ from ebsc_core.registry import Registry
 
 # What comes after the features: cells that differ only here share them.
 DOWNSTREAM = {"coefficients", "clusterer", "refine", "affinity", "top_k", "n_clusters", "out", "cache"}
+# What is the same for all cells, or differs in a way that a table could not show; and where it is said.
+OF_THE_SUITE = {"seed": "`seeds` of the suite", "protocol": "`protocol` of the suite"}
+OF_THE_SUITE |= {"out": "--out of the benchmark", "cache": "--cache of the benchmark"}
 
 
 class Published(BaseModel):
@@ -69,7 +74,7 @@ class SuiteFile(BaseModel):
     about: str = ""
     """A paragraph for the reader of the table, in Markdown."""
     protocol: Literal["all", "train-test"] = "all"
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0, 1, 2], min_length=1)
     baseline: str | None = None
     """The row that the others' gain is counted from."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -99,18 +104,19 @@ class Cell:
         Raises
         ------
         ConfigError
-            If a setting is unknown or ill-typed.
+            If a setting is unknown or ill-typed, or a path names an environment variable that is not set.
         """
         tree = overlay(self.settings, {})
         data = tree.get("data")
         for path in ("name", "root"):
             if isinstance(data, dict) and isinstance(data.get(path), str):
-                data[path] = os.path.expandvars(data[path])
+                data[path] = _expanded(f"data.{path}", data[path])
         try:
             return RunConfig.model_validate(tree)
         except ValidationError as error:
             raise ConfigError(describe(error, RunConfig, "")) from None
 
+    @cached_property
     def features_key(self) -> str:
         """Equal for cells that can share their features."""
         return digest(self.config.model_dump(mode="json", exclude=DOWNSTREAM))
@@ -152,33 +158,73 @@ class Suite:
         ConfigError
             For the first mistake, with the file and, where it can be told, the line.
         """
-        for cell in self.cells()[: len(self.file.data) * len(self.file.rows)]:
-            try:
-                make_plan(cell.config, registry)
-            except EbscError as error:
-                line = self._line(cell, str(error))
-                raise ConfigError(f"{self.path}{line}: row {cell.row!r}: {error}") from None
+        seed = self.file.seeds[0]
+        for column in self.file.data:
+            for row in self.file.rows:
+                try:
+                    _check_cell(Cell(row, column, seed, self._settings(row, column, seed)), registry)
+                except EbscError as error:
+                    where = self._where(row, column, str(error))
+                    raise ConfigError(f"{where}: row {row!r}: {error}") from None
 
-    def _line(self, cell: Cell, message: str) -> str:
-        """``:12``, the first line of the cell's tables that holds what the message quotes."""
-        quoted = [word.split(".")[-1] for word in re.findall(r"'([^']+)'", message)]
+    def _where(self, row: str, column: str, message: str) -> str:
+        """``suite.toml:12``, the line of the tables of a cell that the message speaks of, or ``--set``.
+
+        That is the first line that holds the first word it quotes, or the first setting it names.
+        """
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
-        for header in (f"rows.{cell.row}", f"data.{cell.column}", "settings"):
-            for number in _table_lines(lines, header):
-                if any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", lines[number]) for word in quoted):
-                    return f":{number + 1}"
-        return ""
+        changes = [f"{name} = {value!r}" for name, value in flattened(self.changes)]
+        for quoted, named in re.findall(r"'([^']+)'|\b([a-z_]+\.[a-z_.]+)\b", message):
+            word = re.compile(rf"(?<![\w-]){re.escape(quoted or named)}(?![\w-])")
+            if any(word.search(change) for change in changes):
+                return "--set"
+            for table in (f"rows.{row}", f"data.{column}", "settings"):
+                for number, line in _table_lines(lines, table):
+                    if word.search(line):
+                        return f"{self.path}:{number}"
+        return str(self.path)
 
 
-def _table_lines(lines: list[str], header: str) -> Iterable[int]:
-    """Positions of the lines of the TOML table ``header``, sub-tables included."""
-    inside = False
-    for number, line in enumerate(lines):
-        if found := re.match(r"\s*\[+(.+?)\]+\s*(#.*)?$", line):
-            name = re.sub(r"[\"']", "", found[1]).replace(" . ", ".")
-            inside = name == header or name.startswith(header + ".")
-        if inside:
-            yield number
+def _expanded(setting: str, path: str) -> str:
+    """``path`` with its environment variables filled in."""
+    expanded = os.path.expandvars(path)
+    missing = re.search(r"\$(\w+|\{[^}]*\})", expanded, re.ASCII)
+    if missing and not Path(expanded).exists():
+        raise ConfigError(f"option {setting!r}: the environment variable {missing[0]} is not set")
+    return expanded
+
+
+def _check_cell(cell: Cell, registry: Registry) -> None:
+    """What can be known of a run before its data are read."""
+    config = cell.config
+    make_plan(config, registry)
+    resolve_device(config.device)
+    try:
+        ViewOptions.model_validate(GREY_VIEWS.model_dump() | config.views)
+    except ValidationError as error:
+        raise ConfigError(describe(error, ViewOptions, "views")) from None
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a tree of tables by their dotted names; of an empty table, itself."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _table_lines(lines: list[str], table: str) -> Iterator[tuple[int, str]]:
+    """The lines below a TOML table by their numbers from 1, each setting named as seen from that table."""
+    header = ""
+    for number, line in enumerate(lines, 1):
+        code = re.sub(r"(^|\s)#.*", "", line)
+        if found := re.match(r"\s*\[+\s*(.+?)\s*\]+\s*$", code):
+            header, code = found[1] + ".", ""
+        key, equals, value = code.partition("=")
+        path = re.sub(r"\s*\.\s*", ".", re.sub("[\"']", "", header + key.strip()))
+        if path.startswith(table + ".") or (path == table and equals):
+            yield number, path[len(table) + 1 :] + equals + value
 
 
 def load_suite(path: Path, settings: Iterable[str] = (), baseline: str | None = None) -> Suite:
@@ -202,12 +248,26 @@ def load_suite(path: Path, settings: Iterable[str] = (), baseline: str | None = 
         raise ConfigError(f"{path}: {describe(error, SuiteFile, '')}") from None
     if baseline is not None:
         file = file.model_copy(update={"baseline": baseline})
+    changes = parse_settings(settings)
     _check_names(path, file)
-    return Suite(path, file, parse_settings(settings))
+    _check_own(path, file, changes)
+    return Suite(path, file, changes)
+
+
+def _check_own(path: Path, file: SuiteFile, changes: Mapping[str, Any]) -> None:
+    """Refuse what would be overridden unsaid, or make the table say something else than what was run."""
+    tables = {f"{path}: [settings]": file.settings, "--set": changes}
+    tables |= {f"{path}: [data.{name}]": table for name, table in file.data.items()}
+    tables |= {f"{path}: [rows.{name}]": table for name, table in file.rows.items()}
+    for where, table in tables.items():
+        if own := [name for name in OF_THE_SUITE if name in table]:
+            raise ConfigError(f"{where} cannot set {own[0]!r}; use {OF_THE_SUITE[own[0]]}")
 
 
 def _check_names(path: Path, file: SuiteFile) -> None:
     rows, columns = list(file.rows), list(file.data)
+    if not all(name.strip() for name in (*rows, *columns)):
+        raise ConfigError(f"{path}: a row or data set has an empty name")
     if file.baseline is not None and file.baseline not in rows:
         raise ConfigError(f"{path}: baseline {file.baseline!r} is no row; rows are {', '.join(rows)}")
     if len(set(file.seeds)) < len(file.seeds):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
@@ -11,24 +13,31 @@ import tomli_w
 from markdown_it import MarkdownIt
 
 from ebsc_core.benchmark.results import SCORES, Entry, Results, Spread
-from ebsc_core.benchmark.suite import Cell
+from ebsc_core.benchmark.suite import Cell, flattened
 from ebsc_core.config import parse_settings
 
-# The settings `ebsc run` has a flag for that reads better.
+# The settings `ebsc run` has a flag for that reads better, and what the flag takes.
 FLAGS = {
-    "data.name": "--data",
-    "data.limit": "--limit",
-    "backbone.name": "--backbone",
-    "objective.name": "--objective",
-    "coefficients.name": "--coefficients",
-    "clusterer.name": "--clusterer",
-    "n_clusters": "--n-clusters",
-    "train.epochs": "--epochs",
+    "data.name": ("--data", str),
+    "data.limit": ("--limit", int),
+    "backbone.name": ("--backbone", str),
+    "objective.name": ("--objective", str),
+    "coefficients.name": ("--coefficients", str),
+    "clusterer.name": ("--clusterer", str),
+    "n_clusters": ("--n-clusters", int),
+    "train.epochs": ("--epochs", int),
+    "seed": ("--seed", int),
 }
+# Those in which a suite fills in environment variables.
+PATHS = ("data.name", "data.root")
 LEGEND = (
-    "ACC, NMI and ARI in percent, mean ± standard deviation over seeds {seeds}. **Bold**: the best mean; "
-    "*italic*: within one standard deviation of it. {protocol} Features, s: training and extraction, by "
+    "ACC, NMI and ARI in percent, {seeds}. {protocol} Features, s: training and extraction, by "
     "whichever run made them; after, s: everything after the features. {machine}"
+)
+ONE_SEED = "of seed {}. **Bold**: the best"
+SEEDS = (
+    "mean ± standard deviation over seeds {}. **Bold**: the best mean; *italic*: within one standard "
+    "deviation of it"
 )
 PROTOCOLS = {
     "all": "Fitted and scored on all images.",
@@ -52,19 +61,20 @@ pre {{ overflow-x: auto; background: #8882; padding: .7rem; }}
 
 def html(results: Results) -> str:
     """The Markdown table as a page that needs nothing else."""
-    body = MarkdownIt("commonmark").enable("table").render(markdown(results))
+    # Tags in a name or a message are text.
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown(results))
     return PAGE.format(title=escape(results.suite.file.title), body=body)
 
 
-def markdown(results: Results) -> str:
+def markdown(results: Results, commands: bool = True) -> str:
     """Title, a table per data set, the average over them, published figures, failures, and the commands."""
     file = results.suite.file
-    parts = [f"# {file.title}", file.about.strip(), _legend(results)]
+    parts = [f"# {_name(file.title)}", file.about.strip(), _legend(results)]
     for column in file.data:
-        parts += [f"## {column}", _table(results, column), _published(results, column)]
+        parts += [f"## {_name(column)}", _table(results, column), _published(results, column)]
     if len(file.data) > 1:
         parts += ["## Average over the data sets", _average(results)]
-    parts += [_failures(results), _warnings(results), _commands(results)]
+    parts += [_failures(results), _warnings(results), _commands(results) if commands else ""]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -74,7 +84,7 @@ def _legend(results: Results) -> str:
     versions = details["versions"]
     software = f"ebsc {versions['ebsc']}" + (f" ({details['commit']})" if details["commit"] else "")
     return LEGEND.format(
-        seeds=", ".join(map(str, file.seeds)),
+        seeds=(SEEDS if len(file.seeds) > 1 else ONE_SEED).format(", ".join(map(str, file.seeds))),
         protocol=PROTOCOLS[file.protocol],
         machine=f"Measured with {software}, torch {versions['torch']}, {machine}, {details['created'][:10]}.",
     )
@@ -86,10 +96,10 @@ def _table(results: Results, column: str) -> str:
     marks = {score: _marks([e.scores.get(score) for e in entries]) for score in SCORES}
     head = ["", *(score.upper() for score in SCORES), "features, s", "after, s", "peak MiB"]
     if baseline:
-        head.insert(4, f"gain over {baseline.row}")
+        head.insert(4, f"gain over {_name(baseline.row)}")
     lines = [head]
     for position, entry in enumerate(entries):
-        line = [entry.row, *(marks[score][position] for score in SCORES)]
+        line = [_name(entry.row), *(marks[score][position] for score in SCORES)]
         if baseline:
             line.append(_gain(entry.scores, baseline.scores))
         line += [_seconds(entry.feature_seconds), _seconds(entry.seconds), f"{entry.peak_memory_mib or ''}"]
@@ -109,11 +119,11 @@ def _average(results: Results) -> str:
     baseline = averages.get(results.suite.file.baseline or "")
     head = ["", *(score.upper() for score in SCORES)]
     if baseline:
-        head.append(f"gain over {results.suite.file.baseline}")
+        head.append(f"gain over {_name(results.suite.file.baseline or '')}")
     lines = [head]
     for position, (row, average) in enumerate(averages.items()):
         gain = [_gain(average, baseline)] if baseline else []
-        lines.append([row, *(marks[score][position] for score in SCORES), *gain])
+        lines.append([_name(row), *(marks[score][position] for score in SCORES), *gain])
     return _grid(lines) if averages else "No row succeeded on all data sets."
 
 
@@ -168,17 +178,27 @@ def _published(results: Results, column: str) -> str:
 
 def _failures(results: Results) -> str:
     failed = [entry for entry in results.entries.values() if entry.failed]
-    lines = [f"- {_where(entry)}: {reason}" for entry in failed for reason in entry.failed]
+    lines = [f"- {_where(entry)}: {_name(reason)}" for entry in failed for reason in entry.failed]
     return "\n".join(["## What failed", "", *lines]) if lines else ""
 
 
 def _warnings(results: Results) -> str:
-    lines = [f"- {_where(entry)}: {text}" for entry in results.entries.values() for text in entry.warnings]
+    lines = [
+        f"- {_where(entry)}: {_name(text)}" for entry in results.entries.values() for text in entry.warnings
+    ]
     return "\n".join(["## Warnings of the runs", "", *lines]) if lines else ""
 
 
 def _where(entry: Entry) -> str:
-    return f"{_cell_text(entry.row)} on {_cell_text(entry.column)}"
+    return f"{_name(entry.row)} on {_name(entry.column)}"
+
+
+def _name(text: str) -> str:
+    """Any text on one line of Markdown, as it is: nothing in it is markup."""
+    anywhere = r"[\\`*\[\]<]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|(?<!\S)#"
+    first = r"^[>+~-]|^\d+[.)]"
+    line = " ".join(text.split())
+    return re.sub(f"{anywhere}|{first}", lambda found: f"{found[0][:-1]}\\{found[0][-1]}", line)
 
 
 def _grid(lines: list[list[str]]) -> str:
@@ -193,43 +213,43 @@ def _cell_text(text: str) -> str:
 
 def _commands(results: Results) -> str:
     """What repeats each row: for every data set, the run of the first seed."""
-    first = results.suite.file.seeds[0]
+    first, *others = results.suite.file.seeds
     cells = [cell for cell, _ in results.records if cell.seed == first]
-    seeds = ", ".join(map(str, results.suite.file.seeds))
-    lines = [f"# {cell.row}, {cell.column}\n{command(cell, results.threads)}" for cell in cells]
-    return "\n".join(["## Commands", "", f"Seeds {seeds} in turn.", "", "```sh", *lines, "```"])
+    names = [" ".join(f"# {cell.row}, {cell.column}".split()) for cell in cells]
+    code = "\n".join(
+        f"{name}\n{command(cell, results.threads)}" for name, cell in zip(names, cells, strict=True)
+    )
+    fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", code))])
+    also = f"For the other seeds: --seed {', '.join(map(str, others))}." if others else ""
+    return "\n\n".join(filter(None, ["## Commands", also, f"{fence}sh\n{code}\n{fence}"]))
 
 
 def command(cell: Cell, environment: Mapping[str, str]) -> str:
     """The ``ebsc run`` that repeats a cell."""
     words = [f"{name}={value}" for name, value in environment.items()] + ["ebsc run"]
-    for setting, value in _flattened(cell.settings):
-        if setting in FLAGS:
-            words.append(f"{FLAGS[setting]} {_quoted(value if isinstance(value, str) else _toml(value))}")
-        elif setting == "seed":
-            words.append(f"--seed {value}")
+    for setting, value in flattened(cell.settings):
+        flag, kind = FLAGS.get(setting, ("", None))
+        if type(value) is kind:
+            words += [flag, _quoted(str(value), setting in PATHS)]
         else:
-            words.append(f"--set {_quoted(f'{setting}={_toml(value)}')}")
+            words += ["--set", _quoted(f"{setting}={_toml(value)}", setting in PATHS)]
     return " ".join(words)
-
-
-def _flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _toml(value: Any) -> str:
     """As ``--set`` takes it: TOML, or the bare word where that is read as the same text."""
     if isinstance(value, str) and parse_settings([f"v={value}"]) == {"v": value}:
         return value
-    return " ".join(tomli_w.dumps({"v": value}).partition("=")[2].split())
+    if isinstance(value, Mapping):  # an empty table; others are taken apart
+        return "{}"
+    lines = tomli_w.dumps({"v": value}).partition("=")[2].split("\n")  # those of a long array
+    return " ".join(line.strip() for line in lines if line.strip())
 
 
-def _quoted(text: str) -> str:
-    """For a shell, environment variables left to it."""
-    if "$" in text and not any(c in text for c in '"`\\!'):
-        return f'"{text}"'
-    return shlex.quote(text)
+def _quoted(text: str, path: bool) -> str:
+    """For a shell; in a path, the environment variables that a suite fills in are left to it."""
+    if not path or os.path.expandvars(text) == text:
+        return shlex.quote(text)
+    parts = re.split(r"(\$\w+|\$\{[^}]*\})", text, flags=re.ASCII)
+    variable = [os.path.expandvars(part) != part for part in parts]
+    return "".join(f'"{p}"' if v else shlex.quote(p) for p, v in zip(parts, variable, strict=True) if p)

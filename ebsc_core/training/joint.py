@@ -38,7 +38,9 @@ class Epoch:
 class JointTrainer:
     """Trains an objective with its backbone and, from ``joint.start`` on, a coefficient model with them.
 
-    In the joint phase each row of view a is expressed by the rows of view b, its own image excluded. The
+    In the joint phase each row of view a is expressed by the rows of view b, its own image excluded, and by
+    ``joint.memory`` rows that earlier batches of the epoch left behind (in one epoch no image comes twice, so
+    none can be expressed by an earlier view of itself). The
     coefficient model learns from its own loss on stopped rows; the backbone gets ``joint.weight`` times the
     reconstruction error (or the objective's ``agreement`` with the reconstruction), through the
     coefficients as well as through the dictionary. Keeping the two apart lets the model learn at full speed
@@ -144,6 +146,7 @@ class JointTrainer:
         schedule: torch.optim.lr_scheduler.LRScheduler,
     ) -> Epoch:
         sums = torch.zeros(2, device=self.device)
+        self.memory = torch.empty(0, self._width(), device=self.device)
         for step, images in enumerate(self._batches(), 1):
             total, figures, rows = self._losses(images, joint=stage == "joint")
             optimiser.zero_grad(set_to_none=True)
@@ -169,7 +172,9 @@ class JointTrainer:
         if not joint or self.model is None:
             return views.loss, torch.stack([views.loss.detach(), views.loss.new_zeros(())]), rows
         own = torch.arange(len(rows), device=self.device)
+        dictionary = torch.cat([dictionary, self.memory])
         stopped, stopped_dictionary = rows.detach(), dictionary.detach()
+        self.memory = stopped_dictionary[: self.joint.memory]
         model_loss = self.model.loss(stopped, self.model.express(stopped, stopped_dictionary, own))
         reconstruction = self.model.express(rows, dictionary, own).reconstruction
         error = (rows - reconstruction).square().sum(dim=1).mean()

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebsc_core.coefficients import (
-    auto_top_k,
     self_expressive_coefficients,
     symmetrised,
     top_k_inner_products,
@@ -121,19 +120,6 @@ def test_a_row_of_zeros_stays_zero() -> None:
 def test_a_weight_on_the_row_itself_is_dropped() -> None:
     coefficients = Coefficients(torch.tensor([[0], [0]]), torch.ones(2, 1))
     assert symmetrised(coefficients).toarray().tolist() == [[0, 0.5], [0.5, 0]]
-
-
-@given(n_rows=st.integers(2, 10**6), n_clusters=st.integers(1, 10**4))
-def test_auto_top_k_is_from_4_to_10_or_all_others(n_rows: int, n_clusters: int) -> None:
-    chosen = auto_top_k(n_rows, n_clusters)
-    assert min(4, n_rows - 1) <= chosen <= min(10, n_rows - 1)
-
-
-@pytest.mark.parametrize(
-    ("n_rows", "n_clusters", "expected"), [(400, 40, 4), (1797, 10, 7), (70_000, 10, 10)]
-)
-def test_auto_top_k_grows_with_the_clusters(n_rows: int, n_clusters: int, expected: int) -> None:
-    assert auto_top_k(n_rows, n_clusters) == expected
 
 
 MEASURE = """

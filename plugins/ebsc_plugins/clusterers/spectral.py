@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 from scipy import sparse
+from scipy.optimize import brentq
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
@@ -16,6 +17,7 @@ from ebsc_core.interfaces import Clusterer
 from ebsc_core.options import Options
 
 SMALL = 5000
+MAX_POWER = 1000.0
 
 
 class SpectralOptions(Options):
@@ -23,8 +25,9 @@ class SpectralOptions(Options):
 
     vectors_per_cluster: int = Field(4, ge=1)
     """Eigenvectors computed per cluster; a true sub-structure takes one without merging two clusters."""
-    power: float = Field(20.0, ge=0)
-    """Power t of the eigenvalues that weight the eigenvectors; 0 weights them all alike."""
+    power: float | None = Field(None, ge=0)
+    """Power t of the eigenvalues that weight the eigenvectors; 0 weights them all alike. By default the one
+    at which the weights count for K vectors, Σ λ^(2t) = K."""
     n_init: int | None = Field(None, ge=1)
     """Restarts of k-means; the best inertia is kept. By default 50 up to 5,000 rows, where one start more
     or less still decides, and 10 beyond."""
@@ -37,7 +40,8 @@ class SpectralClustering(Clusterer):
 
     With exactly K vectors (Ng, Jordan, Weiss 2002) a real sub-structure takes an eigenvector and two clusters
     merge; more vectors, weighted by a power of their eigenvalues as in diffusion maps (Coifman and
-    Lafon 2006), let the graph decide how much each counts.
+    Lafon 2006), let the graph decide how much each counts. How fast eigenvalues fall differs a hundredfold
+    between graphs, so the power is the graph's own: the one that leaves as much weight as K vectors have.
     """
 
     Options = SpectralOptions
@@ -47,13 +51,16 @@ class SpectralClustering(Clusterer):
         self.options, self.n_clusters, self.seed = options, n_clusters, seed
 
     def fit_predict(self, data: sparse.csr_matrix | np.ndarray) -> np.ndarray:
-        """Labels ``(N,)``; sets ``eigenvalues_``, ``embedding_`` and ``warnings_``."""
+        """Labels ``(N,)``; sets ``eigenvalues_``, ``power_``, ``embedding_`` and ``warnings_``."""
         assert isinstance(data, sparse.csr_matrix)
         n_vectors = min(self.options.vectors_per_cluster * self.n_clusters, data.shape[0])
         pairs = leading_eigenpairs(data, n_vectors, self.seed, self.options.tolerance)
         self.eigenvalues_ = pairs.values
         self.warnings_ = _convergence_warnings(pairs.residual, self.options.tolerance)
-        weights = np.clip(pairs.values, 0, None) ** self.options.power
+        eigenvalues = np.clip(pairs.values, 0, 1)
+        given = self.options.power
+        self.power_ = effective_power(eigenvalues, self.n_clusters) if given is None else given
+        weights = eigenvalues**self.power_
         rows = pairs.vectors * weights
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         self.embedding_ = rows / np.maximum(norms, np.finfo(np.float32).tiny)
@@ -63,6 +70,25 @@ class SpectralClustering(Clusterer):
             # Of fewer distinct rows than clusters; the run counts its clusters itself.
             warnings.simplefilter("ignore", ConvergenceWarning)
             return kmeans.fit_predict(self.embedding_).astype(np.int64)
+
+
+def effective_power(eigenvalues: np.ndarray, n_clusters: int) -> float:
+    """The power t with ``Σ λ^(2t) = K``, at most 1,000 (a graph in more than K pieces has none).
+
+    Parameters
+    ----------
+    eigenvalues : ndarray of shape (m,)
+        Leading eigenvalues in [0, 1]; with m <= K, all weights are to be 1 and t is 0.
+    """
+
+    def surplus(power: float) -> float:
+        return float((eigenvalues.astype(np.float64) ** power).sum()) - n_clusters
+
+    if surplus(0.0) <= 0:
+        return 0.0
+    if surplus(2 * MAX_POWER) >= 0:
+        return MAX_POWER
+    return float(brentq(surplus, 0.0, 2 * MAX_POWER)) / 2
 
 
 def _convergence_warnings(residual: float, tolerance: float) -> list[str]:

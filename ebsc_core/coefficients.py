@@ -5,6 +5,8 @@ Nothing here is N×N: queries go through in blocks, and what remains of each is 
 
 from __future__ import annotations
 
+from math import log2
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -23,28 +25,29 @@ DUPLICATE = 1e-3
 
 
 def auto_top_k(rows: Tensor, n_clusters: int, seed: int) -> int:
-    """How many coefficients a row keeps when nobody says: one more than the rows' intrinsic dimension.
+    """How many coefficients a row keeps when nobody says: enough to express it and to hold its cluster.
 
-    A point of a d-dimensional manifold is an affine combination of ``d + 1`` points around it; further ones
-    add nothing to its expression but edges to other clusters. At least 3, and no more than there are others
-    in a cluster of mean size. No label enters.
+    A point of a d-dimensional manifold is an affine combination of ``d + 1`` points around it, d being the
+    rows' :func:`intrinsic_dimension`; a graph of n nodes, the mean cluster size, stays in one piece with some
+    ``log n`` neighbours a node (von Luxburg, "A tutorial on spectral clustering", 2007, §8.1). The larger of
+    the two, at least 5, and no more than there are others in a cluster of mean size. No label enters.
 
     Parameters
     ----------
     rows : Tensor of shape (N, D)
     """
-    companions = max(3, round(len(rows) / n_clusters) - 1)
-    wanted = round(intrinsic_dimension(rows, seed)) + 1
-    return min(max(3, min(wanted, companions)), len(rows) - 1)
+    size = len(rows) / n_clusters
+    wanted = max(5, round(intrinsic_dimension(rows, seed)) + 1, round(log2(size)))
+    return min(wanted, max(3, round(size) - 1), len(rows) - 1)
 
 
 @torch.no_grad()
 def intrinsic_dimension(rows: Tensor, seed: int) -> float:
     """Maximum-likelihood estimate of the dimension of the manifold that unit-length rows ``(N, D)`` lie on.
 
-    From how distances grow over the 10 nearest rows, harmonic mean over a seeded sample of 1,000 rows. Source:
-    Levina and Bickel, NIPS 2004, eq. 9, averaged as MacKay and Ghahramani propose (2005). Copies of a row tell
-    nothing and are left out; 1 if that leaves none.
+    From how distances grow over the 10 nearest rows, harmonic mean over a seeded sample of 1,000 rows
+    (Levina and Bickel, NIPS 2004, eq. 9, averaged as MacKay and Ghahramani propose, 2005). Copies of a row
+    tell nothing and are left out; 1 if that leaves none.
     """
     drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:DIMENSION_SAMPLE]
     own = drawn.to(rows.device)

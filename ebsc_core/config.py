@@ -150,8 +150,8 @@ class RunConfig(BaseModel):
     n_clusters: int | None = Field(None, ge=2)
     """K; by default the number of classes the data set declares."""
     top_k: int | None = Field(None, ge=1)
-    """Coefficients kept per row; by default what the model wants, or one more than the rows' intrinsic
-    dimension."""
+    """Coefficients kept per row; by default what the model wants, or by the rows' intrinsic dimension
+    and the mean cluster size, 5 or more."""
     express: Literal["auto", "features", "embeddings"] = "auto"
     """Which rows express one another: the backbone's features or the objective's embeddings; by default
     what the objective prefers."""

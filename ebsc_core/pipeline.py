@@ -171,7 +171,7 @@ class Pipeline:
         if self.settled.top_k:
             return self.settled.top_k
         top_k = auto_top_k(rows.to(self.device), self.settled.n_clusters, self.config.seed)
-        self.progress.note(f"{top_k} coefficients per row, by the intrinsic dimension of the rows")
+        self.progress.note(f"{top_k} coefficients per row, by intrinsic dimension and cluster size")
         return top_k
 
     def _coefficient_model(self, rows: Tensor, joint: TrainableCoefficientModel | None) -> CoefficientModel:

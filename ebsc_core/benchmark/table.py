@@ -229,7 +229,7 @@ def command(cell: Cell, environment: Mapping[str, str]) -> str:
     words = [f"{name}={value}" for name, value in environment.items()] + ["ebsc run"]
     for setting, value in flattened(cell.settings):
         flag, kind = FLAGS.get(setting, ("", None))
-        if type(value) is kind:
+        if type(value) is kind and str(value).isprintable():
             words += [flag, _quoted(str(value), setting in PATHS)]
         else:
             words += ["--set", _quoted(f"{setting}={_toml(value)}", setting in PATHS)]
@@ -238,7 +238,7 @@ def command(cell: Cell, environment: Mapping[str, str]) -> str:
 
 def _toml(value: Any) -> str:
     """As ``--set`` takes it: TOML, or the bare word where that is read as the same text."""
-    if isinstance(value, str) and parse_settings([f"v={value}"]) == {"v": value}:
+    if isinstance(value, str) and value.isprintable() and parse_settings([f"v={value}"]) == {"v": value}:
         return value
     if isinstance(value, Mapping):  # an empty table; others are taken apart
         return "{}"

@@ -33,9 +33,14 @@ def test_the_sample_is_seeded() -> None:
     assert intrinsic_dimension(rows, 1) == intrinsic_dimension(rows, 1) != intrinsic_dimension(rows, 2)
 
 
-@pytest.mark.parametrize(("dimension", "expected"), [(1, 3), (4, 5), (8, 9)])
-def test_top_k_is_one_more_than_the_dimension_and_at_least_3(dimension: int, expected: int) -> None:
-    assert abs(auto_top_k(sphere(4000, dimension, 50), 10, 0) - expected) <= 1
+def test_top_k_is_one_more_than_a_high_dimension() -> None:
+    rows = sphere(1000, 14, 50)
+    assert auto_top_k(rows, 10, 0) == round(intrinsic_dimension(rows, 0)) + 1 > 8
+
+
+@pytest.mark.parametrize(("n_clusters", "expected"), [(2, 9), (10, 7), (50, 5)])
+def test_top_k_follows_the_cluster_size_where_the_dimension_is_low(n_clusters: int, expected: int) -> None:
+    assert auto_top_k(sphere(1000, 2, 50), n_clusters, 0) == expected
 
 
 def test_a_row_has_no_more_companions_than_its_cluster() -> None:

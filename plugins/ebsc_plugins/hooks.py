@@ -58,6 +58,18 @@ def ebsc_backbones() -> Iterator[Component]:
         "the raw pixels; nothing to train",
         "ebsc_plugins.backbones.identity:Identity",
     )
+    yield ComponentSpec(
+        "pca",
+        "principal components of the raw pixels; nothing to train",
+        "ebsc_plugins.backbones.pca:PCA",
+        reference="Pearson 1901; Hotelling 1933",
+    )
+    yield ComponentSpec(
+        "scattering",
+        "wavelet scattering and PCA, as in EnSC and SENet; nothing to train; needs ebsc[scattering]",
+        "ebsc_plugins.backbones.scattering:Scattering",
+        reference="arXiv:1203.1513; You et al. CVPR 2016",
+    )
     yield ComponentFamily(
         "timm",
         "any image model of timm by its timm name, e.g. resnet50, convnext_tiny, vit_small_patch16_224",
@@ -81,6 +93,30 @@ def ebsc_objectives() -> Iterator[Component]:
         "predict a momentum teacher's embedding of the other view; no negatives",
         "ebsc_plugins.objectives.byol:BYOL",
         reference="arXiv:2006.07733",
+    )
+    yield ComponentSpec(
+        "moco-v3",
+        "pick a momentum teacher's embedding of the other view out of the batch",
+        "ebsc_plugins.objectives.moco_v3:MoCoV3",
+        reference="arXiv:2104.02057",
+    )
+    yield ComponentSpec(
+        "simsiam",
+        "predict the network's own, stopped embedding of the other view; no negatives, no teacher",
+        "ebsc_plugins.objectives.simsiam:SimSiam",
+        reference="arXiv:2011.10566",
+    )
+    yield ComponentSpec(
+        "barlow-twins",
+        "make the views' cross-correlation the identity: dimensions agree and do not repeat each other",
+        "ebsc_plugins.objectives.barlow_twins:BarlowTwins",
+        reference="arXiv:2103.03230",
+    )
+    yield ComponentSpec(
+        "vicreg",
+        "views agree, dimensions keep their variance, covariances vanish",
+        "ebsc_plugins.objectives.vicreg:VICReg",
+        reference="arXiv:2105.04906",
     )
 
 

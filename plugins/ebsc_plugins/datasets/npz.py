@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
+from pydantic import Field
 
 from ebsc_core import ComponentSpec
 from ebsc_core.data.images import ImageSet, sample_positions
@@ -17,12 +19,15 @@ from ebsc_core.options import Options
 
 
 class NpzOptions(Options):
-    """Which arrays of the file to read."""
+    """Which arrays of the file to read, and at what size."""
 
     images: str = "images"
     """Key of the images: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]."""
     labels: str | None = None
     """Key of the labels, (N,) integers, for scoring only; by default `labels` if there is one."""
+    size: int | None = Field(None, ge=4)
+    """Side in pixels every image is brought to (shorter side scaled, centre cut out), as in a folder; by
+    default images stay as they are."""
 
 
 def resolve_npz(name: str) -> ComponentSpec | None:
@@ -70,7 +75,7 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSet:
     chosen = sample_positions(len(pixels), context.limit, context.seed)
     ids = [str(i) for i in chosen]
     labels = None if labels is None else labels[chosen]
-    return ImageSet(path.name, torch.from_numpy(pixels[chosen]), ids, labels)
+    return ImageSet(path.name, torch.from_numpy(_resize(pixels[chosen], options.size)), ids, labels)
 
 
 def _array(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
@@ -103,6 +108,18 @@ def _to_uint8(path: Path, images: np.ndarray) -> np.ndarray:
             raise DataError(f"{path}: floating-point images must lie in [0, 1], without NaN")
         return np.ascontiguousarray(np.rint(images * 255).astype(np.uint8))
     raise DataError(f"{path}: images have dtype {images.dtype}; expected uint8 or floats in [0, 1]")
+
+
+def _resize(pixels: np.ndarray, size: int | None) -> np.ndarray:
+    """``(N, C, size, size)`` by the filter that images of a folder go through."""
+    if size is None or pixels.shape[2:] == (size, size) or not pixels.size:
+        return pixels
+    resized = np.empty((*pixels.shape[:2], size, size), dtype=np.uint8)
+    for image, channels in zip(pixels, resized, strict=True):
+        picture = Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1))
+        fitted = np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR))
+        channels[:] = fitted if fitted.ndim == 2 else np.moveaxis(fitted, -1, 0)
+    return resized
 
 
 def _to_classes(path: Path, labels: np.ndarray, n: int) -> np.ndarray:

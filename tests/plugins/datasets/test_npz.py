@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from pydantic import ValidationError
 
 from ebsc_core.data.images import ImageSet
 from ebsc_core.errors import DataError
 from ebsc_core.interfaces import DataContext
+from ebsc_plugins.datasets.folder import FolderOptions, resolve_folder
 from ebsc_plugins.datasets.npz import NpzOptions, resolve_npz
 
 OneLine = Callable[[pytest.ExceptionInfo[DataError]], str]
@@ -20,7 +23,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (6, 3, 5, 7), dtype=np.uint8)
 CLASSES = np.array([3, 1, 3, 0, 0, 1], dtype=np.int32)
 
 
-def read_npz(path: Path, limit: int | None = None, seed: int = 0, **options: str) -> ImageSet:
+def read_npz(path: Path, limit: int | None = None, seed: int = 0, **options: Any) -> ImageSet:
     spec = resolve_npz(str(path))
     assert spec is not None
     assert callable(spec.factory)
@@ -109,6 +112,40 @@ def test_npz_limit_takes_a_seeded_sample(npz: Path) -> None:
     assert part.labels is not None
     assert part.labels.tolist() == CLASSES[chosen].tolist()
     assert read_npz(npz, limit=3, seed=1).ids == part.ids
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 33), (1, 33, 40), (1, 6, 5)], ids=["tall", "wide", "small"])
+def test_npz_is_resized_as_a_folder_of_the_same_images_is(
+    npz: Path, tmp_path: Path, shape: tuple[int, int, int]
+) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (4, *shape), dtype=np.uint8)
+    (tmp_path / "same").mkdir()
+    for i, image in enumerate(pixels):
+        Image.fromarray(image[0] if shape[0] == 1 else np.moveaxis(image, 0, -1)).save(
+            tmp_path / "same" / f"{i}.png"
+        )
+    spec = resolve_folder(str(tmp_path / "same"))
+    assert spec is not None
+    assert callable(spec.factory)
+    folder = spec.factory(FolderOptions(size=16), DataContext(Path("nowhere")))
+    data = read_npz(save(npz, images=pixels), size=16)
+    assert data.images.shape == (4, shape[0], 16, 16)
+    np.testing.assert_array_equal(data.images.numpy(), folder.images.numpy())
+
+
+def test_npz_resizing_averages_what_it_shrinks(npz: Path) -> None:
+    boards = np.tile(np.array([[0, 255], [255, 0]], dtype=np.uint8), (2, 16, 16))
+    data = read_npz(save(npz, images=boards, labels=np.array([1, 0])), size=8)
+    assert data.labels is not None
+    assert data.labels.tolist() == [1, 0]
+    np.testing.assert_allclose(data.images.numpy().astype(int), 127, atol=2)
+
+
+def test_npz_of_the_size_asked_for_stays_as_it_is(npz: Path) -> None:
+    square = PIXELS[..., :5]
+    np.testing.assert_array_equal(read_npz(save(npz, images=square), size=5).images.numpy(), square)
+    with pytest.raises(ValidationError, match="size"):
+        NpzOptions(size=3)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,54 @@
+"""What the backbones that fit a subspace are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from ebsc_core.errors import EbscError
+from ebsc_core.interfaces import ImageInfo
+from ebsc_plugins.datasets.digits import read_digits
+
+
+@pytest.fixture
+def info() -> Callable[..., ImageInfo]:
+    """Of images of this shape."""
+
+    def make(height: int, width: int | None = None, channels: int = 1) -> ImageInfo:
+        return ImageInfo(channels, height, width or height, (0.4,) * channels, (0.2,) * channels)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def digits() -> Tensor:
+    """``(1797, 1, 8, 8)`` uint8."""
+    return read_digits(None, None).images  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def noise() -> Callable[..., Tensor]:
+    """Random images, uint8, none of whose pixels is as bright as another on average."""
+
+    def make(n: int, side: int, channels: int = 1) -> Tensor:
+        generator = torch.Generator().manual_seed(n)
+        scale = torch.linspace(40, 250, channels * side * side).view(channels, side, side)
+        return (torch.rand(n, channels, side, side, generator=generator) * scale).to(torch.uint8)
+
+    return make
+
+
+@pytest.fixture
+def one_line() -> Callable[[pytest.ExceptionInfo[EbscError]], str]:
+    """What an error says, which must be a single line."""
+
+    def text_of(error: pytest.ExceptionInfo[EbscError]) -> str:
+        text = str(error.value)
+        assert text
+        assert "\n" not in text
+        return text
+
+    return text_of

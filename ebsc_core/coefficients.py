@@ -19,46 +19,17 @@ from ebsc_core.interfaces import CoefficientModel, Coefficients
 
 # Scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
 BLOCK_SCORES = 1 << 25
-DIMENSION_SAMPLE, DIMENSION_NEIGHBOURS = 1000, 10
-# Float32 rows of unit length cannot be told apart below this distance.
-DUPLICATE = 1e-3
 
 
-def auto_top_k(rows: Tensor, n_clusters: int, seed: int) -> int:
-    """How many coefficients a row keeps when nobody says: enough to express it and to hold its cluster.
+def auto_top_k(n_rows: int, n_clusters: int) -> int:
+    """How many coefficients a row keeps when nobody says: ``log2`` of the mean cluster size.
 
-    A point of a d-dimensional manifold is an affine combination of ``d + 1`` points around it, d being the
-    rows' :func:`intrinsic_dimension`; a graph of n nodes, the mean cluster size, stays in one piece with some
-    ``log n`` neighbours a node (von Luxburg, "A tutorial on spectral clustering", 2007, §8.1). The larger of
-    the two, at least 5, and no more than there are others in a cluster of mean size. No label enters.
-
-    Parameters
-    ----------
-    rows : Tensor of shape (N, D)
+    Between 5 and 10, where there are as many other rows. Few for small clusters, whose rows soon run out of
+    true neighbours; ``log n`` neighbours a node is the usual condition for a graph of n nodes to stay in one
+    piece (von Luxburg, "A tutorial on spectral clustering", 2007, §8.1). No label enters.
     """
-    size = len(rows) / n_clusters
-    wanted = max(5, round(intrinsic_dimension(rows, seed)) + 1, round(log2(size)))
-    return min(wanted, max(3, round(size) - 1), len(rows) - 1)
-
-
-@torch.no_grad()
-def intrinsic_dimension(rows: Tensor, seed: int) -> float:
-    """Maximum-likelihood estimate of the dimension of the manifold that unit-length rows ``(N, D)`` lie on.
-
-    From how distances grow over the 10 nearest rows, harmonic mean over a seeded sample of 1,000 rows
-    (Levina and Bickel, NIPS 2004, eq. 9, averaged as MacKay and Ghahramani propose, 2005). Copies of a row
-    tell nothing and are left out; 1 if that leaves none.
-    """
-    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:DIMENSION_SAMPLE]
-    own = drawn.to(rows.device)
-    k = min(DIMENSION_NEIGHBOURS, len(rows) - 1)
-    cosines, _, _ = top_k_inner_products(rows[own], rows, k, own)
-    distances = (2 - 2 * cosines.double()).clamp_min(0).sqrt()
-    distances = distances[distances[:, 0] > DUPLICATE]
-    if k < 3 or not len(distances):
-        return 1.0
-    logs = (distances[:, -1:] / distances[:, :-1]).log().sum(dim=1) / (k - 2)
-    return float(1 / logs.mean().clamp_min(1e-9))
+    wanted = round(log2(max(n_rows / n_clusters, 1)))
+    return max(1, min(max(5, min(wanted, 10)), n_rows - 1))
 
 
 def self_expressive_coefficients(

@@ -83,9 +83,9 @@ class JointChoice(PartChoice):
     ``agreement``: the reconstruction counts as one more view under the objective's own loss."""
     memory: int = Field(0, ge=0)
     """Rows of the epoch's earlier batches that join the dictionary, as they were and without gradient."""
-    weight: float | None = Field(None, ge=0)
-    """Weight of that term on the backbone, by default what the objective can stand; at 0 the model trains on
-    stopped gradients."""
+    weight: float = Field(0.1, ge=0)
+    """Length of that term's gradient at the backbone's last weights, as a share of the objective's own; at 0
+    the model trains on stopped gradients."""
 
 
 class TrainOptions(Options):
@@ -150,8 +150,7 @@ class RunConfig(BaseModel):
     n_clusters: int | None = Field(None, ge=2)
     """K; by default the number of classes the data set declares."""
     top_k: int | None = Field(None, ge=1)
-    """Coefficients kept per row; by default what the model wants, or by the rows' intrinsic dimension
-    and the mean cluster size, 5 or more."""
+    """Coefficients kept per row; by default what the model wants or, from the mean cluster size, 5 to 10."""
     express: Literal["auto", "features", "embeddings"] = "auto"
     """Which rows express one another: the backbone's features or the objective's embeddings; by default
     what the objective prefers."""

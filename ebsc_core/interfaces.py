@@ -132,9 +132,6 @@ class Objective(nn.Module, ABC):
     """
 
     Options: ClassVar[type[Options]] = ProjectorOptions
-    joint_weight: ClassVar[float] = 0.5
-    """How strongly self-expression may pull on the backbone in the joint phase, unless the run says. What
-    holds against its collapse is the objective: one that pushes images apart stands more."""
     expresses: ClassVar[Literal["features", "embeddings"]] = "embeddings"
     """Which rows express one another, unless the run says: the embeddings that the loss shapes, or the
     features below them where the embeddings keep too little."""

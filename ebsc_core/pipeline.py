@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ebsc_core import metrics
 from ebsc_core.cache import Trained, user_cache
-from ebsc_core.coefficients import affinity, auto_top_k, self_expressive_coefficients
+from ebsc_core.coefficients import affinity, self_expressive_coefficients
 from ebsc_core.config import PROVENANCE, RefineOptions, RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.device import describe_device, prepare, resolve_device
@@ -94,10 +94,9 @@ class Pipeline:
             trained = representation.obtain()
             self.seconds |= representation.seconds
             rows = trained.table.rows(self.settled.express)
-            self.top_k = self._top_k(rows)
             model = self._coefficient_model(rows, representation.joint)
             with self._stage("coefficients"):
-                coefficients = self_expressive_coefficients(model, rows.to(self.device), self.top_k)
+                coefficients = self_expressive_coefficients(model, rows.to(self.device), self.settled.top_k)
                 graph = affinity(coefficients, self.config.affinity)
             with self._stage("clusters"):
                 clusterer, clusters = self._cluster(graph, rows)
@@ -161,18 +160,10 @@ class Pipeline:
                 say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
         elif self.config.train.epochs > 0:
             say(f"objective     none: backbone {plan.backbone.name} has nothing to train")
-        per_row = f", {settled.top_k} per row" if settled.top_k else ""
-        say(f"coefficients  {plan.coefficients.name} on {settled.express}{per_row}")
+        say(f"coefficients  {plan.coefficients.name} on {settled.express}, {settled.top_k} per row")
         given = "" if self.config.n_clusters else " (the number of classes)"
         say(f"clusterer     {plan.clusterer.name}, {settled.n_clusters} clusters{given}")
         say(f"device        {describe_device(self.device)}, seed {self.config.seed}")
-
-    def _top_k(self, rows: Tensor) -> int:
-        if self.settled.top_k:
-            return self.settled.top_k
-        top_k = auto_top_k(rows.to(self.device), self.settled.n_clusters, self.config.seed)
-        self.progress.note(f"{top_k} coefficients per row, by intrinsic dimension and cluster size")
-        return top_k
 
     def _coefficient_model(self, rows: Tensor, joint: TrainableCoefficientModel | None) -> CoefficientModel:
         """The coefficient model, refined on the features if it can learn."""
@@ -221,7 +212,7 @@ class Pipeline:
         clusters: np.ndarray,
     ) -> Assigned:
         new = representation.extract(images.images).rows(self.settled.express).to(self.device)
-        return assign(model, new, rows.to(self.device), clusters, self.top_k)
+        return assign(model, new, rows.to(self.device), clusters, self.settled.top_k)
 
     def _scores(self, scored: ImageSet, clusters: np.ndarray) -> dict[str, Any]:
         return {
@@ -253,7 +244,7 @@ class Pipeline:
         tables |= {
             "views": settled.views.model_dump(mode="json"),
             "n_clusters": settled.n_clusters,
-            "top_k": self.top_k,
+            "top_k": settled.top_k,
             "refine": self.refinement.model_dump(mode="json"),
             "express": settled.express,
             "device": str(self.device),
@@ -261,7 +252,6 @@ class Pipeline:
         if settled.trains:
             tables["precision"] = trained.precision
             tables["train"]["batch_size"] = settled.batch_size
-            tables["joint"]["weight"] = representation.joint_weight()
         suppliers = {section: str(choice.part.provider) for section, choice in choices.items()}
         return tables | {PROVENANCE: provenance() | {"parts": suppliers}}
 

@@ -114,17 +114,9 @@ class Representation:
             made_from["joint"] = {
                 "model": self.plan.joint.record(),
                 "express": self.settled.express,
-                "weight": self.joint_weight(),
-                **self.config.joint.model_dump(mode="json", include={"start", "form", "memory"}),
+                **self.config.joint.model_dump(mode="json", include={"start", "form", "memory", "weight"}),
             }
         return made_from
-
-    def joint_weight(self) -> float:
-        """How strongly self-expression pulls on the backbone: as the run says, or as the objective does."""
-        given = self.config.joint.weight
-        if given is None and self.objective is not None:
-            given = self.objective.joint_weight
-        return 0.0 if given is None else given
 
     def _modules(self) -> dict[str, nn.Module]:
         """What is saved, by file name."""
@@ -164,7 +156,6 @@ class Representation:
             options=self.config.train,
             batch_size=self.settled.batch_size,
             joint=self.config.joint,
-            joint_weight=self.joint_weight(),
             express=self.settled.express,
             n_clusters=self.settled.n_clusters,
             seed=self.config.seed,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from ebsc_core.coefficients import auto_top_k
 from ebsc_core.config import RunConfig, describe
 from ebsc_core.data.images import ImageSet
 from ebsc_core.data.views import ViewOptions, default_views
@@ -30,8 +31,7 @@ class Settled:
     views: ViewOptions
     express: str
     """``features`` or ``embeddings``: the rows that express one another."""
-    top_k: int | None
-    """Coefficients a row keeps; None if the rows are to decide it."""
+    top_k: int
 
 
 def settle(
@@ -65,7 +65,7 @@ def settle(
         batch_size=_batch_size(config, data, trains),
         views=_views(config, info),
         express=_express(config, trains, preferred_rows),
-        top_k=_top_k(config, data, preferred_top_k),
+        top_k=_top_k(config, data, n_clusters, preferred_top_k),
     )
 
 
@@ -112,12 +112,12 @@ def _express(config: RunConfig, trains: bool, preferred: str) -> str:
     return wanted
 
 
-def _top_k(config: RunConfig, data: ImageSet, preferred: int | None) -> int | None:
+def _top_k(config: RunConfig, data: ImageSet, n_clusters: int, preferred: int | None) -> int:
     if config.top_k and config.top_k >= len(data):
         raise ConfigError(
             f"top_k is {config.top_k} but each of {len(data)} images has only {len(data) - 1} others"
         )
-    return config.top_k or (min(preferred, len(data) - 1) if preferred else None)
+    return config.top_k or min(preferred or auto_top_k(len(data), n_clusters), len(data) - 1)
 
 
 def _check_neighbours(config: RunConfig, data: ImageSet) -> None:

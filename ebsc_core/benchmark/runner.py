@@ -146,9 +146,10 @@ class Runner:
                     self._tell(cells[key], self.records[key], left, cells)
                 time.sleep(POLL_SECONDS)
         finally:
-            for key, process in running.items():
+            for process in running.values():
                 process.kill()
                 process.wait()
+            for key in cells.keys() - self.records.keys():
                 (self.folder / f"{key}.log").unlink(missing_ok=True)
 
     def _finished(self, key: str) -> dict[str, Any] | None:

@@ -40,11 +40,11 @@ class JointTrainer:
 
     In the joint phase each row of view a is expressed by the rows of view b, its own image excluded, and by
     ``joint.memory`` rows that earlier batches of the epoch left behind (in one epoch no image comes twice, so
-    none can be expressed by an earlier view of itself). The
-    coefficient model learns from its own loss on stopped rows; the backbone gets ``joint.weight`` times the
-    reconstruction error (or the objective's ``agreement`` with the reconstruction), through the
-    coefficients as well as through the dictionary. Keeping the two apart lets the model learn at full speed
-    however gently it may pull on the backbone, which collapses when pulled too hard.
+    none can be expressed by an earlier view of itself). The coefficient model learns from its own loss on
+    stopped rows. The backbone feels the reconstruction error (or the objective's ``agreement`` with the
+    reconstruction) through the coefficients as well as through the dictionary, with a gradient
+    ``joint.weight`` times as long as the objective's. Keeping the two apart lets the model learn at full
+    speed however gently it may pull on the backbone, which collapses when pulled too hard.
     """
 
     objective: Objective
@@ -57,7 +57,6 @@ class JointTrainer:
     options: TrainOptions
     batch_size: int
     joint: JointChoice
-    joint_weight: float
     express: str
     n_clusters: int
     seed: int
@@ -180,8 +179,23 @@ class JointTrainer:
         error = (rows - reconstruction).square().sum(dim=1).mean()
         agrees = self.joint.form == "agreement"
         pull = self.objective.agreement(reconstruction, rows) if agrees else error
-        total = views.loss + model_loss + self.joint_weight * pull
+        total = views.loss + model_loss
+        if self.joint.weight:
+            total = total + self.joint.weight * self._balance(views.loss, pull) * pull
         return total, torch.stack([views.loss, error]).detach(), rows
+
+    def _balance(self, loss: Tensor, pull: Tensor) -> Tensor:
+        """How many times longer the objective's gradient is than the pull's, at the backbone's last weights.
+
+        Losses come on scales from 1 (SimSiam) to 100 (Barlow Twins), and the pull fades as it succeeds; as a
+        share of the objective's gradient, one weight means the same for all of them, all the time. (Esser et
+        al., arXiv:2012.09841, eq. 7, balance two losses so.)
+        """
+        weights = [p for p in self.objective.backbone.parameters() if p.requires_grad and p.ndim > 1][-1:]
+        lengths = [
+            torch.autograd.grad(part, weights, retain_graph=True)[0].float().norm() for part in (loss, pull)
+        ]
+        return lengths[0] / lengths[1].clamp_min(torch.finfo(torch.float32).tiny)
 
     def _expressed(self, views: Views) -> tuple[Tensor, Tensor]:
         a, b = views.embeddings if self.express == "embeddings" else views.features

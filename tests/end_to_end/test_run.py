@@ -81,7 +81,7 @@ def test_run_toml_repeats_the_run(ebsc, tmp_path):
     assert again.code == 0, again.err
     assert "features reused" in again.out
     settled = tomllib.loads((tmp_path / "first/run.toml").read_text())
-    assert settled["joint"]["weight"] == BYOL.joint_weight  # what this objective stands, not simclr's
+    assert settled["express"] == BYOL.expresses  # what this objective prefers, not simclr's
     first, second = (tmp_path / name / "assignments.csv" for name in ("first", "again"))
     assert first.read_bytes() == second.read_bytes()
 

@@ -28,7 +28,6 @@ class BarlowTwins(Objective):
     """
 
     Options = BarlowTwinsOptions
-    joint_weight = 0.05
     expresses = "embeddings"
     compares = "projections"
 

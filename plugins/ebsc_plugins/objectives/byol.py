@@ -21,7 +21,6 @@ class BYOL(MomentumObjective):
 
     Options = BYOLOptions
     # No negatives push images apart: the embeddings lose rank, and stand little pull.
-    joint_weight = 0.05
     expresses = "features"
 
     def __init__(self, options: BYOLOptions, backbone: Backbone) -> None:

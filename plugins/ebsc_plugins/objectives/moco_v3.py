@@ -26,7 +26,6 @@ class MoCoV3(MomentumObjective):
     """
 
     Options = MoCoV3Options
-    joint_weight = 0.5
     expresses = "embeddings"
     norms_projections = True
 

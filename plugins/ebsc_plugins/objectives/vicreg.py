@@ -38,7 +38,6 @@ class VICReg(Objective):
     """
 
     Options = VICRegOptions
-    joint_weight = 0.05
     expresses = "embeddings"
     compares = "projections"
 

@@ -64,8 +64,7 @@ def trainer(
         views=GREY_VIEWS,
         options=TrainOptions(epochs=epochs, lr=lr),
         batch_size=32,
-        joint=JointChoice(**{"start": 0.5} | choice),
-        joint_weight=weight,
+        joint=JointChoice(**{"start": 0.5, "weight": weight} | choice),
         express=express,
         n_clusters=4,
         seed=seed,
@@ -178,6 +177,42 @@ def test_an_absurd_joint_weight_is_called_a_collapse_once(weight: float, collaps
     for warning in made.progress.warnings:
         assert "collaps" in warning
         assert "lower joint.weight" in warning
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_weight_is_a_share_of_the_objective_s_gradient(scale: float) -> None:
+    """Whatever the scale of the loss, the pull's gradient is as long as asked for."""
+
+    class Scaled(SimCLR):
+        def loss(self, a: Tensor, b: Tensor) -> Tensor:
+            return super().loss(a, b) * scale
+
+    made = trainer(objective=objective_of(Scaled), weight=0.3)
+    last = [p for p in made.objective.backbone.parameters() if p.ndim > 1][-1]
+
+    def gradient(weight: float) -> Tensor:
+        chosen = replace(made, joint=made.joint.model_copy(update={"weight": weight}))
+        chosen.generator.manual_seed(5)
+        chosen.memory = torch.empty(0, chosen.objective.width)
+        total, _, _ = chosen._losses(made.images[:32], joint=True)
+        return torch.autograd.grad(total, last)[0]
+
+    alone = gradient(0.0)
+    assert float((gradient(0.3) - alone).norm() / alone.norm()) == pytest.approx(0.3, rel=1e-3)
+
+
+def test_the_memory_holds_earlier_rows_of_the_epoch_newest_first() -> None:
+    made = replace(trainer(), joint=JointChoice(memory=40))
+    made.memory = torch.empty(0, made.objective.width)
+    seen = []
+    for _ in range(3):
+        _, _, rows = made._losses(made.images[:32], joint=True)
+        assert not made.memory.requires_grad
+        seen.append(made.memory)
+        assert rows.shape[0] == 32
+    assert [len(memory) for memory in seen] == [32, 40, 40]
+    assert torch.equal(seen[1][32:], seen[0][:8])
+    assert torch.equal(seen[2][32:], seen[1][:8])
 
 
 def test_progress_counts_the_images_of_every_stage() -> None:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.config import RefineOptions
-from ebsc_core.errors import TrainingError
+from ebsc_core.config import RefineOptions, load_config
+from ebsc_core.errors import ConfigError, TrainingError
+from ebsc_core.interfaces import Expression
 from ebsc_core.progress import Progress
 from ebsc_core.training.refine import refine
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
@@ -90,3 +91,87 @@ def test_the_rows_are_left_as_they_were(rows: Tensor) -> None:
 def test_divergence_is_an_error_that_names_the_cure(rows: Tensor) -> None:
     with pytest.raises(TrainingError, match=r"refine\.lr"):
         refine(network(), rows, RefineOptions(steps=5, rows=32, lr=1e30), 0, Progress())
+
+
+class Seen(EnergyNetwork):
+    """Remembers what it was asked to express."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        super().__init__(EnergyOptions(hidden=32), 10)
+        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def express(self, queries: Tensor, dictionary: Tensor, own: Tensor) -> Expression:
+        self.seen.append((queries.clone(), dictionary.clone(), own.clone()))
+        return super().express(queries, dictionary, own)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "queries", "expected"),
+    [(32, None, (32, 32)), (32, 8, (8, 32)), (32, 99, (32, 32)), (999, 8, (8, 160))],
+)
+def test_so_many_rows_are_expressed_by_those_that_were_drawn(
+    rows: Tensor, drawn: int, queries: int | None, expected: tuple[int, int]
+) -> None:
+    model = Seen()
+    refine(model, rows, RefineOptions(steps=3, rows=drawn, queries=queries), 0, Progress())
+    assert len(model.seen) == 3
+    for asked, dictionary, own in model.seen:
+        assert (len(asked), len(dictionary)) == expected
+        assert torch.equal(asked, dictionary[own])  # each query's own entry is the one it may not use
+    drawn_first = [tuple(dictionary[0].tolist()) for _, dictionary, _ in model.seen]
+    assert len(set(drawn_first)) > 1
+
+
+def test_fewer_queries_draw_the_same_dictionaries(rows: Tensor) -> None:
+    few, many = Seen(), Seen()
+    refine(few, rows, RefineOptions(steps=3, rows=32, queries=4), 0, Progress())
+    refine(many, rows, RefineOptions(steps=3, rows=32), 0, Progress())
+    for (_, one, _), (_, other, _) in zip(few.seen, many.seen, strict=True):
+        assert torch.equal(one, other)
+
+
+class Steep(EnergyNetwork):
+    """Its loss is a thousand times too large."""
+
+    def loss(self, queries: Tensor, expression: Expression) -> Tensor:
+        return 1000 * super().loss(queries, expression)
+
+
+@pytest.mark.parametrize(("clip", "most"), [(0.5, 0.5), (None, torch.inf)])
+def test_gradients_are_shortened_to_clip(
+    rows: Tensor, monkeypatch: pytest.MonkeyPatch, clip: float | None, most: float
+) -> None:
+    norms = []
+    step = torch.optim.AdamW.step
+
+    def measured(self: torch.optim.AdamW, *arguments: object) -> object:
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        norms.append(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]).norm().item())
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", measured)
+    torch.manual_seed(0)
+    refine(
+        Steep(EnergyOptions(hidden=32), 10), rows, RefineOptions(steps=4, rows=32, clip=clip), 0, Progress()
+    )
+    assert len(norms) == 4
+    assert max(norms) <= most * 1.001
+    assert (max(norms) > 5) is (clip is None)
+
+
+def test_a_clip_that_is_never_reached_changes_nothing(rows: Tensor) -> None:
+    trained = []
+    for clip in (None, 1e9):
+        model = network()
+        refine(model, rows, RefineOptions(steps=5, rows=32, clip=clip), 0, Progress())
+        trained.append(weights(model))
+    assert torch.equal(*trained)
+
+
+@pytest.mark.parametrize(
+    "option", ["clip=0", "clip=-1", "clip=nan", "queries=0", "queries=1.5", "rows=1", "steps=-1"]
+)
+def test_options_that_are_none(option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"refine\.{option.partition('=')[0]}"):
+        load_config(settings=[f"refine.{option}"])

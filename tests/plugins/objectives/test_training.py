@@ -38,7 +38,6 @@ def train(kind: type[Objective], images: Tensor, epochs: int) -> list[Epoch]:
         options=TrainOptions(epochs=epochs),
         batch_size=64,
         joint=JointChoice(),
-        joint_weight=0.0,
         express="embeddings",
         n_clusters=10,
         seed=0,

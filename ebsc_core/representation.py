@@ -126,7 +126,9 @@ class Representation:
     def _train_and_extract(self) -> Trained:
         images = self._place_images()
         before, precision, history = len(self.progress.warnings), "none", []
+        start = time.perf_counter()
         self.backbone.fit(self.data.images)
+        fitting = time.perf_counter() - start
         if self.objective is not None:
             start = time.perf_counter()
             trainer = self._trainer(self.objective, images)
@@ -136,7 +138,7 @@ class Representation:
             self.seconds["training"] = time.perf_counter() - start
         start = time.perf_counter()
         table = self.extract(images)
-        self.seconds["features"] = time.perf_counter() - start
+        self.seconds["features"] = fitting + time.perf_counter() - start
         if not bool(torch.isfinite(table.features).all()):
             raise TrainingError(
                 "the backbone's features are not finite; lower train.lr or use --precision fp32"

@@ -108,7 +108,7 @@ def _table(results: Results, column: str) -> str:
 
 
 def _average(results: Results) -> str:
-    """Means over data sets, of the rows that succeeded on all of them."""
+    """Means over data sets, of the rows that have scores on all of them."""
     columns = list(results.suite.file.data)
     averages: dict[str, dict[str, Spread]] = {}
     for row in results.suite.file.rows:
@@ -124,7 +124,7 @@ def _average(results: Results) -> str:
     for position, (row, average) in enumerate(averages.items()):
         gain = [_gain(average, baseline)] if baseline else []
         lines.append([_name(row), *(marks[score][position] for score in SCORES), *gain])
-    return _grid(lines) if averages else "No row succeeded on all data sets."
+    return _grid(lines) if averages else "No row has scores on all data sets."
 
 
 def _over_data(spreads: list[Spread]) -> Spread:

@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 from rich.markdown import Markdown
+from rich.markup import escape
 
 OPTION = typer.Option
+# Of the table where no terminal says how wide it is.
+WIDTH = 160
 
 
 def benchmark(
@@ -42,13 +45,17 @@ def benchmark(
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.benchmark.runner import run_suite
     from ebsc_core.benchmark.suite import load_suite
+    from ebsc_core.benchmark.table import markdown
     from ebsc_core.registry import Registry
 
     chosen = load_suite(suite, settings or [], baseline)
     folder = out or Path("runs") / f"benchmark-{chosen.name}"
     with ConsoleProgress(quiet=quiet) as progress:
         results = run_suite(chosen, folder, jobs, cache, Registry(), progress)
-    progress.console.print(Markdown((folder / "table.md").read_text(encoding="utf-8")))
-    progress.console.print(f"table: {folder / 'table.md'}, {folder / 'table.html'}")
+    console = progress.console
+    if not console.is_terminal:
+        console.width = max(WIDTH, console.width)
+    console.print(Markdown(markdown(results, commands=False)), soft_wrap=False)
+    console.print(escape(f"table and commands: {folder / 'table.md'}, {folder / 'table.html'}"))
     if any(entry.failed for entry in results.entries.values()):
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ from ebsc_core.features import FeatureTable, digest
 
 ROWS = 12
 MADE_FROM = {"data": "abc", "backbone": {"name": "some"}}
+COST = {"seconds": {"training": 12.5, "features": 0.5}, "peak_memory_mib": None}
 
 
 def modules(width: int = 4) -> dict[str, nn.Module]:
@@ -27,7 +28,7 @@ def modules(width: int = 4) -> dict[str, nn.Module]:
 
 def trained(precision: str = "fp32") -> Trained:
     table = FeatureTable(torch.randn(ROWS, 4), torch.randn(ROWS, 2))
-    return Trained(table, [{"epoch": 1, "loss": 0.5}], precision, ["it was cold"])
+    return Trained(table, [{"epoch": 1, "loss": 0.5}], precision, ["it was cold"], COST)
 
 
 def weights(parts: dict[str, nn.Module]) -> list[Tensor]:
@@ -63,6 +64,7 @@ def test_what_is_stored_is_loaded(cache: TrainedCache) -> None:
     assert stored.table.embeddings is not None
     assert torch.equal(loaded.table.embeddings, stored.table.embeddings)
     assert (loaded.history, loaded.precision, loaded.warnings) == (stored.history, "fp32", ["it was cold"])
+    assert loaded.cost == COST  # what the making took, not the loading
     assert same(weights(parts), weights(others))
 
 
@@ -112,7 +114,17 @@ def test_a_damaged_entry_is_not_used_and_modules_stay_as_they_were(
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", "null", '{"precision": "fp32"}', '{"history": [], "precision": "fp32"}', "\xff"],
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        '{"precision": "fp32"}',
+        '{"history": [], "precision": "fp32", "warnings": []}',  # of the version before costs were kept
+        '{"history": [], "precision": "fp32", "warnings": [], "cost": 3}',
+        '{"history": [], "precision": "fp32", "warnings": [], "cost": {}, "more": 1}',
+        "\xff",
+    ],
 )
 def test_a_broken_training_record_is_named(cache: TrainedCache, entry: Path, content: str) -> None:
     (entry / TRAINING).write_text(content, encoding="latin-1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from ebsc_core.config import PROVENANCE, RunConfig, load_config
+from ebsc_core.config import PROVENANCE, RunConfig, load_config, overlay, parse_settings
 from ebsc_core.errors import ConfigError
 from ebsc_core.plan import make_plan
 from ebsc_core.registry import Registry
@@ -202,6 +203,79 @@ class TestTypes:
     )
     def test_literals(self, setting: str, value: object) -> None:
         assert load_config(settings=[f"objective.option={setting}"]).objective.options["option"] == value
+
+
+class TestParsing:
+    def test_settings_become_tables(self) -> None:
+        assert parse_settings(["train.epochs=3", "seed=1", "train.lr=0.5", "a.b.c=x"]) == {
+            "train": {"epochs": 3, "lr": 0.5},
+            "seed": 1,
+            "a": {"b": {"c": "x"}},
+        }
+
+    def test_none_are_no_tables(self) -> None:
+        assert parse_settings([]) == {}
+
+    @pytest.mark.parametrize("settings", [["seed=1", "seed.x=1"], ["a.b=1", "a.b.c=1"]])
+    def test_a_value_is_no_table(self, settings: list[str]) -> None:
+        with pytest.raises(ConfigError, match="is given as a single value, not as a section"):
+            parse_settings(settings)
+
+
+TREES = st.recursive(
+    SCALARS, lambda below: st.dictionaries(st.sampled_from(["a", "b", "train", "x"]), below, max_size=3)
+).filter(lambda tree: isinstance(tree, dict))
+
+
+class TestOverlay:
+    @given(TREES)
+    def test_of_nothing_or_over_nothing_is_the_same(self, tree: dict[str, Any]) -> None:
+        assert repr(overlay(tree, {})) == repr(tree)
+        assert repr(overlay({}, tree)) == repr(tree)
+
+    @given(TREES, TREES)
+    def test_leaves_both_as_they_were_and_shares_no_table(
+        self, tree: dict[str, Any], over: dict[str, Any]
+    ) -> None:
+        before = repr((tree, over))
+        with contextlib.suppress(ConfigError):
+            merged = overlay(tree, over)
+            for key in merged:
+                if isinstance(merged[key], dict):
+                    merged[key]["new"] = 1
+        assert repr((tree, over)) == before
+
+    def test_goes_table_by_table(self) -> None:
+        tree, over = {"train": {"lr": 1, "epochs": 2}, "seed": 1}, {"train": {"lr": 3}, "n_clusters": 4}
+        assert overlay(tree, over) == {"train": {"lr": 3, "epochs": 2}, "seed": 1, "n_clusters": 4}
+
+    def test_three_layers_one_after_another(self) -> None:
+        layers: list[dict[str, Any]] = [
+            {"coefficients": {"name": "energy", "hidden": 64}},
+            {"coefficients": {"name": "knn", "weighted": True}},
+            {"coefficients": {"name": "energy"}},
+        ]
+        tree: dict[str, Any] = {}
+        for layer in layers:
+            tree = overlay(tree, layer)
+        assert tree == {"coefficients": {"name": "energy"}}  # the options of each went with it
+
+    def test_options_without_a_name_stay_for_whichever_part_is_named(self) -> None:
+        tree = {"objective": {"temperature": 0.2}}
+        assert overlay(tree, {"objective": {"name": "simclr"}})["objective"] == {
+            "temperature": 0.2,
+            "name": "simclr",
+        }
+
+    def test_a_list_is_replaced_whole(self) -> None:
+        assert overlay({"a": [1, 2]}, {"a": [3]}) == {"a": [3]}
+
+    def test_a_value_may_take_the_place_of_a_table_to_be_refused_later(self) -> None:
+        assert overlay({"train": {"lr": 1}}, {"train": 3}) == {"train": 3}
+
+    def test_a_table_in_place_of_a_value_is_named(self) -> None:
+        with pytest.raises(ConfigError, match=r"cannot set 'seed\.x': 'seed' is given as a single value"):
+            overlay({"seed": 1}, {"seed": {"x": 1}})
 
 
 def round_trip(config: RunConfig) -> RunConfig:

@@ -96,6 +96,17 @@ class TestDiscovery:
     def test_no_entry_points_means_no_parts(self) -> None:
         assert Registry([]).entries == []
 
+    def test_the_packages_of_plugins_are_known_and_those_of_broken_ones_are_not(
+        self, plugin: MakePlugin
+    ) -> None:
+        works, fails = plugin(objective("mine")), plugin("raise RuntimeError")
+        assert Registry([works, fails]).packages == {works[0].module}
+        assert Registry([]).packages == set()
+
+    def test_of_a_module_within_a_package_the_package_is_known(self) -> None:
+        ours = [found for found in installed_entry_points() if found[1].distribution == "ebsc"]
+        assert Registry(ours).packages == {"ebsc_plugins"}
+
     def test_each_hook_yields_its_kind(self, plugin: MakePlugin) -> None:
         hooks = "".join(
             f'@hookimpl\ndef {kind.hook}():\n    yield ComponentSpec("x-{kind.section}", "X.", dict)\n'

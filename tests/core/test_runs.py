@@ -7,7 +7,6 @@ import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ebsc_core.errors import RunDirectoryError
@@ -150,30 +149,31 @@ def read_assignments(out: Path) -> list[dict[str, str]]:
 
 
 class TestAssignments:
-    def write(self, out: Path, labels: np.ndarray | None) -> list[dict[str, str]]:
-        clusters = np.arange(len(NAMES)) - 1
+    def write(self, out: Path, **more: list[object]) -> list[dict[str, str]]:
+        clusters = list(range(-1, len(NAMES) - 1))
         with RunDirectory(out) as directory:
-            directory.write_assignments(NAMES, clusters, np.full(len(NAMES), 0.123456), labels)
+            directory.write_assignments({"image": NAMES, "cluster": clusters, **more})
         return read_assignments(out)
 
     def test_any_file_name_reads_back(self, tmp_path: Path) -> None:
-        rows = self.write(tmp_path / "run", None)
+        rows = self.write(tmp_path / "run")
         assert [row["image"] for row in rows] == NAMES
 
     def test_the_bytes_of_a_file_name_are_kept(self, tmp_path: Path) -> None:
-        self.write(tmp_path / "run", None)
+        self.write(tmp_path / "run")
         assert b"bytes \xff\xe9.png" in (tmp_path / "run" / "assignments.csv").read_bytes()
 
-    def test_clusters_and_confidence(self, tmp_path: Path) -> None:
-        rows = self.write(tmp_path / "run", None)
+    def test_columns_in_their_order_and_no_others(self, tmp_path: Path) -> None:
+        labels = list(range(len(NAMES)))[::-1]
+        rows = self.write(tmp_path / "run", label=labels)
+        assert list(rows[0]) == ["image", "cluster", "label"]
         assert [int(row["cluster"]) for row in rows] == list(range(-1, len(NAMES) - 1))
-        assert {row["confidence"] for row in rows} == {"0.1235"}
+        assert [int(row["label"]) for row in rows] == labels
 
-    def test_labels_only_where_known(self, tmp_path: Path) -> None:
-        labels = np.arange(len(NAMES))[::-1]
-        rows = self.write(tmp_path / "with", labels)
-        assert [int(row["label"]) for row in rows] == labels.tolist()
-        assert "label" not in self.write(tmp_path / "without", None)[0]
+    def test_columns_of_different_lengths_are_a_mistake(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="zip"):
+            self.write(tmp_path / "run", label=[1])
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestMetrics:

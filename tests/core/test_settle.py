@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from ebsc_core.config import RunConfig
@@ -77,3 +78,15 @@ def test_settings_that_need_more_images_than_there_are():
     with pytest.raises(ConfigError, match="top_k"):
         decide(images(40), top_k=40)
     assert decide(images(40), top_k=39, train={"batch_size": 40}).top_k == 39
+
+
+def test_more_neighbours_than_there_are_others():
+    form = {"form": "nearest_neighbors", "n_neighbors": 40}
+    with pytest.raises(
+        ConfigError, match=r"affinity\.n_neighbors is 40 but each of 40 images has only 39 others"
+    ):
+        decide(images(40), affinity=form)
+    decide(images(40), affinity=form | {"n_neighbors": 39})
+    decide(images(40), affinity={"n_neighbors": 40})  # which the other form does not use
+    with pytest.raises(ValidationError, match="n_neighbors"):
+        decide(images(40), affinity={"n_neighbors": 0})

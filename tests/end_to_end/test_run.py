@@ -162,6 +162,35 @@ def test_quiet_prints_the_result_only(ebsc):
     assert done.out.splitlines()[-1] == "run directory: run"
 
 
+def test_the_other_form_of_the_affinity_cuts_another_graph(ebsc, tmp_path):
+    flags = ("--backbone", "identity", "--epochs", "0", "--limit", "300", "--coefficients", "knn")
+    assert ebsc("run", *flags, "--out", "one").code == 0
+    form = ("--set", "affinity.form=nearest_neighbors", "--set", "affinity.n_neighbors=5")
+    done = ebsc("run", *flags, *form, "--out", "other")
+    assert done.code == 0, done.err
+    one, other = (json.loads((tmp_path / out / "metrics.json").read_text()) for out in ("one", "other"))
+    assert one["eigenvalues"] != other["eigenvalues"]
+    assert min(one["scores"]["acc"], other["scores"]["acc"]) > 0.5
+    assert tomllib.loads((tmp_path / "other/run.toml").read_text())["affinity"]["n_neighbors"] == 5
+    refused = ebsc("run", *flags, *form, "--set", "affinity.n_neighbors=300")
+    assert refused.code == 2
+    assert refused.err == (
+        "ebsc: error: affinity.n_neighbors is 300 but each of 300 images has only 299 others\n"
+    )
+
+
+def test_what_the_features_cost_is_known_when_they_are_reused(ebsc, tmp_path):
+    for out, model in (("first", "knn"), ("second", "energy")):
+        assert ebsc("run", *SMALL, "--coefficients", model, "--out", out).code == 0
+    first, second = (json.loads((tmp_path / out / "metrics.json").read_text()) for out in ("first", "second"))
+    assert second["features_cost"] == first["features_cost"]
+    assert first["features_cost"]["seconds"]["training"] == pytest.approx(
+        first["seconds"]["training"], abs=0.01
+    )
+    assert "training" not in second["seconds"]
+    assert "features" not in second["seconds"]
+
+
 @pytest.mark.slow
 def test_the_main_job_clusters_digits(ebsc, tmp_path):
     """One seed; the bound lies below the mean measured over seeds, to tell broken from noisy."""

@@ -1,0 +1,131 @@
+"""Suites written in a line or two, results nobody had to compute, and cells that cost milliseconds."""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ebsc_core.benchmark.cell import FORMAT
+from ebsc_core.benchmark.results import Results
+from ebsc_core.benchmark.suite import Suite, load_suite
+
+BASE = """
+title = "Some rows"
+seeds = [0, 1]
+
+[settings]
+train.epochs = 0
+
+[data.digits]
+data.name = "digits"
+
+[rows.knn]
+coefficients.name = "knn"
+
+[rows.energy]
+coefficients.name = "energy"
+"""
+
+PYTHON = sys.executable
+STAND_IN = """#!{python} -IS
+import json, os, signal, sys, time
+from pathlib import Path
+task = json.loads(sys.stdin.readline())
+config, record = task["config"], Path(task["record"])
+part = config["coefficients"]["name"]
+outcome = {{"metrics": json.loads({metrics!r}), "threads": 1, "wall_seconds": 1.5, "format": {format!r}}}
+with open({started!r}, "a") as started:
+    started.write(f"{{part}} {{config.get('seed')}} {{time.time()}} {{os.environ.get('OMP_NUM_THREADS')}}\\n")
+{body}
+record.write_text(json.dumps(outcome))
+with open({started!r}, "a") as started:
+    started.write(f"end {{part}} {{config.get('seed')}} {{time.time()}}\\n")
+"""
+
+Metrics = Callable[..., dict[str, Any]]
+
+
+def make_metrics(acc: float | None = 0.5, **changes: Any) -> dict[str, Any]:
+    scores = None if acc is None else {"acc": acc, "nmi": acc / 2, "ari": acc / 4}
+    whole: dict[str, Any] = {
+        "scores": scores,
+        "seconds": {"read data": 0.5, "features": 1.0, "coefficients": 2.0},
+        "peak_memory_mib": 300,
+        "features_cost": {"seconds": {"training": 7.0, "features": 1.0}, "peak_memory_mib": 400},
+        "warnings": [],
+        "training": [{"epoch": 1}],
+    }
+    return whole | changes
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """What a suite reads of a run's ``metrics.json``; NMI is half the accuracy, ARI a quarter."""
+    return make_metrics
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Callable[..., Suite]:
+    """Writes a suite and reads it: a small one of two rows if no text is given."""
+
+    def make(text: str = BASE, settings: list[str] | None = None, baseline: str | None = None) -> Suite:
+        path = tmp_path / "suite.toml"
+        path.write_text(text, encoding="utf-8")
+        return load_suite(path, settings or [], baseline)
+
+    return make
+
+
+@pytest.fixture
+def results(suite: Callable[..., Suite]) -> Callable[..., Results]:
+    """Results of a suite whose cells came to what a function of row, column and seed says.
+
+    A number is an accuracy, a text the reason of a failure, a dict the metrics.
+    """
+
+    def make(text: str, outcome: Callable[[str, str, int], Any], **options: Any) -> Results:
+        chosen, records = suite(text, **options), []
+        for cell in chosen.cells():
+            came = outcome(cell.row, cell.column, cell.seed)
+            if isinstance(came, str):
+                record = {"failed": came}
+            else:
+                record = {"metrics": came if isinstance(came, dict) else make_metrics(came)}
+            records.append((cell, record | {"wall_seconds": 1.0, "format": FORMAT}))
+        return Results(chosen, "source", records, {})
+
+    return make
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Puts a small script in place of the processes that run cells.
+
+    Its body sees ``config``, ``part`` (the coefficient model's name), ``record`` and ``outcome``. Returns the
+    file in which each start and each regular end leaves a line.
+    """
+    started = tmp_path / "started.txt"
+    started.touch()
+
+    def make(body: str = "") -> Path:
+        script = tmp_path / "python"
+        script.write_text(
+            STAND_IN.format(
+                python=PYTHON,
+                metrics=json.dumps(make_metrics()),
+                format=FORMAT,
+                started=str(started),
+                body=body,
+            )
+        )
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setattr("ebsc_core.benchmark.runner.sys.executable", str(script))
+        return started
+
+    return make

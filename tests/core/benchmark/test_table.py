@@ -1,0 +1,230 @@
+"""The table: what is marked, what is gained, and that no name can break it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import pytest
+import tomli_w
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from ebsc_core.benchmark.results import Results
+from ebsc_core.benchmark.table import html, markdown
+
+MakeResults = Callable[..., Results]
+
+SUITE = """title = "T"
+seeds = [0, 1]
+[data.a]
+[rows.low]
+[rows.near]
+[rows.best]
+"""
+
+
+def line(text: str, row: str, section: str = "## a") -> list[str]:
+    """The cells of a row of the table in one section."""
+    part = text.split(f"{section}\n")[1].split("\n## ")[0]
+    (found,) = [found for found in part.splitlines() if found.startswith(f"| {row} |")]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def outcome(row: str, column: str, seed: int) -> float:
+    """The best is 0.9 ± 0.0283, the second 0.88 ± 0.0424."""
+    return {"low": 0.5, "near": 0.85 + 0.06 * seed, "best": 0.88 + 0.04 * seed}[row]
+
+
+class TestMarks:
+    def test_the_best_is_bold_and_those_within_one_deviation_of_it_italic(self, results: MakeResults) -> None:
+        text = markdown(results(SUITE, outcome))
+        assert line(text, "best")[1:4] == ["**90.0 ± 2.8**", "**45.0 ± 1.4**", "**22.5 ± 0.7**"]
+        assert line(text, "near")[1:4] == ["*88.0 ± 4.2*", "*44.0 ± 2.1*", "*22.0 ± 1.1*"]
+        assert line(text, "low")[1:4] == ["50.0 ± 0.0", "25.0 ± 0.0", "12.5 ± 0.0"]
+
+    def test_it_is_the_deviation_of_the_best_that_counts(self, results: MakeResults) -> None:
+        wide = {"low": (0.1, 0.9), "near": (0.88, 0.88), "best": (0.9, 0.9)}
+        text = markdown(results(SUITE, lambda row, column, seed: wide[row][seed]))
+        assert line(text, "near")[1] == "88.0 ± 0.0"
+        assert line(text, "low")[1] == "50.0 ± 56.6"
+
+    def test_equals_are_all_bold(self, results: MakeResults) -> None:
+        text = markdown(results(SUITE, lambda row, column, seed: 0.5))
+        assert {line(text, row)[1] for row in ("low", "near", "best")} == {"**50.0 ± 0.0**"}
+
+    def test_a_single_seed_has_no_deviation(self, results: MakeResults) -> None:
+        text = markdown(
+            results(SUITE.replace("[0, 1]", "[5]"), lambda row, column, seed: outcome(row, "", 0))
+        )
+        assert "±" not in text
+        assert "of seed 5" in text
+        assert line(text, "best")[1] == "**88.0**"
+        assert line(text, "near")[1] == "85.0"
+
+    def test_a_row_that_failed_is_neither_best_nor_missing(self, results: MakeResults) -> None:
+        text = markdown(
+            results(SUITE, lambda row, column, seed: "no memory" if row == "best" else outcome(row, "", seed))
+        )
+        assert line(text, "best")[1:] == ["–", "–", "–", "–", "–", ""]
+        assert line(text, "near")[1] == "**88.0 ± 4.2**"
+        assert "## What failed\n\n- best on a: no memory" in text
+
+    def test_without_labels_costs_remain(self, results: MakeResults, metrics: Callable[..., object]) -> None:
+        assert line(markdown(results(SUITE, lambda *cell: metrics(None))), "low")[1:] == [
+            *["–"] * 3,
+            "8.0",
+            "2.5",
+            "400",
+        ]
+
+
+class TestGain:
+    def test_is_of_each_score_over_the_baseline(self, results: MakeResults) -> None:
+        text = markdown(results(SUITE, outcome, baseline="low"))
+        assert "gain over low" in text
+        assert line(text, "near")[4] == "+38.0 / +19.0 / +9.5"
+        assert line(text, "low")[4] == "+0.0 / +0.0 / +0.0"
+        assert line(markdown(results(SUITE, outcome, baseline="best")), "low")[4] == "-40.0 / -20.0 / -10.0"
+
+    def test_needs_a_baseline(self, results: MakeResults) -> None:
+        assert "gain" not in markdown(results(SUITE, outcome))
+
+    def test_is_not_counted_from_a_failure(self, results: MakeResults) -> None:
+        found = results(
+            SUITE, lambda row, column, seed: "x" if row == "low" else outcome(row, "", seed), baseline="low"
+        )
+        assert line(markdown(found), "near")[4] == "–"
+
+
+class TestAverage:
+    SECTION = "## Average over the data sets"
+
+    def test_is_the_mean_of_the_means(self, results: MakeResults) -> None:
+        both = {"a": (0.4, 0.6), "b": (0.7, 0.9)}
+        found = results(SUITE + "[data.b]\n", lambda row, column, seed: both[column][seed])
+        # Deviations 14.1 of each; of the mean of two independent ones, 14.1 / sqrt(2).
+        assert line(markdown(found), "low", self.SECTION)[1] == "**65.0 ± 10.0**"
+
+    def test_leaves_out_rows_that_failed_anywhere(self, results: MakeResults) -> None:
+        found = results(SUITE + "[data.b]\n", lambda row, *_: "x" if (row, _[0]) == ("best", "b") else 0.5)
+        part = markdown(found).split(self.SECTION)[1].split("\n## ")[0]
+        assert "| near |" in part
+        assert "best" not in part
+
+    def test_says_so_if_none_is_left(self, results: MakeResults) -> None:
+        found = results(SUITE + "[data.b]\n", lambda row, column, seed: "x")
+        assert "No row has scores on all data sets." in markdown(found)
+
+    def test_of_one_data_set_is_not_shown(self, results: MakeResults) -> None:
+        assert "Average" not in markdown(results(SUITE, outcome))
+
+
+def test_published_figures_stand_beside_with_protocol_and_source(results: MakeResults) -> None:
+    published = '[[published]]\nrow = "EnSC"\ndata = "a"\nacc = 93.25\nnmi = 90\nprotocol = "train-test"\n'
+    text = markdown(results(SUITE + published + 'source = "a paper, table 2"\n', outcome))
+    assert line(text, "EnSC") == ["EnSC", "93.25", "90", "–", "train-test", "a paper, table 2"]
+    assert line(text, "best")[1].startswith("**90.0")  # they do not take part in the marking
+
+
+@pytest.mark.parametrize(("protocol", "said"), [("all", "on all images"), ("train-test", "held-out")])
+def test_the_legend_says_how_was_scored(results: MakeResults, protocol: str, said: str) -> None:
+    assert said in markdown(results(f'protocol = "{protocol}"\n{SUITE}', outcome))
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "</table><img src=x onerror=alert(1)>",
+    "a|b",
+    r"back\|slash",
+    "two\nlines\n# heading",
+    "**bold** _em_ `code`",
+    "[link](javascript:alert(1))",
+    "![image](http://example.org/x.png)",
+    "&lt;b&gt; &copy;",
+    "```\nfence",
+    "{braces} %s {0}",
+    "| --- | --- |",
+    "<!-- comment",
+    "top_k 2*3*4",
+]
+
+
+class Page(HTMLParser):
+    """The tags of a page, and the text of each cell of its tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.cells: list[str] = []
+        self.headings: list[str] = []
+        self.inside: list[str] | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: object) -> None:
+        self.tags.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+            self.inside = self.cells
+        if tag in ("h1", "h2"):
+            self.headings.append("")
+            self.inside = self.headings
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("td", "th", "h1", "h2"):
+            self.inside = None
+
+    def handle_data(self, data: str) -> None:
+        if self.inside is not None:
+            self.inside[-1] += data
+
+
+ALLOWED = {"html", "meta", "title", "style", "h1", "h2", "p", "strong", "em", "ul", "li", "pre", "code"}
+ALLOWED |= {"table", "thead", "tbody", "tr", "th", "td"}
+
+
+def check(results: MakeResults, name: str) -> None:
+    tree = {
+        "title": name,
+        "seeds": [0],
+        "baseline": name,
+        "data": {name: {}, "plain": {}},
+        "rows": {name: {"top_k": 3}, "plain": {}},
+        "published": [{"row": "p", "data": name, "protocol": "x", "source": "y"}],
+    }
+    found = results(
+        tomli_w.dumps(tree), lambda row, column, seed: name if (row, column) == (name, "plain") else 0.5
+    )
+    page, shown = Page(html(found)), " ".join(name.split())
+    assert set(page.tags) <= ALLOWED
+    assert page.headings[:3] == [shown, shown, "plain"]
+    assert page.cells.count(shown) == 2  # its row on both data sets
+    assert page.cells.count(f"gain over {shown}") == 2
+    text = markdown(found)
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    fences = [token for token in tokens if token.type == "fence"]
+    assert len(fences) == 1
+    commands = [command for command in fences[0].content.splitlines() if not command.startswith("#")]
+    assert all(command.startswith("ebsc run ") for command in commands)
+    assert len(commands) == 4
+    assert [token.tag for token in tokens if token.type == "table_open"] == ["table"] * 4
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_and_nothing_else(results: MakeResults, name: str) -> None:
+    check(results, name)
+
+
+@given(st.text("ab |*_`<>&;#-\\[]()!\n~:.1'\"", min_size=1).filter(lambda text: text.strip()))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_so_is_any_name(results: MakeResults, name: str) -> None:
+    check(results, name)
+
+
+def test_the_author_s_paragraph_is_markdown_without_tags(results: MakeResults) -> None:
+    about = 'about = "See **this** [paper](https://example.org). <b>x</b> <script>y</script>"\n'
+    page = html(results(about + SUITE, outcome))
+    assert '<strong>this</strong> <a href="https://example.org">paper</a>' in page
+    assert "<script" not in page
+    assert "<b>" not in page

@@ -95,10 +95,15 @@ class TrainedCache:
         try:
             write_trained(beside, made_from, modules, trained)
             if (self.folder / key).exists():
-                shutil.rmtree(self.folder / key)
+                # Out of the way in one step: another process may be putting the same there.
+                (self.folder / key).rename(beside.with_name(f"{beside.name}.old"))
             beside.rename(self.folder / key)
+        except OSError:
+            if not (self.folder / key).is_dir():  # else another process was faster
+                raise
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(beside.with_name(f"{beside.name}.old"), ignore_errors=True)
 
 
 def _read_record(path: Path) -> dict[str, Any]:

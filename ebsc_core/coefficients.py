@@ -10,6 +10,7 @@ from math import log2
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn import config_context
 from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import normalize
 from torch import Tensor
@@ -19,6 +20,7 @@ from ebsc_core.interfaces import CoefficientModel, Coefficients
 
 # Scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
 BLOCK_SCORES = 1 << 25
+WORKING_MIB = 128
 
 
 def auto_top_k(n_rows: int, n_clusters: int) -> int:
@@ -119,7 +121,8 @@ def nearest_neighbours(coefficients: Coefficients, n_neighbors: int) -> sparse.c
     neighbours if they are expressed alike, whether or not one expresses the other.
     """
     rows = normalize(_as_matrix(coefficients), "l2", copy=False)
-    return _symmetric(kneighbors_graph(rows, n_neighbors, include_self=False))
+    with config_context(working_memory=WORKING_MIB):  # 1 GiB by default, and no faster
+        return _symmetric(kneighbors_graph(rows, n_neighbors, include_self=False))
 
 
 def _as_matrix(coefficients: Coefficients) -> sparse.csr_matrix:

@@ -264,7 +264,9 @@ def describe(
         return f"unknown option {setting!r}: {hint}{more}"
     if problem["type"] == "model_type":
         return f"{setting!r} is a section, not an option: set what is in it, got {problem['input']!r}{more}"
-    message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "missing":
+        return f"{setting!r} is missing{more}"
+    message = problem["msg"].removeprefix("Value error, ").replace("dictionary", "table")
     message = message[0].lower() + message[1:]
     return f"option {setting!r}: {message}, got {problem['input']!r}{more}"
 

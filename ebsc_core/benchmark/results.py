@@ -70,13 +70,10 @@ class Results:
     @cached_property
     def entries(self) -> dict[tuple[str, str], Entry]:
         """By row and column."""
-        return {
-            (row, column): _entry(
-                row, column, [r for c, r in self.records if (c.row, c.column) == (row, column)]
-            )
-            for row in self.suite.file.rows
-            for column in self.suite.file.data
-        }
+        by_entry: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+        for cell, record in self.records:
+            by_entry.setdefault((cell.row, cell.column), {})[cell.seed] = record
+        return {key: _entry(*key, records) for key, records in by_entry.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain values; the training histories stay with the cells."""
@@ -114,11 +111,11 @@ def _plain(value: Any) -> Any:
     return value if known or (isinstance(value, float) and math.isfinite(value)) else str(value)
 
 
-def _entry(row: str, column: str, records: list[dict[str, Any]]) -> Entry:
-    failed = sorted({record["failed"] for record in records if "failed" in record})
-    if failed:
+def _entry(row: str, column: str, records: dict[int, dict[str, Any]]) -> Entry:
+    """From records by seed. One that failed fails the row: a mean over the others would flatter it."""
+    if failed := _failures(records):
         return Entry(row, column, {}, None, None, None, [], failed)
-    metrics = [record["metrics"] for record in records]
+    metrics = [record["metrics"] for record in records.values()]
     scored = all(m["scores"] for m in metrics)
     peaks = [part["peak_memory_mib"] or 0 for m in metrics for part in (m, m["features_cost"])]
     return Entry(
@@ -131,6 +128,18 @@ def _entry(row: str, column: str, records: list[dict[str, Any]]) -> Entry:
         sorted({warning for m in metrics for warning in m["warnings"]}),
         [],
     )
+
+
+def _failures(records: dict[int, dict[str, Any]]) -> list[str]:
+    """Each reason once, with the seeds it stopped unless that is all of them."""
+    seeds: dict[str, list[str]] = {}
+    for seed, record in records.items():
+        if "failed" in record:
+            seeds.setdefault(record["failed"], []).append(str(seed))
+    return [
+        reason if len(stopped) == len(records) else f"seed {', '.join(stopped)}: {reason}"
+        for reason, stopped in seeds.items()
+    ]
 
 
 def _after_features(metrics: dict[str, Any]) -> float:

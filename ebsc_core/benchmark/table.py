@@ -83,9 +83,11 @@ def _legend(results: Results) -> str:
     machine = ", ".join(f"{key} {value}" for key, value in details["machine"].items())
     versions = details["versions"]
     software = f"ebsc {versions['ebsc']}" + (f" ({details['commit']})" if details["commit"] else "")
+    changes = ", ".join(f"{setting}={_toml(value)}" for setting, value in flattened(results.suite.changes))
+    changed = f" Changed in every run: {_name(changes)}." if changes else ""
     return LEGEND.format(
         seeds=(SEEDS if len(file.seeds) > 1 else ONE_SEED).format(", ".join(map(str, file.seeds))),
-        protocol=PROTOCOLS[file.protocol],
+        protocol=PROTOCOLS[file.protocol] + changed,
         machine=f"Measured with {software}, torch {versions['torch']}, {machine}, {details['created'][:10]}.",
     )
 

@@ -64,7 +64,7 @@ class TestEntries:
 
     def test_a_seed_that_failed_leaves_no_figures_and_says_why(self, results: MakeResults) -> None:
         found = results(SUITE, lambda row, column, seed: "no memory" if (row, seed) == ("one", 1) else 0.5)
-        assert found.entries["one", "a"].failed == ["no memory"]
+        assert found.entries["one", "a"].failed == ["seed 1: no memory"]
         assert found.entries["one", "a"].scores == {}
         assert found.entries["two", "a"].scores["acc"].mean == 50
 

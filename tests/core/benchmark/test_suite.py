@@ -240,7 +240,7 @@ def test_what_the_command_line_has_other_means_for(suite: MakeSuite, setting: st
         (b"title = = 3", "not valid TOML: .*line 1"),
         (b"\xff\xfe\x00", "not valid TOML"),
         (b'title = "a\nb"', "not valid TOML"),
-        (b"", "required"),
+        (b"", "missing"),
     ],
 )
 def test_files_that_are_none(tmp_path: Path, content: bytes, said: str) -> None:

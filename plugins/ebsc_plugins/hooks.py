@@ -134,6 +134,30 @@ def ebsc_coefficient_models() -> Iterator[Component]:
         "cosine neighbours: the untrained rival of every learned model",
         "ebsc_plugins.coefficients.knn:CosineNeighbours",
     )
+    yield ComponentSpec(
+        "senet",
+        "SENet: soft-thresholded inner products of two networks; trainable, 100,000 steps as published",
+        "ebsc_plugins.coefficients.senet:SENet",
+        reference="arXiv:2110.04318",
+    )
+    yield ComponentSpec(
+        "elastic-net",
+        "EnSC: each row's elastic net over all others, solved exactly by active sets",
+        "ebsc_plugins.coefficients.elastic_net:ElasticNet",
+        reference="You, Li, Robinson, Vidal, CVPR 2016 (arXiv:1605.02633)",
+    )
+    yield ComponentSpec(
+        "omp",
+        "SSC-OMP: orthogonal matching pursuit of each row in all others",
+        "ebsc_plugins.coefficients.omp:OrthogonalMatchingPursuit",
+        reference="You, Robinson, Vidal, CVPR 2016 (arXiv:1507.01238)",
+    )
+    yield ComponentSpec(
+        "least-squares",
+        "LSR: ridge regression of each row on all others, in closed form",
+        "ebsc_plugins.coefficients.least_squares:LeastSquares",
+        reference="Lu et al., ECCV 2012 (arXiv:1404.6736)",
+    )
 
 
 @hookimpl

@@ -107,7 +107,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     def launch(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "ebsc_cli", "benchmark", *arguments]
         process = subprocess.Popen(
-            command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+            command,
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # Whoever started the tests in the background has them ignore it, and their children too.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
         return process

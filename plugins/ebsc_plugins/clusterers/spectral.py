@@ -78,13 +78,13 @@ def effective_power(eigenvalues: np.ndarray, n_clusters: int) -> float:
     Parameters
     ----------
     eigenvalues : ndarray of shape (m,)
-        Leading eigenvalues in [0, 1]; with m <= K, all weights are to be 1 and t is 0.
+        Leading eigenvalues in [0, 1]; with no more than K above 0, t is 0.
     """
 
     def surplus(power: float) -> float:
         return float((eigenvalues.astype(np.float64) ** power).sum()) - n_clusters
 
-    if surplus(0.0) <= 0:
+    if np.count_nonzero(eigenvalues) <= n_clusters:
         return 0.0
     if surplus(2 * MAX_POWER) >= 0:
         return MAX_POWER

@@ -18,20 +18,19 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import sys
-import time
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from measuring import command, described, keep, timed, unit_rows
 
 GAMMA, TAU, KEPT = 200.0, 0.9, 50
 FORMS = ("symmetrize", "nearest_neighbors")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
     parser.add_argument("features", type=Path)
     parser.add_argument("--toolbox", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=10_000)
@@ -39,7 +38,6 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=200, help="rows whose objective is compared")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     # Before anything that starts threads is imported.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -47,9 +45,7 @@ def main() -> None:
     sys.path.insert(0, str(options.toolbox))
     record = compare(options)
     print(json.dumps(record, indent=2))
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(record, indent=2) + "\n")
+    keep(record, options.out)
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
@@ -58,47 +54,39 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
-    file = np.load(options.features)
-    chosen = np.random.default_rng(options.seed).permutation(len(file["x"]))[: options.rows]
-    rows, labels = file["x"][chosen].astype(np.float64), file["y"][chosen]
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    record: dict[str, Any] = {
-        "machine": machine(options.threads),
-        "versions": versions(options.toolbox),
+    rng = np.random.default_rng(options.seed)
+    rows, labels = unit_rows(options.features, lambda n: rng.permutation(n)[: options.rows])
+    n_queries = options.queries or len(rows)
+    source = options.toolbox / "cluster" / "selfrepresentation.py"
+    record = described() | {
         "rows": list(rows.shape),
         "settings": {"gamma": GAMMA, "tau": TAU, "n_nonzero": KEPT, "seed": options.seed},
-        "seconds": {},
     }
-    seconds = record["seconds"]
-    queries = options.queries or len(rows)
-    ours, seconds["ours_before"] = timed(lambda: our_coefficients(rows, queries))
-    theirs, seconds["theirs"] = timed(lambda: their_coefficients(rows, queries))
-    ours, seconds["ours_after"] = timed(lambda: our_coefficients(rows, queries))
-    _, seconds["ours_encoding_alone"] = timed(
-        lambda: our_model(rows.shape[1]).encode(torch.from_numpy(rows).float())
-    )
+    record["versions"] |= {
+        "spams-bin": version("spams-bin"),
+        "toolbox_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+    }
+    record["machine"]["load_average_before"] = os.getloadavg()
+    _, before = timed(lambda: our_coefficients(rows, n_queries))
+    theirs, between = timed(lambda: their_coefficients(rows, n_queries))
+    ours, after = timed(lambda: our_coefficients(rows, n_queries))
+    _, encoding = timed(lambda: our_model(rows.shape[1]).encode(torch.from_numpy(rows).float()))
     record["machine"]["load_average_after"] = os.getloadavg()
+    seconds = {"ours_before": before, "theirs": between, "ours_after": after, "ours_encoding_alone": encoding}
+    record["seconds"] = {
+        name: {clock: round(value, 2) for clock, value in taken.items()} for name, taken in seconds.items()
+    }
     record["times_faster"] = {
-        kind: round(
-            2 * seconds["theirs"][kind] / (seconds["ours_before"][kind] + seconds["ours_after"][kind]), 1
-        )
-        for kind in ("wall", "cpu")
+        clock: round(2 * between[clock] / (before[clock] + after[clock]), 1) for clock in between
     }
     if options.queries:
         # Encoding the dictionary is counted in full above, though it serves all rows.
-        return record | {"queries": queries}
+        return record | {"queries": n_queries}
     record["objective"] = objectives(rows, min(options.sample, len(rows)))
     record["scores"] = {
         side: clusterings(coefficients, labels) for side, coefficients in (("ours", ours), ("theirs", theirs))
     }
     return record
-
-
-def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    wall, cpu = time.perf_counter(), time.process_time()
-    result = work()
-    figures = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    return result, {name: round(value, 2) for name, value in figures.items()}
 
 
 def our_model(width: int) -> Any:
@@ -107,20 +95,20 @@ def our_model(width: int) -> Any:
     return ElasticNet(ElasticNetOptions(gamma=GAMMA, tau=TAU), width)
 
 
-def our_coefficients(rows: Any, queries: int) -> Any:
+def our_coefficients(rows: Any, n_queries: int) -> Any:
     """All that follows the features, encoding included."""
     import torch
 
     from ebsc_core.coefficients import expressed
 
     model, features = our_model(rows.shape[1]), torch.from_numpy(rows).float()
-    found = expressed(model, features[:queries], features, KEPT, torch.arange(queries))
+    found = expressed(model, features[:n_queries], features, KEPT, torch.arange(n_queries))
     if model.unfinished:
         print(f"{model.unfinished} rows unfinished")
     return found
 
 
-def their_coefficients(rows: Any, queries: int) -> Any:
+def their_coefficients(rows: Any, n_queries: int) -> Any:
     """Theirs, as ours are held."""
     import numpy as np
     import torch
@@ -129,16 +117,14 @@ def their_coefficients(rows: Any, queries: int) -> Any:
     from ebsc_core.interfaces import Coefficients
 
     # Their loop over the rows goes through this name: where it may end early.
-    selfrepresentation.progressbar.progressbar = lambda rows: rows[:queries]
+    selfrepresentation.progressbar.progressbar = lambda rows: rows[:n_queries]
     matrix = selfrepresentation.elastic_net_subspace_clustering(
         rows.copy(), GAMMA, True, TAU, "spams", True, None, KEPT
     ).tocsr()
     indices = np.zeros((len(rows), KEPT), np.int64)
     values = np.zeros((len(rows), KEPT), np.float32)
-    for i in range(len(rows)):
-        part = slice(matrix.indptr[i], matrix.indptr[i + 1])
-        indices[i, : part.stop - part.start] = matrix.indices[part]
-        values[i, : part.stop - part.start] = matrix.data[part]
+    held = np.arange(KEPT) < np.diff(matrix.indptr)[:, None]
+    indices[held], values[held] = matrix.indices, matrix.data
     return Coefficients(torch.from_numpy(indices), torch.from_numpy(values))
 
 
@@ -204,30 +190,6 @@ def clusterings(coefficients: Any, labels: Any) -> dict[str, dict[str, dict[str,
             "our_clusterer": scores(labels, clusters),
         }
     return result
-
-
-def machine(threads: int) -> dict[str, Any]:
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-        cpu = names[0].split(":")[1].strip() if names else cpu
-    return {
-        "cpu": cpu,
-        "cpus": os.cpu_count(),
-        "threads": threads,
-        "platform": platform.platform(),
-        "load_average_before": os.getloadavg(),
-    }
-
-
-def versions(toolbox: Path) -> dict[str, str]:
-    source = toolbox / "cluster" / "selfrepresentation.py"
-    names = ("numpy", "scipy", "scikit-learn", "torch", "spams-bin", "ebsc")
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-        "toolbox_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-    }
 
 
 if __name__ == "__main__":

@@ -8,18 +8,16 @@ own, so that peak memory is its own; what the process held before is reported be
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
-import resource
-import subprocess
-import sys
-import time
-from pathlib import Path
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any
+
+from measuring import T, command, described, keep, timed
 
 
-def measure(n_rows: int, width: int, n_clusters: int) -> dict[str, float]:
+def measure(n_rows: int, width: int, n_clusters: int) -> dict[str, Any]:
     """Seconds by stage and memory in MiB, in this process."""
     import torch
     from torch.nn import functional as F
@@ -28,6 +26,7 @@ def measure(n_rows: int, width: int, n_clusters: int) -> dict[str, float]:
     from ebsc_core.config import RefineOptions
     from ebsc_core.progress import Progress
     from ebsc_core.registry import Kind, Registry
+    from ebsc_core.runs import peak_memory_mib
     from ebsc_core.training.refine import refine
 
     registry = Registry()
@@ -36,65 +35,39 @@ def measure(n_rows: int, width: int, n_clusters: int) -> dict[str, float]:
     model = energy.factory(energy.options_class(), width)
     clusterer = spectral.factory(spectral.options_class(), n_clusters, 0)
     rows = F.normalize(torch.randn(n_rows, width, generator=torch.Generator().manual_seed(0)), dim=1)
-    figures = {"rows": n_rows, "memory_before_mib": _peak_mib()}
-    clock = _Clock(figures)
-    refine(model, rows, RefineOptions(steps=50), 0, Progress())
-    model.eval()
-    clock.lap("refine_50_steps_s")
-    coefficients = self_expressive_coefficients(model, rows, 10)
-    clock.lap("coefficients_s")
-    graph = symmetrised(coefficients)
-    clock.lap("affinity_s")
-    clusterer.fit_predict(graph)
-    clock.lap("clusters_s")
-    parts = ("coefficients_s", "affinity_s", "clusters_s")
-    return figures | {"total_s": sum(figures[part] for part in parts), "peak_mib": _peak_mib()}
+    figures: dict[str, Any] = {"rows": n_rows, "memory_before_mib": peak_memory_mib()}
 
+    def stage(name: str, work: Callable[[], T]) -> T:
+        result, seconds = timed(work)
+        figures[name] = round(seconds["wall"], 3)
+        return result
 
-class _Clock:
-    def __init__(self, figures: dict[str, float]) -> None:
-        self.figures, self.last = figures, time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.figures[name], self.last = round(now - self.last, 3), now
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    stage("refine_50_steps_s", lambda: refine(model, rows, RefineOptions(steps=50), 0, Progress()))
+    coefficients = stage("coefficients_s", lambda: self_expressive_coefficients(model.eval(), rows, 10))
+    graph = stage("affinity_s", lambda: symmetrised(coefficients))
+    stage("clusters_s", lambda: clusterer.fit_predict(graph))
+    total = sum(figures[name] for name in ("coefficients_s", "affinity_s", "clusters_s"))
+    return figures | {"total_s": total, "peak_mib": peak_memory_mib()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[2000, 20000])
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--clusters", type=int, default=10)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(options.one, options.width, options.clusters)))
-        return
     results = []
     for n_rows in options.rows:
-        command = [sys.executable, __file__, "--one", str(n_rows), "--width", str(options.width)]
-        command += ["--clusters", str(options.clusters)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        results.append(json.loads(done.stdout))
-        print(json.dumps(results[-1]))
+        with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+            results.append(fresh.submit(measure, n_rows, options.width, options.clusters).result())
+        print(json.dumps(results[-1]), flush=True)
     first, last = results[0], results[-1]
-    ratios = {
-        "rows": last["rows"] / first["rows"],
-        "total_s": last["total_s"] / first["total_s"],
-        "added_memory": (last["peak_mib"] - last["memory_before_mib"])
-        / (first["peak_mib"] - first["memory_before_mib"]),
-    }
+    ratios = {name: last[name] / first[name] for name in ("rows", "total_s")}
+    added = [figures["peak_mib"] - figures["memory_before_mib"] for figures in (first, last)]
+    ratios["added_memory"] = added[1] / added[0]
     print("last / first:", json.dumps({name: round(value, 2) for name, value in ratios.items()}))
-    if options.out:
-        machine = {"platform": platform.platform(), "cpus": os.cpu_count()}
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        record = {"machine": machine, "results": results, "last_over_first": ratios}
-        options.out.write_text(json.dumps(record, indent=2) + "\n")
+    # Described only now: that imports torch, and on Linux a process starts with the peak of its parent.
+    keep(described() | {"results": results, "last_over_first": ratios}, options.out)
 
 
 if __name__ == "__main__":

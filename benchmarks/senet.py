@@ -11,26 +11,29 @@ its cosine drawn over ``--iterations`` (published: 100,000, for which one wants 
 
 from __future__ import annotations
 
-import argparse
 import json
-import platform
 import sys
-import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
+from measuring import command, described, keep, timed, unit_rows
 from scipy import sparse
+from sklearn.metrics import cluster
 from sklearn.preprocessing import normalize
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ebsc_core.benchmark.results import SCORES, Spread
 from ebsc_core.coefficients import nearest_neighbours, self_expressive_coefficients
 from ebsc_core.config import RefineOptions
+from ebsc_core.device import describe_device
 from ebsc_core.metrics import scores
 from ebsc_core.progress import Progress
 from ebsc_core.training.refine import refine
@@ -48,18 +51,14 @@ SIDES = ("ours", "theirs")
 
 def load_authors(checkout: Path, device: str) -> ModuleType:
     """Their ``main`` module, made to run with today's scikit-learn and without a GPU."""
-    from sklearn.metrics.cluster import _supervised
-
     # Renamed since; Munkres serves a function that is not called here.
-    sklearn.metrics.cluster.supervised = _supervised
-    sys.modules.setdefault("munkres", ModuleType("munkres")).Munkres = None
+    cluster.supervised = cluster._supervised
+    sys.modules.setdefault("munkres", ModuleType("munkres")).__dict__["Munkres"] = None
     if device == "cpu":
-        torch.Tensor.cuda = lambda self, *_, **__: self
-        nn.Module.cuda = lambda self, *_, **__: self
+        for kind in (Tensor, nn.Module):
+            kind.cuda = lambda self, *_, **__: self
     sys.path.insert(0, str(checkout))
-    import main as authors
-
-    return authors
+    return import_module("main")
 
 
 def new_ours(width: int, seed: int, device: str) -> SENet:
@@ -67,7 +66,7 @@ def new_ours(width: int, seed: int, device: str) -> SENet:
     return SENet(SENetOptions(), width).to(device)
 
 
-def new_theirs(authors: ModuleType, width: int, seed: int) -> nn.Module:
+def new_theirs(authors: ModuleType, width: int, seed: int) -> Any:
     authors.same_seeds(seed)
     options = SENetOptions()
     hidden = [options.hidden] * options.layers
@@ -79,9 +78,9 @@ def train_ours(model: SENet, rows: Tensor, iterations: int, seed: int) -> None:
     refine(model.train(), rows, options, seed, Progress())
 
 
-def train_theirs(authors: ModuleType, model: nn.Module, data: Tensor, iterations: int) -> None:
+def train_theirs(authors: ModuleType, model: Any, data: Tensor, iterations: int, seed: int) -> None:
     """Their schedule: epochs of batches, the cosine one step an epoch, the whole data as dictionary."""
-    options, published = SENetOptions(), new_ours(1, 0, "cpu").refinement()
+    published = new_ours(1, seed, "cpu").refinement()  # which also seeds the order of the batches
     per_epoch, block_size = len(data) // BATCH, min(len(data), LARGEST_BLOCK)
     epochs = iterations // per_epoch
     optimiser = torch.optim.Adam(model.parameters(), lr=published["lr"])
@@ -90,7 +89,7 @@ def train_theirs(authors: ModuleType, model: nn.Module, data: Tensor, iterations
     for _ in range(epochs):
         for chosen in torch.randperm(len(data))[: per_epoch * BATCH].split(BATCH):
             batch = data[chosen].cuda()
-            loss = their_loss(authors, model, batch, data.split(block_size), options)
+            loss = their_loss(authors, model, batch, data.split(block_size))
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), published["clip"])
@@ -98,10 +97,9 @@ def train_theirs(authors: ModuleType, model: nn.Module, data: Tensor, iterations
         cosine.step()
 
 
-def their_loss(
-    authors: ModuleType, model: nn.Module, batch: Tensor, blocks: tuple[Tensor, ...], options: SENetOptions
-) -> Tensor:
+def their_loss(authors: ModuleType, model: Any, batch: Tensor, blocks: tuple[Tensor, ...]) -> Tensor:
     """The mean loss of a batch: all coefficients, then the batch's own taken off again."""
+    options = SENetOptions()
     queries, keys = model.query_embedding(batch), model.key_embedding(batch)
     own = model.shrink * model.thres((queries * keys).sum(dim=1, keepdim=True))
     reconstruction, penalty = -own * batch, -authors.regularizer(own, options.lmbd)
@@ -114,14 +112,13 @@ def their_loss(
     return (0.5 * options.gamma * error + penalty) / len(batch)
 
 
-def with_their_weights(theirs: nn.Module, width: int, device: str) -> SENet:
+def with_their_weights(theirs: Any, width: int, device: str) -> SENet:
     """Our network with the parameters of theirs; both list them in the same order."""
     model = new_ours(width, 0, device)
-    by_name = {"net_q": model.query, "net_k": model.key}
     with torch.no_grad():
-        for name, network in by_name.items():
-            for mine, other in zip(network.parameters(), getattr(theirs, name).parameters(), strict=True):
-                mine.copy_(other)
+        for network, other in ((model.query, theirs.net_q), (model.key, theirs.net_k)):
+            for mine, their in zip(network.parameters(), other.parameters(), strict=True):
+                mine.copy_(their)
         model.threshold.copy_(theirs.thres.bias[0])
     return model.eval()
 
@@ -140,14 +137,11 @@ def our_graph(model: SENet, rows: Tensor) -> sparse.csr_matrix:
     return nearest_neighbours(kept, NEIGHBOURS)
 
 
-def their_coefficients(authors: ModuleType, model: nn.Module, data: Tensor) -> sparse.csr_matrix:
+def their_graph(authors: ModuleType, model: Any, data: Tensor) -> sparse.csr_matrix:
     block = min(len(data), LARGEST_BLOCK)
-    return authors.get_sparse_rep(model, data, batch_size=block, chunk_size=block, non_zeros=TOP_K)
-
-
-def their_graph(authors: ModuleType, model: nn.Module, data: Tensor) -> sparse.csr_matrix:
-    kept = normalize(their_coefficients(authors, model, data)).astype(np.float32)
-    return sparse.csr_matrix(authors.get_knn_Aff(kept, k=NEIGHBOURS), dtype=np.float32)
+    kept = authors.get_sparse_rep(model, data, batch_size=block, chunk_size=block, non_zeros=TOP_K)
+    graph = authors.get_knn_Aff(normalize(kept).astype(np.float32), k=NEIGHBOURS)
+    return sparse.csr_matrix(graph, dtype=np.float32)
 
 
 def scored(authors: ModuleType, graph: sparse.csr_matrix, labels: np.ndarray, seed: int) -> dict[str, Any]:
@@ -159,11 +153,11 @@ def scored(authors: ModuleType, graph: sparse.csr_matrix, labels: np.ndarray, se
 
 
 @torch.no_grad()
-def same_weights(authors: ModuleType, theirs: nn.Module, ours: SENet, rows: Tensor) -> dict[str, float]:
+def same_weights(authors: ModuleType, theirs: Any, ours: SENet, rows: Tensor) -> dict[str, float]:
     """How far the two sides are apart on a batch when they hold the same weights; rounding only."""
     own = torch.arange(BATCH, device=rows.device)
     batch, data = rows[:BATCH], rows.cpu()
-    their = their_loss(authors, theirs, batch, data.split(LARGEST_BLOCK), SENetOptions()).item()
+    their = their_loss(authors, theirs, batch, data.split(LARGEST_BLOCK)).item()
     mine = ours.loss(batch, ours.express(batch, rows, own)).item()
     kept = ours.coefficients(batch, ours.encode(rows), len(rows) - 1, own)
     dense = torch.zeros(BATCH, len(rows), device=rows.device).scatter(1, kept.indices, kept.values)
@@ -177,36 +171,35 @@ def same_weights(authors: ModuleType, theirs: nn.Module, ours: SENet, rows: Tens
     }
 
 
-def timed(authors: ModuleType, rows: Tensor, rounds: int, device: str) -> dict[str, Any]:
+def seconds(train: Callable[[int, int], None], iterations: int, seed: int, device: str) -> dict[str, float]:
+    """Per iteration, to the end of what was given the device to do."""
+
+    def work() -> None:
+        train(iterations, seed)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return {clock: taken / iterations for clock, taken in timed(work)[1].items()}
+
+
+def speed(authors: ModuleType, rows: Tensor, rounds: int, device: str) -> dict[str, Any]:
     """Seconds per iteration, the sides taking turns, an epoch of theirs at a time.
 
     ``cpu`` counts what this process computed: on a shared machine it says more than the clock on the wall.
     """
-    n, width, data = len(rows) // BATCH, rows.shape[1], rows.cpu()
-    ours, theirs = new_ours(width, 0, device), new_theirs(authors, width, 0)
-    taken: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
-    for round_ in range(rounds + 1):
-        for side in SIDES:
-            _wait(device)
-            wall, cpu = time.perf_counter(), time.process_time()
-            if side == "ours":
-                train_ours(ours, rows, n, 0)
-            else:
-                train_theirs(authors, theirs, data, n)
-            _wait(device)
-            if round_:  # the first warms up
-                taken[side].append(((time.perf_counter() - wall) / n, (time.process_time() - cpu) / n))
+    n, width = len(rows) // BATCH, rows.shape[1]
+    sides = {
+        "ours": partial(train_ours, new_ours(width, 0, device), rows),
+        "theirs": partial(train_theirs, authors, new_theirs(authors, width, 0), rows.cpu()),
+    }
+    turns = [{side: seconds(train, n, 0, device) for side, train in sides.items()} for _ in range(rounds + 1)]
+    del turns[0]  # which warmed up
     figures: dict[str, Any] = {"rounds": rounds, "iterations_a_round": n}
-    for place, name in enumerate(("wall", "cpu")):
-        found = {side: median(pair[place] for pair in taken[side]) for side in SIDES}
+    for clock in ("wall", "cpu"):
+        found = {side: median(turn[side][clock] for turn in turns) for side in SIDES}
         ratio = {"ours_over_theirs": found["ours"] / found["theirs"]}
-        figures[f"{name}_s_per_iteration"] = found | ratio
+        figures[f"{clock}_s_per_iteration"] = found | ratio
     return figures
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
 
 
 def compare(
@@ -214,67 +207,62 @@ def compare(
 ) -> dict[str, Any]:
     """Train both on the same rows and score both."""
     width, data = rows.shape[1], authors.utils.p_normalize(rows.cpu())
+    ours, theirs = new_ours(width, seed, device), new_theirs(authors, width, seed)
+    mirror = partial(with_their_weights, theirs, width, device)
+    # A side as a network of ours, how it trains, and the graph it ends with.
+    sides: dict[str, tuple[Callable[[], SENet], Callable[[int, int], None], Callable[[], Any]]] = {
+        "ours": (lambda: ours, partial(train_ours, ours, rows), partial(our_graph, ours, rows)),
+        "theirs": (
+            mirror,
+            partial(train_theirs, authors, theirs, data),
+            partial(their_graph, authors, theirs, data),
+        ),
+    }
     figures: dict[str, Any] = {"seed": seed}
-
-    start = time.perf_counter()
-    ours = new_ours(width, seed, device)
-    figures["ours"] = {"loss_at_start": whole_loss(ours, rows)}
-    train_ours(ours, rows, iterations, seed)
-    _wait(device)
-    seconds = (time.perf_counter() - start) / iterations
-    graph = our_graph(ours, rows)
-    figures["ours"] |= {"s_per_iteration": seconds, "loss_at_end": whole_loss(ours, rows)}
-    figures["ours"] |= {"threshold": ours.threshold.item()} | scored(authors, graph, labels, seed)
-
-    start = time.perf_counter()
-    theirs = new_theirs(authors, width, seed)
-    figures["theirs"] = {"loss_at_start": whole_loss(with_their_weights(theirs, width, device), rows)}
-    train_theirs(authors, theirs, data, iterations)
-    _wait(device)
-    seconds = (time.perf_counter() - start) / iterations
-    mirror = with_their_weights(theirs, width, device)
-    graph = their_graph(authors, theirs, data)
-    figures["theirs"] |= {"s_per_iteration": seconds, "loss_at_end": whole_loss(mirror, rows)}
-    figures["theirs"] |= {"threshold": mirror.threshold.item()} | scored(authors, graph, labels, seed)
-
-    figures["same_weights"] = same_weights(authors, theirs.eval(), mirror, rows)
-    return figures
+    for side, (as_ours, train, graph) in sides.items():
+        figures[side] = {
+            "loss_at_start": whole_loss(as_ours(), rows),
+            "s_per_iteration": seconds(train, iterations, seed, device)["wall"],
+            "loss_at_end": whole_loss(as_ours(), rows),
+            "threshold": as_ours().threshold.item(),
+        } | scored(authors, graph(), labels, seed)
+    return figures | {"same_weights": same_weights(authors, theirs.eval(), mirror(), rows)}
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation over the seeds."""
 
     def over(values: list[float]) -> dict[str, float | None]:
-        return {"mean": mean(values), "std": stdev(values) if len(values) > 1 else None}
+        return asdict(Spread.of(values))
 
     return {
         side: {"loss_at_end": over([run[side]["loss_at_end"] for run in runs])}
         | {
-            step: {name: over([run[side][step][name] for run in runs]) for name in ("acc", "nmi", "ari")}
+            step: {name: over([run[side][step][name] for run in runs]) for name in SCORES}
             for step in ("authors_spectral", "our_spectral")
         }
         for side in SIDES
     }
 
 
-def sampled(features: Path, n: int, seed: int, device: str) -> tuple[Tensor, np.ndarray]:
+def sampled(features: Path, n_rows: int, seed: int, device: str) -> tuple[Tensor, np.ndarray]:
     """The seeded rows, of unit length on the device, and their labels."""
-    with np.load(features) as stored:
-        x, y = stored["x"], stored["y"]
-    chosen = np.random.default_rng(seed).choice(len(x), n, replace=False)
-    return F.normalize(torch.from_numpy(x[chosen]).float().to(device), dim=1), y[chosen]
+    rng = np.random.default_rng(seed)
+    rows, labels = unit_rows(features, lambda n: rng.choice(n, n_rows, replace=False))
+    return torch.from_numpy(rows).float().to(device), labels
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(__doc__)
     parser.add_argument("--features", type=Path, required=True)
     parser.add_argument("--authors", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--iterations", type=int, default=PUBLISHED)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rounds", type=int, default=5, help="of the timing")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default=_device())
-    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     options = parser.parse_args()
     per_epoch = options.rows // BATCH
     if options.rows < BATCH or (options.rows > LARGEST_BLOCK and options.rows % LARGEST_BLOCK):
@@ -283,22 +271,17 @@ def main() -> None:
         parser.error(f"--iterations must be a multiple of the {per_epoch} of an epoch")
     authors = load_authors(options.authors, options.device)
     rows, _ = sampled(options.features, options.rows, options.seeds[0], options.device)
-    record: dict[str, Any] = {
-        "machine": {
-            "platform": platform.platform(),
-            "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu",
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-        },
+    record = described() | {
         "features": options.features.name,
         "rows": options.rows,
         "iterations": options.iterations,
         "published_iterations": PUBLISHED,
         "schedule": f"as published, its cosine drawn over {options.iterations} iterations",
         "post_processing": f"top {TOP_K}, {NEIGHBOURS}-NN graph, {VECTORS} vectors (our_spectral: our own)",
-        "time": timed(authors, rows, options.rounds, options.device),
+        "time": speed(authors, rows, options.rounds, options.device),
         "runs": [],
     }
+    record["machine"] |= {"device": describe_device(rows.device), "torch": torch.__version__}
     print(json.dumps(record["time"]), flush=True)
     for seed in options.seeds:
         rows, labels = sampled(options.features, options.rows, seed, options.device)
@@ -306,14 +289,8 @@ def main() -> None:
         print(json.dumps(run), flush=True)
         record["runs"].append(run)
         record["summary"] = summary(record["runs"])
-        if options.out:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(record, indent=2) + "\n")
+        keep(record, options.out)
     print(json.dumps(record["summary"], indent=2))
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

@@ -95,10 +95,10 @@ def top_k_inner_products(
     return top.values, top.indices, scores
 
 
-def exclude_own(scores: Tensor, own: Tensor) -> None:
-    """Set each query's own entry to ``-inf`` in place, by index (a duplicate of it stays)."""
+def exclude_own(scores: Tensor, own: Tensor, value: float = -torch.inf) -> None:
+    """Set each query's own entry to ``value`` in place, by index (a duplicate of it stays)."""
     present = (own >= 0).nonzero().squeeze(1)
-    scores[present, own[present]] = -torch.inf
+    scores[present, own[present]] = value
 
 
 def affinity(coefficients: Coefficients, options: AffinityOptions) -> sparse.csr_matrix:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ebsc_core.errors import DataError
+from ebsc_core.files import written_whole
 
 FORMAT = "ebsc-features-1"
 
@@ -50,18 +50,13 @@ class FeatureTable:
 
 def write_features(path: Path, table: FeatureTable, key: str, made_from: Mapping[str, Any]) -> None:
     """Write a feature file; it appears under its name only when complete."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with h5py.File(beside, "w") as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["key"] = key
-            file.attrs["made_from"] = json.dumps(made_from, sort_keys=True)
-            file["features"] = table.features.numpy()
-            if table.embeddings is not None:
-                file["embeddings"] = table.embeddings.numpy()
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_whole(path) as beside, h5py.File(beside, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["key"] = key
+        file.attrs["made_from"] = json.dumps(made_from, sort_keys=True)
+        file["features"] = table.features.numpy()
+        if table.embeddings is not None:
+            file["embeddings"] = table.embeddings.numpy()
 
 
 def add_identity(path: Path, ids: list[str], labels: np.ndarray | None) -> None:

@@ -137,12 +137,14 @@ class Objective(nn.Module, ABC):
     features below them where the embeddings keep too little."""
     compares: ClassVar[Literal["embeddings", "projections"]] = "embeddings"
     """What :meth:`loss` is given: unit-length embeddings, or the projector's output as it is."""
+    projector_layers: ClassVar[int] = 2
+    """Linear maps of the projector."""
 
     def __init__(self, options: Any, backbone: Backbone) -> None:
         super().__init__()
         self.options = options
         self.backbone = backbone
-        self.projector = projector(backbone.width, options.hidden, options.width)
+        self.projector = projector(backbone.width, options.hidden, options.width, self.projector_layers)
 
     @property
     def width(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,18 @@ def ebsc(
         return Outcome(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def shell_words() -> Callable[[str], list[str]]:
+    """What a shell makes of the arguments of a printed ``ebsc`` command."""
+
+    def words(command: str) -> list[str]:
+        shown = command.replace("ebsc ", "printf '%s\\0' ", 1)
+        done = subprocess.run(["sh", "-c", shown], capture_output=True, check=True)
+        return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
+
+    return words
 
 
 @pytest.fixture(autouse=True)

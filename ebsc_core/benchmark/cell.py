@@ -17,6 +17,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from ebsc_core.files import written_whole
+
 FORMAT = "ebsc-cell-1"
 
 
@@ -28,9 +30,8 @@ def main() -> None:
     began = time.perf_counter()
     outcome = _outcome(task["config"], record)
     outcome |= {"format": FORMAT, "wall_seconds": round(time.perf_counter() - began, 2)}
-    beside = record.with_name(f".{record.name}.{os.getpid()}")
-    beside.write_text(json.dumps(outcome, indent=1), encoding="utf-8")
-    beside.replace(record)
+    with written_whole(record) as beside:
+        beside.write_text(json.dumps(outcome, indent=1), encoding="utf-8")
 
 
 def _end_with_parent() -> None:

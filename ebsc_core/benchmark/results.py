@@ -12,13 +12,14 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from ebsc_core.benchmark.suite import Cell, Suite
+from ebsc_core.files import written_whole
 from ebsc_core.registry import Registry
 from ebsc_core.runs import provenance
 
@@ -87,11 +88,15 @@ class Results:
             "format": FORMAT,
             **self.identity(),
             "source": self.source,
-            "commit": commit(),
-            "machine": machine(),
+            **self.circumstances,
             "table": [asdict(entry) for entry in self.entries.values()],
             "cells": cells,
-        } | provenance()
+        }
+
+    @cached_property
+    def circumstances(self) -> dict[str, Any]:
+        """Where, when and with which versions the table was made."""
+        return {"commit": commit(), "machine": machine()} | provenance()
 
     def identity(self) -> dict[str, Any]:
         """What makes it this suite, as plain values."""
@@ -173,7 +178,6 @@ def _sources(package: str) -> list[tuple[str, Path]]:
     return [(f"{package}/{file.relative_to(f)}", file) for f in folders for file in sorted(f.rglob("*.py"))]
 
 
-@cache
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     import torch
@@ -192,7 +196,6 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-@cache
 def commit() -> str | None:
     """The commit of the working copy that the code runs from, if it is one; ``-dirty`` if it is changed."""
     where = Path(__file__).parent
@@ -249,6 +252,5 @@ def write(out: Path, results: Results, renderings: dict[str, Callable[[Results],
     files = {"results.json": json.dumps(results.as_dict(), indent=1, allow_nan=False) + "\n"}
     files |= {name: render(results) for name, render in renderings.items()}
     for name, text in files.items():
-        beside = out / f".{name}.{os.getpid()}"
-        beside.write_text(text, encoding="utf-8", errors="surrogateescape")
-        beside.replace(out / name)
+        with written_whole(out / name) as beside:
+            beside.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -79,7 +79,7 @@ def markdown(results: Results, commands: bool = True) -> str:
 
 
 def _legend(results: Results) -> str:
-    file, details = results.suite.file, results.as_dict()
+    file, details = results.suite.file, results.circumstances
     machine = ", ".join(f"{key} {value}" for key, value in details["machine"].items())
     versions = details["versions"]
     software = f"ebsc {versions['ebsc']}" + (f" ({details['commit']})" if details["commit"] else "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ebsc_core.errors import DataError
+from ebsc_core.files import written_whole
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
@@ -21,19 +21,16 @@ def save_weights(module: nn.Module, path: Path) -> None:
     OSError
         If it cannot be written, for instance to a full disk.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    # Copies, since safetensors refuses tensors that share memory.
+    state = {
+        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in module.state_dict().items()
+    }
     try:
-        # Copies, since safetensors refuses tensors that share memory.
-        state = {
-            name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, value in module.state_dict().items()
-        }
-        save_file(state, beside)
-        os.replace(beside, path)
+        with written_whole(path) as beside:
+            save_file(state, beside)
     except SafetensorError as error:  # which is no OSError
         raise OSError(f"cannot write {path}: {error}") from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_weights(module: nn.Module, path: Path) -> dict[str, Tensor]:

@@ -15,14 +15,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
-from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.coefficients import top_k_inner_products
 from ebsc_core.data.images import ImageSet
 from ebsc_core.errors import ConfigError
 from ebsc_core.held_out import assign, split, vote
-from ebsc_core.interfaces import CoefficientModel, Coefficients
+from ebsc_core.interfaces import Coefficients
+from ebsc_core.metrics import scores
+from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
 
 
 def images(n: int) -> ImageSet:
@@ -106,22 +106,19 @@ class TestVote:
         assert found.clusters.tolist() == [-1] * 3
 
 
-class Cosines(CoefficientModel):
-    def coefficients(self, queries: Tensor, encoded: Tensor, top_k: int, own: Tensor) -> Coefficients:
-        values, indices, _ = top_k_inner_products(queries, encoded, top_k, own)
-        return Coefficients(indices, values)
+COSINES = CosineNeighbours(KnnOptions(weighted=True), 4)
 
 
 def test_a_new_row_may_use_its_own_copy_in_the_dictionary() -> None:
     rows = F.normalize(torch.randn(20, 4), dim=1)
-    found = assign(Cosines(), rows, rows, np.arange(20), top_k=1)
+    found = assign(COSINES, rows, rows, np.arange(20), top_k=1)
     assert found.clusters.tolist() == list(range(20))
     assert found.confidence.tolist() == [1.0] * 20
 
 
 def test_as_many_coefficients_as_there_are_rows() -> None:
     rows = F.normalize(torch.randn(5, 4), dim=1)
-    assert len(assign(Cosines(), rows[:2], rows, np.zeros(5, np.int64), top_k=5).clusters) == 2
+    assert len(assign(COSINES, rows[:2], rows, np.zeros(5, np.int64), top_k=5).clusters) == 2
 
 
 # Without a cache, which would give one run the features of another.
@@ -177,8 +174,6 @@ class TestRun:
         assert "split" not in run("all")[0]
 
     def test_scores_are_of_the_held_out_images(self, run: Any, tmp_path: Path) -> None:
-        from ebsc_core.metrics import scores
-
         test = part(run("run", *HELD_OUT), "test")
         labels, clusters = (np.array([int(row[name]) for row in test]) for name in ("label", "cluster"))
         metrics = json.loads((tmp_path / "run/metrics.json").read_text())

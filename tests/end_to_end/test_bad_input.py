@@ -134,12 +134,15 @@ def test_a_failure_inside_the_run_leaves_no_directory(ebsc, tmp_path, monkeypatc
     assert [path.name for path in tmp_path.iterdir() if path.name != "in"] == []
 
 
+SHORT = ("--limit", "50", "--backbone", "identity", "--set", "refine.steps=1", "--out", "run")
+
+
 def test_an_interrupt_says_so(ebsc, tmp_path, monkeypatch):
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("ebsc_core.pipeline.self_expressive_coefficients", interrupt)
-    done = ebsc("run", "--limit", "50", "--backbone", "identity", "--set", "refine.steps=1", "--out", "run")
+    done = ebsc("run", *SHORT)
     assert done.code == 130
     assert done.err == "ebsc: interrupted; nothing was written\n"
     assert list(tmp_path.iterdir()) == []
@@ -150,7 +153,7 @@ def test_a_full_disk_is_one_line(ebsc, tmp_path, monkeypatch):
         raise SafetensorError("no space left on device")
 
     monkeypatch.setattr("ebsc_core.training.state.save_file", fail)
-    done = ebsc("run", "--limit", "50", "--backbone", "identity", "--set", "refine.steps=1", "--out", "run")
+    done = ebsc("run", *SHORT)
     assert done.code == 2
     warning, error = done.err.splitlines()  # the cache first, which need not be
     assert "not kept for reuse" in warning

@@ -46,16 +46,8 @@ def records(out: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in (out / "cells").glob("*.json")}
 
 
-def words(command: str) -> list[str]:
-    """The arguments of ``ebsc`` that a shell makes of a printed command."""
-    shown = command.replace("ebsc ", "printf '%s\\0' ", 1)
-    return subprocess.run(["sh", "-c", shown], capture_output=True, check=True, text=True).stdout.split("\0")[
-        :-1
-    ]
-
-
 def test_a_suite_and_the_commands_it_prints(
-    ebsc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ebsc: Any, shell_words: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my data").mkdir()
     digits = load_digits()
@@ -75,7 +67,7 @@ def test_a_suite_and_the_commands_it_prints(
     commands = [line for line in (tmp_path / "out/table.md").read_text().splitlines() if "ebsc run" in line]
     assert len(commands) == 2
     for command, (row, expected) in zip(commands, scores.items(), strict=True):
-        again = ebsc(*words(command), "--out", row.partition(",")[0])
+        again = ebsc(*shell_words(command), "--out", row.partition(",")[0])
         assert again.code == 0, again.err
         metrics = json.loads((tmp_path / row.partition(",")[0] / "metrics.json").read_text())
         assert metrics["scores"] == expected

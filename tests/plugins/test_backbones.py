@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ebsc_plugins.backbones import timm_models
 from ebsc_plugins.backbones.identity import Identity
 from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
 
+OneLine = Callable[[pytest.ExceptionInfo[PartError]], str]
+
 
 def info(side: int, channels: int = 3) -> ImageInfo:
     return ImageInfo(channels, side, side, (0.4,) * channels, (0.2,) * channels)
@@ -28,12 +31,6 @@ def build(name: str, side: int, channels: int = 3, **options: Any) -> TimmBackbo
 
 def images(side: int, channels: int = 3) -> Tensor:
     return torch.rand(2, channels, side, side)
-
-
-def one_line(error: pytest.ExceptionInfo[PartError]) -> str:
-    text = str(error.value)
-    assert "\n" not in text
-    return text
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -79,7 +76,7 @@ def test_the_announcement_says_which_stem_and_why() -> None:
     assert "test_vit" in build("test_vit", 32).describe()
 
 
-def test_a_stem_that_is_not_there_cannot_be_replaced() -> None:
+def test_a_stem_that_is_not_there_cannot_be_replaced(one_line: OneLine) -> None:
     with pytest.raises(PartError, match=r"backbone\.stem") as error:
         build("test_vit", 32, stem=True)
     one_line(error)
@@ -92,7 +89,7 @@ def test_networks_for_large_images_take_32_px(name: str, side: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "side"), [("vit_tiny_patch16_224", 8), ("inception_v3", 32)])
-def test_images_too_small_for_the_network_are_one_line(name: str, side: int) -> None:
+def test_images_too_small_for_the_network_are_one_line(one_line: OneLine, name: str, side: int) -> None:
     with pytest.raises(PartError) as error:
         build(name, side)
     assert f"{side}x{side}" in one_line(error)
@@ -103,7 +100,7 @@ def test_images_too_small_for_the_network_are_one_line(name: str, side: int) -> 
     [(AssertionError("height must be 224\nand more"), "height must be 224"), (ValueError(), "ValueError")],
 )
 def test_a_network_that_fails_in_its_own_way_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, complaint: Exception, said: str
+    one_line: OneLine, monkeypatch: pytest.MonkeyPatch, complaint: Exception, said: str
 ) -> None:
     class Picky(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
@@ -115,7 +112,7 @@ def test_a_network_that_fails_in_its_own_way_is_one_line(
     assert "32x32" in one_line(error)
 
 
-def test_an_option_the_network_does_not_have_is_one_line() -> None:
+def test_an_option_the_network_does_not_have_is_one_line(one_line: OneLine) -> None:
     with pytest.raises(PartError, match="vgg11") as error:
         build("vgg11", 32, drop_path=0.1)
     one_line(error)
@@ -144,7 +141,7 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     torch.testing.assert_close(loaded(x), saved(x))
 
 
-def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_one_line(one_line: OneLine, tmp_path: Path) -> None:
     state = build("test_resnet", 32).state_dict()
     name, tensor = next((n, t) for n, t in state.items() if t.ndim == 4 and len(t) > 1)
     missing = {n: t for n, t in state.items() if n != name}
@@ -156,7 +153,7 @@ def test_weights_that_do_not_fit_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not a tensor in sight"])
-def test_a_file_without_weights_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_without_weights_is_one_line(one_line: OneLine, tmp_path: Path, content: bytes | None) -> None:
     file = tmp_path / "w.safetensors"
     if content is not None:
         file.write_bytes(content)
@@ -171,7 +168,7 @@ def test_a_folder_is_no_weights(tmp_path: Path) -> None:
 
 
 def test_pretrained_without_a_network_says_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    one_line: OneLine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from huggingface_hub import constants
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
-from ebsc_plugins.coefficients.least_squares import Rows, ridge_map
+from ebsc_plugins.coefficients.rows import Rows, precise, ridge_map
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.
 TOGETHER = 256
@@ -165,9 +165,8 @@ class ElasticNet(CoefficientModel):
         """Who is done, who is not, and how much each dictionary row would help the latter, ``(B, N)``."""
         probing = round_ < PROBES and state.support.shape[1] < len(encoded.dictionary.rows)
         scores = (encoded.whitened if probing else encoded.dictionary).products(state.residual).abs_()
-        present = (state.own >= 0).nonzero().squeeze(1)
         # A row itself joins a working set only when nothing else is left, and takes no part in it.
-        scores[present, state.own[present]] = -1
+        exclude_own(scores, state.own, -1)
         scores.scatter_(1, state.support, -2)
         if probing:
             return state.take(slice(0)), state, scores
@@ -221,14 +220,13 @@ class ElasticNet(CoefficientModel):
 
 def _start(place: Tensor, query: Tensor, own: Tensor, scale: Tensor) -> _State:
     """Queries with an empty working set."""
-    # Apple's Metal has no float64.
-    precise = torch.float32 if query.device.type == "mps" else torch.float64
-    none = query.new_empty(len(place), 0, dtype=precise)
+    dtype = precise(query.device)
+    none = query.new_empty(len(place), 0, dtype=dtype)
     return _State(
         place,
         query,
         own,
-        scale.to(precise).unsqueeze(1),
+        scale.to(dtype).unsqueeze(1),
         support=own.new_empty(len(place), 0),
         gram=none.unsqueeze(2),
         inner=none,

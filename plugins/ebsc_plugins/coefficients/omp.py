@@ -11,7 +11,7 @@ from torch import Tensor
 from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
-from ebsc_plugins.coefficients.least_squares import Rows
+from ebsc_plugins.coefficients.rows import Rows, precise
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.
 TOGETHER = 256
@@ -58,9 +58,7 @@ class OrthogonalMatchingPursuit(CoefficientModel):
         return Coefficients(indices, values.to(queries.dtype))
 
     def _pursue(self, queries: Tensor, encoded: Rows, top_k: int, own: Tensor) -> tuple[Tensor, Tensor]:
-        # Apple's Metal has no float64.
-        precise = torch.float32 if queries.device.type == "mps" else torch.float64
-        target = queries.to(precise)
+        target = queries.to(precise(queries.device))
         residual = target.clone()
         size, width = queries.shape
         chosen = own.new_empty(size, 0)
@@ -74,7 +72,7 @@ class OrthogonalMatchingPursuit(CoefficientModel):
             scores.scatter_(1, chosen, -torch.inf)
             best = scores.argmax(dim=1, keepdim=True)
             chosen = torch.cat([chosen, best], dim=1)
-            atom = encoded.rows[best.squeeze(1)].to(precise)
+            atom = encoded.rows[best.squeeze(1)].to(target.dtype)
             direction, along = _orthogonal(atom, basis[:, :step])
             length = direction.norm(dim=1)
             useful = (residual.square().sum(dim=1) >= self.options.threshold) & (length > dependent)

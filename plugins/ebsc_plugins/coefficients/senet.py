@@ -76,8 +76,7 @@ class SENet(TrainableCoefficientModel):
     def scores(self, queries: Tensor, keys: Tensor, own: Tensor) -> Tensor:
         """``u(x_i)ᵀ v(x_j)`` of queries ``(B, D)`` and keys ``(N, E)``, ``(B, N)``; 0 on own."""
         scores = self.query(queries) @ keys.T
-        present = (own >= 0).nonzero().squeeze(1)
-        scores[present, own[present]] = 0.0
+        exclude_own(scores, own, 0)
         return scores
 
     def shrunk(self, scores: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.interfaces import Backbone, Objective, ProjectorOptions, projector
+from ebsc_core.interfaces import Objective, ProjectorOptions
 
 
 class BarlowTwinsOptions(ProjectorOptions):
@@ -30,10 +30,7 @@ class BarlowTwins(Objective):
     Options = BarlowTwinsOptions
     expresses = "embeddings"
     compares = "projections"
-
-    def __init__(self, options: BarlowTwinsOptions, backbone: Backbone) -> None:
-        super().__init__(options, backbone)
-        self.projector = projector(backbone.width, options.hidden, options.width, layers=3)
+    projector_layers = 3
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
         return barlow_twins(a, b, self.options.redundancy)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ebsc_core.interfaces import Backbone
 from ebsc_plugins.objectives.momentum import MomentumObjective, MomentumOptions
 
 
@@ -20,11 +19,8 @@ class BYOL(MomentumObjective):
     """
 
     Options = BYOLOptions
-    # No negatives push images apart: the embeddings lose rank, and stand little pull.
+    # No negatives push images apart: the embeddings lose rank.
     expresses = "features"
-
-    def __init__(self, options: BYOLOptions, backbone: Backbone) -> None:
-        super().__init__(options, backbone)
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
         """Squared distance of predictions ``a`` and targets ``b``, ``2 - 2 cos``, mean over the batch."""

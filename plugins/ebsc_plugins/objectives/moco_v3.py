@@ -7,7 +7,6 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.interfaces import Backbone
 from ebsc_plugins.objectives.momentum import MomentumObjective, MomentumOptions
 
 
@@ -28,9 +27,6 @@ class MoCoV3(MomentumObjective):
     Options = MoCoV3Options
     expresses = "embeddings"
     norms_projections = True
-
-    def __init__(self, options: MoCoV3Options, backbone: Backbone) -> None:
-        super().__init__(options, backbone)
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
         """InfoNCE of predictions ``a`` among targets ``b`` (eq. 1), times 2τ as in the paper."""

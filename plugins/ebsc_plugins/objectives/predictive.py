@@ -19,15 +19,11 @@ class PredictiveObjective(Objective):
     embeddings it offers are its projections, not its predictions.
     """
 
-    projector_layers: ClassVar[int] = 2
-    """Linear maps of the projector."""
     norms_projections: ClassVar[bool] = False
     """Whether the projector ends in a batch norm (without scale and shift)."""
 
     def __init__(self, options: Any, backbone: Backbone) -> None:
         super().__init__(options, backbone)
-        if self.projector_layers != 2:
-            self.projector = projector(backbone.width, options.hidden, options.width, self.projector_layers)
         if self.norms_projections:
             self.projector.append(nn.BatchNorm1d(options.width, affine=False))
         self.predictor = self.build_predictor()

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.interfaces import Backbone, Objective, ProjectorOptions
+from ebsc_core.interfaces import Objective, ProjectorOptions
 
 
 class SimCLROptions(ProjectorOptions):
@@ -22,9 +22,6 @@ class SimCLR(Objective):
     """NT-Xent (Chen et al., arXiv:2002.05709, eq. 1): the other view against ``2B - 2`` negatives."""
 
     Options = SimCLROptions
-
-    def __init__(self, options: SimCLROptions, backbone: Backbone) -> None:
-        super().__init__(options, backbone)
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
         return nt_xent(a, b, self.options.temperature)

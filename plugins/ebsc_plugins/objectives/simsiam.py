@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from ebsc_core.interfaces import Backbone, ProjectorOptions, projector
+from ebsc_core.interfaces import ProjectorOptions, projector
 from ebsc_plugins.objectives.predictive import PredictiveObjective
 
 
@@ -31,9 +31,6 @@ class SimSiam(PredictiveObjective):
     expresses = "features"
     projector_layers = 3
     norms_projections = True
-
-    def __init__(self, options: SimSiamOptions, backbone: Backbone) -> None:
-        super().__init__(options, backbone)
 
     def build_predictor(self) -> nn.Module:
         return projector(self.options.width, self.options.bottleneck, self.options.width)

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.interfaces import Backbone, Objective, ProjectorOptions, projector
+from ebsc_core.interfaces import Objective, ProjectorOptions
 
 # Inside the root of the standard deviation, whose gradient at 0 is infinite; the paper's value.
 TINY_VARIANCE = 1e-4
@@ -40,10 +40,7 @@ class VICReg(Objective):
     Options = VICRegOptions
     expresses = "embeddings"
     compares = "projections"
-
-    def __init__(self, options: VICRegOptions, backbone: Backbone) -> None:
-        super().__init__(options, backbone)
-        self.projector = projector(backbone.width, options.hidden, options.width, layers=3)
+    projector_layers = 3
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
         return vicreg(a, b, self.options.invariance, self.options.variance, self.options.covariance)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,22 +14,16 @@ from ebsc_core.benchmark.cell import FORMAT
 from ebsc_core.benchmark.results import Results
 from ebsc_core.benchmark.suite import Suite, load_suite
 
-BASE = """
-title = "Some rows"
-seeds = [0, 1]
-
+ONE_ROW = """title = "T"
+seeds = [0]
 [settings]
 train.epochs = 0
-
 [data.digits]
 data.name = "digits"
-
 [rows.knn]
 coefficients.name = "knn"
-
-[rows.energy]
-coefficients.name = "energy"
 """
+TWO_ROWS = ONE_ROW.replace("[0]", "[0, 1]") + '[rows.energy]\ncoefficients.name = "energy"\n'
 
 PYTHON = sys.executable
 STAND_IN = """#!{python} -IS
@@ -71,10 +64,22 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-def suite(tmp_path: Path) -> Callable[..., Suite]:
-    """Writes a suite and reads it: a small one of two rows if no text is given."""
+def one_row() -> str:
+    """The text of a suite of one row, one data set and one seed."""
+    return ONE_ROW
 
-    def make(text: str = BASE, settings: list[str] | None = None, baseline: str | None = None) -> Suite:
+
+@pytest.fixture
+def two_rows() -> str:
+    """The same with a second row, ``energy``, and a second seed."""
+    return TWO_ROWS
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Callable[..., Suite]:
+    """Writes a suite and reads it: that of two rows if no text is given."""
+
+    def make(text: str = TWO_ROWS, settings: list[str] | None = None, baseline: str | None = None) -> Suite:
         path = tmp_path / "suite.toml"
         path.write_text(text, encoding="utf-8")
         return load_suite(path, settings or [], baseline)
@@ -108,15 +113,15 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., P
     """Puts a small script in place of the processes that run cells.
 
     Its body sees ``config``, ``part`` (the coefficient model's name), ``record`` and ``outcome``. Returns the
-    file in which each start and each regular end leaves a line.
+    file in which each start and each regular end leaves a line. Another script may be given whole.
     """
     started = tmp_path / "started.txt"
     started.touch()
 
-    def make(body: str = "") -> Path:
-        script = tmp_path / "python"
-        script.write_text(
-            STAND_IN.format(
+    def make(body: str = "", script: str = STAND_IN) -> Path:
+        path = tmp_path / "python"
+        path.write_text(
+            script.format(
                 python=PYTHON,
                 metrics=json.dumps(make_metrics()),
                 format=FORMAT,
@@ -124,8 +129,8 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., P
                 body=body,
             )
         )
-        script.chmod(script.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setattr("ebsc_core.benchmark.runner.sys.executable", str(script))
+        path.chmod(0o755)
+        monkeypatch.setattr("ebsc_core.benchmark.runner.sys.executable", str(path))
         return started
 
     return make

@@ -10,23 +10,13 @@ from typing import Any
 import pytest
 
 StandIn = Callable[..., Path]
-SUITE = """title = "Some *rows*"
-seeds = [0]
-[settings]
-train.epochs = 0
-[data.digits]
-data.name = "digits"
-[rows.knn]
-coefficients.name = "knn"
-[rows.energy]
-coefficients.name = "energy"
-"""
 
 
 @pytest.fixture
-def benchmark(ebsc: Any, tmp_path: Path) -> Any:
+def benchmark(ebsc: Any, two_rows: str, tmp_path: Path) -> Any:
     """Calls ``ebsc benchmark`` with a suite in the current folder."""
-    (tmp_path / "my suite.toml").write_text(SUITE)
+    suite = two_rows.replace('"T"', '"Some *rows*"').replace("[0, 1]", "[0]")
+    (tmp_path / "my suite.toml").write_text(suite)
     return lambda *arguments: ebsc("benchmark", "my suite.toml", *arguments)
 
 

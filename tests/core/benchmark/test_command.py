@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -26,15 +24,8 @@ class Caught(BaseException):
     """What ``ebsc run`` was about to do."""
 
 
-def words(line: str) -> list[str]:
-    """What a shell makes of the arguments of ``ebsc run``."""
-    shown = line.replace("ebsc run", "printf '%s\\0'", 1)
-    done = subprocess.run(["sh", "-c", shown], capture_output=True, check=True)
-    return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
-
-
 @pytest.fixture
-def understood(monkeypatch: pytest.MonkeyPatch) -> Understood:
+def understood(shell_words: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch) -> Understood:
     """The configuration that ``ebsc run`` gets from the command printed for a cell."""
 
     def catch(config: RunConfig, *others: object) -> None:
@@ -46,7 +37,7 @@ def understood(monkeypatch: pytest.MonkeyPatch) -> Understood:
         line = command(cell, {})
         assert line.startswith("ebsc run ")
         assert "\n" not in line
-        monkeypatch.setattr(sys, "argv", ["ebsc", "run", *words(line)])
+        monkeypatch.setattr(sys, "argv", ["ebsc", *shell_words(line)])
         with pytest.raises(Caught) as caught:
             main()
         return caught.value.args[0]

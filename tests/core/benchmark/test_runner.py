@@ -55,17 +55,20 @@ class Bench:
         if not isinstance(chosen, Suite):
             chosen = self.suite(chosen) if chosen else self.suite()
         results = run_suite(chosen, self.out, jobs, cache, Registry(), said)
-        return Run(results, said, [" ".join(words[:2]) for words in self.lines() if words[0] != "end"])
+        return Run(results, said, [" ".join(words[:2]) for words in self.starts()])
 
     def lines(self) -> list[list[str]]:
         return [line.split() for line in self.log.read_text().splitlines()]
+
+    def starts(self) -> list[list[str]]:
+        return [words for words in self.lines() if words[0] != "end"]
 
     def files(self) -> dict[str, int]:
         return {path.name: path.stat().st_mtime_ns for path in (self.out / "cells").iterdir()}
 
     def spans(self) -> dict[str, tuple[float, float]]:
         """When each cell ran."""
-        begun = {" ".join(w[:2]): float(w[2]) for w in self.lines() if w[0] != "end"}
+        begun = {" ".join(w[:2]): float(w[2]) for w in self.starts()}
         ended = {" ".join(w[1:3]): float(w[3]) for w in self.lines() if w[0] == "end"}
         return {name: (begun[name], ended[name]) for name in begun}
 
@@ -75,13 +78,6 @@ def bench(suite: MakeSuite, stand_in: StandIn, tmp_path: Path) -> Bench:
     return Bench(suite, stand_in, tmp_path / "out")
 
 
-SMALL = """title = "T"
-seeds = [0]
-[data.digits]
-data.name = "digits"
-[rows.knn]
-coefficients.name = "knn"
-"""
 ALL = ["knn 0", "energy 0", "knn 1", "energy 1"]
 
 
@@ -104,19 +100,18 @@ class TestResuming:
         assert again.results.entries == first.results.entries
 
     def test_a_new_row_or_seed_runs_alone_and_old_results_are_set_aside(
-        self, bench: Bench, suite: MakeSuite
+        self, bench: Bench, two_rows: str
     ) -> None:
         bench()
-        text = bench.suite().path.read_text() + "[rows.more]\ntop_k = 3\ncoefficients.name = 'knn'\n"
-        more = bench(suite(text.replace("[0, 1]", "[0, 1, 2]")))
+        text = two_rows + "[rows.more]\ntop_k = 3\ncoefficients.name = 'knn'\n"
+        more = bench(text.replace("[0, 1]", "[0, 1, 2]"))
         assert more.started == ["knn 0", "knn 1", "knn 2", "energy 2", "knn 2"]
         assert "kept in" in more.said.warnings[0]
         assert len(list(bench.out.glob("until-*/table.md"))) == 1
         assert len(json.loads((bench.out / "results.json").read_text())["cells"]) == 9
 
-    def test_rows_that_are_the_same_run_once(self, bench: Bench, suite: MakeSuite) -> None:
-        text = bench.suite().path.read_text() + "[rows.again]\ncoefficients.name = 'knn'\n"
-        done = bench(suite(text))
+    def test_rows_that_are_the_same_run_once(self, bench: Bench, two_rows: str) -> None:
+        done = bench(two_rows + "[rows.again]\ncoefficients.name = 'knn'\n")
         assert done.started == ALL
         assert done.results.entries["again", "digits"].scores == done.results.entries["knn", "digits"].scores
 
@@ -125,8 +120,8 @@ class TestResuming:
         monkeypatch.setattr("ebsc_core.benchmark.runner.source_digest", lambda registry: "other")
         assert bench().started == ALL
 
-    def test_a_damaged_record_is_made_anew(self, bench: Bench) -> None:
-        bench(SMALL)
+    def test_a_damaged_record_is_made_anew(self, bench: Bench, one_row: str) -> None:
+        bench(one_row)
         (record,) = (bench.out / "cells").glob("*.json")
         whole = record.read_text()
         damaged = ["", "{", "[]", "null", "{}", "[" * 100_000]
@@ -135,24 +130,26 @@ class TestResuming:
         for content in damaged:
             assert content != whole
             record.write_text(content)
-            assert bench(SMALL).started == ["knn 0"]
+            assert bench(one_row).started == ["knn 0"]
             assert record.read_text() == whole
 
     @pytest.mark.parametrize("name", ["data.npz", "folder"])
-    def test_changed_data_are_run_anew(self, bench: Bench, tmp_path: Path, name: str) -> None:
+    def test_changed_data_are_run_anew(self, bench: Bench, one_row: str, tmp_path: Path, name: str) -> None:
         file = tmp_path / name / "image.png" if name == "folder" else tmp_path / name
         file.parent.mkdir(exist_ok=True)
         file.write_text("one")
-        text = SMALL.replace('"digits"', f'"{tmp_path / name}"')
+        text = one_row.replace('"digits"', f'"{tmp_path / name}"')
         assert bench(text).started == ["knn 0"]
         assert bench(text).started == []
         file.write_text("other")
         assert bench(text).started == ["knn 0"]
 
-    def test_data_that_change_meanwhile_break_nothing(self, bench: Bench, tmp_path: Path) -> None:
+    def test_data_that_change_meanwhile_break_nothing(
+        self, bench: Bench, one_row: str, tmp_path: Path
+    ) -> None:
         file = tmp_path / "data.npz"
         file.write_text("one")
-        text = SMALL.replace('"digits"', f'"{file}"')
+        text = one_row.replace('"digits"', f'"{file}"')
         done = bench(text, body=f"open({str(file)!r}, 'a').write('x')")
         assert done.started == ["knn 0"]
         assert done.results.entries["knn", "digits"].scores
@@ -176,9 +173,11 @@ FAILURES = {
 
 
 class TestFailing:
-    def test_a_cell_that_fails_is_a_row_that_says_why_and_is_tried_again_alone(self, bench: Bench) -> None:
+    def test_a_cell_that_fails_is_a_row_that_says_why_and_is_tried_again_alone(
+        self, bench: Bench, one_row: str
+    ) -> None:
         rows = "".join(f"[rows.{n}]\ntop_k = {n}\ncoefficients.name = 'knn'\n" for n in range(1, 7))
-        text, how = SMALL.partition("[rows")[0] + rows, list(FAILURES)
+        text, how = one_row.partition("[rows")[0] + rows, list(FAILURES)
         body = "".join(f"if config['top_k'] == {n}: {action}\n" for n, action in enumerate(how, 1))
         done = bench(text, body=body)
         assert done.started == ["knn 0"] * 6
@@ -195,34 +194,29 @@ class TestFailing:
         assert "What failed" not in (bench.out / "table.md").read_text()
         assert not list((bench.out / "cells").glob("*.log"))
 
-    def test_the_log_it_names_says_more(self, bench: Bench) -> None:
-        done = bench(SMALL, body="raise ValueError('broken')")
+    def test_the_log_it_names_says_more(self, bench: Bench, one_row: str) -> None:
+        done = bench(one_row, body="raise ValueError('broken')")
         (reason,) = done.results.entries["knn", "digits"].failed
         log = Path(reason.partition("see ")[2])
         assert "ValueError: broken" in log.read_text()
         assert list((bench.out / "cells").glob("*.log")) == [log]
 
-    def test_a_process_that_cannot_start(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-        bench.stand_in = lambda body: _script(bench, "#!/bin/sh\nexit 7\n", monkeypatch)  # it reads nothing
+    def test_a_process_that_cannot_start(self, bench: Bench, stand_in: StandIn) -> None:
+        bench.stand_in = lambda body: stand_in(script="#!/bin/sh\nexit 7\n")  # it reads nothing
         done = bench(jobs=4)
         assert all("exit 7" in entry.failed[0] for entry in done.results.entries.values())
 
-    def test_without_labels_the_line_has_no_gap(self, bench: Bench) -> None:
-        done = bench(SMALL, body="outcome['metrics']['scores'] = None")
+    def test_without_labels_the_line_has_no_gap(self, bench: Bench, one_row: str) -> None:
+        done = bench(one_row, body="outcome['metrics']['scores'] = None")
         assert done.said.notes == ["[1/1] knn · digits · seed 0: 2 s"]
 
 
-def _script(bench: Bench, text: str, monkeypatch: pytest.MonkeyPatch) -> Path:
-    script = bench.out.parent / "script"
-    script.write_text(text)
-    script.chmod(0o755)
-    monkeypatch.setattr("ebsc_core.benchmark.runner.sys.executable", str(script))
-    log = bench.out.parent / "nothing.txt"
-    log.touch()
-    return log
-
-
 class TestJobs:
+    @pytest.fixture
+    def unlike(self, two_rows: str) -> str:
+        """A suite of two rows that share no features."""
+        return two_rows.replace("[rows.knn]", "[rows.knn]\nbackbone.name = 'identity'")
+
     def meeting(self, *names: str) -> str:
         """For the body of cells: these wait for one another, at most 20 seconds."""
         return f"""
@@ -238,14 +232,12 @@ while f"{{part}} {{config['seed']}}" in names and time.time() < until:
         (a, b), (c, d) = bench.spans()[one], bench.spans()[other]
         return max(a, c) < min(b, d)
 
-    def test_two_run_side_by_side(self, bench: Bench, suite: MakeSuite) -> None:
-        text = bench.suite().path.read_text().replace("[rows.knn]", "[rows.knn]\nbackbone.name = 'identity'")
-        bench(text, jobs=2, body=self.meeting("knn 0", "energy 0"))
+    def test_two_run_side_by_side(self, bench: Bench, unlike: str) -> None:
+        bench(unlike, jobs=2, body=self.meeting("knn 0", "energy 0"))
         assert self.overlap(bench, "knn 0", "energy 0")
 
-    def test_one_at_a_time_if_so_asked(self, bench: Bench, suite: MakeSuite) -> None:
-        text = bench.suite().path.read_text().replace("[rows.knn]", "[rows.knn]\nbackbone.name = 'identity'")
-        bench(text, jobs=1)
+    def test_one_at_a_time_if_so_asked(self, bench: Bench, unlike: str) -> None:
+        bench(unlike, jobs=1)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(sorted(bench.spans().values())))
 
     def test_features_another_is_making_are_waited_for(self, bench: Bench) -> None:
@@ -256,12 +248,12 @@ while f"{{part}} {{config['seed']}}" in names and time.time() < until:
 
     @pytest.mark.parametrize("fails", [False, True])
     def test_features_that_were_made_are_waited_for_no_more(
-        self, bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: bool
+        self, bench: Bench, one_row: str, monkeypatch: pytest.MonkeyPatch, fails: bool
     ) -> None:
         monkeypatch.setattr(Suite, "check", lambda self, registry: None)  # there are no such parts
         rows = "".join(f"[rows.{part}]\ncoefficients.name = '{part}'\n" for part in "abc")
         body = "if part == 'a': outcome = {'failed': 'x'}" if fails else self.meeting("b 0", "c 0")
-        bench(SMALL.partition("[rows")[0] + rows, jobs=3, body=body)
+        bench(one_row.partition("[rows")[0] + rows, jobs=3, body=body)
         assert not self.overlap(bench, "a 0", "b 0")
         assert self.overlap(bench, "b 0", "c 0") is not fails
 
@@ -283,6 +275,7 @@ while f"{{part}} {{config['seed']}}" in names and time.time() < until:
     def test_threads_are_divided(
         self,
         bench: Bench,
+        one_row: str,
         monkeypatch: pytest.MonkeyPatch,
         cpus: int,
         given: str | None,
@@ -293,14 +286,14 @@ while f"{{part}} {{config['seed']}}" in names and time.time() < until:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if given:
             monkeypatch.setenv("OMP_NUM_THREADS", given)
-        bench(SMALL, jobs=jobs)
-        assert {words[3] for words in bench.lines() if words[0] != "end"} == {expected}
+        bench(one_row, jobs=jobs)
+        assert {words[3] for words in bench.starts()} == {expected}
         assert f"\nOMP_NUM_THREADS={expected} ebsc run " in (bench.out / "table.md").read_text()
 
-    def test_one_job_has_them_all(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_job_has_them_all(self, bench: Bench, one_row: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        bench(SMALL)
-        assert {words[3] for words in bench.lines() if words[0] != "end"} == {"None"}
+        bench(one_row)
+        assert {words[3] for words in bench.starts()} == {"None"}
         assert "\nebsc run " in (bench.out / "table.md").read_text()
 
 
@@ -325,7 +318,7 @@ def test_an_interrupt_ends_what_runs_and_keeps_what_is_finished(
     body = "if part == 'energy':\n    (record.parent / f'.{os.getpid()}.work').mkdir()\n    time.sleep(60)"
     with pytest.raises(Interrupted, match="finished cells are kept, the same command goes on"):
         bench(body=body)
-    assert [words[:2] for words in bench.lines() if words[0] != "end"] == [["knn", "0"], ["energy", "0"]]
+    assert [words[:2] for words in bench.starts()] == [["knn", "0"], ["energy", "0"]]
     (pid,) = interruption.pids
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid), 0)
@@ -337,38 +330,41 @@ def test_an_interrupt_ends_what_runs_and_keeps_what_is_finished(
 
 class TestTheFolder:
     @pytest.mark.parametrize("file", ["out", "out/cells"])
-    def test_is_a_file(self, bench: Bench, file: str) -> None:
+    def test_is_a_file(self, bench: Bench, one_row: str, file: str) -> None:
         path = bench.out.parent / file
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
         with pytest.raises(RunDirectoryError, match=r"cannot create .*out/cells.*--out"):
-            bench(SMALL)
+            bench(one_row)
         assert path.read_text() == "mine"
         assert bench.lines() == []
 
-    @pytest.mark.parametrize("name", [".lock", "table.md", "results.json"])
-    def test_cannot_be_written(self, bench: Bench, name: str) -> None:
+    def test_holds_a_folder_of_the_name_of_results_which_is_moved_out_of_the_way(
+        self, bench: Bench, one_row: str
+    ) -> None:
+        (bench.out / "results.json" / "x").mkdir(parents=True)
+        assert bench(one_row).said.warnings
+
+    @pytest.mark.parametrize("name", [".lock", "table.md"])
+    def test_cannot_be_written(self, bench: Bench, one_row: str, name: str) -> None:
         (bench.out / name / "x").mkdir(parents=True)
-        if name == "results.json":  # moved out of the way
-            assert bench(SMALL).said.warnings
-            return
         with pytest.raises(RunDirectoryError, match=r"cannot write .*out: .*--out"):
-            bench(SMALL)
+            bench(one_row)
 
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-    def test_may_not_be_written(self, bench: Bench) -> None:
+    def test_may_not_be_written(self, bench: Bench, one_row: str) -> None:
         bench.out.mkdir(mode=0o500)
         with pytest.raises(RunDirectoryError, match="Permission denied"):
-            bench(SMALL)
+            bench(one_row)
 
-    def test_is_in_use(self, bench: Bench) -> None:
+    def test_is_in_use(self, bench: Bench, one_row: str) -> None:
         fcntl = pytest.importorskip("fcntl")
-        bench(SMALL)
+        bench(one_row)
         with (bench.out / ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             with pytest.raises(RunDirectoryError, match=r"another benchmark is writing .*out"):
-                bench(SMALL)
-        assert bench(SMALL).started == []
+                bench(one_row)
+        assert bench(one_row).started == []
 
     def test_is_not_made_for_a_suite_that_is_wrong(self, bench: Bench, suite: MakeSuite) -> None:
         with pytest.raises(ConfigError):

@@ -13,16 +13,7 @@ from ebsc_core.errors import ConfigError
 from ebsc_core.registry import Registry
 
 MakeSuite = Callable[..., Suite]
-
-GOOD = """title = "T"
-seeds = [3, 4]
-[settings]
-train.epochs = 0
-[data.digits]
-data.name = "digits"
-[rows.knn]
-coefficients.name = "knn"
-"""
+Swapped = Callable[[str, str], str]
 
 
 @pytest.fixture(scope="module")
@@ -30,35 +21,51 @@ def registry() -> Registry:
     return Registry()
 
 
-def swapped(old: str, new: str) -> str:
-    assert old in GOOD
-    return GOOD.replace(old, new)
+@pytest.fixture
+def good(one_row: str) -> str:
+    """The text of a suite of one row (lines 7 and 8), and of two seeds."""
+    return one_row.replace("[0]", "[3, 4]")
+
+
+@pytest.fixture
+def swapped(good: str) -> Swapped:
+    """That text with something else in place of a part of it."""
+
+    def swap(old: str, new: str) -> str:
+        assert old in good
+        return good.replace(old, new)
+
+    return swap
 
 
 class TestCells:
-    def test_are_every_row_on_every_data_set_with_every_seed(self, suite: MakeSuite) -> None:
-        text = GOOD + '[rows.energy]\n[data.faces]\ndata.name = "faces.npz"\n'
+    def test_are_every_row_on_every_data_set_with_every_seed(self, suite: MakeSuite, good: str) -> None:
+        text = good + '[rows.energy]\n[data.faces]\ndata.name = "faces.npz"\n'
         cells = [(cell.seed, cell.column, cell.row) for cell in suite(text).cells()]
         rows = [(column, row) for column in ("digits", "faces") for row in ("knn", "energy")]
         assert cells == [(seed, *pair) for seed in (3, 4) for pair in rows]
 
-    def test_a_column_wins_over_the_settings_and_a_row_over_both(self, suite: MakeSuite) -> None:
+    def test_a_column_wins_over_the_settings_and_a_row_over_both(
+        self, suite: MakeSuite, swapped: Swapped
+    ) -> None:
         text = swapped("[settings]", "[settings]\ntop_k = 3\nn_clusters = 3\ntest_share = 0.3")
         text = text.replace("[rows.knn]", "top_k = 4\nn_clusters = 4\n[rows.knn]\ntop_k = 5")
         cell = suite(text).cells()[0]
         assert (cell.config.top_k, cell.config.n_clusters, cell.config.test_share) == (5, 4, 0.3)
 
-    def test_the_command_line_wins_over_all(self, suite: MakeSuite) -> None:
+    def test_the_command_line_wins_over_all(self, suite: MakeSuite, swapped: Swapped) -> None:
         text = swapped("[rows.knn]", "[rows.knn]\ntop_k = 5")
         assert suite(text, ["top_k=7"]).cells()[0].config.top_k == 7
 
-    def test_another_part_of_the_command_line_drops_the_options_of_the_row_s(self, suite: MakeSuite) -> None:
+    def test_another_part_of_the_command_line_drops_the_options_of_the_row_s(
+        self, suite: MakeSuite, swapped: Swapped
+    ) -> None:
         text = swapped('coefficients.name = "knn"', 'coefficients.name = "energy"\ncoefficients.hidden = 8')
         cell = suite(text, ["coefficients.name=knn"]).cells()[0]
         assert (cell.config.coefficients.name, cell.config.coefficients.options) == ("knn", {})
 
     def test_environment_variables_are_filled_in_paths_and_nowhere_else(
-        self, suite: MakeSuite, monkeypatch: pytest.MonkeyPatch
+        self, suite: MakeSuite, swapped: Swapped, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("HERE", "/some where")
         text = swapped('"digits"', '"$HERE/a.npz"\ndata.root = "${HERE}/b"')
@@ -67,18 +74,24 @@ class TestCells:
         assert cell.config.objective.options == {"note": "$HERE"}
         assert cell.settings["data"]["name"] == "$HERE/a.npz"
 
-    def test_the_protocol_is_the_suite_s(self, suite: MakeSuite) -> None:
-        assert suite(GOOD).cells()[0].config.protocol == "all"
-        assert suite('protocol = "train-test"\n' + GOOD).cells()[0].config.protocol == "train-test"
+    def test_the_protocol_is_the_suite_s(self, suite: MakeSuite, good: str) -> None:
+        assert suite(good).cells()[0].config.protocol == "all"
+        assert suite('protocol = "train-test"\n' + good).cells()[0].config.protocol == "train-test"
 
 
 class TestSharingFeatures:
-    def keys(self, suite: MakeSuite, *rows: str) -> list[str]:
+    @pytest.fixture
+    def keys(self, suite: MakeSuite, swapped: Swapped) -> Callable[..., list[str]]:
+        """What features are kept under, for each of these rows."""
         text = swapped('[rows.knn]\ncoefficients.name = "knn"\n', "")
-        chosen = suite(text + "".join(f"[rows.r{i}]\n{row}\n" for i, row in enumerate(rows)))
-        return [cell.features_key for cell in chosen.cells()[: len(rows)]]
 
-    def test_cells_that_differ_downstream_only_share_them(self, suite: MakeSuite) -> None:
+        def keys_of(*rows: str) -> list[str]:
+            chosen = suite(text + "".join(f"[rows.r{i}]\n{row}\n" for i, row in enumerate(rows)))
+            return [cell.features_key for cell in chosen.cells()[: len(rows)]]
+
+        return keys_of
+
+    def test_cells_that_differ_downstream_only_share_them(self, keys: Callable[..., list[str]]) -> None:
         downstream = (
             'coefficients.name = "knn"',
             'clusterer.name = "k-subspaces"',
@@ -87,7 +100,7 @@ class TestSharingFeatures:
             "refine.steps = 3",
             'affinity.form = "nearest_neighbors"',
         )
-        assert len(set(self.keys(suite, "", *downstream))) == 1
+        assert len(set(keys("", *downstream))) == 1
 
     @pytest.mark.parametrize(
         "row",
@@ -101,11 +114,11 @@ class TestSharingFeatures:
             'express = "features"',
         ],
     )
-    def test_others_do_not(self, suite: MakeSuite, row: str) -> None:
-        assert len(set(self.keys(suite, "", row))) == 2
+    def test_others_do_not(self, keys: Callable[..., list[str]], row: str) -> None:
+        assert len(set(keys("", row))) == 2
 
-    def test_nor_do_seeds(self, suite: MakeSuite) -> None:
-        assert len({cell.features_key for cell in suite(GOOD).cells()}) == 2
+    def test_nor_do_seeds(self, suite: MakeSuite, good: str) -> None:
+        assert len({cell.features_key for cell in suite(good).cells()}) == 2
 
 
 MISTAKES = {
@@ -149,7 +162,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_is_named_with_its_line(suite: MakeSuite, registry: Registry, case: str) -> None:
+def test_a_mistake_is_named_with_its_line(
+    suite: MakeSuite, swapped: Swapped, registry: Registry, case: str
+) -> None:
     old, new, line, said = MISTAKES[case]
     text = swapped(old, new)
     if said == "'enrgy'" or case == "quoted row":
@@ -162,14 +177,14 @@ def test_a_mistake_is_named_with_its_line(suite: MakeSuite, registry: Registry, 
 
 
 def test_a_mistake_of_the_command_line_is_not_looked_for_in_the_file(
-    suite: MakeSuite, registry: Registry
+    suite: MakeSuite, good: str, registry: Registry
 ) -> None:
     with pytest.raises(ConfigError, match=r"^--set: row 'knn': unknown coefficient model 'enrgy'"):
-        suite(GOOD, ["coefficients.name=enrgy"]).check(registry)
+        suite(good, ["coefficients.name=enrgy"]).check(registry)
 
 
 def test_a_section_given_as_a_value_below_one_given_as_a_section(
-    suite: MakeSuite, registry: Registry
+    suite: MakeSuite, swapped: Swapped, registry: Registry
 ) -> None:
     text = swapped("[settings]", "[settings]\ntop_k = 3").replace("[rows.knn]", "[rows.knn]\ntop_k.x = 3")
     with pytest.raises(ConfigError, match=r"suite\.toml:9: row 'knn': cannot set 'top_k\.x'"):
@@ -187,7 +202,6 @@ def test_a_section_given_as_a_value_below_one_given_as_a_section(
         ("[3, 4]", "[3, -1]", r"'seeds\.1'.*got -1"),
         ("[3, 4]", "[4294967296]", r"'seeds\.0'.*got 4294967296"),
         ("[3, 4]", '["x"]', r"'seeds\.0'.*got 'x'"),
-        ("[settings]\ntrain.epochs = 0", "", None),
         ("[settings]", "[setings]", "unknown option 'setings': did you mean 'settings'"),
         ("[rows.knn]\ncoefficients.name", "[rows]\nknn", r"'rows\.knn'.*got 'knn'"),
         ('[rows.knn]\ncoefficients.name = "knn"', "", "'rows'"),
@@ -206,14 +220,14 @@ def test_a_section_given_as_a_value_below_one_given_as_a_section(
         ('"knn"', '"knn"\ncache = "none"', r"\[rows\.knn\] cannot set 'cache'; use --cache"),
     ],
 )
-def test_what_is_no_suite(suite: MakeSuite, old: str, new: str, said: str | None) -> None:
-    text = swapped(old, new)
-    if said is None:  # tables that need not be there
-        assert suite(text).file.settings == {}
-        return
+def test_what_is_no_suite(suite: MakeSuite, swapped: Swapped, old: str, new: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as error:
-        suite(text)
+        suite(swapped(old, new))
     assert "suite.toml" in str(error.value)
+
+
+def test_settings_need_not_be_there(suite: MakeSuite, swapped: Swapped) -> None:
+    assert suite(swapped("[settings]\ntrain.epochs = 0", "")).file.settings == {}
 
 
 PUBLISHED = '[[published]]\nrow = "{row}"\ndata = "{data}"\nprotocol = "all"\nsource = "a paper"\n'
@@ -223,15 +237,15 @@ PUBLISHED = '[[published]]\nrow = "{row}"\ndata = "{data}"\nprotocol = "all"\nso
     ("row", "data", "said"),
     [("EnSC", "digit", "'digit', which is no data set"), ("knn", "digits", "row 'knn'")],
 )
-def test_published_figures_of_nothing(suite: MakeSuite, row: str, data: str, said: str) -> None:
+def test_published_figures_of_nothing(suite: MakeSuite, good: str, row: str, data: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        suite(GOOD + PUBLISHED.format(row=row, data=data))
+        suite(good + PUBLISHED.format(row=row, data=data))
 
 
 @pytest.mark.parametrize("setting", ["protocol=train-test", "seed=3", "out=x", "cache=none"])
-def test_what_the_command_line_has_other_means_for(suite: MakeSuite, setting: str) -> None:
+def test_what_the_command_line_has_other_means_for(suite: MakeSuite, good: str, setting: str) -> None:
     with pytest.raises(ConfigError, match="--set cannot set"):
-        suite(GOOD, [setting])
+        suite(good, [setting])
 
 
 @pytest.mark.parametrize(
@@ -256,8 +270,8 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
         load_suite(tmp_path)
 
 
-def test_the_baseline_of_the_command_line_wins_and_must_be_a_row(suite: MakeSuite) -> None:
-    text = 'baseline = "knn"\n' + GOOD + "[rows.energy]\n"
+def test_the_baseline_of_the_command_line_wins_and_must_be_a_row(suite: MakeSuite, good: str) -> None:
+    text = 'baseline = "knn"\n' + good + "[rows.energy]\n"
     assert suite(text, baseline="energy").file.baseline == "energy"
     with pytest.raises(ConfigError, match="baseline 'x' is no row; rows are knn, energy"):
         suite(text, baseline="x")
@@ -279,7 +293,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
-def test_a_row_may_have_any_name(suite: MakeSuite, registry: Registry, name: str) -> None:
+def test_a_row_may_have_any_name(suite: MakeSuite, swapped: Swapped, registry: Registry, name: str) -> None:
     text = swapped('[rows.knn]\ncoefficients.name = "knn"\n', "")
     text += tomli_w.dumps({"rows": {name: {"coefficients": {"name": "knn"}}}})
     chosen = suite(text)

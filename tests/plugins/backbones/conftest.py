@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebsc_core.errors import EbscError
 from ebsc_core.interfaces import ImageInfo
 from ebsc_plugins.datasets.digits import read_digits
 
@@ -39,16 +38,3 @@ def noise() -> Callable[..., Tensor]:
         return (torch.rand(n, channels, side, side, generator=generator) * scale).to(torch.uint8)
 
     return make
-
-
-@pytest.fixture
-def one_line() -> Callable[[pytest.ExceptionInfo[EbscError]], str]:
-    """What an error says, which must be a single line."""
-
-    def text_of(error: pytest.ExceptionInfo[EbscError]) -> str:
-        text = str(error.value)
-        assert text
-        assert "\n" not in text
-        return text
-
-    return text_of

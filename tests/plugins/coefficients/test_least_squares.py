@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from ebsc_core.coefficients import self_expressive_coefficients
 from ebsc_core.interfaces import Coefficients
-from ebsc_plugins.coefficients import least_squares
-from ebsc_plugins.coefficients.least_squares import LeastSquares, LeastSquaresOptions, ridge_map
+from ebsc_plugins.coefficients import rows as dictionary_rows
+from ebsc_plugins.coefficients.least_squares import LeastSquares, LeastSquaresOptions
+from ebsc_plugins.coefficients.rows import ridge_map
 
 shapes = {"n": st.integers(2, 30), "width": st.integers(1, 30), "seed": st.integers(0, 10_000)}
 gammas = st.floats(0.01, 1e4)
@@ -89,11 +90,11 @@ def test_the_largest_coefficients_are_kept(exclude_self: bool) -> None:
 def test_both_sides_and_every_chunk_give_the_same(n: int, width: int, seed: int, gamma: float) -> None:
     rows = unit_rows(n, width, seed)
     expected = np.linalg.solve(rows.numpy() @ rows.numpy().T + np.eye(n) / gamma, rows.numpy())
-    before, least_squares.CHUNK = least_squares.CHUNK, 4
+    before, dictionary_rows.CHUNK = dictionary_rows.CHUNK, 4
     try:
         mapped, leverage = ridge_map(rows, 1 / gamma)
     finally:
-        least_squares.CHUNK = before
+        dictionary_rows.CHUNK = before
     np.testing.assert_allclose(mapped, expected, rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(leverage, (expected * rows.numpy()).sum(axis=1), rtol=1e-8)
 

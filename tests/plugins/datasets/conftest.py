@@ -12,22 +12,8 @@ import pytest
 from PIL import Image
 
 from ebsc_core.data.images import ImageSet
-from ebsc_core.errors import DataError
 from ebsc_core.interfaces import DataContext
 from ebsc_plugins.datasets.folder import FolderOptions, resolve_folder, resolve_zip
-
-
-@pytest.fixture
-def one_line() -> Callable[[pytest.ExceptionInfo[DataError]], str]:
-    """What an error says, which must be a single line."""
-
-    def text_of(error: pytest.ExceptionInfo[DataError]) -> str:
-        text = str(error.value)
-        assert text
-        assert "\n" not in text
-        return text
-
-    return text_of
 
 
 @pytest.fixture(params=["folder", "zip"])

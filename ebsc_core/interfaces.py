@@ -203,6 +203,9 @@ class CoefficientModel(ABC):
     default_top_k: ClassVar[int | None] = None
     """Coefficients a row keeps unless the run says (``n_nonzero`` elsewhere); None for the framework's rule,
     :func:`ebsc_core.coefficients.auto_top_k`."""
+    default_whiten: ClassVar[bool] = False
+    """Whether what the rows have in common is damped first (:class:`ebsc_core.ridge.Whitening`), unless the
+    run says."""
 
     def encode(self, dictionary: Tensor) -> Any:
         """Whatever of the dictionary ``(N, D)`` is worth computing once for all queries."""

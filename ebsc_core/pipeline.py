@@ -37,6 +37,7 @@ from ebsc_core.plan import make_plan
 from ebsc_core.progress import Progress
 from ebsc_core.registry import Registry
 from ebsc_core.representation import Representation
+from ebsc_core.ridge import Whitening
 from ebsc_core.runs import RunDirectory, default_path, peak_memory_mib, provenance
 from ebsc_core.settle import settle
 from ebsc_core.training.refine import refine
@@ -84,8 +85,16 @@ class Pipeline:
         self.info = self.data.info()
         backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
         preferred_rows = getattr(self.plan.objective.part.factory, "expresses", "embeddings")
-        preferred_top_k = getattr(self.plan.coefficients.part.factory, "default_top_k", None)
-        self.settled = settle(self.config, self.data, self.info, backbone, preferred_rows, preferred_top_k)
+        model_class = self.plan.coefficients.part.factory
+        self.settled = settle(
+            self.config,
+            self.data,
+            self.info,
+            backbone,
+            preferred_rows,
+            getattr(model_class, "default_top_k", None),
+            getattr(model_class, "default_whiten", False),
+        )
         self._announce(backbone)
         with self.directory as directory:
             representation = Representation(
@@ -94,9 +103,13 @@ class Pipeline:
             trained = representation.obtain()
             self.seconds |= representation.seconds
             rows = trained.table.rows(self.settled.express)
-            model = self._coefficient_model(rows, representation.joint)
+            with self._stage("whitening"):
+                dictionary = rows.to(self.device)
+                self.whitening = Whitening(dictionary) if self.settled.whiten else None
+                dictionary = self._shown(dictionary)
+            model = self._coefficient_model(dictionary, representation.joint)
             with self._stage("coefficients"):
-                coefficients = self_expressive_coefficients(model, rows.to(self.device), self.settled.top_k)
+                coefficients = self_expressive_coefficients(model, dictionary, self.settled.top_k)
                 graph = affinity(coefficients, self.config.affinity)
             with self._stage("clusters"):
                 clusterer, clusters = self._cluster(graph, rows)
@@ -105,7 +118,7 @@ class Pipeline:
             found = [(self.data, clusters, metrics.confidence(graph, clusters))]
             if self.held_out:
                 with self._stage("held-out images"):
-                    assigned = self._assign(self.held_out, representation, model, rows, clusters)
+                    assigned = self._assign(self.held_out, representation, model, dictionary, clusters)
                 found.append((self.held_out, assigned.clusters, assigned.confidence))
             figures |= self._scores(*found[-1][:2]) | self._circumstances(trained)
             with directory.writing():
@@ -160,7 +173,8 @@ class Pipeline:
                 say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
         elif self.config.train.epochs > 0:
             say(f"objective     none: backbone {plan.backbone.name} has nothing to train")
-        say(f"coefficients  {plan.coefficients.name} on {settled.express}, {settled.top_k} per row")
+        express = f"whitened {settled.express}" if settled.whiten else settled.express
+        say(f"coefficients  {plan.coefficients.name} on {express}, {settled.top_k} per row")
         given = "" if self.config.n_clusters else " (the number of classes)"
         say(f"clusterer     {plan.clusterer.name}, {settled.n_clusters} clusters{given}")
         say(f"device        {describe_device(self.device)}, seed {self.config.seed}")
@@ -171,14 +185,19 @@ class Pipeline:
         model: CoefficientModel = choice.build_seeded(self.config.seed, rows.shape[1])
         if not isinstance(model, TrainableCoefficientModel):
             return model
-        if joint is not None and _go_on_from(joint, model):
+        alike = self.config.joint.whitens == self.settled.whiten
+        if joint is not None and alike and _go_on_from(joint, model):
             self.progress.note(f"{choice.name} goes on from its joint training")
         model.to(self.device).train()
         given = self.config.refine.model_dump(exclude_unset=True)
         self.refinement = RefineOptions(**(model.refinement() | given))
         with self._stage("refine coefficients"):
-            refine(model, rows.to(self.device), self.refinement, self.config.seed, self.progress)
+            refine(model, rows, self.refinement, self.config.seed, self.progress)
         return model.eval()
+
+    def _shown(self, rows: Tensor) -> Tensor:
+        """Rows as the coefficient model is shown them."""
+        return self.whitening(rows) if self.whitening else rows
 
     def _cluster(self, graph: sparse.csr_matrix, rows: Tensor) -> tuple[Clusterer, np.ndarray]:
         wanted = self.settled.n_clusters
@@ -208,11 +227,11 @@ class Pipeline:
         images: ImageSet,
         representation: Representation,
         model: CoefficientModel,
-        rows: Tensor,
+        dictionary: Tensor,
         clusters: np.ndarray,
     ) -> Assigned:
         new = representation.extract(images.images).rows(self.settled.express).to(self.device)
-        return assign(model, new, rows.to(self.device), clusters, self.settled.top_k)
+        return assign(model, self._shown(new), dictionary, clusters, self.settled.top_k)
 
     def _scores(self, scored: ImageSet, clusters: np.ndarray) -> dict[str, Any]:
         return {
@@ -247,6 +266,7 @@ class Pipeline:
             "top_k": settled.top_k,
             "refine": self.refinement.model_dump(mode="json"),
             "express": settled.express,
+            "whiten": settled.whiten,
             "device": str(self.device),
         }
         if settled.trains:

@@ -28,6 +28,8 @@ from ebsc_core.training.joint import JointTrainer
 
 # Weights and activations need the rest of a GPU; data sets above this part of it stay on the host.
 DEVICE_SHARE = 0.25
+# Of the joint phase's settings.
+SHAPES_FEATURES = {"start", "form", "memory", "whiten", "weight"}
 
 
 @dataclass
@@ -114,7 +116,7 @@ class Representation:
             made_from["joint"] = {
                 "model": self.plan.joint.record(),
                 "express": self.settled.express,
-                **self.config.joint.model_dump(mode="json", include={"start", "form", "memory", "weight"}),
+                **self.config.joint.model_dump(mode="json", include=SHAPES_FEATURES),
             }
         return made_from
 

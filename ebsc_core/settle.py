@@ -32,6 +32,8 @@ class Settled:
     express: str
     """``features`` or ``embeddings``: the rows that express one another."""
     top_k: int
+    whiten: bool
+    """Whether those rows are whitened first."""
 
 
 def settle(
@@ -41,6 +43,7 @@ def settle(
     backbone: Backbone,
     preferred_rows: str,
     preferred_top_k: int | None,
+    preferred_whiten: bool,
 ) -> Settled:
     """Decide what ``config`` leaves open, and check what needs the data to be checked.
 
@@ -50,6 +53,8 @@ def settle(
         Which rows the objective would have express one another.
     preferred_top_k : int or None
         How many coefficients a row the coefficient model would keep, if it has a wish.
+    preferred_whiten : bool
+        Whether the coefficient model would have its rows whitened.
 
     Raises
     ------
@@ -66,6 +71,7 @@ def settle(
         views=_views(config, info),
         express=_express(config, trains, preferred_rows),
         top_k=_top_k(config, data, n_clusters, preferred_top_k),
+        whiten=preferred_whiten if config.whiten == "auto" else config.whiten,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.config import JointChoice, TrainOptions
@@ -14,6 +14,7 @@ from ebsc_core.data.views import ViewOptions, draw_view
 from ebsc_core.errors import TrainingError
 from ebsc_core.interfaces import Objective, TrainableCoefficientModel, Views
 from ebsc_core.progress import Progress
+from ebsc_core.ridge import Whitening
 from ebsc_core.training.collapse import collapse_warning, effective_rank
 
 WARM_UP_SHARE = 0.1
@@ -40,7 +41,8 @@ class JointTrainer:
 
     In the joint phase each row of view a is expressed by the rows of view b, its own image excluded, and by
     ``joint.memory`` rows that earlier batches of the epoch left behind (in one epoch no image comes twice, so
-    none can be expressed by an earlier view of itself). The coefficient model learns from its own loss on
+    none can be expressed by an earlier view of itself). Both are whitened by that dictionary, taken as given,
+    if ``joint.whiten`` says so. The coefficient model learns from its own loss on
     stopped rows. The backbone feels the reconstruction error (or the objective's ``agreement`` with the
     reconstruction) through the coefficients as well as through the dictionary, with a gradient
     ``joint.weight`` times as long as the objective's. Keeping the two apart lets the model learn at full
@@ -167,13 +169,15 @@ class JointTrainer:
         view_b = draw_view(images, self.views, self.generator)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             views = self.objective(view_a, view_b)
-        rows, dictionary = self._expressed(views)
+        plain, dictionary = self._expressed(views)
         if not joint or self.model is None:
-            return views.loss, torch.stack([views.loss.detach(), views.loss.new_zeros(())]), rows
-        own = torch.arange(len(rows), device=self.device)
+            return views.loss, torch.stack([views.loss.detach(), views.loss.new_zeros(())]), plain
+        own = torch.arange(len(plain), device=self.device)
         dictionary = torch.cat([dictionary, self.memory])
+        self.memory = dictionary.detach()[: self.joint.memory]
+        shown = Whitening(dictionary) if self.joint.whitens else nn.Identity()
+        rows, dictionary = shown(plain), shown(dictionary)
         stopped, stopped_dictionary = rows.detach(), dictionary.detach()
-        self.memory = stopped_dictionary[: self.joint.memory]
         model_loss = self.model.loss(stopped, self.model.express(stopped, stopped_dictionary, own))
         reconstruction = self.model.express(rows, dictionary, own).reconstruction
         error = (rows - reconstruction).square().sum(dim=1).mean()
@@ -182,7 +186,7 @@ class JointTrainer:
         total = views.loss + model_loss
         if self.joint.weight:
             total = total + self.joint.weight * self._balance(views.loss, pull) * pull
-        return total, torch.stack([views.loss, error]).detach(), rows
+        return total, torch.stack([views.loss, error]).detach(), plain
 
     def _balance(self, loss: Tensor, pull: Tensor) -> Tensor:
         """How many times longer the objective's gradient is than the pull's, at the backbone's last weights.

@@ -22,6 +22,7 @@ from ebsc_core.errors import ConfigError
 from ebsc_core.held_out import assign, split, vote
 from ebsc_core.interfaces import Coefficients
 from ebsc_core.metrics import scores
+from ebsc_core.ridge import Whitening
 from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
 
 
@@ -206,12 +207,16 @@ class TestRun:
         assert part(run("changed", *HELD_OUT, images=others), "test")[0] == rows[0]
         assert rows[0]["image"] == str(first)
 
-    def test_their_votes_are_those_of_their_neighbours(self, run: Any) -> None:
-        rows = run("run", *HELD_OUT, "--coefficients", "knn", "--set", "top_k=7")
+    @pytest.mark.parametrize("whiten", [False, True])
+    def test_their_votes_are_those_of_their_neighbours(self, run: Any, whiten: bool) -> None:
+        flags = ("--coefficients", "knn", "--set", "top_k=7", "--set", f"whiten={str(whiten).lower()}")
+        rows = run("run", *HELD_OUT, *flags)
         train, test = part(rows, "train"), part(rows, "test")
+        fitted = [int(row["image"]) for row in train]
         unit = run.pixels.reshape(240, -1).astype(np.float64)
         unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-        fitted = [int(row["image"]) for row in train]
+        if whiten:  # by the fitted images alone
+            unit = Whitening(torch.from_numpy(unit[fitted]))(torch.from_numpy(unit)).numpy()
         clusters = np.array([int(row["cluster"]) for row in train])
         agreed = 0
         for row in test:

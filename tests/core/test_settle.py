@@ -20,10 +20,15 @@ def images(n: int = 40, channels: int = 1, side: int = 8, classes: int | None = 
 
 
 def decide(
-    data: ImageSet, trainable: bool = True, preferred: str = "embeddings", **config: object
+    data: ImageSet,
+    trainable: bool = True,
+    preferred: str = "embeddings",
+    whiten_preferred: bool = False,
+    **config: object,
 ) -> Settled:
     backbone = nn.Linear(1, 1) if trainable else nn.Identity()
-    return settle(RunConfig.model_validate(config), data, data.info(), backbone, preferred, None)  # type: ignore[arg-type]
+    chosen = RunConfig.model_validate(config)
+    return settle(chosen, data, data.info(), backbone, preferred, None, whiten_preferred)  # type: ignore[arg-type]
 
 
 def test_clusters_default_to_the_number_of_classes_and_can_be_told():
@@ -54,6 +59,12 @@ def test_the_objective_prefers_rows_and_the_user_decides():
         decide(images(), trainable=False, express="embeddings")
     with pytest.raises(ConfigError, match="agreement"):
         decide(images(), express="features", joint={"form": "agreement"})
+
+
+def test_the_coefficient_model_prefers_whitening_and_the_user_decides():
+    for preferred in (True, False):
+        assert decide(images(), whiten_preferred=preferred).whiten == preferred
+        assert decide(images(), whiten_preferred=preferred, whiten=not preferred).whiten != preferred
 
 
 def test_views_follow_the_images_and_yield_to_the_user():

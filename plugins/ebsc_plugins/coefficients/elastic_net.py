@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
-from ebsc_plugins.coefficients.rows import Rows, precise, ridge_map
+from ebsc_core.ridge import RidgeInverse, mean_eigenvalue, precise
+from ebsc_plugins.coefficients.rows import Rows
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.
 TOGETHER = 256
@@ -116,9 +117,8 @@ class ElasticNet(CoefficientModel):
 
     def encode(self, dictionary: Tensor) -> _Encoded:
         self.unfinished = 0
-        mean_eigenvalue = float(dictionary.square().sum()) / min(dictionary.shape)
-        whitened, _ = ridge_map(dictionary, mean_eigenvalue)
-        return _Encoded(Rows(dictionary), Rows(whitened))
+        damped = RidgeInverse(dictionary, mean_eigenvalue(dictionary))(dictionary)
+        return _Encoded(Rows(dictionary), Rows(damped))
 
     def coefficients(self, queries: Tensor, encoded: _Encoded, top_k: int, own: Tensor) -> Coefficients:
         together = max(1, min(TOGETHER, MOST_SCORES // len(encoded.dictionary.rows)))

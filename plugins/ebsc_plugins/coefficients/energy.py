@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import log, sqrt
+from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -44,6 +45,7 @@ class EnergyNetwork(TrainableCoefficientModel):
     """
 
     Options = EnergyOptions
+    default_whiten: ClassVar[bool] = True
 
     def __init__(self, options: EnergyOptions, width: int) -> None:
         super().__init__()

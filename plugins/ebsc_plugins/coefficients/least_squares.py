@@ -11,7 +11,8 @@ from torch import Tensor
 from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
-from ebsc_plugins.coefficients.rows import Rows, ridge_map
+from ebsc_core.ridge import RidgeInverse
+from ebsc_plugins.coefficients.rows import Rows
 
 
 class LeastSquaresOptions(Options):
@@ -45,10 +46,12 @@ class LeastSquares(CoefficientModel):
         self.options = options
 
     def encode(self, dictionary: Tensor) -> _Encoded:
-        mapped, leverage = ridge_map(dictionary, 1 / self.options.gamma)
-        # Sherman-Morrison: without row i all other coefficients keep their proportions.
-        gain = 1 / (1 - leverage) if self.options.exclude_self else torch.ones_like(leverage)
-        return _Encoded(Rows(mapped), gain.to(dictionary.dtype))
+        inverse = RidgeInverse(dictionary, 1 / self.options.gamma)
+        gain = dictionary.new_ones(len(dictionary))
+        if self.options.exclude_self:
+            # Sherman-Morrison: without row i all other coefficients keep their proportions.
+            gain /= 1 - inverse.leverage(dictionary)
+        return _Encoded(Rows(inverse(dictionary)), gain)
 
     def coefficients(self, queries: Tensor, encoded: _Encoded, top_k: int, own: Tensor) -> Coefficients:
         scores = encoded.mapped.products(queries)

@@ -11,7 +11,8 @@ from torch import Tensor
 from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
-from ebsc_plugins.coefficients.rows import Rows, precise
+from ebsc_core.ridge import precise
+from ebsc_plugins.coefficients.rows import Rows
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.
 TOGETHER = 256

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ebsc_core.config import JointChoice, TrainOptions
 from ebsc_core.data.views import GREY_VIEWS
 from ebsc_core.errors import TrainingError
-from ebsc_core.interfaces import Backbone, Objective
+from ebsc_core.interfaces import Backbone, Expression, Objective
 from ebsc_core.progress import Progress
+from ebsc_core.ridge import Whitening
 from ebsc_core.training.joint import JointTrainer
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 from ebsc_plugins.objectives.byol import BYOL
@@ -213,6 +214,31 @@ def test_the_memory_holds_earlier_rows_of_the_epoch_newest_first() -> None:
     assert [len(memory) for memory in seen] == [32, 40, 40]
     assert torch.equal(seen[1][32:], seen[0][:8])
     assert torch.equal(seen[2][32:], seen[1][:8])
+
+
+def test_rows_are_whitened_by_the_dictionary_of_the_batch() -> None:
+    class Watched(EnergyNetwork):
+        def express(self, queries: Tensor, dictionary: Tensor, own: Tensor) -> Expression:
+            shown.append((queries.detach(), dictionary.detach()))
+            return super().express(queries, dictionary, own)
+
+    def rows_shown(**choice: Any) -> tuple[Tensor, Tensor]:
+        shown.clear()
+        made = replace(trainer(), model=Watched(EnergyOptions(hidden=8), 8), joint=JointChoice(**choice))
+        made.memory = torch.empty(0, made.objective.width)
+        _, _, returned = made._losses(made.images[:32], joint=True)
+        assert torch.equal(shown[0][0], shown[1][0])  # with gradients and without
+        if not made.joint.whitens:
+            assert torch.equal(shown[0][0], returned)
+        return shown[0]
+
+    shown: list[tuple[Tensor, Tensor]] = []
+    rows, dictionary = rows_shown(whiten=False)
+    whitened_rows, whitened_dictionary = rows_shown(whiten=True)
+    whitening = Whitening(dictionary)
+    torch.testing.assert_close(whitened_rows, whitening(rows))
+    torch.testing.assert_close(whitened_dictionary, whitening(dictionary))
+    assert torch.equal(rows_shown(whiten=True, form="agreement")[0], rows)
 
 
 def test_progress_counts_the_images_of_every_stage() -> None:

@@ -113,7 +113,7 @@ class TrainOptions(Options):
 class RefineOptions(Options):
     """Training of the coefficient model on the cached features."""
 
-    steps: int = Field(600, ge=0)
+    steps: int = Field(300, ge=0)
     """Optimiser steps."""
     rows: int = Field(1024, ge=2)
     """Rows drawn per step as the dictionary; all if there are no more."""

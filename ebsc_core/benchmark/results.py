@@ -65,8 +65,6 @@ class Results:
     source: str
     records: list[tuple[Cell, dict[str, Any]]]
     """Every cell with its record, in the suite's order."""
-    threads: dict[str, str]
-    """Environment that repeats the number of threads of a cell."""
 
     @cached_property
     def entries(self) -> dict[tuple[str, str], Entry]:

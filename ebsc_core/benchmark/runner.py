@@ -49,7 +49,7 @@ def run_suite(
         runner = Runner(suite, out, source_digest(registry), jobs, cache, progress)
         runner.run()
         records = [(cell, runner.records[key]) for cell, key in zip(runner.cells, runner.keys, strict=True)]
-        results = Results(suite, runner.source, records, runner.thread_settings())
+        results = Results(suite, runner.source, records)
         if moved := set_aside(out, results):
             progress.warn(moved)
         write(out, results, {"table.md": markdown, "table.html": html})

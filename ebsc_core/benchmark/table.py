@@ -216,19 +216,19 @@ def _cell_text(text: str) -> str:
 def _commands(results: Results) -> str:
     """What repeats each row: for every data set, the run of the first seed."""
     first, *others = results.suite.file.seeds
-    cells = [cell for cell, _ in results.records if cell.seed == first]
-    names = [" ".join(f"# {cell.row}, {cell.column}".split()) for cell in cells]
     code = "\n".join(
-        f"{name}\n{command(cell, results.threads)}" for name, cell in zip(names, cells, strict=True)
+        " ".join(f"# {cell.row}, {cell.column}".split()) + "\n" + command(cell, record.get("threads"))
+        for cell, record in results.records
+        if cell.seed == first
     )
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", code))])
     also = f"For the other seeds: --seed {', '.join(map(str, others))}." if others else ""
     return "\n\n".join(filter(None, ["## Commands", also, f"{fence}sh\n{code}\n{fence}"]))
 
 
-def command(cell: Cell, environment: Mapping[str, str]) -> str:
-    """The ``ebsc run`` that repeats a cell."""
-    words = [f"{name}={value}" for name, value in environment.items()] + ["ebsc run"]
+def command(cell: Cell, threads: int | None = None) -> str:
+    """The ``ebsc run`` that repeats a cell, with as many threads."""
+    words = [f"OMP_NUM_THREADS={threads}"] * (threads is not None) + ["ebsc run"]
     for setting, value in flattened(cell.settings):
         flag, kind = FLAGS.get(setting, ("", None))
         if type(value) is kind and str(value).isprintable():

@@ -32,7 +32,9 @@ from pathlib import Path
 task = json.loads(sys.stdin.readline())
 config, record = task["config"], Path(task["record"])
 part = config["coefficients"]["name"]
-outcome = {{"metrics": json.loads({metrics!r}), "threads": 1, "wall_seconds": 1.5, "format": {format!r}}}
+outcome = {{"metrics": json.loads({metrics!r}), "wall_seconds": 1.5, "format": {format!r}}}
+given = os.environ.get("OMP_NUM_THREADS", "")
+outcome["threads"] = int(given) if given.isdecimal() else 16
 with open({started!r}, "a") as started:
     started.write(f"{{part}} {{config.get('seed')}} {{time.time()}} {{os.environ.get('OMP_NUM_THREADS')}}\\n")
 {body}
@@ -103,7 +105,7 @@ def results(suite: Callable[..., Suite]) -> Callable[..., Results]:
             else:
                 record = {"metrics": came if isinstance(came, dict) else make_metrics(came)}
             records.append((cell, record | {"wall_seconds": 1.0, "format": FORMAT}))
-        return Results(chosen, "source", records, {})
+        return Results(chosen, "source", records)
 
     return make
 

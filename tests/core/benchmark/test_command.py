@@ -34,7 +34,7 @@ def understood(shell_words: Callable[[str], list[str]], monkeypatch: pytest.Monk
     monkeypatch.setattr("ebsc_core.pipeline.run", catch)
 
     def read(cell: Cell) -> RunConfig:
-        line = command(cell, {})
+        line = command(cell)
         assert line.startswith("ebsc run ")
         assert "\n" not in line
         monkeypatch.setattr(sys, "argv", ["ebsc", *shell_words(line)])
@@ -115,7 +115,7 @@ def test_environment_variables_of_paths_are_left_to_the_shell(
     assert cell.config.data.name == PATHS[case].replace("${HERE}", "$HERE").replace(
         "$HERE", "/some where/it's"
     )
-    assert "HERE" in command(cell, {})
+    assert "HERE" in command(cell)
     assert understood(cell) == cell.config
 
 
@@ -163,4 +163,4 @@ def test_of_a_suite_is_the_row_s_with_the_command_line_s_changes(
 
 
 def test_says_how_many_threads_it_was_run_with() -> None:
-    assert command(cell_of({}), {"OMP_NUM_THREADS": "4"}).startswith("OMP_NUM_THREADS=4 ebsc run ")
+    assert command(cell_of({}), threads=4).startswith("OMP_NUM_THREADS=4 ebsc run ")

@@ -146,7 +146,7 @@ class TestSetAside:
         assert set_aside(tmp_path, other)
 
     def test_another_version(self, written: Results, tmp_path: Path) -> None:
-        other = Results(written.suite, "another source", written.records, {})
+        other = Results(written.suite, "another source", written.records)
         assert set_aside(tmp_path, other)
 
     @pytest.mark.parametrize(

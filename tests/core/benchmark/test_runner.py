@@ -294,7 +294,7 @@ while f"{{part}} {{config['seed']}}" in names and time.time() < until:
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         bench(one_row)
         assert {words[3] for words in bench.starts()} == {"None"}
-        assert "\nebsc run " in (bench.out / "table.md").read_text()
+        assert "\nOMP_NUM_THREADS=16 ebsc run " in (bench.out / "table.md").read_text()
 
 
 class Interruption:

@@ -198,6 +198,8 @@ class CoefficientModel(ABC):
     Rows are of unit length. ``own`` gives, for each query, its own position in the dictionary, or
     -1 where it is not there; that entry is never used. Each row's coefficients depend on its query and the
     dictionary only, not on the other queries: the framework splits queries into blocks as memory allows.
+
+    When all queries are done it may have ``warnings_`` (a list of sentences for the user).
     """
 
     default_top_k: ClassVar[int | None] = None

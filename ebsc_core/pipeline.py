@@ -111,6 +111,7 @@ class Pipeline:
             with self._stage("coefficients"):
                 coefficients = self_expressive_coefficients(model, dictionary, self.settled.top_k)
                 graph = affinity(coefficients, self.config.affinity)
+            self._pass_on_warnings(model)
             with self._stage("clusters"):
                 clusterer, clusters = self._cluster(graph, rows)
             with self._stage("figures"):
@@ -203,12 +204,15 @@ class Pipeline:
         wanted = self.settled.n_clusters
         clusterer: Clusterer = self.plan.clusterer.build(wanted, self.config.seed)
         clusters = clusterer.fit_predict(graph if clusterer.consumes == "affinity" else rows.numpy())
-        for warning in getattr(clusterer, "warnings_", []):
-            self.progress.warn(warning)
+        self._pass_on_warnings(clusterer)
         found = len(np.unique(clusters[clusters >= 0]))
         if found != wanted:
             self.progress.warn(f"{self.plan.clusterer.name} found {found} clusters, not {wanted}")
         return clusterer, clusters
+
+    def _pass_on_warnings(self, part: CoefficientModel | Clusterer) -> None:
+        for warning in getattr(part, "warnings_", []):
+            self.progress.warn(warning)
 
     def _figures(
         self, graph: sparse.csr_matrix, rows: Tensor, clusterer: Clusterer, clusters: np.ndarray

@@ -26,6 +26,8 @@ from ebsc_core.progress import Progress, clock
 from ebsc_core.registry import Registry
 
 POLL_SECONDS = 0.05
+# Without a word from a cell for so long, the user is told that it is still at work.
+PATIENCE_SECONDS = 60.0
 
 
 def run_suite(
@@ -131,6 +133,7 @@ class Runner:
         waiting = {key: cell for key, cell in cells.items() if key not in self.records}
         if self.records:
             self.progress.note(f"{len(self.records)} of {len(cells)} cells are finished already")
+        self.heard = time.monotonic()
         running: dict[str, subprocess.Popen[str]] = {}
         ready: set[str] = set()
         """Features that are in the cache now."""
@@ -144,6 +147,7 @@ class Runner:
                         ready.add(cells[key].features_key)
                     left = [cells[other] for other in (*waiting, *running)]
                     self._tell(cells[key], self.records[key], left, cells)
+                self._reassure([cells[key] for key in running])
                 time.sleep(POLL_SECONDS)
         finally:
             for process in running.values():
@@ -215,7 +219,13 @@ class Runner:
             log.unlink()
         return record
 
+    def _reassure(self, running: list[Cell]) -> None:
+        if running and time.monotonic() - self.heard > PATIENCE_SECONDS:
+            self.heard = time.monotonic()
+            self.progress.note(f"still running: {', '.join(cell.name for cell in running)}")
+
     def _tell(self, cell: Cell, record: dict[str, Any], left: list[Cell], cells: dict[str, Cell]) -> None:
+        self.heard = time.monotonic()
         done, total = len(self.records), len(cells)
         if "failed" in record:
             self.progress.warn(f"[{done}/{total}] {cell.name} failed: {record['failed']}")

@@ -113,6 +113,41 @@ def test_pixels_without_training_beat_chance_by_far(ebsc, tmp_path):
     assert metrics["training"] == []
 
 
+def test_what_a_coefficient_model_could_not_finish_is_a_warning(ebsc, tmp_path):
+    pixels = (
+        "run",
+        "--backbone",
+        "identity",
+        "--epochs",
+        "0",
+        "--limit",
+        "200",
+        "--coefficients",
+        "elastic-net",
+    )
+    done = ebsc(*pixels, "--set", "coefficients.max_rounds=1", "--out", "run")
+    assert done.code == 0
+    assert "rows are not solved to the end after 1 rounds; raise coefficients.max_rounds" in done.err
+    assert len(json.loads((tmp_path / "run/metrics.json").read_text())["warnings"]) == 1
+    assert ebsc(*pixels, "--out", "enough").err == ""
+
+
+@pytest.mark.parametrize(("model", "by_default"), [("energy", True), ("knn", False)])
+def test_whitening_is_said_recorded_and_changes_the_clusters(ebsc, tmp_path, model, by_default):
+    pixels = ("run", "--backbone", "identity", "--epochs", "0", "--limit", "300", "--coefficients", model)
+    short = ("--set", "refine.steps=5")
+    assert f"{model} on {'whitened ' * by_default}features" in ebsc(*pixels, *short, "--out", "auto").out
+    other = ebsc(*pixels, *short, "--set", f"whiten={str(not by_default).lower()}", "--out", "other")
+    assert f"{model} on {'whitened ' * (not by_default)}features" in other.out
+    runs = [tmp_path / name for name in ("auto", "other")]
+    said = [tomllib.loads((run / "run.toml").read_text())["whiten"] for run in runs]
+    assert said == [by_default, not by_default]
+    one, two = ((run / "assignments.csv").read_bytes() for run in runs)
+    assert one != two
+    assert ebsc("run", "--config", "auto/run.toml", "--out", "again").code == 0
+    assert (tmp_path / "again/assignments.csv").read_bytes() == one
+
+
 def test_a_backbone_with_nothing_to_train_skips_training_and_says_so(ebsc):
     done = ebsc("run", "--backbone", "identity", "--limit", "200")
     assert done.code == 0, done.err

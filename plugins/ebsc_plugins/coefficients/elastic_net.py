@@ -115,6 +115,16 @@ class ElasticNet(CoefficientModel):
         self.unfinished = 0
         """Rows since the last :meth:`encode` that ran out of rounds: best over their working set only."""
 
+    @property
+    def warnings_(self) -> list[str]:
+        if not self.unfinished:
+            return []
+        rounds = self.options.max_rounds
+        return [
+            f"elastic-net: {self.unfinished} rows are not solved to the end after {rounds} rounds; raise "
+            "coefficients.max_rounds"
+        ]
+
     def encode(self, dictionary: Tensor) -> _Encoded:
         self.unfinished = 0
         damped = RidgeInverse(dictionary, mean_eigenvalue(dictionary))(dictionary)

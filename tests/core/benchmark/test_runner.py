@@ -297,11 +297,22 @@ while f"{{part}} {{config['seed']}}" in names and time.time() < until:
         assert "\nOMP_NUM_THREADS=16 ebsc run " in (bench.out / "table.md").read_text()
 
 
+def test_a_long_silence_is_explained(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ebsc_core.benchmark.runner.PATIENCE_SECONDS", 0.3)
+    slow = "if part == 'energy' and config.get('seed') == 0:\n    time.sleep(1.2)"
+    notes = bench(body=slow).said.notes
+    silences = [note for note in notes if note.startswith("still running")]
+    assert 1 <= len(silences) <= 4
+    assert set(silences) == {"still running: energy · digits · seed 0"}
+    assert notes.index(silences[0]) == 1  # after the one cell before it
+
+
 class Interruption:
     """In place of ``time``: a KeyboardInterrupt as soon as a cell has left a folder in its midst."""
 
     def __init__(self, cells: Path) -> None:
         self.cells, self.pids = cells, [""]
+        self.monotonic = time.monotonic
 
     def sleep(self, seconds: float) -> None:
         time.sleep(seconds)

@@ -37,6 +37,7 @@ def solve(rows: Tensor, top_k: int | None = None, **given: float) -> Tensor:
     model = ElasticNet(ElasticNetOptions(**given), rows.shape[1])
     found = self_expressive_coefficients(model, rows, top_k or len(rows) - 1)
     assert model.unfinished == 0
+    assert model.warnings_ == []
     return dense(found, len(rows))
 
 
@@ -204,6 +205,10 @@ def test_rows_that_run_out_of_rounds_are_counted() -> None:
     model = ElasticNet(ElasticNetOptions(gamma=200, max_rounds=5, support_size=4), 30)
     found = dense(self_expressive_coefficients(model, rows, 15), 300)
     assert 0 < model.unfinished <= 300
+    assert model.warnings_ == [
+        f"elastic-net: {model.unfinished} rows are not solved to the end after 5 rounds; raise "
+        "coefficients.max_rounds"
+    ]
     best = objective(rows, solve(rows, 80, gamma=200), 200, 0.9)
     reached = objective(rows, found, 200, 0.9)
     nothing = objective(rows, torch.zeros_like(found), 200, 0.9)

@@ -83,17 +83,12 @@ class JointChoice(PartChoice):
     ``agreement``: the reconstruction counts as one more view under the objective's own loss."""
     memory: int = Field(0, ge=0)
     """Rows of the epoch's earlier batches that join the dictionary, as they were and without gradient."""
-    whiten: bool = True
-    """Damp what the rows of a batch's dictionary have in common before they express one another; not with
-    ``agreement``, which compares embeddings."""
+    whiten: Literal[True, False, "auto"] = "auto"
+    """Damp what the rows of a batch's dictionary have in common before they express one another; by default
+    as this model prefers, and never with ``agreement``, which compares embeddings."""
     weight: float = Field(0.1, ge=0)
     """Length of that term's gradient at the backbone's last weights, as a share of the objective's own; at 0
     the model trains on stopped gradients."""
-
-    @property
-    def whitens(self) -> bool:
-        """Whether rows are whitened in the joint phase."""
-        return self.whiten and self.form == "reconstruction"
 
 
 class TrainOptions(Options):
@@ -162,7 +157,7 @@ class RunConfig(BaseModel):
     express: Literal["auto", "features", "embeddings"] = "auto"
     """Which rows express one another: the backbone's features or the objective's embeddings; by default
     what the objective prefers."""
-    whiten: bool | Literal["auto"] = "auto"
+    whiten: Literal[True, False, "auto"] = "auto"
     """Damp what the rows have in common before they express one another; by default as the coefficient model
     prefers (the energy network does, its rivals are as published)."""
     protocol: Literal["all", "train-test"] = "all"

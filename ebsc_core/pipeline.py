@@ -39,7 +39,7 @@ from ebsc_core.registry import Registry
 from ebsc_core.representation import Representation
 from ebsc_core.ridge import Whitening
 from ebsc_core.runs import RunDirectory, default_path, peak_memory_mib, provenance
-from ebsc_core.settle import settle
+from ebsc_core.settle import Preferences, settle
 from ebsc_core.training.refine import refine
 from ebsc_core.training.state import save_weights
 
@@ -72,6 +72,7 @@ class Pipeline:
         self.device = resolve_device(config.device)
         self.directory = RunDirectory(Path(config.out) if config.out else self._default_path())
         self.refinement: RefineOptions = config.refine
+        self.whitening: Whitening | None = None
         self.seconds: dict[str, float] = {}
 
     def run(self) -> RunResult:
@@ -84,17 +85,7 @@ class Pipeline:
             self.data, self.held_out = split(self.data, self.config.test_share, self.config.seed)
         self.info = self.data.info()
         backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
-        preferred_rows = getattr(self.plan.objective.part.factory, "expresses", "embeddings")
-        model_class = self.plan.coefficients.part.factory
-        self.settled = settle(
-            self.config,
-            self.data,
-            self.info,
-            backbone,
-            preferred_rows,
-            getattr(model_class, "default_top_k", None),
-            getattr(model_class, "default_whiten", False),
-        )
+        self.settled = settle(self.config, self.data, self.info, backbone, Preferences.of(self.plan))
         self._announce(backbone)
         with self.directory as directory:
             representation = Representation(
@@ -103,10 +94,11 @@ class Pipeline:
             trained = representation.obtain()
             self.seconds |= representation.seconds
             rows = trained.table.rows(self.settled.express)
-            with self._stage("whitening"):
-                dictionary = rows.to(self.device)
-                self.whitening = Whitening(dictionary) if self.settled.whiten else None
-                dictionary = self._shown(dictionary)
+            dictionary = rows.to(self.device)
+            if self.settled.whiten:
+                with self._stage("whitening"):
+                    self.whitening = Whitening(dictionary)
+                    dictionary = self.whitening(dictionary)
             model = self._coefficient_model(dictionary, representation.joint)
             with self._stage("coefficients"):
                 coefficients = self_expressive_coefficients(model, dictionary, self.settled.top_k)
@@ -186,9 +178,8 @@ class Pipeline:
         model: CoefficientModel = choice.build_seeded(self.config.seed, rows.shape[1])
         if not isinstance(model, TrainableCoefficientModel):
             return model
-        alike = self.config.joint.whitens == self.settled.whiten
-        if joint is not None and alike and _go_on_from(joint, model):
-            self.progress.note(f"{choice.name} goes on from its joint training")
+        if joint is not None:
+            self._go_on(joint, model)
         model.to(self.device).train()
         given = self.config.refine.model_dump(exclude_unset=True)
         self.refinement = RefineOptions(**(model.refinement() | given))
@@ -196,9 +187,13 @@ class Pipeline:
             refine(model, rows, self.refinement, self.config.seed, self.progress)
         return model.eval()
 
-    def _shown(self, rows: Tensor) -> Tensor:
-        """Rows as the coefficient model is shown them."""
-        return self.whitening(rows) if self.whitening else rows
+    def _go_on(self, joint: TrainableCoefficientModel, model: TrainableCoefficientModel) -> None:
+        """Start from the jointly trained weights if this is the same model, used to such rows."""
+        name, settled = self.plan.coefficients.name, self.settled
+        if settled.joint_whiten != settled.whiten:
+            self.progress.note(f"{name} starts afresh: rows were whitened in one phase only")
+        elif _copy_weights(joint, model):
+            self.progress.note(f"{name} goes on from its joint training")
 
     def _cluster(self, graph: sparse.csr_matrix, rows: Tensor) -> tuple[Clusterer, np.ndarray]:
         wanted = self.settled.n_clusters
@@ -235,7 +230,11 @@ class Pipeline:
         clusters: np.ndarray,
     ) -> Assigned:
         new = representation.extract(images.images).rows(self.settled.express).to(self.device)
-        return assign(model, self._shown(new), dictionary, clusters, self.settled.top_k)
+        if self.whitening:
+            new = self.whitening(new)
+        assigned = assign(model, new, dictionary, clusters, self.settled.top_k)
+        self._pass_on_warnings(model)
+        return assigned
 
     def _scores(self, scored: ImageSet, clusters: np.ndarray) -> dict[str, Any]:
         return {
@@ -294,7 +293,7 @@ def _columns(found: list[tuple[ImageSet, np.ndarray, np.ndarray]]) -> dict[str, 
     return columns
 
 
-def _go_on_from(joint: TrainableCoefficientModel, model: TrainableCoefficientModel) -> bool:
+def _copy_weights(joint: TrainableCoefficientModel, model: TrainableCoefficientModel) -> bool:
     """Copy the jointly trained weights if this is the same model; whether it was."""
     state = joint.state_dict()
     shapes = {name: value.shape for name, value in model.state_dict().items()}

@@ -28,8 +28,6 @@ from ebsc_core.training.joint import JointTrainer
 
 # Weights and activations need the rest of a GPU; data sets above this part of it stay on the host.
 DEVICE_SHARE = 0.25
-# Of the joint phase's settings.
-SHAPES_FEATURES = {"start", "form", "memory", "whiten", "weight"}
 
 
 @dataclass
@@ -116,7 +114,8 @@ class Representation:
             made_from["joint"] = {
                 "model": self.plan.joint.record(),
                 "express": self.settled.express,
-                **self.config.joint.model_dump(mode="json", include=SHAPES_FEATURES),
+                "whiten": self.settled.joint_whiten,
+                **self.config.joint.model_dump(mode="json", include={"start", "form", "memory", "weight"}),
             }
         return made_from
 
@@ -160,6 +159,7 @@ class Representation:
             options=self.config.train,
             batch_size=self.settled.batch_size,
             joint=self.config.joint,
+            whiten=self.settled.joint_whiten,
             express=self.settled.express,
             n_clusters=self.settled.n_clusters,
             seed=self.config.seed,

@@ -10,14 +10,40 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from ebsc_core.coefficients import auto_top_k
-from ebsc_core.config import RunConfig, describe
+from ebsc_core.config import JointChoice, RunConfig, describe
 from ebsc_core.data.images import ImageSet
 from ebsc_core.data.views import ViewOptions, default_views
 from ebsc_core.errors import ConfigError
 from ebsc_core.interfaces import Backbone, ImageInfo
+from ebsc_core.plan import Plan
 
 # Below this many images, more steps are worth more than larger batches.
 SMALL_DATA = 5000
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What the chosen parts would have unless the run says otherwise."""
+
+    rows: str = "embeddings"
+    """Which rows the objective would have express one another."""
+    top_k: int | None = None
+    """How many coefficients a row the coefficient model would keep, if it has a wish."""
+    whiten: bool = False
+    """Whether the coefficient model would have its rows whitened."""
+    joint_whiten: bool = False
+    """The same of the model of the joint phase."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> Preferences:
+        model = plan.coefficients.part.factory
+        joint = plan.joint.part.factory if plan.joint else None
+        return cls(
+            getattr(plan.objective.part.factory, "expresses", cls.rows),
+            getattr(model, "default_top_k", cls.top_k),
+            getattr(model, "default_whiten", cls.whiten),
+            getattr(joint, "default_whiten", cls.joint_whiten),
+        )
 
 
 @dataclass(frozen=True)
@@ -34,6 +60,8 @@ class Settled:
     top_k: int
     whiten: bool
     """Whether those rows are whitened first."""
+    joint_whiten: bool
+    """Whether they are in the joint phase."""
 
 
 def settle(
@@ -41,20 +69,9 @@ def settle(
     data: ImageSet,
     info: ImageInfo,
     backbone: Backbone,
-    preferred_rows: str,
-    preferred_top_k: int | None,
-    preferred_whiten: bool,
+    preferences: Preferences,
 ) -> Settled:
     """Decide what ``config`` leaves open, and check what needs the data to be checked.
-
-    Parameters
-    ----------
-    preferred_rows : {"features", "embeddings"}
-        Which rows the objective would have express one another.
-    preferred_top_k : int or None
-        How many coefficients a row the coefficient model would keep, if it has a wish.
-    preferred_whiten : bool
-        Whether the coefficient model would have its rows whitened.
 
     Raises
     ------
@@ -69,9 +86,10 @@ def settle(
         trains=trains,
         batch_size=_batch_size(config, data, trains),
         views=_views(config, info),
-        express=_express(config, trains, preferred_rows),
-        top_k=_top_k(config, data, n_clusters, preferred_top_k),
-        whiten=preferred_whiten if config.whiten == "auto" else config.whiten,
+        express=_express(config, trains, preferences.rows),
+        top_k=_top_k(config, data, n_clusters, preferences.top_k),
+        whiten=preferences.whiten if config.whiten == "auto" else config.whiten,
+        joint_whiten=_joint_whiten(config.joint, preferences.joint_whiten),
     )
 
 
@@ -116,6 +134,12 @@ def _express(config: RunConfig, trains: bool, preferred: str) -> str:
     if wanted == "features" and trains and config.joint.form == "agreement":
         raise ConfigError("joint.form 'agreement' compares embeddings; use express = 'embeddings'")
     return wanted
+
+
+def _joint_whiten(joint: JointChoice, preferred: bool) -> bool:
+    if joint.form == "agreement":  # which compares embeddings
+        return False
+    return preferred if joint.whiten == "auto" else joint.whiten
 
 
 def _top_k(config: RunConfig, data: ImageSet, n_clusters: int, preferred: int | None) -> int:

@@ -81,6 +81,8 @@ class Runner:
     progress: Progress
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each cell came to, by its key."""
+    heard: float = field(default_factory=time.monotonic)
+    """When the user was last told something."""
 
     @property
     def folder(self) -> Path:
@@ -133,7 +135,6 @@ class Runner:
         waiting = {key: cell for key, cell in cells.items() if key not in self.records}
         if self.records:
             self.progress.note(f"{len(self.records)} of {len(cells)} cells are finished already")
-        self.heard = time.monotonic()
         running: dict[str, subprocess.Popen[str]] = {}
         ready: set[str] = set()
         """Features that are in the cache now."""

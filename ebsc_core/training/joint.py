@@ -42,7 +42,7 @@ class JointTrainer:
     In the joint phase each row of view a is expressed by the rows of view b, its own image excluded, and by
     ``joint.memory`` rows that earlier batches of the epoch left behind (in one epoch no image comes twice, so
     none can be expressed by an earlier view of itself). Both are whitened by that dictionary, taken as given,
-    if ``joint.whiten`` says so. The coefficient model learns from its own loss on
+    if ``whiten`` says so. The coefficient model learns from its own loss on
     stopped rows. The backbone feels the reconstruction error (or the objective's ``agreement`` with the
     reconstruction) through the coefficients as well as through the dictionary, with a gradient
     ``joint.weight`` times as long as the objective's. Keeping the two apart lets the model learn at full
@@ -59,6 +59,8 @@ class JointTrainer:
     options: TrainOptions
     batch_size: int
     joint: JointChoice
+    whiten: bool
+    """Whether rows are whitened before they express one another in the joint phase."""
     express: str
     n_clusters: int
     seed: int
@@ -175,7 +177,7 @@ class JointTrainer:
         own = torch.arange(len(plain), device=self.device)
         dictionary = torch.cat([dictionary, self.memory])
         self.memory = dictionary.detach()[: self.joint.memory]
-        shown = Whitening(dictionary) if self.joint.whitens else nn.Identity()
+        shown = Whitening(dictionary) if self.whiten else nn.Identity()
         rows, dictionary = shown(plain), shown(dictionary)
         stopped, stopped_dictionary = rows.detach(), dictionary.detach()
         model_loss = self.model.loss(stopped, self.model.express(stopped, stopped_dictionary, own))

@@ -26,12 +26,25 @@ def test_both_sides_and_every_chunk_give_the_inverse(n: int, width: int, seed: i
     before, ridge.CHUNK = ridge.CHUNK, 4
     try:
         inverse = RidgeInverse(rows, λ)
-        mapped, leverage = inverse(queries), inverse.leverage(queries)
+        mapped, (own, leverage) = inverse(queries), inverse.own()
+        with_gradients = inverse(queries.clone().requires_grad_())
     finally:
         ridge.CHUNK = before
-    expected = queries.numpy() @ np.linalg.inv(rows.numpy().T @ rows.numpy() + λ * np.eye(width))
-    np.testing.assert_allclose(mapped, expected, rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(leverage, (expected * queries.numpy()).sum(axis=1), rtol=1e-8)
+    matrix = np.linalg.inv(rows.numpy().T @ rows.numpy() + λ * np.eye(width))
+    np.testing.assert_allclose(mapped, queries.numpy() @ matrix, rtol=1e-8, atol=1e-10)
+    assert torch.equal(with_gradients, mapped)
+    expected = rows.numpy() @ matrix
+    np.testing.assert_allclose(own, expected, rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(leverage, (expected * rows.numpy()).sum(axis=1), rtol=1e-8)
+
+
+@pytest.mark.parametrize("n", [20, 100])
+def test_own_rows_stay_exact_with_hardly_any_ridge(n: int) -> None:
+    rows = unit_rows(n, 64)
+    own, leverage = RidgeInverse(rows, 1e-8).own()
+    expected = np.linalg.pinv(rows.numpy()).T  # the limit without any ridge
+    np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(leverage, (expected * rows.numpy()).sum(axis=1), rtol=1e-6)
 
 
 @given(**shapes)
@@ -39,14 +52,14 @@ def test_both_sides_and_every_chunk_give_the_inverse(n: int, width: int, seed: i
 def test_the_mean_eigenvalue_is_of_the_smaller_side(n: int, width: int, seed: int) -> None:
     rows = unit_rows(n, width, seed).numpy()
     smaller = rows @ rows.T if n <= width else rows.T @ rows
-    assert mean_eigenvalue(torch.from_numpy(rows)) == pytest.approx(np.linalg.eigvalsh(smaller).mean())
+    assert float(mean_eigenvalue(torch.from_numpy(rows))) == pytest.approx(np.linalg.eigvalsh(smaller).mean())
 
 
 @given(**shapes)
 @settings(max_examples=40, deadline=None)
 def test_a_whitened_row_is_what_ridge_regression_leaves_of_it(n: int, width: int, seed: int) -> None:
     rows, query = unit_rows(n, width, seed).numpy(), unit_rows(1, width, seed + 1).numpy()[0]
-    λ = mean_eigenvalue(torch.from_numpy(rows))
+    λ = float(mean_eigenvalue(torch.from_numpy(rows)))
     equations = np.vstack([rows.T, np.sqrt(λ) * np.eye(n)])
     coefficients = np.linalg.lstsq(equations, np.concatenate([query, np.zeros(n)]), rcond=None)[0]
     rest = query - coefficients @ rows

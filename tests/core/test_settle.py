@@ -10,7 +10,7 @@ from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.data.views import COLOUR_VIEWS, GREY_VIEWS
 from ebsc_core.errors import ConfigError
-from ebsc_core.settle import Settled, settle
+from ebsc_core.settle import Preferences, Settled, settle
 
 
 def images(n: int = 40, channels: int = 1, side: int = 8, classes: int | None = 4) -> ImageSet:
@@ -20,15 +20,16 @@ def images(n: int = 40, channels: int = 1, side: int = 8, classes: int | None = 
 
 
 def decide(
-    data: ImageSet,
-    trainable: bool = True,
-    preferred: str = "embeddings",
-    whiten_preferred: bool = False,
-    **config: object,
+    data: ImageSet, trainable: bool = True, preferred: str = "embeddings", **config: object
+) -> Settled:
+    return decide_with(Preferences(preferred), data, trainable, **config)
+
+
+def decide_with(
+    preferences: Preferences, data: ImageSet, trainable: bool = True, **config: object
 ) -> Settled:
     backbone = nn.Linear(1, 1) if trainable else nn.Identity()
-    chosen = RunConfig.model_validate(config)
-    return settle(chosen, data, data.info(), backbone, preferred, None, whiten_preferred)  # type: ignore[arg-type]
+    return settle(RunConfig.model_validate(config), data, data.info(), backbone, preferences)  # type: ignore[arg-type]
 
 
 def test_clusters_default_to_the_number_of_classes_and_can_be_told():
@@ -62,9 +63,14 @@ def test_the_objective_prefers_rows_and_the_user_decides():
 
 
 def test_the_coefficient_model_prefers_whitening_and_the_user_decides():
-    for preferred in (True, False):
-        assert decide(images(), whiten_preferred=preferred).whiten == preferred
-        assert decide(images(), whiten_preferred=preferred, whiten=not preferred).whiten != preferred
+    for wish in (True, False):
+        whiten, joint = Preferences(whiten=wish), Preferences(joint_whiten=wish)
+        assert decide_with(whiten, images()).whiten == wish
+        assert decide_with(whiten, images(), whiten=not wish).whiten != wish
+        assert decide_with(joint, images()).joint_whiten == wish
+        assert decide_with(joint, images(), joint={"whiten": not wish}).joint_whiten != wish
+        assert not decide_with(joint, images(), joint={"form": "agreement", "whiten": True}).joint_whiten
+    assert not decide_with(Preferences(whiten=True), images()).joint_whiten
 
 
 def test_views_follow_the_images_and_yield_to_the_user():

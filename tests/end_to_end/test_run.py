@@ -148,6 +148,23 @@ def test_whitening_is_said_recorded_and_changes_the_clusters(ebsc, tmp_path, mod
     assert (tmp_path / "again/assignments.csv").read_bytes() == one
 
 
+def test_the_jointly_trained_model_goes_on_if_it_is_used_to_such_rows(ebsc):
+    tiny = ("run", "--backbone", "resnet10t", "--limit", "100", "--epochs", "1", "--batch-size", "50")
+    tiny = (*tiny, "--set", "refine.steps=2")
+    said = {
+        "": "goes on from its joint training",
+        "whiten=false": "starts afresh",  # and finds the features of the first
+        "joint.whiten=false": "starts afresh",  # and does not
+        "coefficients.hidden=7": None,
+    }
+    for change, expected in said.items():
+        done = ebsc(*tiny, *(["--set", change] if change else []), "--out", f"run {change}")
+        assert done.code == 0, done.err
+        assert ("features reused" in done.out) == (change in ("whiten=false", "coefficients.hidden=7"))
+        for phrase in ("goes on from its joint training", "starts afresh"):
+            assert (phrase in done.out) == (phrase == expected)
+
+
 def test_a_backbone_with_nothing_to_train_skips_training_and_says_so(ebsc):
     done = ebsc("run", "--backbone", "identity", "--limit", "200")
     assert done.code == 0, done.err

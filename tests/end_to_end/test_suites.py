@@ -30,8 +30,6 @@ def test_the_smoke_suite(ebsc: Any, tmp_path: Path) -> None:
     table = {
         entry["row"]: entry for entry in json.loads((tmp_path / "out/results.json").read_text())["table"]
     }
-    for entry in table.values():
-        assert 0.3 < entry["scores"]["acc"]["mean"] / 100 <= 1
+    for row, entry in table.items():
+        assert entry["scores"]["acc"]["mean"] > (90 if "whitened" in row else 30)
         assert entry["scores"]["acc"]["std"] is not None
-    acc = {row: entry["scores"]["acc"]["mean"] for row, entry in table.items()}
-    assert acc["energy on pixels"] > acc["knn on pixels"] + 2

@@ -53,7 +53,7 @@ class ElasticNetOptions(Options):
 @dataclass(frozen=True)
 class _Encoded:
     dictionary: Rows
-    whitened: Rows
+    damped: Rows
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class ElasticNet(CoefficientModel):
 
     def encode(self, dictionary: Tensor) -> _Encoded:
         self.unfinished = 0
-        damped = RidgeInverse(dictionary, mean_eigenvalue(dictionary))(dictionary)
+        damped, _ = RidgeInverse(dictionary, mean_eigenvalue(dictionary)).own()
         return _Encoded(Rows(dictionary), Rows(damped))
 
     def coefficients(self, queries: Tensor, encoded: _Encoded, top_k: int, own: Tensor) -> Coefficients:
@@ -174,7 +174,7 @@ class ElasticNet(CoefficientModel):
     def _check(self, state: _State, encoded: _Encoded, round_: int) -> tuple[_State, _State, Tensor]:
         """Who is done, who is not, and how much each dictionary row would help the latter, ``(B, N)``."""
         probing = round_ < PROBES and state.support.shape[1] < len(encoded.dictionary.rows)
-        scores = (encoded.whitened if probing else encoded.dictionary).products(state.residual).abs_()
+        scores = (encoded.damped if probing else encoded.dictionary).products(state.residual).abs_()
         # A row itself joins a working set only when nothing else is left, and takes no part in it.
         exclude_own(scores, state.own, -1)
         scores.scatter_(1, state.support, -2)

@@ -46,12 +46,10 @@ class LeastSquares(CoefficientModel):
         self.options = options
 
     def encode(self, dictionary: Tensor) -> _Encoded:
-        inverse = RidgeInverse(dictionary, 1 / self.options.gamma)
-        gain = dictionary.new_ones(len(dictionary))
-        if self.options.exclude_self:
-            # Sherman-Morrison: without row i all other coefficients keep their proportions.
-            gain /= 1 - inverse.leverage(dictionary)
-        return _Encoded(Rows(inverse(dictionary)), gain)
+        mapped, leverage = RidgeInverse(dictionary, 1 / self.options.gamma).own()
+        # Sherman-Morrison: without row i all other coefficients keep their proportions.
+        gain = 1 / (1 - leverage) if self.options.exclude_self else torch.ones_like(leverage)
+        return _Encoded(Rows(mapped), gain.to(dictionary.dtype))
 
     def coefficients(self, queries: Tensor, encoded: _Encoded, top_k: int, own: Tensor) -> Coefficients:
         scores = encoded.mapped.products(queries)

@@ -301,10 +301,7 @@ def test_a_long_silence_is_explained(bench: Bench, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("ebsc_core.benchmark.runner.PATIENCE_SECONDS", 0.3)
     slow = "if part == 'energy' and config.get('seed') == 0:\n    time.sleep(1.2)"
     notes = bench(body=slow).said.notes
-    silences = [note for note in notes if note.startswith("still running")]
-    assert 1 <= len(silences) <= 4
-    assert set(silences) == {"still running: energy · digits · seed 0"}
-    assert notes.index(silences[0]) == 1  # after the one cell before it
+    assert 1 <= notes.count("still running: energy · digits · seed 0") <= 4
 
 
 class Interruption:

@@ -51,6 +51,7 @@ def trainer(
     lr: float = 3e-3,
     images: Tensor | None = None,
     weight: float = 0.5,
+    whiten: bool = True,
     **choice: Any,
 ) -> JointTrainer:
     objective = objective or objective_of(SimCLR)
@@ -66,6 +67,7 @@ def trainer(
         options=TrainOptions(epochs=epochs, lr=lr),
         batch_size=32,
         joint=JointChoice(**{"start": 0.5, "weight": weight} | choice),
+        whiten=whiten,
         express=express,
         n_clusters=4,
         seed=seed,
@@ -168,6 +170,12 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
         trained(objective=objective_of(Broken))
 
 
+@pytest.mark.parametrize("whiten", [True, False])
+def test_rows_that_are_not_finite_are_an_error(whiten: bool) -> None:
+    with pytest.raises(TrainingError, match="diverged"):
+        trained(start=0.0, lr=1e30, whiten=whiten)
+
+
 @pytest.mark.parametrize(("weight", "collapses"), [(0.5, False), (1e3, True)])
 def test_an_absurd_joint_weight_is_called_a_collapse_once(weight: float, collapses: bool) -> None:
     noise = torch.randint(0, 256, (64, 1, 6, 6), dtype=torch.uint8)
@@ -222,23 +230,24 @@ def test_rows_are_whitened_by_the_dictionary_of_the_batch() -> None:
             shown.append((queries.detach(), dictionary.detach()))
             return super().express(queries, dictionary, own)
 
-    def rows_shown(**choice: Any) -> tuple[Tensor, Tensor]:
+    def rows_shown(whiten: bool) -> tuple[Tensor, Tensor]:
         shown.clear()
-        made = replace(trainer(), model=Watched(EnergyOptions(hidden=8), 8), joint=JointChoice(**choice))
+        made = replace(trainer(whiten=whiten), model=Watched(EnergyOptions(hidden=8), 8))
         made.memory = torch.empty(0, made.objective.width)
         _, _, returned = made._losses(made.images[:32], joint=True)
+        plain.append(returned)
         assert torch.equal(shown[0][0], shown[1][0])  # with gradients and without
-        if not made.joint.whitens:
-            assert torch.equal(shown[0][0], returned)
         return shown[0]
 
     shown: list[tuple[Tensor, Tensor]] = []
+    plain: list[Tensor] = []
     rows, dictionary = rows_shown(whiten=False)
     whitened_rows, whitened_dictionary = rows_shown(whiten=True)
+    assert torch.equal(rows, plain[0])
+    assert torch.equal(rows, plain[1])  # what the effective rank is taken of
     whitening = Whitening(dictionary)
     torch.testing.assert_close(whitened_rows, whitening(rows))
     torch.testing.assert_close(whitened_dictionary, whitening(dictionary))
-    assert torch.equal(rows_shown(whiten=True, form="agreement")[0], rows)
 
 
 def test_progress_counts_the_images_of_every_stage() -> None:

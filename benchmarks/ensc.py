@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=200, help="rows whose objective is compared")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="ours runs on, theirs being on the CPU always")
     options = parser.parse_args()
     # Before anything that starts threads is imported.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -52,6 +53,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    from ebsc_core.device import describe_device
+
     torch.set_num_threads(options.threads)
     torch.set_grad_enabled(False)
     rng = np.random.default_rng(options.seed)
@@ -61,15 +64,16 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     record = described() | {
         "rows": list(rows.shape),
         "settings": {"gamma": GAMMA, "tau": TAU, "n_nonzero": KEPT, "seed": options.seed},
+        "our_device": describe_device(torch.device(options.device)),
     }
     record["versions"] |= {
         "spams-bin": version("spams-bin"),
         "toolbox_sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
     }
     record["machine"]["load_average_before"] = os.getloadavg()
-    _, before = timed(lambda: our_coefficients(rows, n_queries))
+    _, before = timed(lambda: our_coefficients(rows, n_queries, options.device))
     theirs, between = timed(lambda: their_coefficients(rows, n_queries))
-    ours, after = timed(lambda: our_coefficients(rows, n_queries))
+    ours, after = timed(lambda: our_coefficients(rows, n_queries, options.device))
     _, encoding = timed(lambda: our_model(rows.shape[1]).encode(torch.from_numpy(rows).float()))
     record["machine"]["load_average_after"] = os.getloadavg()
     seconds = {"ours_before": before, "theirs": between, "ours_after": after, "ours_encoding_alone": encoding}
@@ -95,14 +99,14 @@ def our_model(width: int) -> Any:
     return ElasticNet(ElasticNetOptions(gamma=GAMMA, tau=TAU), width)
 
 
-def our_coefficients(rows: Any, n_queries: int) -> Any:
+def our_coefficients(rows: Any, n_queries: int, device: str) -> Any:
     """All that follows the features, encoding included."""
     import torch
 
     from ebsc_core.coefficients import expressed
 
-    model, features = our_model(rows.shape[1]), torch.from_numpy(rows).float()
-    found = expressed(model, features[:n_queries], features, KEPT, torch.arange(n_queries))
+    model, features = our_model(rows.shape[1]), torch.from_numpy(rows).float().to(device)
+    found = expressed(model, features[:n_queries], features, KEPT, torch.arange(n_queries, device=device))
     if model.unfinished:
         print(f"{model.unfinished} rows unfinished")
     return found

@@ -14,7 +14,7 @@ from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
 from ebsc_core.ridge import RidgeInverse, mean_eigenvalue, precise
-from ebsc_plugins.coefficients.rows import Rows
+from ebsc_plugins.coefficients.rows import Rows, side_by_side
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.
 TOGETHER = 256
@@ -144,13 +144,16 @@ class ElasticNet(CoefficientModel):
         )
         # The nearer a row's nearest neighbour, the fewer rows it takes; work is padded to the neediest.
         order = largest.argsort()
-        for part in _parts(len(queries), together):
+
+        def solve(part: slice) -> int:
             place = order[part]
-            self._solve(_start(place, queries[place], own[place], scale[place]), encoded, found)
+            return self._solve(_start(place, queries[place], own[place], scale[place]), encoded, found)
+
+        self.unfinished += sum(side_by_side(solve, _parts(len(queries), together), queries.device))
         return found
 
-    def _solve(self, state: _State, encoded: _Encoded, found: Coefficients) -> None:
-        """Write the coefficients of these queries into ``found``."""
+    def _solve(self, state: _State, encoded: _Encoded, found: Coefficients) -> int:
+        """Write the coefficients of these queries into ``found``; how many are unfinished."""
         states = [state]
         for round_ in range(self.options.max_rounds):
             last_probe = round_ + 1 >= min(PROBES, self.options.max_rounds)
@@ -169,7 +172,7 @@ class ElasticNet(CoefficientModel):
             states = advanced
         for state in states:
             _write(state, found)
-            self.unfinished += len(state)
+        return sum(map(len, states))
 
     def _check(self, state: _State, encoded: _Encoded, round_: int) -> tuple[_State, _State, Tensor]:
         """Who is done, who is not, and how much each dictionary row would help the latter, ``(B, N)``."""

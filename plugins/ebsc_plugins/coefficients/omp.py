@@ -12,7 +12,7 @@ from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
 from ebsc_core.ridge import precise
-from ebsc_plugins.coefficients.rows import Rows
+from ebsc_plugins.coefficients.rows import Rows, side_by_side
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.
 TOGETHER = 256
@@ -51,10 +51,11 @@ class OrthogonalMatchingPursuit(CoefficientModel):
     def coefficients(self, queries: Tensor, encoded: Rows, top_k: int, own: Tensor) -> Coefficients:
         n, width = encoded.rows.shape
         together = max(1, min(TOGETHER, AT_ONCE // n, AT_ONCE // (top_k * (top_k + width))))
-        parts = [
-            self._pursue(some, encoded, top_k, those)
-            for some, those in zip(queries.split(together), own.split(together), strict=True)
-        ]
+        parts = side_by_side(
+            lambda part: self._pursue(part[0], encoded, top_k, part[1]),
+            zip(queries.split(together), own.split(together), strict=True),
+            queries.device,
+        )
         indices, values = (torch.cat(part) for part in zip(*parts, strict=True))
         return Coefficients(indices, values.to(queries.dtype))
 

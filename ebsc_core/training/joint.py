@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -181,7 +182,8 @@ class JointTrainer:
         rows, dictionary = shown(plain), shown(dictionary)
         stopped, stopped_dictionary = rows.detach(), dictionary.detach()
         model_loss = self.model.loss(stopped, self.model.express(stopped, stopped_dictionary, own))
-        reconstruction = self.model.express(rows, dictionary, own).reconstruction
+        with _given(self.model):
+            reconstruction = self.model.express(rows, dictionary, own).reconstruction
         error = (rows - reconstruction).square().sum(dim=1).mean()
         agrees = self.joint.form == "agreement"
         pull = self.objective.agreement(reconstruction, rows) if agrees else error
@@ -227,3 +229,16 @@ class JointTrainer:
         self.objective.zero_grad(set_to_none=True)
         for name, buffer in self.objective.named_buffers():
             buffer.copy_(buffers[name])
+
+
+@contextmanager
+def _given(model: nn.Module) -> Iterator[None]:
+    """What is computed within passes gradients through the model, and none to it."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)

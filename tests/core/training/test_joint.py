@@ -210,6 +210,21 @@ def test_the_weight_is_a_share_of_the_objective_s_gradient(scale: float) -> None
     assert float((gradient(0.3) - alone).norm() / alone.norm()) == pytest.approx(0.3, rel=1e-3)
 
 
+@pytest.mark.parametrize("form", ["reconstruction", "agreement"])
+def test_the_pull_teaches_the_coefficient_model_nothing(form: str) -> None:
+    def gradients(weight: float) -> list[Tensor]:
+        made = trainer(weight=weight, form=form)
+        made.memory = torch.empty(0, made.objective.width)
+        total, _, _ = made._losses(made.images[:32], joint=True)
+        assert made.model is not None
+        return list(torch.autograd.grad(total, list(made.model.parameters()), allow_unused=True))
+
+    stopped, pulled = gradients(0.0), gradients(10.0)
+    assert any(float(gradient.abs().max()) > 0 for gradient in stopped)
+    for one, other in zip(stopped, pulled, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_the_memory_holds_earlier_rows_of_the_epoch_newest_first() -> None:
     made = replace(trainer(), joint=JointChoice(memory=40))
     made.memory = torch.empty(0, made.objective.width)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ebsc_core.config import AffinityOptions
 from ebsc_core.interfaces import CoefficientModel, Coefficients
+from ebsc_core.products import PackedRows
 
 # Scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
 BLOCK_SCORES = 1 << 25
@@ -83,13 +84,13 @@ def expressed(
 
 
 def top_k_inner_products(
-    queries: Tensor, keys: Tensor, top_k: int, own: Tensor
+    queries: Tensor, keys: PackedRows | Tensor, top_k: int, own: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The largest inner products of queries ``(B, D)`` with keys ``(N, D)``, own entry excluded.
 
     Returns values ``(B, k)`` descending, indices ``(B, k)``, and all scores ``(B, N)`` (``-inf`` on own).
     """
-    scores = queries @ keys.T
+    scores = keys.products(queries) if isinstance(keys, PackedRows) else queries @ keys.T
     exclude_own(scores, own)
     top = torch.topk(scores, top_k, dim=1)
     return top.values, top.indices, scores

@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
+from ebsc_core.products import PackedRows
 from ebsc_core.ridge import RidgeInverse, mean_eigenvalue, precise
-from ebsc_plugins.coefficients.rows import Rows, side_by_side
+from ebsc_plugins.coefficients.workers import side_by_side
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.
 TOGETHER = 256
@@ -52,8 +53,8 @@ class ElasticNetOptions(Options):
 
 @dataclass(frozen=True)
 class _Encoded:
-    dictionary: Rows
-    damped: Rows
+    dictionary: PackedRows
+    damped: PackedRows
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class ElasticNet(CoefficientModel):
     def encode(self, dictionary: Tensor) -> _Encoded:
         self.unfinished = 0
         damped, _ = RidgeInverse(dictionary, mean_eigenvalue(dictionary)).own()
-        return _Encoded(Rows(dictionary), Rows(damped))
+        return _Encoded(PackedRows(dictionary), PackedRows(damped))
 
     def coefficients(self, queries: Tensor, encoded: _Encoded, top_k: int, own: Tensor) -> Coefficients:
         together = max(1, min(TOGETHER, MOST_SCORES // len(encoded.dictionary.rows)))

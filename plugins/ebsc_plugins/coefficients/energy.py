@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ebsc_core.coefficients import exclude_own, top_k_inner_products
 from ebsc_core.interfaces import Coefficients, Expression, TrainableCoefficientModel
 from ebsc_core.options import Options
+from ebsc_core.products import PackedRows
 
 
 class EnergyOptions(Options):
@@ -76,10 +77,10 @@ class EnergyNetwork(TrainableCoefficientModel):
         error = (queries - expression.reconstruction).square().sum(dim=1).mean()
         return 0.5 * self.options.gamma * error + expression.penalty
 
-    def encode(self, dictionary: Tensor) -> Tensor:
-        return self.keys(dictionary)
+    def encode(self, dictionary: Tensor) -> PackedRows:
+        return PackedRows(self.keys(dictionary))
 
-    def coefficients(self, queries: Tensor, encoded: Tensor, top_k: int, own: Tensor) -> Coefficients:
+    def coefficients(self, queries: Tensor, encoded: PackedRows, top_k: int, own: Tensor) -> Coefficients:
         values, indices, scores = top_k_inner_products(self.queries(queries), encoded, top_k, own)
         normaliser = scores.logsumexp(dim=1, keepdim=True)
         return Coefficients(indices, self.log_amplitude.exp() * (values - normaliser).exp())

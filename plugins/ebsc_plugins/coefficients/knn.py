@@ -8,6 +8,7 @@ from torch import Tensor
 from ebsc_core.coefficients import top_k_inner_products
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
+from ebsc_core.products import PackedRows
 
 
 class KnnOptions(Options):
@@ -25,7 +26,10 @@ class CosineNeighbours(CoefficientModel):
     def __init__(self, options: KnnOptions, width: int) -> None:
         self.options = options
 
-    def coefficients(self, queries: Tensor, encoded: Tensor, top_k: int, own: Tensor) -> Coefficients:
+    def encode(self, dictionary: Tensor) -> PackedRows:
+        return PackedRows(dictionary)
+
+    def coefficients(self, queries: Tensor, encoded: PackedRows, top_k: int, own: Tensor) -> Coefficients:
         cosines, indices, _ = top_k_inner_products(queries, encoded, top_k, own)
         values = cosines.clamp_min(0) if self.options.weighted else torch.ones_like(cosines)
         return Coefficients(indices, values)

@@ -11,8 +11,8 @@ from torch import Tensor
 from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
+from ebsc_core.products import PackedRows
 from ebsc_core.ridge import RidgeInverse
-from ebsc_plugins.coefficients.rows import Rows
 
 
 class LeastSquaresOptions(Options):
@@ -26,7 +26,7 @@ class LeastSquaresOptions(Options):
 
 @dataclass(frozen=True)
 class _Encoded:
-    mapped: Rows
+    mapped: PackedRows
     """``X (XᵀX + I/γ)⁻¹``, ``(N, D)``: its inner products with a query are the coefficients."""
     gain: Tensor
     """``(N,)``, what the coefficients of row i are multiplied by when it may not express itself."""
@@ -49,7 +49,7 @@ class LeastSquares(CoefficientModel):
         mapped, leverage = RidgeInverse(dictionary, 1 / self.options.gamma).own()
         # Sherman-Morrison: without row i all other coefficients keep their proportions.
         gain = 1 / (1 - leverage) if self.options.exclude_self else torch.ones_like(leverage)
-        return _Encoded(Rows(mapped), gain.to(dictionary.dtype))
+        return _Encoded(PackedRows(mapped), gain.to(dictionary.dtype))
 
     def coefficients(self, queries: Tensor, encoded: _Encoded, top_k: int, own: Tensor) -> Coefficients:
         scores = encoded.mapped.products(queries)

@@ -11,8 +11,9 @@ from torch import Tensor
 from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
+from ebsc_core.products import PackedRows
 from ebsc_core.ridge import precise
-from ebsc_plugins.coefficients.rows import Rows, side_by_side
+from ebsc_plugins.coefficients.workers import side_by_side
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.
 TOGETHER = 256
@@ -45,10 +46,10 @@ class OrthogonalMatchingPursuit(CoefficientModel):
     def __init__(self, options: OmpOptions, width: int) -> None:
         self.options = options
 
-    def encode(self, dictionary: Tensor) -> Rows:
-        return Rows(dictionary)
+    def encode(self, dictionary: Tensor) -> PackedRows:
+        return PackedRows(dictionary)
 
-    def coefficients(self, queries: Tensor, encoded: Rows, top_k: int, own: Tensor) -> Coefficients:
+    def coefficients(self, queries: Tensor, encoded: PackedRows, top_k: int, own: Tensor) -> Coefficients:
         n, width = encoded.rows.shape
         together = max(1, min(TOGETHER, AT_ONCE // n, AT_ONCE // (top_k * (top_k + width))))
         parts = side_by_side(
@@ -59,7 +60,7 @@ class OrthogonalMatchingPursuit(CoefficientModel):
         indices, values = (torch.cat(part) for part in zip(*parts, strict=True))
         return Coefficients(indices, values.to(queries.dtype))
 
-    def _pursue(self, queries: Tensor, encoded: Rows, top_k: int, own: Tensor) -> tuple[Tensor, Tensor]:
+    def _pursue(self, queries: Tensor, encoded: PackedRows, top_k: int, own: Tensor) -> tuple[Tensor, Tensor]:
         target = queries.to(precise(queries.device))
         residual = target.clone()
         size, width = queries.shape

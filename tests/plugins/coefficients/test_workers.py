@@ -11,7 +11,7 @@ from ebsc_core.coefficients import self_expressive_coefficients
 from ebsc_core.interfaces import CoefficientModel
 from ebsc_plugins.coefficients.elastic_net import ElasticNet, ElasticNetOptions
 from ebsc_plugins.coefficients.omp import OmpOptions, OrthogonalMatchingPursuit
-from ebsc_plugins.coefficients.rows import side_by_side
+from ebsc_plugins.coefficients.workers import side_by_side
 
 CPU = torch.device("cpu")
 

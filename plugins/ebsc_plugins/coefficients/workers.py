@@ -1,4 +1,4 @@
-"""What solvers do with the rows of a dictionary: inner products, and many queries side by side."""
+"""Many queries side by side, for solvers of many small steps."""
 
 from __future__ import annotations
 
@@ -7,27 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-class Rows:
-    """Rows whose inner products with many queries are wanted."""
-
-    def __init__(self, rows: Tensor) -> None:
-        self.rows = rows
-        on_cpu = rows.device.type == "cpu" and rows.dtype == torch.float32
-        # oneDNN took half of MKL's time on an AMD processor, and torch's own product is MKL's.
-        self.packed = rows.to_mkldnn() if on_cpu and torch.backends.mkldnn.is_available() else None
-
-    def products(self, queries: Tensor) -> Tensor:
-        """Inner products of queries ``(B, D)`` with all rows, ``(B, N)``."""
-        if self.packed is None:
-            return queries @ self.rows.T
-        return F.linear(queries.to_mkldnn(), self.packed).to_dense()
 
 
 def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], device: torch.device) -> list[Result]:

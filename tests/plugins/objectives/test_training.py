@@ -38,6 +38,7 @@ def train(kind: type[Objective], images: Tensor, epochs: int) -> list[Epoch]:
         options=TrainOptions(epochs=epochs),
         batch_size=64,
         joint=JointChoice(),
+        whiten=False,
         express="embeddings",
         n_clusters=10,
         seed=0,

@@ -58,7 +58,7 @@ def described() -> dict[str, Any]:
     from ebsc_core.benchmark import results
     from ebsc_core.runs import provenance
 
-    made_with, machine = provenance(), dict(results.machine())
+    made_with, machine = provenance(), results.machine()
     return {
         "created": made_with["created"],
         "commit": results.commit(),

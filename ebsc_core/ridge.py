@@ -91,8 +91,3 @@ def mean_eigenvalue(rows: Tensor) -> Tensor:
     """Of the smaller of ``XXᵀ`` and ``XᵀX``, a scalar; a little above 0 where all rows are 0."""
     squares = torch.linalg.vector_norm(rows.detach()).square()
     return (squares / min(rows.shape)).clamp_min(torch.finfo(torch.float32).tiny)
-
-
-def precise(device: torch.device) -> torch.dtype:
-    """The dtype to solve small problems in: float64, which Apple's Metal has not."""
-    return torch.float32 if device.type == "mps" else torch.float64

@@ -41,13 +41,13 @@ class JointTrainer:
     """Trains an objective with its backbone and, from ``joint.start`` on, a coefficient model with them.
 
     In the joint phase each row of view a is expressed by the rows of view b, its own image excluded, and by
-    ``joint.memory`` rows that earlier batches of the epoch left behind (in one epoch no image comes twice, so
-    none can be expressed by an earlier view of itself). Both are whitened by that dictionary, taken as given,
-    if ``whiten`` says so. The coefficient model learns from its own loss on
-    stopped rows. The backbone feels the reconstruction error (or the objective's ``agreement`` with the
-    reconstruction) through the coefficients as well as through the dictionary, with a gradient
-    ``joint.weight`` times as long as the objective's. Keeping the two apart lets the model learn at full
-    speed however gently it may pull on the backbone, which collapses when pulled too hard.
+    ``joint.memory`` rows that earlier batches of the epoch left behind (in one epoch no image comes twice,
+    so none can be expressed by an earlier view of itself). Both are whitened by that dictionary, taken as
+    given, if ``whiten`` says so. The coefficient model learns from its own loss on stopped rows. The
+    backbone feels the reconstruction error (or the objective's ``agreement`` with the reconstruction)
+    through the coefficients as well as through the dictionary, with a gradient ``joint.weight`` times as
+    long as the objective's. Keeping the two apart lets the model learn at full speed however gently it may
+    pull on the backbone, which collapses when pulled too hard.
     """
 
     objective: Objective

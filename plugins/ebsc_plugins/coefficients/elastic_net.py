@@ -14,8 +14,8 @@ from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
 from ebsc_core.products import PackedRows
-from ebsc_core.ridge import RidgeInverse, mean_eigenvalue, precise
-from ebsc_plugins.coefficients.workers import side_by_side
+from ebsc_core.ridge import RidgeInverse, mean_eigenvalue
+from ebsc_plugins.coefficients.workers import precise, side_by_side
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.
 TOGETHER = 256

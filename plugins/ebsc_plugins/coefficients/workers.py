@@ -1,4 +1,4 @@
-"""Many queries side by side, for solvers of many small steps."""
+"""For solvers of many small problems: the dtype to solve in, and many queries side by side."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], device: 
             return list(pool.map(work, items))
     finally:
         torch.set_num_threads(threads)  # new threads would have the last one's number
+
+
+def precise(device: torch.device) -> torch.dtype:
+    """The dtype to solve small problems in: float64, which Apple's Metal has not."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _alone() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from ebsc_core.errors import DataError
-from ebsc_core.features import FeatureTable, digest, read_features, write_features
+from ebsc_core.features import check_features, digest
 from ebsc_core.training.state import read_weights, save_weights
 
 FEATURES, TRAINING = "features.h5", "training.json"
@@ -33,7 +33,8 @@ def user_cache() -> Path:
 class Trained:
     """What training leaves behind."""
 
-    table: FeatureTable
+    features: Path
+    """The file they are in (see ``ebsc_core.features``)."""
     history: list[dict[str, Any]]
     """One record per epoch, plain values."""
     precision: str
@@ -75,7 +76,7 @@ class TrainedCache:
             trained_in = record["precision"]
             if precision not in ("auto", trained_in, "any"):
                 return None, f"cached features were trained in {trained_in}, not {precision}"
-            table = read_features(entry / FEATURES, key, n_rows)
+            check_features(entry / FEATURES, key, n_rows)
             weights = {
                 name: read_weights(module, entry / f"{name}.safetensors") for name, module in modules.items()
             }
@@ -83,7 +84,7 @@ class TrainedCache:
             return None, f"cached features cannot be used: {error}"
         for name, module in modules.items():
             module.load_state_dict(weights[name])
-        return Trained(table, **record), ""
+        return Trained(entry / FEATURES, **record), ""
 
     def store(self, made_from: Mapping[str, Any], modules: Mapping[str, nn.Module], trained: Trained) -> None:
         """Write an entry beside and rename it into place, replacing a damaged one."""
@@ -93,7 +94,10 @@ class TrainedCache:
         key = digest(made_from)
         beside = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.folder))
         try:
-            write_trained(beside, made_from, modules, trained)
+            shutil.copyfile(trained.features, beside / FEATURES)
+            save_modules(beside, modules)
+            record = {name: getattr(trained, name) for name in RECORDED}
+            (beside / TRAINING).write_text(json.dumps(record, indent=1), encoding="utf-8")
             if (self.folder / key).exists():
                 # Out of the way in one step: another process may be putting the same there.
                 (self.folder / key).rename(beside.with_name(f"{beside.name}.old"))
@@ -107,7 +111,7 @@ class TrainedCache:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """Everything of a :class:`Trained` but its table."""
+    """Everything of a :class:`Trained` but its features."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record.keys() != RECORDED.keys():
@@ -119,15 +123,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise DataError(f"{path} is damaged or missing ({error})") from None
 
 
-def write_trained(
-    folder: Path,
-    made_from: Mapping[str, Any],
-    modules: Mapping[str, nn.Module],
-    trained: Trained,
-) -> None:
-    """Features, weights and the training record as files of ``folder``."""
-    write_features(folder / FEATURES, trained.table, digest(made_from), made_from)
+def save_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """The weights of each as a file of ``folder``."""
     for name, module in modules.items():
         save_weights(module, folder / f"{name}.safetensors")
-    record = {name: getattr(trained, name) for name in RECORDED}
-    (folder / TRAINING).write_text(json.dumps(record, indent=1), encoding="utf-8")

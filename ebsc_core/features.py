@@ -1,4 +1,4 @@
-"""Features in HDF5: one file, written beside and renamed, that says what it was made from.
+"""Features in HDF5: one file, written block by block beside and renamed, that says what it was made from.
 
 Layout: ``features`` ``(N, D)`` float32, ``embeddings`` ``(N, E)`` float32 if an objective trained them;
 in a run's own copy also ``ids`` (UTF-8) and ``labels`` (int64) where known. Attributes:
@@ -11,19 +11,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import h5py
 import numpy as np
-import torch
 from torch import Tensor
 
 from ebsc_core.errors import DataError
 from ebsc_core.files import written_whole
+from ebsc_core.rows import BLOCK_ROWS
 
 FORMAT = "ebsc-features-1"
+# Of a chunk of the file: half of what HDF5 holds of a data set while rows are added to it.
+CHUNK_BYTES = 1 << 19
 
 
 def digest(made_from: Mapping[str, Any]) -> str:
@@ -34,29 +38,54 @@ def digest(made_from: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features in memory."""
+    """Features of some images, in memory."""
 
     features: Tensor
-    """``(N, D)`` float32."""
+    """``(B, D)`` float32."""
     embeddings: Tensor | None
-    """``(N, E)`` float32, unit length, if an objective was trained."""
-
-    def rows(self, express: str) -> Tensor:
-        """The ``features`` or ``embeddings``, each scaled to unit length."""
-        chosen = self.features if express == "features" else self.embeddings
-        assert chosen is not None
-        return torch.nn.functional.normalize(chosen, dim=1)
+    """``(B, E)`` float32, unit length, if an objective was trained."""
 
 
-def write_features(path: Path, table: FeatureTable, key: str, made_from: Mapping[str, Any]) -> None:
-    """Write a feature file; it appears under its name only when complete."""
-    with written_whole(path) as beside, h5py.File(beside, "w") as file:
-        file.attrs["format"] = FORMAT
-        file.attrs["key"] = key
-        file.attrs["made_from"] = json.dumps(made_from, sort_keys=True)
-        file["features"] = table.features.numpy()
+class FeatureWriter:
+    """Writes a feature file block by block; it appears under its name only when complete.
+
+    with FeatureWriter(path, key, made_from) as writer:
+        for table in ...:
+            writer.append(table)
+    """
+
+    def __init__(self, path: Path, key: str, made_from: Mapping[str, Any]) -> None:
+        self.path, self.key, self.made_from = path, key, made_from
+
+    def __enter__(self) -> FeatureWriter:
+        with ExitStack() as stack:
+            beside = stack.enter_context(written_whole(self.path))
+            self.file = stack.enter_context(h5py.File(beside, "w"))
+            self.file.attrs["format"] = FORMAT
+            self.file.attrs["key"] = self.key
+            self.file.attrs["made_from"] = json.dumps(self.made_from, sort_keys=True)
+            self.open = stack.pop_all()
+        return self
+
+    def append(self, table: FeatureTable) -> None:
+        """Add rows; whether there are embeddings is settled by the first."""
+        self._append("features", table.features)
         if table.embeddings is not None:
-            file["embeddings"] = table.embeddings.numpy()
+            self._append("embeddings", table.embeddings)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.open.__exit__(kind, error, trace)
+
+    def _append(self, name: str, rows: Tensor) -> None:
+        if name not in self.file:
+            width = rows.shape[1]
+            chunks = (max(1, CHUNK_BYTES // (4 * max(width, 1))), max(width, 1))
+            self.file.create_dataset(name, (0, width), np.float32, chunks=chunks, maxshape=(None, width))
+        stored = self.file[name]
+        stored.resize(len(stored) + len(rows), axis=0)
+        stored[len(stored) - len(rows) :] = rows.numpy()
 
 
 def add_identity(path: Path, ids: list[str], labels: np.ndarray | None) -> None:
@@ -68,8 +97,8 @@ def add_identity(path: Path, ids: list[str], labels: np.ndarray | None) -> None:
             file["labels"] = labels
 
 
-def read_features(path: Path, key: str, n_rows: int) -> FeatureTable:
-    """Read a feature file, checking that it is whole and made from what ``key`` says.
+def check_features(path: Path, key: str, n_rows: int) -> None:
+    """Check that a feature file is whole, made from what ``key`` says, and holds so many finite rows.
 
     Raises
     ------
@@ -82,13 +111,16 @@ def read_features(path: Path, key: str, n_rows: int) -> FeatureTable:
                 raise DataError(f"{path} is not a feature file of this version")
             if file.attrs.get("key") != key:
                 raise DataError(f"{path} was made from other data or options")
-            features = torch.from_numpy(file["features"][:])
-            embeddings = torch.from_numpy(file["embeddings"][:]) if "embeddings" in file else None
+            usable = _usable(file["features"], n_rows) and (
+                "embeddings" not in file or _usable(file["embeddings"], n_rows)
+            )
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
-    for rows in (features, embeddings):
-        if rows is not None and (
-            rows.ndim != 2 or len(rows) != n_rows or not bool(torch.isfinite(rows).all())
-        ):
-            raise DataError(f"{path} does not hold {n_rows} rows of finite features")
-    return FeatureTable(features, embeddings)
+    if not usable:
+        raise DataError(f"{path} does not hold {n_rows} rows of finite features")
+
+
+def _usable(rows: h5py.Dataset, n_rows: int) -> bool:
+    """Whether these are so many finite rows, read in blocks."""
+    blocks = (rows[start : start + BLOCK_ROWS] for start in range(0, n_rows, BLOCK_ROWS))
+    return rows.ndim == 2 and len(rows) == n_rows and all(np.isfinite(block).all() for block in blocks)

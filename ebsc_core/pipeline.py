@@ -18,7 +18,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from ebsc_core import metrics
-from ebsc_core.cache import Trained, user_cache
+from ebsc_core.cache import FEATURES, Trained, user_cache
 from ebsc_core.coefficients import affinity, self_expressive_coefficients
 from ebsc_core.config import PROVENANCE, RefineOptions, RunConfig
 from ebsc_core.data.images import ImageSet
@@ -38,6 +38,7 @@ from ebsc_core.progress import Progress
 from ebsc_core.registry import Registry
 from ebsc_core.representation import Representation
 from ebsc_core.ridge import Whitening
+from ebsc_core.rows import StoredRows
 from ebsc_core.runs import RunDirectory, default_path, peak_memory_mib, provenance
 from ebsc_core.settle import Preferences, settle
 from ebsc_core.training.refine import refine
@@ -91,9 +92,9 @@ class Pipeline:
             representation = Representation(
                 self.plan, self.settled, self.data, self.info, backbone, self.device, self.progress
             )
-            trained = representation.obtain()
+            trained = representation.obtain(directory)
             self.seconds |= representation.seconds
-            rows = trained.table.rows(self.settled.express)
+            rows = StoredRows(directory.beside / FEATURES, self.settled.express).held()
             dictionary = rows.to(self.device)
             if self.settled.whiten:
                 with self._stage("whitening"):
@@ -115,7 +116,7 @@ class Pipeline:
                 found.append((self.held_out, assigned.clusters, assigned.confidence))
             figures |= self._scores(*found[-1][:2]) | self._circumstances(trained)
             with directory.writing():
-                representation.write(directory, trained)
+                representation.write(directory)
                 if isinstance(model, nn.Module):
                     save_weights(model, directory.checkpoints / "coefficients.safetensors")
                 directory.write_assignments(_columns(found))
@@ -229,7 +230,11 @@ class Pipeline:
         dictionary: Tensor,
         clusters: np.ndarray,
     ) -> Assigned:
-        new = representation.extract(images.images).rows(self.settled.express).to(self.device)
+        path = self.directory.beside / "held-out.h5"
+        with self.directory.writing():
+            representation.extract(images.images, path)
+        new = StoredRows(path, self.settled.express).held().to(self.device)
+        path.unlink()
         if self.whitening:
             new = self.whitening(new)
         assigned = assign(model, new, dictionary, clusters, self.settled.top_k)

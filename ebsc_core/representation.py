@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebsc_core.cache import FEATURES, TRAINING, Trained, TrainedCache, user_cache, write_trained
+from ebsc_core.cache import FEATURES, Trained, TrainedCache, save_modules, user_cache
 from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.device import choose_precision
 from ebsc_core.errors import TrainingError
-from ebsc_core.features import FeatureTable, add_identity, digest
+from ebsc_core.features import FeatureWriter, add_identity, digest
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plan import Plan
 from ebsc_core.progress import Progress
 from ebsc_core.runs import RunDirectory, peak_memory_mib
 from ebsc_core.settle import Settled
-from ebsc_core.training.extract import extract
+from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.joint import JointTrainer
 
 # Weights and activations need the rest of a GPU; data sets above this part of it stay on the host.
@@ -59,8 +59,8 @@ class Representation:
     def _build(self, choice: Any, *arguments: Any) -> Any:
         return choice.build_seeded(self.config.seed, *arguments).to(self.device)
 
-    def obtain(self) -> Trained:
-        """Features from the cache, or trained and extracted now and put there."""
+    def obtain(self, directory: RunDirectory) -> Trained:
+        """Features from the cache, or trained and extracted now and put there; in the run directory, too."""
         folder = self.config.cache or str(user_cache() / "features")
         cache = TrainedCache(None if folder == "none" else Path(folder).expanduser())
         wanted = self.config.precision if self.settled.trains else "any"
@@ -69,25 +69,38 @@ class Representation:
             self.progress.note(f"features reused, no training ({folder}/{digest(self.made_from)})")
             for warning in trained.warnings:
                 self.progress.warn(warning)
+            with directory.writing():
+                shutil.copyfile(trained.features, directory.beside / FEATURES)
             return trained
         if problem:
             self.progress.warn(f"{problem}; computing them anew")
-        trained = self._train_and_extract()
+        trained = self._train_and_extract(directory)
         try:
             cache.store(self.made_from, self._modules(), trained)
         except OSError as error:  # a full or read-only disk must not cost the training
             self.progress.warn(f"features are not kept for reuse: {error}")
         return trained
 
-    def extract(self, images: Tensor) -> FeatureTable:
-        """Features and embeddings of images ``(N, C, H, W)`` uint8, by what :meth:`obtain` has trained."""
-        return extract(self.backbone, self.objective, images, self.device, self.progress)
+    def extract(self, images: Tensor, path: Path) -> None:
+        """Write features and embeddings of images ``(N, C, H, W)`` uint8, by what :meth:`obtain` has trained.
 
-    def write(self, directory: RunDirectory, trained: Trained) -> None:
-        """Weights and features into a run directory, the latter with the images' names and labels."""
-        write_trained(directory.checkpoints, self.made_from, self._modules(), trained)
-        (directory.checkpoints / TRAINING).unlink()  # what it says goes into metrics.json
-        shutil.move(directory.checkpoints / FEATURES, directory.beside / FEATURES)
+        Raises
+        ------
+        TrainingError
+            If they are not finite.
+        """
+        blocks = feature_blocks(self.backbone, self.objective, images, self.device, self.progress)
+        with FeatureWriter(path, digest(self.made_from), self.made_from) as writer:
+            for block in blocks:
+                if not bool(torch.isfinite(block.features).all()):
+                    raise TrainingError(
+                        "the backbone's features are not finite; lower train.lr or use --precision fp32"
+                    )
+                writer.append(block)
+
+    def write(self, directory: RunDirectory) -> None:
+        """Weights into a run directory, and the images' names and labels beside its features."""
+        save_modules(directory.checkpoints, self._modules())
         add_identity(directory.beside / FEATURES, self.data.ids, self.data.labels)
 
     @cached_property
@@ -124,7 +137,7 @@ class Representation:
         modules = {"backbone": self.backbone, "objective": self.objective, "joint": self.joint}
         return {name: module for name, module in modules.items() if module is not None}
 
-    def _train_and_extract(self) -> Trained:
+    def _train_and_extract(self, directory: RunDirectory) -> Trained:
         images = self._place_images()
         before, precision, history = len(self.progress.warnings), "none", []
         start = time.perf_counter()
@@ -138,14 +151,11 @@ class Representation:
             history = [asdict(epoch) for epoch in trainer.history]
             self.seconds["training"] = time.perf_counter() - start
         start = time.perf_counter()
-        table = self.extract(images)
+        with directory.writing():
+            self.extract(images, directory.beside / FEATURES)
         self.seconds["features"] = fitting + time.perf_counter() - start
-        if not bool(torch.isfinite(table.features).all()):
-            raise TrainingError(
-                "the backbone's features are not finite; lower train.lr or use --precision fp32"
-            )
         cost = {"seconds": dict(self.seconds), "peak_memory_mib": peak_memory_mib()}
-        return Trained(table, history, precision, self.progress.warnings[before:], cost)
+        return Trained(directory.beside / FEATURES, history, precision, self.progress.warnings[before:], cost)
 
     def _trainer(self, objective: Objective, images: Tensor) -> JointTrainer:
         objective.to(memory_format=torch.channels_last)

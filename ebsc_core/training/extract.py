@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -13,14 +15,14 @@ BATCH = 512
 
 
 @torch.no_grad()
-def extract(
+def feature_blocks(
     backbone: Backbone,
     objective: Objective | None,
     images: Tensor,
     device: torch.device,
     progress: Progress,
-) -> FeatureTable:
-    """Features ``(N, D)`` and, with an objective, embeddings ``(N, E)``, float32 on the CPU.
+) -> Iterator[FeatureTable]:
+    """Features and, with an objective, embeddings, float32 on the CPU: block by block in the images' order.
 
     Always computed in float32: this is one pass, and what is cached should not carry bf16's rounding.
 
@@ -36,15 +38,11 @@ def extract(
     backbone.eval()
     if objective is not None:
         objective.eval()
-    features, embeddings = [], []
     progress.start("extract features", len(images), "images")
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH].to(device).float().div_(255)
         batch = batch.contiguous(memory_format=torch.channels_last)
         out = backbone(batch)
-        features.append(out.cpu())
-        if objective is not None:
-            embeddings.append(objective.embed(out).cpu())
+        yield FeatureTable(out.cpu(), None if objective is None else objective.embed(out).cpu())
         progress.advance(min(start + BATCH, len(images)))
     progress.finish()
-    return FeatureTable(torch.cat(features), torch.cat(embeddings) if embeddings else None)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ebsc_core.cache import FEATURES, TRAINING, Trained, TrainedCache, user_cache
 from ebsc_core.errors import DataError
-from ebsc_core.features import FeatureTable, digest
+from ebsc_core.features import FeatureTable, FeatureWriter, digest
 
 ROWS = 12
 MADE_FROM = {"data": "abc", "backbone": {"name": "some"}}
@@ -26,9 +26,14 @@ def modules(width: int = 4) -> dict[str, nn.Module]:
     }
 
 
-def trained(precision: str = "fp32") -> Trained:
-    table = FeatureTable(torch.randn(ROWS, 4), torch.randn(ROWS, 2))
-    return Trained(table, [{"epoch": 1, "loss": 0.5}], precision, ["it was cold"], COST)
+@pytest.fixture
+def trained(tmp_path: Path) -> Trained:
+    """Features in a file outside the cache, where a run has written them."""
+    path = tmp_path / "run" / FEATURES
+    path.parent.mkdir()
+    with FeatureWriter(path, digest(MADE_FROM), MADE_FROM) as writer:
+        writer.append(FeatureTable(torch.randn(ROWS, 4), torch.randn(ROWS, 2)))
+    return Trained(path, [{"epoch": 1, "loss": 0.5}], "fp32", ["it was cold"], COST)
 
 
 def weights(parts: dict[str, nn.Module]) -> list[Tensor]:
@@ -45,25 +50,23 @@ def cache(tmp_path: Path) -> TrainedCache:
 
 
 @pytest.fixture
-def entry(cache: TrainedCache) -> Path:
+def entry(cache: TrainedCache, trained: Trained) -> Path:
     """The folder of one stored entry."""
-    cache.store(MADE_FROM, modules(), trained())
+    cache.store(MADE_FROM, modules(), trained)
     assert cache.folder is not None
     return cache.folder / digest(MADE_FROM)
 
 
-def test_what_is_stored_is_loaded(cache: TrainedCache) -> None:
-    stored, parts, others = trained(), modules(), modules()
-    cache.store(MADE_FROM, parts, stored)
+def test_what_is_stored_is_loaded(cache: TrainedCache, trained: Trained) -> None:
+    parts, others = modules(), modules()
+    cache.store(MADE_FROM, parts, trained)
     assert not same(weights(parts), weights(others))
     loaded, reason = cache.load(MADE_FROM, others, ROWS, "fp32")
     assert reason == ""
     assert loaded is not None
-    assert torch.equal(loaded.table.features, stored.table.features)
-    assert loaded.table.embeddings is not None
-    assert stored.table.embeddings is not None
-    assert torch.equal(loaded.table.embeddings, stored.table.embeddings)
-    assert (loaded.history, loaded.precision, loaded.warnings) == (stored.history, "fp32", ["it was cold"])
+    assert loaded.features != trained.features  # a copy of its own
+    assert loaded.features.read_bytes() == trained.features.read_bytes()
+    assert (loaded.history, loaded.precision, loaded.warnings) == (trained.history, "fp32", ["it was cold"])
     assert loaded.cost == COST  # what the making took, not the loading
     assert same(weights(parts), weights(others))
 
@@ -72,12 +75,15 @@ def test_something_made_from_else_is_simply_not_there(cache: TrainedCache, entry
     assert cache.load({**MADE_FROM, "data": "other"}, modules(), ROWS, "auto") == (None, "")
 
 
-def test_without_a_folder_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_without_a_folder_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trained: Trained
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     cache = TrainedCache(None)
-    cache.store(MADE_FROM, modules(), trained())
+    cache.store(MADE_FROM, modules(), trained)
     assert cache.load(MADE_FROM, modules(), ROWS, "auto") == (None, "")
-    assert not list(tmp_path.iterdir())
+    assert not list((tmp_path / "here").iterdir())
 
 
 @pytest.mark.parametrize("asked", ["auto", "any", "fp32"])
@@ -150,10 +156,12 @@ def test_features_under_anothers_key_are_not_used(cache: TrainedCache, entry: Pa
     assert "other data or options" in reason
 
 
-def test_storing_replaces_a_damaged_entry_and_leaves_nothing_else(cache: TrainedCache, entry: Path) -> None:
+def test_storing_replaces_a_damaged_entry_and_leaves_nothing_else(
+    cache: TrainedCache, entry: Path, trained: Trained
+) -> None:
     truncate(entry / FEATURES)
     (entry / "stray.txt").write_text("x")
-    cache.store(MADE_FROM, modules(), trained())
+    cache.store(MADE_FROM, modules(), trained)
     assert cache.load(MADE_FROM, modules(), ROWS, "auto")[0] is not None
     assert sorted(file.name for file in entry.iterdir()) == [
         "backbone.safetensors",
@@ -165,14 +173,14 @@ def test_storing_replaces_a_damaged_entry_and_leaves_nothing_else(cache: Trained
 
 
 def test_failed_storing_keeps_the_earlier_entry(
-    cache: TrainedCache, entry: Path, monkeypatch: pytest.MonkeyPatch
+    cache: TrainedCache, entry: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*args: object) -> None:
         raise DataError("disk full")
 
     monkeypatch.setattr("ebsc_core.cache.save_weights", fail)
     with pytest.raises(DataError, match="disk full"):
-        cache.store(MADE_FROM, modules(), trained())
+        cache.store(MADE_FROM, modules(), trained)
     assert list(entry.parent.iterdir()) == [entry]
     assert cache.load(MADE_FROM, modules(), ROWS, "auto")[0] is not None
 

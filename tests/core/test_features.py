@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -9,8 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from ebsc_core import features
 from ebsc_core.errors import DataError
-from ebsc_core.features import FORMAT, FeatureTable, add_identity, digest, read_features, write_features
+from ebsc_core.features import (
+    FORMAT,
+    FeatureTable,
+    FeatureWriter,
+    add_identity,
+    check_features,
+    digest,
+)
 
 ROWS = 30
 MADE_FROM = {"data": "abc", "options": {"epochs": 3}}
@@ -21,32 +30,43 @@ def table() -> FeatureTable:
     return FeatureTable(torch.randn(ROWS, 8), torch.randn(ROWS, 4))
 
 
+def write(path: Path, tables: Iterable[FeatureTable]) -> None:
+    with FeatureWriter(path, KEY, MADE_FROM) as writer:
+        for block in tables:
+            writer.append(block)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "features.h5"
-    write_features(path, table(), KEY, MADE_FROM)
+    write(path, [table()])
     return path
 
 
 @pytest.mark.parametrize("embeddings", [True, False])
-def test_what_is_written_is_read_back(tmp_path: Path, embeddings: bool) -> None:
-    written = FeatureTable(torch.randn(ROWS, 8), torch.randn(ROWS, 4) if embeddings else None)
-    write_features(tmp_path / "a.h5", written, KEY, MADE_FROM)
-    read = read_features(tmp_path / "a.h5", KEY, ROWS)
-    assert torch.equal(read.features, written.features)
-    if written.embeddings is None:
-        assert read.embeddings is None
-    else:
-        assert read.embeddings is not None
-        assert torch.equal(read.embeddings, written.embeddings)
+@pytest.mark.parametrize("sizes", [[30], [7, 7, 7, 7, 2], [1, 29]])
+def test_what_is_written_in_blocks_is_read_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embeddings: bool, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(features, "CHUNK_BYTES", 100)  # more than one chunk
+    whole = table()
+    assert whole.embeddings is not None
+    parts = zip(whole.features.split(sizes), whole.embeddings.split(sizes), strict=True)
+    write(tmp_path / "a.h5", (FeatureTable(f, e if embeddings else None) for f, e in parts))
+    check_features(tmp_path / "a.h5", KEY, ROWS)
+    with h5py.File(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(file["features"], whole.features)
+        assert ("embeddings" in file) == embeddings
+        if embeddings:
+            np.testing.assert_array_equal(file["embeddings"], whole.embeddings)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.h5"]
 
 
-def test_rows_have_unit_length() -> None:
-    for express, width in (("features", 8), ("embeddings", 4)):
-        rows = table().rows(express)
-        assert rows.shape == (ROWS, width)
-        torch.testing.assert_close(rows.norm(dim=1), torch.ones(ROWS))
+def test_a_file_as_earlier_versions_wrote_it_is_read(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.attrs["format"], file.attrs["key"] = "ebsc-features-1", KEY
+        file["features"] = table().features.numpy()
+    check_features(tmp_path / "a.h5", KEY, ROWS)
 
 
 def test_digest_ignores_the_order_of_keys_at_every_depth() -> None:
@@ -57,7 +77,7 @@ def test_digest_ignores_the_order_of_keys_at_every_depth() -> None:
 
 def refused(path: Path, key: str = KEY, rows: int = ROWS) -> str:
     with pytest.raises(DataError) as error:
-        read_features(path, key, rows)
+        check_features(path, key, rows)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -114,8 +134,9 @@ def test_a_file_without_features_is_refused(path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [b"", b"earlier content"])
+@pytest.mark.parametrize("failing", [True, False], ids=["midway", "at the end"])
 def test_failed_writing_leaves_what_was_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: bytes, failing: bool
 ) -> None:
     path = tmp_path / "features.h5"
     if before:
@@ -124,9 +145,14 @@ def test_failed_writing_leaves_what_was_there(
     def fail(*args: object) -> None:
         raise OSError("disk full")
 
+    def tables() -> Iterator[FeatureTable]:
+        yield table()
+        if failing:
+            fail()
+
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_features(path, table(), KEY, MADE_FROM)
+        write(path, tables())
     assert [entry.read_bytes() for entry in tmp_path.iterdir()] == ([before] if before else [])
 
 
@@ -150,11 +176,11 @@ ODD_NAMES = [
 @pytest.mark.parametrize("labels", [None, np.array([0, 5, -1, 2**40, 3, 3])])
 def test_names_and_labels_are_added(tmp_path: Path, labels: np.ndarray | None) -> None:
     path = tmp_path / "features.h5"
-    write_features(path, FeatureTable(torch.ones(6, 2), None), KEY, MADE_FROM)
+    write(path, [FeatureTable(torch.ones(6, 2), None)])
     add_identity(path, ODD_NAMES, labels)
     with h5py.File(path) as file:
         assert [bytes(name).decode("utf-8", "surrogateescape") for name in file["ids"][:]] == ODD_NAMES
         assert ("labels" in file) == (labels is not None)
         if labels is not None:
             np.testing.assert_array_equal(file["labels"][:], labels)
-    assert torch.equal(read_features(path, KEY, 6).features, torch.ones(6, 2))
+    check_features(path, KEY, 6)

@@ -4,10 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ebsc_core.features import FeatureTable
 from ebsc_core.interfaces import Backbone
 from ebsc_core.progress import Progress
 from ebsc_core.training import extract as module
-from ebsc_core.training.extract import extract
+from ebsc_core.training.extract import feature_blocks
 from ebsc_plugins.objectives.simclr import SimCLR, SimCLROptions
 
 CPU = torch.device("cpu")
@@ -26,6 +27,16 @@ class Noisy(Backbone):
         return self.layers(images)
 
 
+def extract(
+    backbone: Backbone, objective: SimCLR | None, images: Tensor, progress: Progress | None = None
+) -> FeatureTable:
+    """All blocks in one."""
+    tables = list(feature_blocks(backbone, objective, images, CPU, progress or Progress()))
+    embeddings = [table.embeddings for table in tables if table.embeddings is not None]
+    features = torch.cat([table.features for table in tables])
+    return FeatureTable(features, torch.cat(embeddings) if embeddings else None)
+
+
 @pytest.fixture
 def images() -> Tensor:
     return torch.randint(0, 256, (11, 2, 4, 4), dtype=torch.uint8)
@@ -38,14 +49,14 @@ def objective() -> SimCLR:
 
 def test_features_are_those_of_each_image_in_order_without_augmentation(images: Tensor) -> None:
     backbone = Noisy()
-    table = extract(backbone, None, images, CPU, Progress())
+    table = extract(backbone, None, images)
     torch.testing.assert_close(table.features * (1 + 1e-5) ** 0.5, images.flatten(1) / 255)
     assert table.features.dtype == torch.float32
     assert table.embeddings is None
 
 
 def test_embeddings_are_unit_length_projections(images: Tensor, objective: SimCLR) -> None:
-    table = extract(objective.backbone, objective, images, CPU, Progress())
+    table = extract(objective.backbone, objective, images)
     assert table.embeddings is not None
     assert table.embeddings.shape == (11, 4)
     torch.testing.assert_close(table.embeddings.norm(dim=1), torch.ones(11))
@@ -55,7 +66,7 @@ def test_embeddings_are_unit_length_projections(images: Tensor, objective: SimCL
 
 def test_layers_are_in_evaluation_mode_and_learn_nothing(images: Tensor, objective: SimCLR) -> None:
     before = {name: value.clone() for name, value in objective.state_dict().items()}
-    extract(objective.train().backbone, objective, images, CPU, Progress())
+    extract(objective.train().backbone, objective, images)
     assert not objective.backbone.training
     for name, value in objective.state_dict().items():
         assert torch.equal(value, before[name])
@@ -65,15 +76,15 @@ def test_layers_are_in_evaluation_mode_and_learn_nothing(images: Tensor, objecti
 def test_the_batch_size_changes_nothing(
     images: Tensor, objective: SimCLR, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
-    whole = extract(objective.backbone, objective, images, CPU, Progress())
+    whole = extract(objective.backbone, objective, images)
     monkeypatch.setattr(module, "BATCH", batch)
-    parts = extract(objective.backbone, objective, images, CPU, Progress())
+    parts = extract(objective.backbone, objective, images)
     torch.testing.assert_close(parts.features, whole.features)
     torch.testing.assert_close(parts.embeddings, whole.embeddings)
 
 
 def test_a_model_can_be_trained_on_what_comes_out(images: Tensor) -> None:
-    features = extract(Noisy(), None, images, CPU, Progress()).features
+    features = extract(Noisy(), None, images).features
     layer = nn.Linear(WIDTH, 1)
     layer(features).sum().backward()
     assert layer.weight.grad is not None
@@ -90,5 +101,5 @@ def test_progress_counts_every_image(images: Tensor, monkeypatch: pytest.MonkeyP
         def advance(self, done: int, figures: object = None) -> None:
             heard.append(done)
 
-    extract(Noisy(), None, images, CPU, Heard())
+    extract(Noisy(), None, images, Heard())
     assert heard == [11, 4, 8, 11]

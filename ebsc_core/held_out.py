@@ -64,11 +64,11 @@ def assign(
 def vote(coefficients: Coefficients, clusters: np.ndarray) -> Assigned:
     """The cluster with the largest sum of absolute coefficients, and its share of all of them."""
     weights = coefficients.values.abs().numpy().astype(np.float64)
+    n, k = len(weights), int(clusters.max(initial=0)) + 1
     voted = clusters[coefficients.indices.numpy()]
-    votes = np.zeros((len(weights), int(clusters.max(initial=0)) + 1))
-    row = np.broadcast_to(np.arange(len(weights))[:, None], voted.shape)
     named = voted >= 0
-    np.add.at(votes, (row[named], voted[named]), weights[named])
+    places = np.arange(n)[:, None] * k + voted
+    votes = np.bincount(places[named], weights[named], minlength=n * k).reshape(n, k)
     total, best = weights.sum(axis=1), votes.max(axis=1)
-    share = np.divide(best, total, out=np.zeros_like(best), where=total > 0)
+    share = np.divide(best, total, out=np.zeros(n), where=total > 0)
     return Assigned(np.where(best > 0, votes.argmax(axis=1), -1).astype(np.int64), share)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +14,8 @@ from ebsc_core.interfaces import TrainableCoefficientModel
 from ebsc_core.progress import Progress
 
 REPORT_EVERY = 25
+# Up to so many rows a step takes the first of a permutation of all; of millions, that outlasts the step.
+PERMUTED = 1 << 17
 
 
 def refine(
@@ -30,15 +35,13 @@ def refine(
     TrainingError
         If the loss stops being finite.
     """
-    generator = torch.Generator().manual_seed(seed)
     drawn = min(options.rows, len(rows))
     own = torch.arange(min(options.queries or drawn, drawn), device=rows.device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(options.steps, 1))
     progress.start("refine coefficients", options.steps, "steps")
-    for step in range(1, options.steps + 1):
-        chosen = torch.randperm(len(rows), generator=generator)[:drawn].to(rows.device)
-        batch = rows[chosen]
+    for step, chosen in zip(range(1, options.steps + 1), draws(len(rows), drawn, seed), strict=False):
+        batch = rows[chosen.to(rows.device)]
         queries = batch[: len(own)]
         loss = model.loss(queries, model.express(queries, batch, own))
         optimiser.zero_grad(set_to_none=True)
@@ -53,3 +56,14 @@ def refine(
                 raise TrainingError(f"refinement diverged at step {step} (loss {value}); lower refine.lr")
             progress.advance(step, {"loss": value})
     progress.finish()
+
+
+def draws(n: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Without end, ``size`` random positions out of ``n``, none twice in a draw."""
+    if n <= PERMUTED:
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield torch.randperm(n, generator=generator)[:size]
+    numbers = np.random.default_rng(seed)
+    while True:
+        yield torch.from_numpy(numbers.choice(n, size, replace=False))

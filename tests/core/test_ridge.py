@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch.nn import functional as F
 
 from ebsc_core import ridge
 from ebsc_core.ridge import RidgeInverse, Whitening, mean_eigenvalue
+from ebsc_core.rows import HeldRows, Rows
 
 shapes = {"n": st.integers(1, 30), "width": st.integers(1, 30), "seed": st.integers(0, 10_000)}
 
@@ -65,6 +68,37 @@ def test_a_whitened_row_is_what_ridge_regression_leaves_of_it(n: int, width: int
     rest = query - coefficients @ rows
     whitened = Whitening(torch.from_numpy(rows))(torch.from_numpy(query)[None])
     np.testing.assert_allclose(whitened[0], rest / np.linalg.norm(rest), rtol=1e-6, atol=1e-8)
+
+
+class Split(HeldRows):
+    """Read in blocks of so many rows, whatever is asked for."""
+
+    def __init__(self, rows: Tensor, size: int) -> None:
+        super().__init__(rows)
+        self.size = size
+
+    def blocks(self, size: int = 0) -> Iterator[tuple[int, Tensor]]:
+        return super().blocks(self.size)
+
+
+@given(size=st.integers(1, 40), scale=st.floats(0, 4), **shapes)
+@settings(max_examples=40, deadline=None)
+def test_rows_read_in_blocks_are_whitened_alike(
+    n: int, width: int, seed: int, size: int, scale: float
+) -> None:
+    spread = torch.logspace(0, -scale, width, dtype=torch.float64)
+    rows = F.normalize(unit_rows(n, width, seed) * spread, dim=1)
+    blocks: Rows = Split(rows, size)
+    queries = unit_rows(3, width, seed + 1)
+    torch.testing.assert_close(Whitening(blocks)(queries), Whitening(rows)(queries), rtol=1e-7, atol=1e-9)
+    single: Rows = Split(rows.float(), size)
+    torch.testing.assert_close(
+        Whitening(single)(queries.float()), Whitening(rows.float())(queries.float()), rtol=0, atol=1e-6
+    )
+
+
+def test_rows_without_any_extent_in_blocks_stay_where_they_are() -> None:
+    assert torch.equal(Whitening(Split(torch.zeros(12, 8), 5))(torch.zeros(3, 8)), torch.zeros(3, 8))
 
 
 def test_it_finds_classes_that_a_common_direction_hides() -> None:

@@ -11,7 +11,7 @@ from ebsc_core.config import RefineOptions, load_config
 from ebsc_core.errors import ConfigError, TrainingError
 from ebsc_core.interfaces import Expression
 from ebsc_core.progress import Progress
-from ebsc_core.training.refine import refine
+from ebsc_core.training.refine import draws, refine
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 
 
@@ -175,3 +175,22 @@ def test_a_clip_that_is_never_reached_changes_nothing(rows: Tensor) -> None:
 def test_options_that_are_none(option: str) -> None:
     with pytest.raises(ConfigError, match=rf"refine\.{option.partition('=')[0]}"):
         load_config(settings=[f"refine.{option}"])
+
+
+@pytest.mark.parametrize("n", [500, 1 << 20])
+def test_draws_are_of_distinct_rows_and_decided_by_the_seed(n: int) -> None:
+    first, second = (draw for draw, _ in zip(draws(n, 400, seed=3), range(2), strict=False))
+    for draw in (first, second):
+        assert len(draw.unique()) == len(draw) == 400
+        assert 0 <= int(draw.min()) < n // 4
+        assert 3 * n // 4 < int(draw.max()) < n
+    assert not torch.equal(first, second)
+    assert torch.equal(next(draws(n, 400, seed=3)), first)
+    assert not torch.equal(next(draws(n, 400, seed=4)), first)
+
+
+def test_what_millions_of_rows_draw_is_in_no_order() -> None:
+    """The first of them are expressed: they must be no other rows than the rest."""
+    numbers = torch.cat([draw for draw, _ in zip(draws(1 << 20, 1000, 0), range(20), strict=False)])
+    first = numbers.view(20, 1000)[:, :250].double().mean() / (1 << 20)
+    assert float(first) == pytest.approx(0.5, abs=0.03)

@@ -15,12 +15,14 @@ from sklearn.neighbors import kneighbors_graph
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
-from ebsc_core.config import AffinityOptions
-from ebsc_core.interfaces import CoefficientModel, Coefficients
-from ebsc_core.products import PackedRows
+from ebsc_core.config import AffinityOptions, SearchOptions
+from ebsc_core.interfaces import CoefficientModel, Coefficients, InnerProductModel
+from ebsc_core.search import Index, build_index, chosen_method
 
 # Scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
 BLOCK_SCORES = 1 << 25
+# Queries that go to an index at once: it blocks them itself, but activations of a network are held for them.
+QUERY_ROWS = 65_536
 WORKING_MIB = 128
 
 
@@ -35,6 +37,53 @@ def auto_top_k(n_rows: int, n_clusters: int) -> int:
     return max(1, min(max(5, min(wanted, 10)), n_rows - 1))
 
 
+class Dictionary:
+    """Rows to express others by, made ready for the queries of one model.
+
+    Queries come in any number of blocks; a model that can be searched answers them from an index.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        model: CoefficientModel,
+        rows: Tensor,
+        n_queries: int | None = None,
+        search: SearchOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Rows ``(N, D)`` of unit length; ``n_queries`` are to come in all, N if not given."""
+        self.model, self.seed = model, seed
+        search, n_queries = search or SearchOptions(), n_queries or len(rows)
+        if isinstance(model, InnerProductModel):
+            self.method = chosen_method(search, n_queries, len(rows))
+            self.block = QUERY_ROWS
+        else:
+            self.method = "exact"
+            self.block = max(16, min(4096, BLOCK_SCORES // len(rows)))
+        if self.method == "exact" or not isinstance(model, InnerProductModel):
+            self.encoded = model.encode(rows)
+        else:
+            self.encoded = build_index(model.all_keys(rows), search, n_queries, seed)
+
+    @property
+    def order(self) -> Tensor | None:
+        """``(N,)`` int64, positions of the rows such that near ones are side by side, if that is known."""
+        return self.encoded.order if isinstance(self.encoded, Index) else None
+
+    @torch.no_grad()
+    def express(self, rows: Tensor, top_k: int, own: Tensor, block: int | None = None) -> Coefficients:
+        """The coefficients of :func:`expressed`."""
+        block = block or self.block
+        indices = torch.empty(len(rows), top_k, dtype=torch.int64)
+        values = torch.empty(len(rows), top_k)
+        for start in range(0, len(rows), block):
+            part = slice(start, start + block)
+            found = self.model.coefficients(rows[part], self.encoded, top_k, own[part])
+            indices[part], values[part] = found.indices.cpu(), found.values.float().cpu()
+        return Coefficients(indices, values)
+
+
 def self_expressive_coefficients(
     model: CoefficientModel, rows: Tensor, top_k: int, block: int | None = None
 ) -> Coefficients:
@@ -42,7 +91,6 @@ def self_expressive_coefficients(
     return expressed(model, rows, rows, top_k, torch.arange(len(rows), device=rows.device), block)
 
 
-@torch.no_grad()
 def expressed(
     model: CoefficientModel,
     rows: Tensor,
@@ -71,29 +119,7 @@ def expressed(
     -------
     Coefficients on the CPU, of shape (M, top_k).
     """
-    n = len(rows)
-    block = block or max(16, min(4096, BLOCK_SCORES // len(dictionary)))
-    encoded = model.encode(dictionary)
-    indices = torch.empty(n, top_k, dtype=torch.int64)
-    values = torch.empty(n, top_k)
-    for start in range(0, n, block):
-        stop = min(start + block, n)
-        part = model.coefficients(rows[start:stop], encoded, top_k, own[start:stop])
-        indices[start:stop], values[start:stop] = part.indices.cpu(), part.values.float().cpu()
-    return Coefficients(indices, values)
-
-
-def top_k_inner_products(
-    queries: Tensor, keys: PackedRows | Tensor, top_k: int, own: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The largest inner products of queries ``(B, D)`` with keys ``(N, D)``, own entry excluded.
-
-    Returns values ``(B, k)`` descending, indices ``(B, k)``, and all scores ``(B, N)`` (``-inf`` on own).
-    """
-    scores = keys.products(queries) if isinstance(keys, PackedRows) else queries @ keys.T
-    exclude_own(scores, own)
-    top = torch.topk(scores, top_k, dim=1)
-    return top.values, top.indices, scores
+    return Dictionary(model, dictionary, len(rows)).express(rows, top_k, own, block)
 
 
 def exclude_own(scores: Tensor, own: Tensor, value: float = -torch.inf) -> None:

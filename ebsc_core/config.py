@@ -133,6 +133,22 @@ class AffinityOptions(Options):
     """Neighbours of each row in the second form."""
 
 
+class SearchOptions(Options):
+    """How the largest inner products are found, for coefficient models that are a function of those.
+
+    ``cells`` and ``faiss`` look only at the dictionary rows of the cells nearest to a row, so that time grows
+    with the number of rows and not with its square. What share of the true largest they found is measured.
+    """
+
+    method: Literal["auto", "exact", "cells", "faiss"] = "auto"
+    """``exact`` looks at every pair of rows, ``cells`` at those in nearby cells, ``faiss`` has the library of
+    that name do so; by default exact up to 70,000 rows, then cells."""
+    cell_rows: int = Field(256, ge=8)
+    """Rows in a cell, on average."""
+    probes: int = Field(8, ge=1)
+    """Cells that each row looks into."""
+
+
 class RunConfig(BaseModel):
     """Everything a run is told."""
 
@@ -148,6 +164,7 @@ class RunConfig(BaseModel):
     """Changes to the view policy chosen from the images (see ``ebsc_core.data.views``)."""
     train: TrainOptions = Field(default_factory=TrainOptions)
     refine: RefineOptions = Field(default_factory=RefineOptions)
+    search: SearchOptions = Field(default_factory=SearchOptions)
     affinity: AffinityOptions = Field(default_factory=AffinityOptions)
 
     n_clusters: int | None = Field(None, ge=2)

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from ebsc_core.coefficients import (
     affinity,
+    exclude_own,
     expressed,
     nearest_neighbours,
     self_expressive_coefficients,
     symmetrised,
-    top_k_inner_products,
 )
 from ebsc_core.config import AffinityOptions
 from ebsc_core.interfaces import CoefficientModel, Coefficients
@@ -26,8 +26,10 @@ from ebsc_core.interfaces import CoefficientModel, Coefficients
 
 class Cosines(CoefficientModel):
     def coefficients(self, queries: Tensor, encoded: Tensor, top_k: int, own: Tensor) -> Coefficients:
-        values, indices, _ = top_k_inner_products(queries, encoded, top_k, own)
-        return Coefficients(indices, values)
+        scores = queries @ encoded.T
+        exclude_own(scores, own)
+        top = scores.topk(top_k, dim=1)
+        return Coefficients(top.indices, top.values)
 
 
 def unit_rows(n: int, width: int = 5, seed: int = 0) -> Tensor:
@@ -69,11 +71,11 @@ def test_a_duplicate_is_used_though_the_row_itself_is_not(block: int | None) -> 
 
 def test_a_query_from_outside_the_dictionary_may_use_every_entry() -> None:
     rows = unit_rows(4)
-    values, indices, _ = top_k_inner_products(rows, rows, 1, torch.tensor([-1, 1, -1, 3]))
-    assert indices[0].tolist() == [0]
-    assert indices[2].tolist() == [2]
-    assert indices[1].tolist() != [1]
-    assert bool(torch.isfinite(values).all())
+    found = expressed(Cosines(), rows, rows, 1, torch.tensor([-1, 1, -1, 3]))
+    assert found.indices[0].tolist() == [0]
+    assert found.indices[2].tolist() == [2]
+    assert found.indices[1].tolist() != [1]
+    assert bool(torch.isfinite(found.values).all())
 
 
 def random_coefficients(n: int, k: int, seed: int) -> Coefficients:
@@ -218,13 +220,15 @@ print(peak() - before)
 """
 
 MODEL = """
-from ebsc_core.coefficients import top_k_inner_products
+from ebsc_core.coefficients import exclude_own
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 
 class Cosines(CoefficientModel):
     def coefficients(self, queries, encoded, top_k, own):
-        values, indices, _ = top_k_inner_products(queries, encoded, top_k, own)
-        return Coefficients(indices, values)
+        scores = queries @ encoded.T
+        exclude_own(scores, own)
+        top = scores.topk(top_k, dim=1)
+        return Coefficients(top.indices, top.values)
 """
 
 

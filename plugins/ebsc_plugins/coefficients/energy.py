@@ -10,10 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.coefficients import exclude_own, top_k_inner_products
-from ebsc_core.interfaces import Coefficients, Expression, TrainableCoefficientModel
+from ebsc_core.coefficients import exclude_own
+from ebsc_core.interfaces import Expression, InnerProductModel, TrainableCoefficientModel
 from ebsc_core.options import Options
-from ebsc_core.products import PackedRows
 
 
 class EnergyOptions(Options):
@@ -34,7 +33,7 @@ class EnergyOptions(Options):
 RESIDUAL_GAIN = 4.0
 
 
-class EnergyNetwork(TrainableCoefficientModel):
+class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
     """``E(i, j) = -s q(z_i)ᵀ k(z_j)``, ``c_ij = a softmax_j(-E(i, j))`` without ``j = i``.
 
     ``q(z) = norm(z + g Q(z))`` and ``k(z) = norm(z + g K(z))`` with ``g = 4/√D``, where the last layers of Q
@@ -47,6 +46,7 @@ class EnergyNetwork(TrainableCoefficientModel):
 
     Options = EnergyOptions
     default_whiten: ClassVar[bool] = True
+    normalised: ClassVar[bool] = True
 
     def __init__(self, options: EnergyOptions, width: int) -> None:
         super().__init__()
@@ -77,13 +77,8 @@ class EnergyNetwork(TrainableCoefficientModel):
         error = (queries - expression.reconstruction).square().sum(dim=1).mean()
         return 0.5 * self.options.gamma * error + expression.penalty
 
-    def encode(self, dictionary: Tensor) -> PackedRows:
-        return PackedRows(self.keys(dictionary))
-
-    def coefficients(self, queries: Tensor, encoded: PackedRows, top_k: int, own: Tensor) -> Coefficients:
-        values, indices, scores = top_k_inner_products(self.queries(queries), encoded, top_k, own)
-        normaliser = scores.logsumexp(dim=1, keepdim=True)
-        return Coefficients(indices, self.log_amplitude.exp() * (values - normaliser).exp())
+    def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
+        return self.log_amplitude.exp() * (scores - normaliser).exp()
 
 
 def _residual_network(width: int, hidden: int) -> nn.Sequential:

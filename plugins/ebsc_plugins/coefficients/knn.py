@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ebsc_core.coefficients import top_k_inner_products
-from ebsc_core.interfaces import CoefficientModel, Coefficients
+from ebsc_core.interfaces import InnerProductModel
 from ebsc_core.options import Options
-from ebsc_core.products import PackedRows
 
 
 class KnnOptions(Options):
@@ -18,7 +16,7 @@ class KnnOptions(Options):
     """Use the cosine (never below 0) as the coefficient instead of 1."""
 
 
-class CosineNeighbours(CoefficientModel):
+class CosineNeighbours(InnerProductModel):
     """The ``top_k`` rows of largest cosine, each with coefficient 1 (or its cosine)."""
 
     Options = KnnOptions
@@ -26,10 +24,11 @@ class CosineNeighbours(CoefficientModel):
     def __init__(self, options: KnnOptions, width: int) -> None:
         self.options = options
 
-    def encode(self, dictionary: Tensor) -> PackedRows:
-        return PackedRows(dictionary)
+    def queries(self, rows: Tensor) -> Tensor:
+        return rows
 
-    def coefficients(self, queries: Tensor, encoded: PackedRows, top_k: int, own: Tensor) -> Coefficients:
-        cosines, indices, _ = top_k_inner_products(queries, encoded, top_k, own)
-        values = cosines.clamp_min(0) if self.options.weighted else torch.ones_like(cosines)
-        return Coefficients(indices, values)
+    def keys(self, rows: Tensor) -> Tensor:
+        return rows
+
+    def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
+        return scores.clamp_min(0) if self.options.weighted else torch.ones_like(scores)

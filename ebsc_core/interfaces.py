@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.options import Options
+from ebsc_core.ranks import ALONE, Ranks
 from ebsc_core.search import ExactIndex, Index
 
 KEY_ROWS = 65_536
@@ -132,6 +133,10 @@ class Objective(nn.Module, ABC):
 
     A subclass usually writes :meth:`loss` alone. The backbone is a submodule, so that
     ``objective.parameters()`` is everything that trains.
+
+    Where several processes train, each calls :meth:`forward` on its share of the batch, which gathers what
+    the network made of it: :meth:`loss` and whoever asked are given the whole batch, in every process. Who
+    overrides :meth:`forward` gathers likewise, by ``self.ranks.gather_views``, before rows are compared.
     """
 
     Options: ClassVar[type[Options]] = ProjectorOptions
@@ -142,6 +147,8 @@ class Objective(nn.Module, ABC):
     """What :meth:`loss` is given: unit-length embeddings, or the projector's output as it is."""
     projector_layers: ClassVar[int] = 2
     """Linear maps of the projector."""
+    ranks: Ranks = ALONE
+    """The processes that train together; set by the trainer."""
 
     def __init__(self, options: Any, backbone: Backbone) -> None:
         super().__init__()
@@ -159,9 +166,13 @@ class Objective(nn.Module, ABC):
         return F.normalize(self.projector(features).float(), dim=1)
 
     def forward(self, view_a: Tensor, view_b: Tensor) -> Views:
-        """Loss, features and embeddings of two views, each ``(B, C, H, W)`` in [0, 1]."""
+        """Loss, features and embeddings of two views, each ``(B, C, H, W)`` in [0, 1].
+
+        Given a share of the batch, it returns what the whole batch came to.
+        """
         features = self.backbone(torch.cat([view_a, view_b]))
         projections = self.projector(features).float()
+        features, projections = map(self.ranks.gather_views, (features, projections))
         embeddings = F.normalize(projections, dim=1)
         fa, fb = features.chunk(2)
         za, zb = embeddings.chunk(2)

@@ -12,7 +12,7 @@ import pytest
 from ebsc_core.config import RunConfig
 from ebsc_core.registry import Kind, Registry, installed_entry_points
 
-HEAVY = ("torch", "torchvision", "timm", "sklearn", "scipy", "h5py")
+HEAVY = ("accelerate", "torch", "torchvision", "timm", "sklearn", "scipy", "h5py")
 
 
 def ebsc(*arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

@@ -40,6 +40,8 @@ class PredictiveObjective(Objective):
         embeddings = F.normalize(projections.float(), dim=1)
         with torch.no_grad():
             targets = self.targets(images, embeddings)
+        of_share = features, predictions, embeddings, targets
+        features, predictions, embeddings, targets = map(self.ranks.gather_views, of_share)
         pa, pb = predictions.chunk(2)
         ta, tb = targets.chunk(2)
         with torch.autocast(targets.device.type, enabled=False):  # see Objective.forward
@@ -61,5 +63,9 @@ class PredictiveObjective(Objective):
         """Scalar score of unit-length predictions ``a`` and targets ``b``, each ``(B, E)``: one direction."""
 
     def agreement(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """The prediction from a reconstruction against the stopped target."""
+        """The prediction from a reconstruction against the stopped target.
+
+        Several processes all predict the same rows here, so a batch norm over all of them sees each row more
+        than once: the same mean and variance, but for a running variance's ``n / (n - 1)``.
+        """
         return self.loss(self.predict(F.normalize(reconstruction, dim=1)), target.detach())

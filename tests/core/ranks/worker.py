@@ -1,0 +1,138 @@
+"""One of several processes: what is computed together, and by the first of them then also alone.
+
+``worker.py FOLDER`` with a launcher's variables set leaves ``<rank>.safetensors`` and ``alone.safetensors``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from safetensors.torch import save_file
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+
+from ebsc_core.data.views import COLOUR_VIEWS, draw_view
+from ebsc_core.interfaces import Backbone, Objective
+from ebsc_core.ranks import ALONE, Ranks
+from ebsc_core.training.norms import sync_norms
+from ebsc_plugins.objectives.barlow_twins import BarlowTwins
+from ebsc_plugins.objectives.byol import BYOL
+from ebsc_plugins.objectives.moco_v3 import MoCoV3
+from ebsc_plugins.objectives.simclr import SimCLR
+from ebsc_plugins.objectives.simsiam import SimSiam
+from ebsc_plugins.objectives.vicreg import VICReg
+
+OBJECTIVES = (SimCLR, BYOL, MoCoV3, BarlowTwins, VICReg, SimSiam)
+BATCH = 16
+
+
+class Detached(Ranks):
+    """Whose gather lets gradients reach this process's rows only, as the communication library's does."""
+
+    def gather(self, rows: Tensor) -> Tensor:
+        every = super().gather(rows.detach()).clone()
+        every[self.share(len(every))] = rows
+        return every
+
+
+class Net(Backbone):
+    """Small, with both kinds of batch norm."""
+
+    width = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, stride=2, bias=False),
+            BatchNormAct2d(16),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def objective_of(kind: type[Objective]) -> Objective:
+    torch.manual_seed(0)
+    return kind(kind.Options(hidden=16, width=8), Net()).train()
+
+
+def images_of(n: int) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(0, 256, (n, 3, 12, 12), dtype=torch.uint8, generator=generator)
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Where the code asks for float32, it gets this."""
+    with patch.object(Tensor, "float", Tensor.double):
+        yield
+
+
+def together(objective: Objective, ranks: Ranks) -> nn.Module:
+    if ranks.count > 1:
+        sync_norms(objective, ranks)
+        objective.ranks = ranks
+    return ranks.prepare(objective)
+
+
+def gradients(kind: type[Objective], ranks: Ranks, dtype: torch.dtype) -> dict[str, Tensor]:
+    objective = objective_of(kind).to(dtype)
+    network = together(objective, ranks)
+    generator = torch.Generator().manual_seed(1)
+    images = images_of(BATCH)
+    a, b = (draw_view(images, COLOUR_VIEWS, generator).to(dtype)[ranks.share(BATCH)] for _ in range(2))
+    with float64() if dtype == torch.float64 else nullcontext():
+        views = network(a, b)
+        views.loss.backward()
+    found = {f"gradient.{n}": p.grad for n, p in objective.named_parameters() if p.grad is not None}
+    found |= {f"buffer.{n}": b.to(dtype) for n, b in objective.named_buffers() if "running" in n}
+    return found | {
+        "loss": views.loss.detach(),
+        "features": torch.cat(views.features).detach(),
+        "embeddings": torch.cat(views.embeddings).detach(),
+    }
+
+
+def objectives(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    for kind in OBJECTIVES:
+        for dtype in (torch.float32, torch.float64):
+            yield f"{kind.__name__}.{str(dtype).removeprefix('torch.')}", gradients(kind, ranks, dtype)
+    detached = Detached(ranks.index, ranks.count)
+    yield "detached.float32", gradients(SimCLR, detached, torch.float32)
+
+
+def means(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    tensors = [torch.full((2, 3), float(ranks.index)), torch.tensor(4.0 * ranks.index)]
+    ranks.mean_(tensors)
+    yield "mean", {str(i): tensor for i, tensor in enumerate(tensors)}
+
+
+def everything(ranks: Ranks) -> dict[str, Tensor]:
+    found = {}
+    for cases in (objectives, means):
+        for case, tensors in cases(ranks):
+            found |= {f"{case}.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+    return found
+
+
+def main(folder: Path) -> None:
+    ranks = Ranks.join(torch.device("cpu"))
+    save_file(everything(ranks), folder / f"{ranks.index}.safetensors")
+    ranks.close()
+    if ranks.main:
+        save_file(everything(ALONE), folder / "alone.safetensors")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

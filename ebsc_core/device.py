@@ -7,6 +7,7 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
+from torch import Tensor
 
 from ebsc_core.errors import DeviceError
 
@@ -117,3 +118,10 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({torch.get_num_threads()} threads)"
     return str(device)
+
+
+def move(values: Tensor, device: torch.device) -> Tensor:
+    """Values from the CPU on a device; a GPU is not waited for."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.config import JointChoice, TrainOptions
-from ebsc_core.data.views import ViewOptions, draw_view
+from ebsc_core.data.view_pixels import draw_view
+from ebsc_core.data.views import ViewOptions
 from ebsc_core.errors import TrainingError
 from ebsc_core.interfaces import Objective, TrainableCoefficientModel, Views
 from ebsc_core.progress import Progress

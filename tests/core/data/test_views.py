@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,14 +13,9 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
-from ebsc_core.data.views import (
-    COLOUR_VIEWS,
-    GREY_VIEWS,
-    LUMA,
-    ViewOptions,
-    affine_matrices,
-    draw_view,
-)
+from ebsc_core.data.view_parameters import LUMA, affine_matrices, draw_parameters
+from ebsc_core.data.view_pixels import apply_view, draw_view, sampling_grid, turn_hue_
+from ebsc_core.data.views import COLOUR_VIEWS, GREY_VIEWS, ViewOptions
 
 OFF = ViewOptions(crop=1, aspect=1, flip=0, rotate=0, brightness=0, contrast=0, jitter=1)
 ALL_ON = ViewOptions(
@@ -36,7 +32,7 @@ ALL_ON = ViewOptions(
 )
 
 
-def only(**options: float) -> ViewOptions:
+def only(**options: float | bool) -> ViewOptions:
     return OFF.model_copy(update=options)
 
 
@@ -68,6 +64,12 @@ def luma(images: Tensor) -> Tensor:
 
 def draw(images: Tensor, options: ViewOptions, seed: int = 0) -> Tensor:
     return draw_view(images, options, seeded(seed))
+
+
+def drawn_from(shape: torch.Size, options: ViewOptions) -> torch.Generator:
+    generator = seeded()
+    draw_parameters(shape, options, generator)
+    return generator
 
 
 shapes = st.tuples(
@@ -123,6 +125,7 @@ def test_every_image_of_a_batch_gets_its_own_view(options: ViewOptions, channels
         only(saturation=0.4),
         only(hue=0.1),
         only(grey=0.5),
+        only(hue=0.1, exact_hue=True),
         only(blur=0.5),
         only(noise=0.1),
     ],
@@ -141,7 +144,65 @@ def test_a_generator_gives_new_views_each_time() -> None:
     assert not torch.equal(draw_view(images, ALL_ON, generator), draw_view(images, ALL_ON, generator))
 
 
+@settings(deadline=None, max_examples=25)
+@given(shape=shapes, seed=st.integers(0, 1000), parts=st.integers(1, 4), exact_hue=st.booleans())
+def test_views_of_parts_of_a_batch_are_the_views_of_the_batch(
+    shape: tuple[int, ...], seed: int, parts: int, exact_hue: bool
+) -> None:
+    """So that processes which share a batch make together what one would make of it."""
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=seeded(seed))
+    options = ALL_ON.model_copy(update={"exact_hue": exact_hue})
+    parameters = draw_parameters(images.shape, options, seeded(seed))
+    cuts = [len(images) * part // parts for part in range(parts + 1)]
+    views = [
+        apply_view(images[start:stop], parameters.rows(slice(start, stop)), options)
+        for start, stop in pairwise(cuts)
+    ]
+    torch.testing.assert_close(torch.cat(views), draw(images, options, seed), rtol=0, atol=2e-6)
+
+
+def test_a_seed_means_the_views_that_results_were_published_with() -> None:
+    """Whatever else changes: were other parameters drawn, the tables could not be repeated."""
+    generator = seeded(7)
+    first = draw_parameters(torch.Size((2, 3, 32, 32)), COLOUR_VIEWS, generator)
+    draw_parameters(torch.Size((2, 1, 28, 28)), GREY_VIEWS, generator)
+    last = draw_parameters(torch.Size((2, 3, 64, 64)), ALL_ON, generator)
+    assert last.noise is not None
+    drawn = [first.matrix[0, 0], first.mixing[0, 0], first.shift[0], last.matrix[0, 0], last.mixing[0, 0]]
+    expected = [
+        [-0.829564, 0.0, -0.091094],
+        [1.418610, 0.091130, -0.385108],
+        [-0.050399, -0.098945, -0.019216],
+        [-0.674907, -0.383669, -0.038730],
+        [0.810294, 0.236066, -0.172698],
+    ]
+    torch.testing.assert_close(torch.stack(drawn), torch.tensor(expected), rtol=0, atol=1e-5)
+    assert float(last.sigma[0]) == pytest.approx(1e-3)
+    assert float(last.noise[1, 2, 3, 4]) == pytest.approx(-0.059611, abs=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_makes_the_views_that_a_cpu_makes_and_is_not_waited_for() -> None:
+    images, options = noise_images(8), ALL_ON.model_copy(update={"exact_hue": True})
+    parameters = draw_parameters(images.shape, options, seeded())
+    there = images.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        view = apply_view(there, parameters, options)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(view.cpu(), apply_view(images, parameters, options), rtol=0, atol=1e-4)
+
+
 # -- geometry ------------------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=25)
+@given(n=st.integers(1, 3), height=st.integers(1, 40), width=st.integers(1, 40), seed=st.integers(0, 1000))
+def test_the_sampling_grid_is_torch_s(n: int, height: int, width: int, seed: int) -> None:
+    matrix = torch.randn(n, 2, 3, generator=seeded(seed))
+    expected = torch.nn.functional.affine_grid(matrix, [n, 1, height, width], align_corners=False)
+    torch.testing.assert_close(sampling_grid(matrix, height, width), expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -328,6 +389,34 @@ def test_hue_turns_red_all_the_way_round() -> None:
     views = draw(red, only(hue=0.5))[:, :, 0, 0]
     strongest = set(views.argmax(1).tolist())
     assert strongest == {0, 1, 2}
+
+
+@settings(deadline=None, max_examples=25)
+@given(shape=shapes, levels=st.sampled_from([2, 4, 256]), seed=st.integers(0, 1000))
+def test_exact_hue_agrees_with_torchvision(shape: tuple[int, ...], levels: int, seed: int) -> None:
+    """Few levels make greys and ties of two channels, where formulas of the hue part ways."""
+    generator = seeded(seed)
+    images = torch.randint(0, levels, (shape[0], 3, *shape[2:]), generator=generator) / (levels - 1)
+    turns = torch.rand(len(images), generator=generator) - 0.5
+    expected = torch.stack(
+        [tv.adjust_hue(image, turn) for image, turn in zip(images, turns.tolist(), strict=True)]
+    )
+    turn_hue_(images, turns)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+
+
+def test_exact_hue_turns_by_what_the_other_would_and_changes_nothing_else() -> None:
+    images, options = noise_images(16), only(hue=0.2, grey=0.3, crop=0.5)
+    exact = options.model_copy(update={"exact_hue": True})
+    generator = seeded()
+    parameters = draw_parameters(images.shape, exact, generator)
+    assert torch.equal(generator.get_state(), drawn_from(images.shape, options).get_state())
+    expected = draw(images, options.model_copy(update={"hue": 0.0}))
+    for view, turn in zip(expected, parameters.turn.tolist(), strict=True):
+        view.copy_(tv.adjust_hue(view, turn))
+    torch.testing.assert_close(draw(images, exact), expected, rtol=0, atol=1e-4)
+    assert -0.2 <= parameters.turn.min() < -0.1
+    assert 0.1 < parameters.turn.max() <= 0.2
 
 
 def test_colour_options_leave_grey_images_alone() -> None:

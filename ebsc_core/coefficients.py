@@ -123,9 +123,13 @@ def expressed(
 
 
 def exclude_own(scores: Tensor, own: Tensor, value: float = -torch.inf) -> None:
-    """Set each query's own entry to ``value`` in place, by index (a duplicate of it stays)."""
-    present = (own >= 0).nonzero().squeeze(1)
-    scores[present, own[present]] = value
+    """Set each query's own entry to ``value`` in place, by index (a duplicate of it stays).
+
+    A query that has none (-1) writes its first entry back: to leave it out would take knowing on the host how
+    many there are, for which a GPU would be waited for.
+    """
+    at = torch.arange(len(own), device=own.device), own.clamp_min(0)
+    scores[at] = scores[at].masked_fill(own >= 0, value)
 
 
 def affinity(coefficients: Coefficients, options: AffinityOptions) -> sparse.csr_matrix:

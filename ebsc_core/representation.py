@@ -25,6 +25,7 @@ from ebsc_core.runs import RunDirectory, peak_memory_mib
 from ebsc_core.settle import Settled
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.joint import JointTrainer
+from ebsc_core.training.step import JointStep
 
 # Weights and activations need the rest of a GPU; data sets above this part of it stay on the host.
 DEVICE_SHARE = 0.25
@@ -146,7 +147,7 @@ class Representation:
         if self.objective is not None:
             start = time.perf_counter()
             trainer = self._trainer(self.objective, images)
-            precision = "bf16" if trainer.bf16 else "fp32"
+            precision = "bf16" if trainer.step.bf16 else "fp32"
             trainer.fit()
             history = [asdict(epoch) for epoch in trainer.history]
             self.seconds["training"] = time.perf_counter() - start
@@ -159,24 +160,26 @@ class Representation:
 
     def _trainer(self, objective: Objective, images: Tensor) -> JointTrainer:
         objective.to(memory_format=torch.channels_last)
-        trainer = JointTrainer(
+        step = JointStep(
             objective=objective,
             model=self.joint,
-            images=images,
             device=self.device,
-            bf16=False,
             views=self.settled.views,
-            options=self.config.train,
-            batch_size=self.settled.batch_size,
             joint=self.config.joint,
             whiten=self.settled.joint_whiten,
             express=self.settled.express,
+        )
+        trainer = JointTrainer(
+            step=step,
+            images=images,
+            options=self.config.train,
+            batch_size=self.settled.batch_size,
             n_clusters=self.settled.n_clusters,
             seed=self.config.seed,
             progress=self.progress,
         )
         side = min(self.info.height, self.info.width)
-        trainer.bf16, why = choose_precision(self.config.precision, self.device, side, trainer.trial_step)
+        step.bf16, why = choose_precision(self.config.precision, self.device, side, trainer.trial_step)
         self.progress.note(f"precision     {why}")
         return trainer
 

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from ebsc_core.config import JointChoice, TrainOptions
+from ebsc_core.data.view_parameters import draw_parameters
 from ebsc_core.data.views import GREY_VIEWS
 from ebsc_core.errors import TrainingError
 from ebsc_core.interfaces import Backbone, Expression, Objective
 from ebsc_core.progress import Progress
 from ebsc_core.ridge import Whitening
 from ebsc_core.training.joint import JointTrainer
+from ebsc_core.training.step import JointStep, Losses
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 from ebsc_plugins.objectives.byol import BYOL
 from ebsc_plugins.objectives.simclr import SimCLR
@@ -57,22 +59,31 @@ def trainer(
     objective = objective or objective_of(SimCLR)
     width = objective.width if express == "embeddings" else objective.backbone.width
     torch.manual_seed(1)
-    return JointTrainer(
+    step = JointStep(
         objective=objective,
         model=EnergyNetwork(EnergyOptions(hidden=8), width) if joint else None,
-        images=tiny_images() if images is None else images,
         device=torch.device("cpu"),
-        bf16=False,
         views=GREY_VIEWS,
-        options=TrainOptions(epochs=epochs, lr=lr),
-        batch_size=32,
         joint=JointChoice(**{"start": 0.5, "weight": weight} | choice),
         whiten=whiten,
         express=express,
+    )
+    return JointTrainer(
+        step=step,
+        images=tiny_images() if images is None else images,
+        options=TrainOptions(epochs=epochs, lr=lr),
+        batch_size=32,
         n_clusters=4,
         seed=seed,
         progress=Progress(),
     )
+
+
+def losses(step: JointStep, images: Tensor, seed: int = 5) -> Losses:
+    """Of a step of the joint phase."""
+    generator = torch.Generator().manual_seed(seed)
+    a, b = (draw_parameters(images.shape, step.views, generator) for _ in range(2))
+    return step(images, (a, b), joint=True)
 
 
 def weights(module: nn.Module | None) -> Tensor:
@@ -115,9 +126,9 @@ def test_either_rows_can_be_expressed(express: str) -> None:
 
 @pytest.mark.parametrize("form", ["reconstruction", "agreement"])
 def test_the_joint_term_moves_the_backbone_by_its_weight(form: str) -> None:
-    alone = weights(trained(joint=False).objective)
-    stopped = weights(trained(weight=0.0, form=form).objective)
-    pulled = weights(trained(weight=0.5, form=form).objective)
+    alone = weights(trained(joint=False).step.objective)
+    stopped = weights(trained(weight=0.0, form=form).step.objective)
+    pulled = weights(trained(weight=0.5, form=form).step.objective)
     torch.testing.assert_close(stopped, alone)
     assert not torch.allclose(pulled, alone, atol=1e-4)
 
@@ -125,23 +136,23 @@ def test_the_joint_term_moves_the_backbone_by_its_weight(form: str) -> None:
 def test_the_coefficient_model_learns_in_the_joint_phase_alone() -> None:
     class Watch(Progress):
         def start(self, stage: str, total: int, unit: str) -> None:
-            at_start[stage] = weights(made.model)
+            at_start[stage] = weights(made.step.model)
 
     at_start: dict[str, Tensor] = {}
     made = trainer(weight=0.0)
     made = replace(made, progress=Watch(), history=[])
-    untrained = weights(made.model)
+    untrained = weights(made.step.model)
     made.fit()
     assert list(at_start) == ["warm-up training", "joint training"]
     assert torch.equal(at_start["joint training"], untrained)
-    assert not torch.equal(weights(made.model), untrained)
+    assert not torch.equal(weights(made.step.model), untrained)
 
 
 @pytest.mark.parametrize("kind", [SimCLR, BYOL])
 def test_the_seed_decides(kind: type[Objective]) -> None:
     def run(seed: int) -> Tensor:
         done = trained(objective=objective_of(kind), seed=seed)
-        return torch.cat([weights(done.objective), weights(done.model)])
+        return torch.cat([weights(done.step.objective), weights(done.step.model)])
 
     first = run(0)
     assert torch.equal(first, run(0))
@@ -197,14 +208,11 @@ def test_the_weight_is_a_share_of_the_objective_s_gradient(scale: float) -> None
             return super().loss(a, b) * scale
 
     made = trainer(objective=objective_of(Scaled), weight=0.3)
-    last = [p for p in made.objective.backbone.parameters() if p.ndim > 1][-1]
+    last = [p for p in made.step.objective.backbone.parameters() if p.ndim > 1][-1]
 
     def gradient(weight: float) -> Tensor:
-        chosen = replace(made, joint=made.joint.model_copy(update={"weight": weight}))
-        chosen.generator.manual_seed(5)
-        chosen.memory = torch.empty(0, chosen.objective.width)
-        total, _, _ = chosen._losses(made.images[:32], joint=True)
-        return torch.autograd.grad(total, last)[0]
+        chosen = replace(made.step, joint=made.step.joint.model_copy(update={"weight": weight}))
+        return torch.autograd.grad(losses(chosen, made.images[:32]).total, last)[0]
 
     alone = gradient(0.0)
     assert float((gradient(0.3) - alone).norm() / alone.norm()) == pytest.approx(0.3, rel=1e-3)
@@ -214,10 +222,11 @@ def test_the_weight_is_a_share_of_the_objective_s_gradient(scale: float) -> None
 def test_the_pull_teaches_the_coefficient_model_nothing(form: str) -> None:
     def gradients(weight: float) -> list[Tensor]:
         made = trainer(weight=weight, form=form)
-        made.memory = torch.empty(0, made.objective.width)
-        total, _, _ = made._losses(made.images[:32], joint=True)
-        assert made.model is not None
-        return list(torch.autograd.grad(total, list(made.model.parameters()), allow_unused=True))
+        assert made.step.model is not None
+        learned = list(made.step.model.parameters())
+        return list(
+            torch.autograd.grad(losses(made.step, made.images[:32]).total, learned, allow_unused=True)
+        )
 
     stopped, pulled = gradients(0.0), gradients(10.0)
     assert any(float(gradient.abs().max()) > 0 for gradient in stopped)
@@ -226,13 +235,12 @@ def test_the_pull_teaches_the_coefficient_model_nothing(form: str) -> None:
 
 
 def test_the_memory_holds_earlier_rows_of_the_epoch_newest_first() -> None:
-    made = replace(trainer(), joint=JointChoice(memory=40))
-    made.memory = torch.empty(0, made.objective.width)
+    made = trainer(memory=40)
     seen = []
     for _ in range(3):
-        _, _, rows = made._losses(made.images[:32], joint=True)
-        assert not made.memory.requires_grad
-        seen.append(made.memory)
+        rows = losses(made.step, made.images[:32]).rows
+        assert not made.step.memory.requires_grad
+        seen.append(made.step.memory)
         assert rows.shape[0] == 32
     assert [len(memory) for memory in seen] == [32, 40, 40]
     assert torch.equal(seen[1][32:], seen[0][:8])
@@ -247,10 +255,8 @@ def test_rows_are_whitened_by_the_dictionary_of_the_batch() -> None:
 
     def rows_shown(whiten: bool) -> tuple[Tensor, Tensor]:
         shown.clear()
-        made = replace(trainer(whiten=whiten), model=Watched(EnergyOptions(hidden=8), 8))
-        made.memory = torch.empty(0, made.objective.width)
-        _, _, returned = made._losses(made.images[:32], joint=True)
-        plain.append(returned)
+        step = replace(trainer(whiten=whiten).step, model=Watched(EnergyOptions(hidden=8), 8))
+        plain.append(losses(step, tiny_images()[:32]).rows)
         assert torch.equal(shown[0][0], shown[1][0])  # with gradients and without
         return shown[0]
 
@@ -288,8 +294,8 @@ def test_progress_counts_the_images_of_every_stage() -> None:
 @pytest.mark.parametrize("kind", [SimCLR, BYOL])
 def test_a_trial_step_changes_nothing(kind: type[Objective], bf16: bool) -> None:
     made = trainer(objective=objective_of(kind))
-    before = {name: value.clone() for name, value in made.objective.state_dict().items()}
+    before = {name: value.clone() for name, value in made.step.objective.state_dict().items()}
     made.trial_step(bf16)
-    for name, value in made.objective.state_dict().items():
+    for name, value in made.step.objective.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert all(p.grad is None for p in made.objective.parameters())
+    assert all(p.grad is None for p in made.step.objective.parameters())

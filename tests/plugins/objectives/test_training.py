@@ -12,6 +12,7 @@ from ebsc_core.data.views import GREY_VIEWS
 from ebsc_core.interfaces import ImageInfo, Objective
 from ebsc_core.progress import Progress
 from ebsc_core.training.joint import Epoch, JointTrainer
+from ebsc_core.training.step import JointStep
 from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
 from ebsc_plugins.objectives.barlow_twins import BarlowTwins
 from ebsc_plugins.objectives.byol import BYOL
@@ -28,18 +29,20 @@ def digits(count: int) -> Tensor:
 def train(kind: type[Objective], images: Tensor, epochs: int) -> list[Epoch]:
     info = ImageInfo(1, 8, 8, (0.3,), (0.4,))
     objective = kind(kind.Options(), TimmBackbone("resnet10t", TimmOptions(), info))
-    trainer = JointTrainer(
+    step = JointStep(
         objective=objective,
         model=None,
-        images=images,
         device=torch.device("cpu"),
-        bf16=False,
         views=GREY_VIEWS,
-        options=TrainOptions(epochs=epochs),
-        batch_size=64,
         joint=JointChoice(),
         whiten=False,
         express="embeddings",
+    )
+    trainer = JointTrainer(
+        step=step,
+        images=images,
+        options=TrainOptions(epochs=epochs),
+        batch_size=64,
         n_clusters=10,
         seed=0,
         progress=Progress(),

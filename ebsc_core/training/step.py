@@ -1,0 +1,128 @@
+"""One step of the joint training: from a batch and the parameters of its views to the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebsc_core.config import JointChoice
+from ebsc_core.data.view_parameters import ViewParameters
+from ebsc_core.data.view_pixels import apply_view
+from ebsc_core.data.views import ViewOptions
+from ebsc_core.interfaces import Objective, TrainableCoefficientModel, Views
+from ebsc_core.ridge import Whitening
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a step comes to."""
+
+    total: Tensor
+    """Scalar, to be minimised."""
+    figures: Tensor
+    """``(2,)``, stopped: the objective's own loss, and the mean squared error of the rows expressed by the
+    other view's rows (0 in the warm-up)."""
+    rows: Tensor
+    """``(B, D)`` or ``(B, E)``: the rows of view a that are expressed, of unit length, not whitened."""
+
+
+@dataclass
+class JointStep:
+    """Losses of an objective and, in the joint phase, of a coefficient model with it.
+
+    In the joint phase each row of view a is expressed by the rows of view b, its own image excluded, and by
+    ``joint.memory`` rows that earlier batches of the epoch left behind (in one epoch no image comes twice,
+    so none can be expressed by an earlier view of itself). Both are whitened by that dictionary, taken as
+    given, if ``whiten`` says so. The coefficient model learns from its own loss on stopped rows. The
+    backbone feels the reconstruction error (or the objective's ``agreement`` with the reconstruction)
+    through the coefficients as well as through the dictionary, with a gradient ``joint.weight`` times as
+    long as the objective's. Keeping the two apart lets the model learn at full speed however gently it may
+    pull on the backbone, which collapses when pulled too hard.
+
+    Nothing here reads a value on the host, so that a GPU is never waited for.
+    """
+
+    objective: Objective
+    model: TrainableCoefficientModel | None
+    device: torch.device
+    views: ViewOptions
+    joint: JointChoice
+    whiten: bool
+    """Whether rows are whitened before they express one another in the joint phase."""
+    express: str
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        self.forget()
+
+    @property
+    def width(self) -> int:
+        """Of the expressed rows."""
+        return self.objective.width if self.express == "embeddings" else self.objective.backbone.width
+
+    def forget(self) -> None:
+        """Drop the rows that earlier batches left behind, as a new epoch begins."""
+        self.memory = torch.empty(0, self.width, device=self.device)
+
+    def __call__(
+        self, images: Tensor, parameters: tuple[ViewParameters, ViewParameters], joint: bool
+    ) -> Losses:
+        """Losses of images ``(B, C, H, W)`` uint8 on the device, seen in two views."""
+        view_a, view_b = (apply_view(images, drawn, self.views) for drawn in parameters)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            views = self.objective(view_a, view_b)
+        plain, dictionary = self._expressed(views)
+        if not joint or self.model is None:
+            figures = torch.stack([views.loss.detach(), views.loss.new_zeros(())])
+            return Losses(views.loss, figures, plain)
+        own = torch.arange(len(plain), device=self.device)
+        dictionary = torch.cat([dictionary, self.memory])
+        self.memory = dictionary.detach()[: self.joint.memory]
+        shown = Whitening(dictionary) if self.whiten else nn.Identity()
+        rows, dictionary = shown(plain), shown(dictionary)
+        stopped, stopped_dictionary = rows.detach(), dictionary.detach()
+        model_loss = self.model.loss(stopped, self.model.express(stopped, stopped_dictionary, own))
+        with _given(self.model):
+            reconstruction = self.model.express(rows, dictionary, own).reconstruction
+        error = (rows - reconstruction).square().sum(dim=1).mean()
+        agrees = self.joint.form == "agreement"
+        pull = self.objective.agreement(reconstruction, rows) if agrees else error
+        total = views.loss + model_loss
+        if self.joint.weight:
+            total = total + self.joint.weight * self._balance(views.loss, pull) * pull
+        return Losses(total, torch.stack([views.loss, error]).detach(), plain)
+
+    def _balance(self, loss: Tensor, pull: Tensor) -> Tensor:
+        """How many times longer the objective's gradient is than the pull's, at the backbone's last weights.
+
+        Losses come on scales from 1 (SimSiam) to 100 (Barlow Twins), and the pull fades as it succeeds; as a
+        share of the objective's gradient, one weight means the same for all of them, all the time. (Esser et
+        al., arXiv:2012.09841, eq. 7, balance two losses so.)
+        """
+        weights = [p for p in self.objective.backbone.parameters() if p.requires_grad and p.ndim > 1][-1:]
+        lengths = [
+            torch.autograd.grad(part, weights, retain_graph=True)[0].float().norm() for part in (loss, pull)
+        ]
+        return lengths[0] / lengths[1].clamp_min(torch.finfo(torch.float32).tiny)
+
+    def _expressed(self, views: Views) -> tuple[Tensor, Tensor]:
+        a, b = views.embeddings if self.express == "embeddings" else views.features
+        return F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
+
+
+@contextmanager
+def _given(model: nn.Module) -> Iterator[None]:
+    """What is computed within passes gradients through the model, and none to it."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)

@@ -1,0 +1,60 @@
+"""How long somebody waits who only wants to read: ``ebsc --help`` and the list of plugins.
+
+    python benchmarks/speed/startup.py [--rounds 11] [--out startup.json]
+
+Each command runs in turn with the others, after one run that does not count: what is measured is a warm
+start, with the files in the system's cache. Seconds are those of the whole process, from start to end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from statistics import median
+
+from sides import CLOCKS, command, described, keep
+
+COMMANDS = ("--help", "plugins list", "run --help")
+
+
+def main() -> None:
+    parser = command(__doc__)
+    parser.add_argument("--rounds", type=int, default=11)
+    options = parser.parse_args()
+    taken: dict[str, list[dict[str, float]]] = {words: [] for words in COMMANDS}
+    loads = []
+    for number in range(-1, options.rounds):
+        loads.append(round(os.getloadavg()[0], 2))
+        for words in COMMANDS:
+            seconds = run(words)
+            if number >= 0:
+                taken[words].append(seconds)
+    figures = {f"ebsc {words}": summary(seconds) for words, seconds in taken.items()}
+    print(json.dumps(figures, indent=2))
+    keep(described() | {"rounds": options.rounds, "load_average": loads, "commands": figures}, options.out)
+
+
+def run(words: str) -> dict[str, float]:
+    """Seconds of one command, by clock."""
+    wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "ebsc_cli", *words.split()], stdout=subprocess.DEVNULL, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"wall": time.perf_counter() - wall, "cpu": cpu}
+
+
+def summary(taken: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Median and slowest, by clock."""
+    each = {clock: [seconds[clock] for seconds in taken] for clock in CLOCKS}
+    return {
+        clock: {"median_s": round(median(values), 3), "slowest_s": round(max(values), 3)}
+        for clock, values in each.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

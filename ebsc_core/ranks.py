@@ -12,18 +12,26 @@ by rules of their own, so neither is used; it is imported only where there are s
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
-from ebsc_core.errors import DeviceError
+from ebsc_core.errors import DeviceError, EbscError, TrainingError
 
-# What a rank waits for another before it gives up: far longer than any step, or reading any data differs.
+T = TypeVar("T")
+
+# How long a rank waits for another before it gives up: longer than reading any data takes one of them more.
 PATIENCE = timedelta(minutes=10)
+# Within these seconds of a rank's end the launcher ends those of the same machine.
+GRACE = 3.0
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,8 @@ class Ranks:
 
     index: int = 0
     count: int = 1
+    local_index: int = 0
+    """Among those of the same machine."""
 
     @classmethod
     def join(cls, device: torch.device) -> Ranks:
@@ -54,7 +64,9 @@ class Ranks:
             raise DeviceError(f"{count} processes could not meet at {where}: {reason}") from error
         if state.num_processes != count:
             raise DeviceError(f"{state.num_processes} of {count} processes met; see docs/scale.md")
-        return cls(state.process_index, count)
+        # So that what is half done is tidied up when the launcher ends this process.
+        signal.signal(signal.SIGTERM, _leave)
+        return cls(state.process_index, count, state.local_process_index)
 
     @property
     def main(self) -> bool:
@@ -87,6 +99,75 @@ class Ranks:
         for tensor, mean in zip(tensors, means, strict=True):
             tensor.copy_(mean.view_as(tensor))
 
+    def broadcast(self, value: T) -> T:
+        """The plain value that the first process has."""
+        if self.count == 1:
+            return value
+        values = [value]
+        distributed.broadcast_object_list(values)
+        return values[0]
+
+    @torch.no_grad()
+    def copy_(self, module: nn.Module) -> None:
+        """Give ``module`` the weights and buffers that it has in the first process."""
+        if self.count > 1:
+            for tensor in module.state_dict().values():
+                sent = tensor.contiguous()
+                distributed.broadcast(sent, src=0)
+                tensor.copy_(sent)
+
+    def same(self, value: str) -> bool:
+        """Whether all processes have the same."""
+        return len(set(self._all(value))) == 1
+
+    def in_turn(self, call: Callable[[], T]) -> T:
+        """Call on each machine in one process first, whose downloads the others then find."""
+        for first in (True, False):
+            with self.agreed():
+                if (self.local_index == 0) == first:
+                    value = call()
+        return value
+
+    @contextmanager
+    def agreed(self) -> Iterator[None]:
+        """What is wrong in one process is wrong in all: each raises the error of the first that has one."""
+        if self.count == 1:
+            yield
+            return
+        said = None
+        try:
+            yield
+        except EbscError as error:
+            said = str(error)
+        for index, text in enumerate(self._all(said)):
+            if text is not None:
+                raise Agreed(text if index == 0 else f"process {index} of {self.count}: {text}")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What ends one process alone says which; what then ends the others says that it was not theirs."""
+        try:
+            yield
+        except EbscError as error:
+            if self.main or isinstance(error, Agreed):
+                raise
+            raise type(error)(f"process {self.index} of {self.count}: {error}") from error
+        except RuntimeError as error:
+            # What gloo says is a plain RuntimeError.
+            if self.count == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
+                raise
+            time.sleep(GRACE)  # the launcher knows better, if it is on this machine
+            raise TrainingError(
+                f"process {self.index} of {self.count} lost the others; one of them has said why it ended"
+            ) from error
+
+    def _all(self, value: T) -> list[T]:
+        """The plain values of all processes."""
+        values = [value] * self.count
+        if self.count > 1:
+            distributed.all_gather_object(values, value)
+        return values
+
     def prepare(self, module: nn.Module) -> nn.Module:
         """The module as it is to be called in training, so that ``backward`` averages its gradients.
 
@@ -106,6 +187,14 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+class Agreed(EbscError):
+    """An error of one process that all of them know of."""
+
+
+def _leave(*_: Any) -> NoReturn:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _accelerator(device: torch.device) -> Any:

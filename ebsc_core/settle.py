@@ -70,8 +70,11 @@ def settle(
     info: ImageInfo,
     backbone: Backbone,
     preferences: Preferences,
+    processes: int = 1,
 ) -> Settled:
     """Decide what ``config`` leaves open, and check what needs the data to be checked.
+
+    ``processes`` train together, on equal shares of each batch.
 
     Raises
     ------
@@ -84,7 +87,7 @@ def settle(
     return Settled(
         n_clusters=n_clusters,
         trains=trains,
-        batch_size=_batch_size(config, data, trains),
+        batch_size=_batch_size(config, data, trains, processes),
         views=_views(config, info),
         express=_express(config, trains, preferences.rows),
         top_k=_top_k(config, data, n_clusters, preferences.top_k),
@@ -107,11 +110,20 @@ def _n_clusters(config: RunConfig, data: ImageSet) -> int:
     return n
 
 
-def _batch_size(config: RunConfig, data: ImageSet, trains: bool) -> int:
-    default = 128 if len(data) < SMALL_DATA else 256
-    batch = config.train.batch_size or min(default, len(data))
-    if trains and batch > len(data):
+def _batch_size(config: RunConfig, data: ImageSet, trains: bool, processes: int) -> int:
+    default = min(128 if len(data) < SMALL_DATA else 256, len(data))
+    batch = config.train.batch_size or (default - default % processes)
+    if not trains:
+        return batch
+    if batch > len(data):
         raise ConfigError(f"--batch-size is {batch} but {data.name} has only {len(data)} images; lower it")
+    if batch % processes:
+        less, more = batch - batch % processes, batch - batch % processes + processes
+        sizes = " or ".join(str(fits) for fits in (less, more) if 2 <= fits <= len(data))
+        cure = f"use {sizes}" if sizes else "start fewer"
+        raise ConfigError(f"--batch-size is {batch}: {processes} processes cannot share it equally; {cure}")
+    if not batch:
+        raise ConfigError(f"{processes} processes cannot share {default} images; start fewer")
     return batch
 
 

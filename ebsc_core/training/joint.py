@@ -70,6 +70,8 @@ class JointTrainer:
             If the loss stops being finite.
         """
         total = self.options.epochs * self.steps
+        if self.step.ranks.count > 1:  # what a layer draws for its images is not what others draw for theirs
+            torch.manual_seed(self.seed + self.step.ranks.index)
         self.step.objective.train().before_training(total)
         optimiser, schedule = self._optimiser(total)
         for stage, first, last in self._stages():
@@ -114,14 +116,19 @@ class JointTrainer:
         return optimiser, schedule
 
     def _batches(self) -> Iterator[tuple[Tensor, tuple[ViewParameters, ViewParameters]]]:
-        """Images on the device and what is drawn for their two views, until the epoch is over."""
+        """Images on the device and what is drawn for their two views, until the epoch is over.
+
+        Several processes draw the same and take their share of it, so that they see what one would.
+        """
         order = move(torch.randperm(len(self.images), generator=self.generator), self.images.device)
+        share = self.step.ranks.share(self.batch_size)
         for step in range(self.steps):
             chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            images = move(self.images[chosen], self.step.device)
-            yield images, (self._draw(images.shape), self._draw(images.shape))
+            images = move(self.images[chosen[share]], self.step.device)
+            yield images, (self._draw().rows(share), self._draw().rows(share))
 
-    def _draw(self, shape: torch.Size) -> ViewParameters:
+    def _draw(self) -> ViewParameters:
+        shape = torch.Size([self.batch_size, *self.images.shape[1:]])
         return draw_parameters(shape, self.step.views, self.generator)
 
     def _epoch(
@@ -137,6 +144,7 @@ class JointTrainer:
             losses = self.step(images, parameters, joint=stage == "joint")
             optimiser.zero_grad(set_to_none=True)
             losses.total.backward()
+            self._average()
             optimiser.step()
             schedule.step()
             self.step.objective.after_step()
@@ -147,6 +155,11 @@ class JointTrainer:
                 self.progress.advance(images_done + step * self.batch_size, {"loss": loss})
         loss, error = (sums / self.steps).tolist()
         return Epoch(stage, loss, effective_rank(losses.rows), error if stage == "joint" else None)
+
+    def _average(self) -> None:
+        """The coefficient model's gradients over processes: equal but for rounding, and to stay equal."""
+        if self.step.model is not None:
+            self.step.ranks.mean_([p.grad for p in self.step.model.parameters() if p.grad is not None])
 
     def _check(self, loss: float) -> None:
         if not -float("inf") < loss < float("inf"):

@@ -14,7 +14,9 @@ from ebsc_core.config import JointChoice
 from ebsc_core.data.view_parameters import ViewParameters
 from ebsc_core.data.view_pixels import apply_view
 from ebsc_core.data.views import ViewOptions
+from ebsc_core.errors import TrainingError
 from ebsc_core.interfaces import Objective, TrainableCoefficientModel, Views
+from ebsc_core.ranks import ALONE, Ranks
 from ebsc_core.ridge import Whitening
 
 
@@ -58,7 +60,26 @@ class JointStep:
     bf16: bool = False
 
     def __post_init__(self) -> None:
+        self.ranks = ALONE
+        self.network: nn.Module = self.objective
         self.forget()
+
+    def join(self, ranks: Ranks) -> None:
+        """From now on train together with other processes: images that come are a share of the batch.
+
+        What becomes of them is the whole batch's, and the same in each process.
+
+        Raises
+        ------
+        PartError
+            If the network has layers that cannot be computed over several processes.
+        """
+        if ranks.count > 1:
+            from ebsc_core.training.norms import sync_norms  # which asks for timm
+
+            sync_norms(self.objective, ranks)
+            self.ranks = self.objective.ranks = ranks
+            self.network = ranks.prepare(self.objective)
 
     @property
     def width(self) -> int:
@@ -72,11 +93,16 @@ class JointStep:
     def __call__(
         self, images: Tensor, parameters: tuple[ViewParameters, ViewParameters], joint: bool
     ) -> Losses:
-        """Losses of images ``(B, C, H, W)`` uint8 on the device, seen in two views."""
+        """Losses of images ``(B, C, H, W)`` uint8 on the device, or a share of them, seen in two views."""
         view_a, view_b = (apply_view(images, drawn, self.views) for drawn in parameters)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            views = self.objective(view_a, view_b)
+            views = self.network(view_a, view_b)
         plain, dictionary = self._expressed(views)
+        if len(plain) != self.ranks.count * len(images):
+            raise TrainingError(
+                f"{type(self.objective).__name__} returns rows of its own process only: "
+                "its forward must gather them (see ebsc_core.interfaces.Objective)"
+            )
         if not joint or self.model is None:
             figures = torch.stack([views.loss.detach(), views.loss.new_zeros(())])
             return Losses(views.loss, figures, plain)
@@ -105,9 +131,9 @@ class JointStep:
         al., arXiv:2012.09841, eq. 7, balance two losses so.)
         """
         weights = [p for p in self.objective.backbone.parameters() if p.requires_grad and p.ndim > 1][-1:]
-        lengths = [
-            torch.autograd.grad(part, weights, retain_graph=True)[0].float().norm() for part in (loss, pull)
-        ]
+        gradients = [torch.autograd.grad(part, weights, retain_graph=True)[0] for part in (loss, pull)]
+        self.ranks.mean_(gradients)
+        lengths = [gradient.float().norm() for gradient in gradients]
         return lengths[0] / lengths[1].clamp_min(torch.finfo(torch.float32).tiny)
 
     def _expressed(self, views: Views) -> tuple[Tensor, Tensor]:

@@ -107,3 +107,31 @@ def test_more_neighbours_than_there_are_others():
     decide(images(40), affinity={"n_neighbors": 40})  # which the other form does not use
     with pytest.raises(ValidationError, match="n_neighbors"):
         decide(images(40), affinity={"n_neighbors": 0})
+
+
+def shared(processes: int, n: int = 40, trainable: bool = True, batch_size: int | None = None) -> int:
+    backbone = nn.Linear(1, 1) if trainable else nn.Identity()
+    config, data = RunConfig.model_validate({"train": {"batch_size": batch_size}}), images(n)
+    return settle(config, data, data.info(), backbone, Preferences(), processes).batch_size  # type: ignore[arg-type]
+
+
+def test_processes_share_a_batch_equally():
+    assert [shared(processes) for processes in (1, 2, 3, 7)] == [40, 40, 39, 35]
+    assert shared(8, n=200) == 128
+    assert shared(3, batch_size=33) == 33
+    assert shared(3, batch_size=32, trainable=False) == 32
+
+
+@pytest.mark.parametrize(
+    ("processes", "batch_size", "cure"),
+    [
+        (8, 30, "8 processes.*use 24 or 32$"),
+        (3, 40, "use 39$"),
+        (3, 2, "use 3$"),
+        (50, 2, "start fewer$"),
+        (50, None, "start fewer$"),
+    ],
+)
+def test_a_batch_that_processes_cannot_share(processes, batch_size, cure):
+    with pytest.raises(ConfigError, match=cure):
+        shared(processes, batch_size=batch_size)

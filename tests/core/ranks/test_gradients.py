@@ -1,4 +1,8 @@
-"""Two processes on half a batch each compute what one computes on the whole."""
+"""Two processes on half a batch each compute what one computes on the whole.
+
+What float32 gives is held against one process's float64: its own float32 is further from that (3e-6 to 9e-6
+relative for gradients here, by the rounding of torch's batch norm) than two processes are (1.5e-6 at most).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,16 @@ OBJECTIVES = ("SimCLR", "BYOL", "MoCoV3", "BarlowTwins", "VICReg", "SimSiam")
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 
 
+def joined(tensors: dict[str, Tensor], prefix: str) -> Tensor:
+    found = [tensor.double().flatten() for name, tensor in sorted(tensors.items()) if name.startswith(prefix)]
+    assert found
+    return torch.cat(found)
+
+
 def distance(found: dict[str, Tensor], expected: dict[str, Tensor], prefix: str) -> float:
     """Of all tensors of a case together: length of the difference, relative to that of the expected."""
-    names = [name for name in expected if name.startswith(prefix)]
-    assert names
-    assert names == [name for name in found if name.startswith(prefix)]
-    ours, theirs = (torch.cat([one[name].double().flatten() for name in names]) for one in (found, expected))
-    return float((ours - theirs).norm() / theirs.norm())
+    exact = joined(expected, prefix.replace("float32", "float64"))
+    return float((joined(found, prefix) - exact).norm() / exact.norm())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -29,8 +36,23 @@ def test_gradients_are_those_of_the_whole_batch(computed, objective, dtype):
 
 
 def test_without_the_gradient_of_gathered_rows_they_are_not(computed):
-    assert distance(computed.ranks[0], computed.alone, "detached.float32.features") < 1e-5
-    assert distance(computed.ranks[0], computed.alone, "detached.float32.gradient") > 0.05
+    assert distance(computed.ranks[0], computed.alone, "detached.float64.features") < 1e-10
+    assert distance(computed.ranks[0], computed.alone, "detached.float64.gradient") > 0.05
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("form", ["reconstruction", "agreement"])
+def test_gradients_of_a_joint_step_are_those_of_the_whole_batch(computed, form, dtype):
+    for rank in computed.ranks:
+        for what in ("gradient.objective", "gradient.model", "total", "figures", "memory"):
+            assert distance(rank, computed.alone, f"{form}.{dtype}.{what}") < TOLERANCE[dtype], what
+
+
+@pytest.mark.parametrize("objective", ["SimCLR", "BYOL"])
+def test_training_leads_to_the_same_weights(computed, objective):
+    for rank in computed.ranks:
+        assert distance(rank, computed.alone, f"trained.{objective}.weight") < 1e-9
+        assert distance(rank, computed.alone, f"trained.{objective}.history") < 1e-6
 
 
 def test_processes_agree_bit_for_bit(computed):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -16,10 +17,18 @@ from safetensors.torch import save_file
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from ebsc_core.data.views import COLOUR_VIEWS, draw_view
+from ebsc_core.config import JointChoice, TrainOptions
+from ebsc_core.data.view_parameters import ViewParameters, draw_parameters
+from ebsc_core.data.view_pixels import apply_view, draw_view
+from ebsc_core.data.views import COLOUR_VIEWS
 from ebsc_core.interfaces import Backbone, Objective
+from ebsc_core.progress import Progress
 from ebsc_core.ranks import ALONE, Ranks
+from ebsc_core.training import joint, step
+from ebsc_core.training.joint import JointTrainer
 from ebsc_core.training.norms import sync_norms
+from ebsc_core.training.step import JointStep
+from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 from ebsc_plugins.objectives.barlow_twins import BarlowTwins
 from ebsc_plugins.objectives.byol import BYOL
 from ebsc_plugins.objectives.moco_v3 import MoCoV3
@@ -68,13 +77,28 @@ def objective_of(kind: type[Objective]) -> Objective:
 
 def images_of(n: int) -> Tensor:
     generator = torch.Generator().manual_seed(5)
-    return torch.randint(0, 256, (n, 3, 12, 12), dtype=torch.uint8, generator=generator)
+    patches = torch.randint(0, 256, (n, 3, 3, 3), dtype=torch.uint8, generator=generator)
+    return patches.repeat_interleave(4, 2).repeat_interleave(4, 3)
 
 
 @contextmanager
 def float64() -> Iterator[None]:
-    """Where the code asks for float32, it gets this."""
-    with patch.object(Tensor, "float", Tensor.double):
+    """Where the code asks for float32 it gets this, but for what is drawn and for the pixels of views."""
+    plain = Tensor.float
+
+    def draw(*arguments: Any) -> ViewParameters:
+        with patch.object(Tensor, "float", plain):
+            return draw_parameters(*arguments)
+
+    def view(*arguments: Any) -> Tensor:
+        with patch.object(Tensor, "float", plain):
+            return apply_view(*arguments).double()
+
+    with (
+        patch.object(Tensor, "float", Tensor.double),
+        patch.object(joint, "draw_parameters", draw),
+        patch.object(step, "apply_view", view),
+    ):
         yield
 
 
@@ -108,7 +132,57 @@ def objectives(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
         for dtype in (torch.float32, torch.float64):
             yield f"{kind.__name__}.{str(dtype).removeprefix('torch.')}", gradients(kind, ranks, dtype)
     detached = Detached(ranks.index, ranks.count)
-    yield "detached.float32", gradients(SimCLR, detached, torch.float32)
+    yield "detached.float64", gradients(SimCLR, detached, torch.float64)
+
+
+def step_of(ranks: Ranks, kind: type[Objective], dtype: torch.dtype, form: str) -> JointStep:
+    objective = objective_of(kind).to(dtype)
+    torch.manual_seed(0)
+    model = EnergyNetwork(EnergyOptions(hidden=8), 8).to(dtype)
+    choice = JointChoice.model_validate({"start": 0.5, "weight": 0.1, "memory": 4, "form": form})
+    views = COLOUR_VIEWS.model_copy(update={"noise": 0.05})
+    whiten = form == "reconstruction"
+    made = JointStep(objective, model, torch.device("cpu"), views, choice, whiten, "embeddings")
+    made.join(ranks)
+    return made
+
+
+def joint_gradients(ranks: Ranks, dtype: torch.dtype, form: str) -> dict[str, Tensor]:
+    """Of a step that finds rows of an earlier one."""
+    made = step_of(ranks, SimCLR, dtype, form)
+    images, share = images_of(BATCH), ranks.share(BATCH)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        drawn = [joint.draw_parameters(images.shape, made.views, generator).rows(share) for _ in range(2)]
+        losses = made(images[share], (drawn[0], drawn[1]), joint=True)
+    losses.total.backward()
+    assert made.model is not None
+    ranks.mean_([p.grad for p in made.model.parameters() if p.grad is not None])
+    both = nn.ModuleDict({"objective": made.objective, "model": made.model})
+    found = {f"gradient.{n}": p.grad for n, p in both.named_parameters() if p.grad is not None}
+    return found | {"total": losses.total.detach(), "figures": losses.figures, "memory": made.memory}
+
+
+def joint_steps(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    for form in ("reconstruction", "agreement"):
+        yield f"{form}.float32", joint_gradients(ranks, torch.float32, form)
+        with float64():
+            yield f"{form}.float64", joint_gradients(ranks, torch.float64, form)
+
+
+def training(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Weights after four steps, two of them joint."""
+    for kind in (SimCLR, BYOL):
+        with float64():
+            made = step_of(ranks, kind, torch.float64, "reconstruction")
+            options = TrainOptions(epochs=2, lr=1e-2)
+            trainer = JointTrainer(made, images_of(2 * BATCH), options, BATCH, 2, 0, Progress())
+            trainer.fit()
+        assert made.model is not None
+        both = nn.ModuleDict({"objective": made.objective, "model": made.model})
+        history = [[epoch.loss, epoch.effective_rank, epoch.joint_error or 0.0] for epoch in trainer.history]
+        yield f"trained.{kind.__name__}", {f"weight.{n}": p.detach() for n, p in both.named_parameters()}
+        yield f"trained.{kind.__name__}", {"history": torch.tensor(history)}
 
 
 def means(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -119,9 +193,9 @@ def means(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
 
 def everything(ranks: Ranks) -> dict[str, Tensor]:
     found = {}
-    for cases in (objectives, means):
+    for cases in (objectives, joint_steps, training, means):
         for case, tensors in cases(ranks):
-            found |= {f"{case}.{name}": tensor.contiguous() for name, tensor in tensors.items()}
+            found |= {f"{case}.{name}": tensor.contiguous().clone() for name, tensor in tensors.items()}
     return found
 
 

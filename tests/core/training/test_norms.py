@@ -50,7 +50,7 @@ def test_a_share_is_normalised_as_in_the_whole_batch(n, shape, offset, momentum,
             for one in (norm, reference):
                 one.weight.copy_(torch.tensor([0.5, -1.0, 2.0]))
                 one.bias.copy_(torch.tensor([0.1, 0.2, -3.0]))
-    module = converted(norm, Beside(0, 2, rows[n:]))
+    module = converted(norm, Beside(0, 2, other=rows[n:]))
     for _ in range(2):
         found, expected = module(rows[:n]), reference(rows)[:n]
     assert found.dtype == dtype
@@ -70,7 +70,7 @@ def test_in_evaluation_each_process_normalises_alone():
 def test_an_activation_within_stays():
     rows = torch.randn(4, 3, 2, 2)
     norm, reference = BatchNormAct2d(3, act_layer=nn.SiLU), BatchNormAct2d(3, act_layer=nn.SiLU)
-    found = converted(norm, Beside(0, 2, rows[2:]))(rows[:2])
+    found = converted(norm, Beside(0, 2, other=rows[2:]))(rows[:2])
     torch.testing.assert_close(found, reference(rows)[:2], rtol=1e-4, atol=1e-5)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ebsc_core.features import FeatureTable
 from ebsc_core.interfaces import Backbone, Objective
 from ebsc_core.progress import Progress
+from ebsc_core.ranks import ALONE, Ranks
 
 BATCH = 512
 
@@ -21,10 +22,12 @@ def feature_blocks(
     images: Tensor,
     device: torch.device,
     progress: Progress,
+    ranks: Ranks = ALONE,
 ) -> Iterator[FeatureTable]:
     """Features and, with an objective, embeddings, float32 on the CPU: block by block in the images' order.
 
     Always computed in float32: this is one pass, and what is cached should not carry bf16's rounding.
+    Several processes compute a share of each block and are all given the whole.
 
     Parameters
     ----------
@@ -39,10 +42,23 @@ def feature_blocks(
     if objective is not None:
         objective.eval()
     progress.start("extract features", len(images), "images")
-    for start in range(0, len(images), BATCH):
-        batch = images[start : start + BATCH].to(device).float().div_(255)
+    for start in range(0, len(images), BATCH * ranks.count):
+        block = images[start : start + BATCH * ranks.count]
+        batch = _share(block, ranks).to(device).float().div_(255)
         batch = batch.contiguous(memory_format=torch.channels_last)
         out = backbone(batch)
-        yield FeatureTable(out.cpu(), None if objective is None else objective.embed(out).cpu())
-        progress.advance(min(start + BATCH, len(images)))
+        features = ranks.gather(out)[: len(block)].cpu()
+        embeddings = None
+        if objective is not None:
+            embeddings = ranks.gather(objective.embed(out))[: len(block)].cpu()
+        yield FeatureTable(features, embeddings)
+        progress.advance(start + len(block))
     progress.finish()
+
+
+def _share(block: Tensor, ranks: Ranks) -> Tensor:
+    """The images of a block that are this process's; all have as many, some by repeating an image."""
+    each = -(-len(block) // ranks.count)
+    share = block[ranks.index * each :][:each]
+    missing = each - len(share)
+    return torch.cat([share, block[:1].expand(missing, -1, -1, -1)]) if missing else share

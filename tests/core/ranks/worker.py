@@ -24,7 +24,7 @@ from ebsc_core.data.views import COLOUR_VIEWS
 from ebsc_core.interfaces import Backbone, Objective
 from ebsc_core.progress import Progress
 from ebsc_core.ranks import ALONE, Ranks
-from ebsc_core.training import joint, step
+from ebsc_core.training import extract, joint, step
 from ebsc_core.training.joint import JointTrainer
 from ebsc_core.training.norms import sync_norms
 from ebsc_core.training.step import JointStep
@@ -185,6 +185,20 @@ def training(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
         yield f"trained.{kind.__name__}", {"history": torch.tensor(history)}
 
 
+def extraction(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """37 images in blocks of 2 times 5, alone of 5: neither all blocks nor all shares are of one size."""
+    objective = objective_of(BYOL)
+    with patch.object(extract, "BATCH", 5):
+        blocks = list(
+            extract.feature_blocks(
+                objective.backbone, objective, images_of(37), torch.device("cpu"), Progress(), ranks
+            )
+        )
+    embeddings = [block.embeddings for block in blocks if block.embeddings is not None]
+    features = torch.cat([block.features for block in blocks])
+    yield "extracted", {"features": features, "embeddings": torch.cat(embeddings)}
+
+
 def means(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
     tensors = [torch.full((2, 3), float(ranks.index)), torch.tensor(4.0 * ranks.index)]
     ranks.mean_(tensors)
@@ -193,7 +207,7 @@ def means(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
 
 def everything(ranks: Ranks) -> dict[str, Tensor]:
     found = {}
-    for cases in (objectives, joint_steps, training, means):
+    for cases in (objectives, joint_steps, training, extraction, means):
         for case, tensors in cases(ranks):
             found |= {f"{case}.{name}": tensor.contiguous().clone() for name, tensor in tensors.items()}
     return found

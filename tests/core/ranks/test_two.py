@@ -55,6 +55,14 @@ def test_training_leads_to_the_same_weights(computed, objective):
         assert distance(rank, computed.alone, f"trained.{objective}.history") < 1e-6
 
 
+def test_features_of_all_images_come_in_their_order(computed):
+    for rank in computed.ranks:
+        for what, width in (("features", 16), ("embeddings", 8)):
+            name = f"extracted.{what}"
+            assert rank[name].shape == (37, width)
+            torch.testing.assert_close(rank[name], computed.alone[name], rtol=1e-5, atol=1e-6)
+
+
 def test_processes_agree_bit_for_bit(computed):
     one, other = computed.ranks
     for name, value in one.items():

@@ -169,6 +169,9 @@ class RunConfig(BaseModel):
 
     n_clusters: int | None = Field(None, ge=2)
     """K; by default the number of classes the data set declares."""
+    dictionary_size: int | None = Field(None, ge=2)
+    """Cluster a seeded sample of this many rows, and give every other the cluster that most of its
+    coefficients over them go to; by default all up to 2,000,000 rows, and 200,000 of more."""
     top_k: int | None = Field(None, ge=1)
     """Coefficients kept per row; by default what the model wants or, from the mean cluster size, 5 to 10."""
     express: Literal["auto", "features", "embeddings"] = "auto"

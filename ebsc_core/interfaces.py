@@ -29,7 +29,6 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -306,14 +305,16 @@ class Clusterer(ABC):
 
     consumes: ClassVar[Literal["affinity", "features"]]
     """What :meth:`fit_predict` is given."""
+    streams: ClassVar[bool] = False
+    """Whether features are given to it as :class:`ebsc_core.rows.Rows`, which need not fit in memory."""
 
     @abstractmethod
-    def fit_predict(self, data: sparse.csr_matrix | np.ndarray) -> np.ndarray:
+    def fit_predict(self, data: Any) -> np.ndarray:
         """Labels ``(N,)`` int64 from 0; -1 for rows that belong to no cluster (noise).
 
         Parameters
         ----------
-        data : csr_matrix of shape (N, N) or ndarray of shape (N, D)
+        data : csr_matrix of shape (N, N), or ndarray or Rows of shape (N, D)
             A symmetric non-negative affinity with a zero diagonal, or unit-length rows, as
-            :attr:`consumes` says. Not to be modified.
+            :attr:`consumes` and :attr:`streams` say. Not to be modified.
         """

@@ -18,6 +18,8 @@ from sklearn.metrics import (
 )
 from sklearn.metrics.cluster import contingency_matrix
 
+from ebsc_core.rows import Rows
+
 SILHOUETTE_SAMPLE = 2000
 
 
@@ -63,9 +65,10 @@ def confidence(affinity: sparse.csr_matrix, clusters: np.ndarray) -> np.ndarray:
 
 
 def label_free(
-    rows: np.ndarray,
-    affinity: sparse.csr_matrix,
+    rows: Rows,
     clusters: np.ndarray,
+    affinity: sparse.csr_matrix,
+    within: np.ndarray,
     eigenvalues: np.ndarray,
     n_clusters: int,
     seed: int,
@@ -74,10 +77,13 @@ def label_free(
 
     Parameters
     ----------
-    rows : ndarray of shape (N, D)
-        What was clustered, unit length.
-    affinity : csr_matrix of shape (N, N)
+    rows : Rows
+        ``N`` of unit length.
     clusters : ndarray of shape (N,)
+    affinity : csr_matrix of shape (M, M)
+        Of the rows that were clustered, all or some.
+    within : ndarray of shape (M,)
+        Their :func:`confidence`.
     eigenvalues : ndarray of shape (>= min(K + 1, N),)
         Leading eigenvalues of the normalised affinity, descending.
     """
@@ -90,18 +96,18 @@ def label_free(
     return {
         "silhouette": sampled_silhouette(rows, clusters, seed),
         "eigengap": gap,
-        "within_cluster_mass": float(confidence(affinity, clusters).mean()),
+        "within_cluster_mass": float(within.mean()),
         "connected_components": int(connected_components(affinity, directed=False)[0]),
         "cluster_sizes": sizes.tolist(),
         "unassigned": int((clusters < 0).sum()),
     }
 
 
-def sampled_silhouette(rows: np.ndarray, clusters: np.ndarray, seed: int) -> float | None:
+def sampled_silhouette(rows: Rows, clusters: np.ndarray, seed: int) -> float | None:
     """Mean silhouette (cosine distance) of a seeded sample; None where it is not defined."""
     assigned = np.flatnonzero(clusters >= 0)
     chosen = np.random.default_rng(seed).permutation(assigned)[:SILHOUETTE_SAMPLE]
     found = len(np.unique(clusters[chosen]))
     if not 2 <= found < len(chosen):
         return None
-    return float(silhouette_score(rows[chosen], clusters[chosen], metric="cosine"))
+    return float(silhouette_score(rows.take(chosen).numpy(), clusters[chosen], metric="cosine"))

@@ -6,26 +6,25 @@ coefficients → affinity → clusters → figures.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from torch import Tensor, nn
+from torch import nn
 
 from ebsc_core import metrics
+from ebsc_core.assignment import Assigned
 from ebsc_core.cache import FEATURES, Trained, user_cache
-from ebsc_core.coefficients import affinity, self_expressive_coefficients
+from ebsc_core.clustering import Clustered, Method, cluster_rows
 from ebsc_core.config import PROVENANCE, RefineOptions, RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.device import describe_device, prepare, resolve_device
 from ebsc_core.eigen import leading_eigenpairs
 from ebsc_core.errors import DataError
-from ebsc_core.held_out import Assigned, assign, split
+from ebsc_core.held_out import split
 from ebsc_core.interfaces import (
     Backbone,
     Clusterer,
@@ -34,14 +33,12 @@ from ebsc_core.interfaces import (
     TrainableCoefficientModel,
 )
 from ebsc_core.plan import make_plan
-from ebsc_core.progress import Progress
+from ebsc_core.progress import Progress, Stages
 from ebsc_core.registry import Registry
 from ebsc_core.representation import Representation
-from ebsc_core.ridge import Whitening
-from ebsc_core.rows import StoredRows
+from ebsc_core.rows import Rows, StoredRows
 from ebsc_core.runs import RunDirectory, default_path, peak_memory_mib, provenance
 from ebsc_core.settle import Preferences, settle
-from ebsc_core.training.refine import refine
 from ebsc_core.training.state import save_weights
 
 
@@ -73,13 +70,12 @@ class Pipeline:
         self.device = resolve_device(config.device)
         self.directory = RunDirectory(Path(config.out) if config.out else self._default_path())
         self.refinement: RefineOptions = config.refine
-        self.whitening: Whitening | None = None
-        self.seconds: dict[str, float] = {}
+        self.stage = Stages()
 
     def run(self) -> RunResult:
         """All stages."""
         prepare(self.device)
-        with self._stage("read data"):
+        with self.stage("read data"):
             self.data = self._read_data()
         self.held_out: ImageSet | None = None
         if self.config.protocol == "train-test":
@@ -93,33 +89,24 @@ class Pipeline:
                 self.plan, self.settled, self.data, self.info, backbone, self.device, self.progress
             )
             trained = representation.obtain(directory)
-            self.seconds |= representation.seconds
-            rows = StoredRows(directory.beside / FEATURES, self.settled.express).held()
-            dictionary = rows.to(self.device)
-            if self.settled.whiten:
-                with self._stage("whitening"):
-                    self.whitening = Whitening(dictionary)
-                    dictionary = self.whitening(dictionary)
-            model = self._coefficient_model(dictionary, representation.joint)
-            with self._stage("coefficients"):
-                coefficients = self_expressive_coefficients(model, dictionary, self.settled.top_k)
-                graph = affinity(coefficients, self.config.affinity)
-            self._pass_on_warnings(model)
-            with self._stage("clusters"):
-                clusterer, clusters = self._cluster(graph, rows)
-            with self._stage("figures"):
-                figures = self._figures(graph, rows, clusterer, clusters)
-            found = [(self.data, clusters, metrics.confidence(graph, clusters))]
+            self.stage.seconds |= representation.seconds
+            rows = StoredRows(directory.beside / FEATURES, self.settled.express)
+            method = self._method(rows.width, representation.joint)
+            found = cluster_rows(rows, method, self.stage, self.progress)
+            self._check_clusters(method.clusterer, found.clusters)
+            with self.stage("figures"):
+                figures = self._figures(rows, found, method.clusterer)
+            scored = [(self.data, Assigned(found.clusters, found.confidence))]
             if self.held_out:
-                with self._stage("held-out images"):
-                    assigned = self._assign(self.held_out, representation, model, dictionary, clusters)
-                found.append((self.held_out, assigned.clusters, assigned.confidence))
-            figures |= self._scores(*found[-1][:2]) | self._circumstances(trained)
+                with self.stage("held-out images"):
+                    scored.append((self.held_out, self._assign(self.held_out, representation, found)))
+            self._pass_on_warnings(method.model)
+            figures |= self._scores(*scored[-1]) | self._circumstances(trained)
             with directory.writing():
                 representation.write(directory)
-                if isinstance(model, nn.Module):
-                    save_weights(model, directory.checkpoints / "coefficients.safetensors")
-                directory.write_assignments(_columns(found))
+                if isinstance(method.model, nn.Module):
+                    save_weights(method.model, directory.checkpoints / "coefficients.safetensors")
+                directory.write_assignments(_columns(scored))
                 directory.write_config(self._resolved(representation, trained))
                 directory.write_metrics(figures)
         return RunResult(self.directory.path, figures)
@@ -129,12 +116,6 @@ class Pipeline:
         parts = [plan.backbone, plan.objective, plan.coefficients, plan.clusterer]
         data = Path(plan.data.name).stem or "data"
         return default_path([data, *(part.name for part in parts)], self.config.seed)
-
-    @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
 
     def _read_data(self) -> ImageSet:
         choice = self.config.data
@@ -167,26 +148,38 @@ class Pipeline:
                 say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
         elif self.config.train.epochs > 0:
             say(f"objective     none: backbone {plan.backbone.name} has nothing to train")
+        if settled.dictionary_size:
+            size, n = settled.dictionary_size, len(self.data)
+            say(f"dictionary    {size} of {n} images are clustered; the others join them")
         express = f"whitened {settled.express}" if settled.whiten else settled.express
         say(f"coefficients  {plan.coefficients.name} on {express}, {settled.top_k} per row")
         given = "" if self.config.n_clusters else " (the number of classes)"
         say(f"clusterer     {plan.clusterer.name}, {settled.n_clusters} clusters{given}")
         say(f"device        {describe_device(self.device)}, seed {self.config.seed}")
 
-    def _coefficient_model(self, rows: Tensor, joint: TrainableCoefficientModel | None) -> CoefficientModel:
-        """The coefficient model, refined on the features if it can learn."""
-        choice = self.plan.coefficients
-        model: CoefficientModel = choice.build_seeded(self.config.seed, rows.shape[1])
-        if not isinstance(model, TrainableCoefficientModel):
-            return model
-        if joint is not None:
-            self._go_on(joint, model)
-        model.to(self.device).train()
-        given = self.config.refine.model_dump(exclude_unset=True)
-        self.refinement = RefineOptions(**(model.refinement() | given))
-        with self._stage("refine coefficients"):
-            refine(model, rows, self.refinement, self.config.seed, self.progress)
-        return model.eval()
+    def _method(self, width: int, joint: TrainableCoefficientModel | None) -> Method:
+        """The parts that turn rows of this width into clusters, and what is settled about them."""
+        config, settled = self.config, self.settled
+        model: CoefficientModel = self.plan.coefficients.build_seeded(config.seed, width)
+        if isinstance(model, TrainableCoefficientModel):
+            if joint is not None:
+                self._go_on(joint, model)
+            model.to(self.device)
+            self.refinement = RefineOptions(
+                **(model.refinement() | config.refine.model_dump(exclude_unset=True))
+            )
+        return Method(
+            model=model,
+            clusterer=self.plan.clusterer.build(settled.n_clusters, config.seed),
+            top_k=settled.top_k,
+            whiten=settled.whiten,
+            refine=self.refinement,
+            search=config.search,
+            affinity=config.affinity,
+            dictionary_size=settled.dictionary_size,
+            seed=config.seed,
+            device=self.device,
+        )
 
     def _go_on(self, joint: TrainableCoefficientModel, model: TrainableCoefficientModel) -> None:
         """Start from the jointly trained weights if this is the same model, used to such rows."""
@@ -196,62 +189,50 @@ class Pipeline:
         elif _copy_weights(joint, model):
             self.progress.note(f"{name} goes on from its joint training")
 
-    def _cluster(self, graph: sparse.csr_matrix, rows: Tensor) -> tuple[Clusterer, np.ndarray]:
-        wanted = self.settled.n_clusters
-        clusterer: Clusterer = self.plan.clusterer.build(wanted, self.config.seed)
-        clusters = clusterer.fit_predict(graph if clusterer.consumes == "affinity" else rows.numpy())
+    def _check_clusters(self, clusterer: Clusterer, clusters: np.ndarray) -> None:
         self._pass_on_warnings(clusterer)
-        found = len(np.unique(clusters[clusters >= 0]))
+        found, wanted = len(np.unique(clusters[clusters >= 0])), self.settled.n_clusters
         if found != wanted:
             self.progress.warn(f"{self.plan.clusterer.name} found {found} clusters, not {wanted}")
-        return clusterer, clusters
 
     def _pass_on_warnings(self, part: CoefficientModel | Clusterer) -> None:
         for warning in getattr(part, "warnings_", []):
             self.progress.warn(warning)
 
-    def _figures(
-        self, graph: sparse.csr_matrix, rows: Tensor, clusterer: Clusterer, clusters: np.ndarray
-    ) -> dict[str, Any]:
-        wanted, seed = self.settled.n_clusters, self.config.seed
+    def _figures(self, rows: Rows, found: Clustered, clusterer: Clusterer) -> dict[str, Any]:
+        wanted, seed, graph = self.settled.n_clusters, self.config.seed, found.graph
         eigenvalues = getattr(clusterer, "eigenvalues_", None)
         if eigenvalues is None or len(eigenvalues) <= wanted:
-            eigenvalues = leading_eigenpairs(graph, min(wanted + 1, len(rows)), seed).values
+            eigenvalues = leading_eigenpairs(graph, min(wanted + 1, graph.shape[0]), seed).values
+        within = found.confidence[found.chosen]
+        label_free = metrics.label_free(rows, found.clusters, graph, within, eigenvalues, wanted, seed)
+        if found.agreement is not None:
+            label_free["dictionary_agreement"] = found.agreement
         return {
-            "label_free": metrics.label_free(rows.numpy(), graph, clusters, eigenvalues, wanted, seed),
+            "dictionary_size": self.settled.dictionary_size,
+            "label_free": label_free,
             "eigenvalues": [round(float(value), 6) for value in eigenvalues],
         }
 
-    def _assign(
-        self,
-        images: ImageSet,
-        representation: Representation,
-        model: CoefficientModel,
-        dictionary: Tensor,
-        clusters: np.ndarray,
-    ) -> Assigned:
+    def _assign(self, images: ImageSet, representation: Representation, found: Clustered) -> Assigned:
         path = self.directory.beside / "held-out.h5"
         with self.directory.writing():
             representation.extract(images.images, path)
-        new = StoredRows(path, self.settled.express).held().to(self.device)
+        assigned = found.assign(StoredRows(path, self.settled.express))
         path.unlink()
-        if self.whitening:
-            new = self.whitening(new)
-        assigned = assign(model, new, dictionary, clusters, self.settled.top_k)
-        self._pass_on_warnings(model)
         return assigned
 
-    def _scores(self, scored: ImageSet, clusters: np.ndarray) -> dict[str, Any]:
+    def _scores(self, scored: ImageSet, assigned: Assigned) -> dict[str, Any]:
         return {
             "protocol": self.config.protocol,
             "scored_images": len(scored),
-            "scores": None if scored.labels is None else metrics.scores(scored.labels, clusters),
+            "scores": None if scored.labels is None else metrics.scores(scored.labels, assigned.clusters),
         }
 
     def _circumstances(self, trained: Trained) -> dict[str, Any]:
         return {
             "images": len(self.data),
-            "seconds": {name: round(value, 2) for name, value in self.seconds.items()},
+            "seconds": {name: round(value, 2) for name, value in self.stage.seconds.items()},
             "peak_memory_mib": peak_memory_mib(),
             "features_cost": trained.cost,
             "warnings": self.progress.warnings,
@@ -271,6 +252,7 @@ class Pipeline:
         tables |= {
             "views": settled.views.model_dump(mode="json"),
             "n_clusters": settled.n_clusters,
+            "dictionary_size": settled.dictionary_size,
             "top_k": settled.top_k,
             "refine": self.refinement.model_dump(mode="json"),
             "express": settled.express,
@@ -284,17 +266,18 @@ class Pipeline:
         return tables | {PROVENANCE: provenance() | {"parts": suppliers}}
 
 
-def _columns(found: list[tuple[ImageSet, np.ndarray, np.ndarray]]) -> dict[str, list[Any]]:
-    """The columns of ``assignments.csv`` from images, clusters and confidence: fitted, then held out."""
-    columns: dict[str, list[Any]] = {
-        "image": [name for images, _, _ in found for name in images.ids],
-        "cluster": [int(cluster) for _, clusters, _ in found for cluster in clusters],
-        "confidence": [f"{value:.4f}" for _, _, confidence in found for value in confidence],
+def _columns(found: list[tuple[ImageSet, Assigned]]) -> dict[str, Iterable[Any]]:
+    """The columns of ``assignments.csv``, fitted images before those held out; none is held as a list."""
+    columns: dict[str, Iterable[Any]] = {
+        "image": chain.from_iterable(images.ids for images, _ in found),
+        "cluster": chain.from_iterable(assigned.clusters for _, assigned in found),
+        "confidence": (f"{value:.4f}" for _, assigned in found for value in assigned.confidence),
     }
     if found[0][0].labels is not None:
-        columns["label"] = [name for images, _, _ in found for name in images.label_names() or []]
+        columns["label"] = chain.from_iterable(images.label_names() or [] for images, _ in found)
     if len(found) > 1:
-        columns["split"] = ["train"] * len(found[0][0]) + ["test"] * len(found[1][0])
+        names = zip(found, ("train", "test"), strict=True)
+        columns["split"] = chain.from_iterable(repeat(name, len(images)) for (images, _), name in names)
     return columns
 
 

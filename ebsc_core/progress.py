@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class Progress:
@@ -26,6 +28,19 @@ class Progress:
 
     def finish(self, summary: str = "") -> None:
         """The current stage is over."""
+
+
+class Stages:
+    """Times what is done in each: ``with stage("clusters"): ...``."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
 
 
 def clock(seconds: float) -> str:

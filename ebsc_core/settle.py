@@ -19,6 +19,11 @@ from ebsc_core.plan import Plan
 
 # Below this many images, more steps are worth more than larger batches.
 SMALL_DATA = 5000
+# All rows are clustered up to so many (their affinity is held in memory); of more, a sample.
+MOST_CLUSTERED = 2_000_000
+DICTIONARY_SIZE = 200_000
+# The affinity of nearest neighbours compares the coefficients of every two rows.
+MOST_COMPARED = 200_000
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ class Settled:
     views: ViewOptions
     express: str
     """``features`` or ``embeddings``: the rows that express one another."""
+    dictionary_size: int | None
+    """How many rows, fewer than there are, are clustered; all if None."""
     top_k: int
     whiten: bool
     """Whether those rows are whitened first."""
@@ -81,22 +88,36 @@ def settle(
     ConfigError
         If a setting does not fit the data.
     """
-    _check_neighbours(config, data)
+    dictionary_size = _dictionary_size(config, len(data))
+    clustered = dictionary_size or len(data)
+    _check_neighbours(config, clustered)
     trains = config.train.epochs > 0 and any(p.requires_grad for p in backbone.parameters())
-    n_clusters = _n_clusters(config, data)
+    n_clusters = _n_clusters(config, data, clustered)
     return Settled(
         n_clusters=n_clusters,
         trains=trains,
         batch_size=_batch_size(config, data, trains, processes),
         views=_views(config, info),
         express=_express(config, trains, preferences.rows),
-        top_k=_top_k(config, data, n_clusters, preferences.top_k),
+        dictionary_size=dictionary_size,
+        top_k=_top_k(config, clustered, n_clusters, preferences.top_k),
         whiten=preferences.whiten if config.whiten == "auto" else config.whiten,
         joint_whiten=_joint_whiten(config.joint, preferences.joint_whiten),
     )
 
 
-def _n_clusters(config: RunConfig, data: ImageSet) -> int:
+def _dictionary_size(config: RunConfig, n: int) -> int | None:
+    size = config.dictionary_size
+    if size is None:
+        return DICTIONARY_SIZE if n > MOST_CLUSTERED else None
+    if size >= n:
+        raise ConfigError(
+            f"dictionary_size is {size} but there are {n} images to draw it from; choose less or leave it out"
+        )
+    return size
+
+
+def _n_clusters(config: RunConfig, data: ImageSet, clustered: int) -> int:
     n = config.n_clusters or data.n_classes
     if n is None:
         raise ConfigError(f"{data.name} has no classes; say how many clusters with --n-clusters")
@@ -107,6 +128,8 @@ def _n_clusters(config: RunConfig, data: ImageSet) -> int:
             f"--n-clusters is {n} but {data.name} has only {len(data)} images; "
             "ask for fewer clusters or give more images"
         )
+    if n > clustered:
+        raise ConfigError(f"dictionary_size is {clustered}, too few rows for {n} clusters; choose more")
     return n
 
 
@@ -154,17 +177,25 @@ def _joint_whiten(joint: JointChoice, preferred: bool) -> bool:
     return preferred if joint.whiten == "auto" else joint.whiten
 
 
-def _top_k(config: RunConfig, data: ImageSet, n_clusters: int, preferred: int | None) -> int:
-    if config.top_k and config.top_k >= len(data):
-        raise ConfigError(
-            f"top_k is {config.top_k} but each of {len(data)} images has only {len(data) - 1} others"
-        )
-    return config.top_k or min(preferred or auto_top_k(len(data), n_clusters), len(data) - 1)
+def _top_k(config: RunConfig, clustered: int, n_clusters: int, preferred: int | None) -> int:
+    if config.top_k and config.top_k >= clustered:
+        raise ConfigError(f"top_k is {config.top_k} but {_others(config, clustered)}")
+    return config.top_k or min(preferred or auto_top_k(clustered, n_clusters), clustered - 1)
 
 
-def _check_neighbours(config: RunConfig, data: ImageSet) -> None:
+def _check_neighbours(config: RunConfig, clustered: int) -> None:
+    if config.affinity.form != "nearest_neighbors":
+        return
     wanted = config.affinity.n_neighbors
-    if config.affinity.form == "nearest_neighbors" and wanted >= len(data):
+    if wanted >= clustered:
+        raise ConfigError(f"affinity.n_neighbors is {wanted} but {_others(config, clustered)}")
+    if clustered > MOST_COMPARED:
         raise ConfigError(
-            f"affinity.n_neighbors is {wanted} but each of {len(data)} images has only {len(data) - 1} others"
+            f"affinity.form 'nearest_neighbors' compares every two of {clustered} rows; use 'symmetrize' "
+            f"or a --dictionary-size of at most {MOST_COMPARED}"
         )
+
+
+def _others(config: RunConfig, clustered: int) -> str:
+    of = "dictionary rows" if config.dictionary_size else "images"
+    return f"each of {clustered} {of} has only {clustered - 1} others"

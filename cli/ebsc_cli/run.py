@@ -44,6 +44,14 @@ def run(
             help="How many clusters. \\[default: the number of classes, where known]", rich_help_panel=METHOD
         ),
     ] = None,
+    dictionary_size: Annotated[
+        int | None,
+        OPTION(
+            help="Cluster a seeded sample of this many images; the others join its clusters. "
+            "\\[default: all up to 2,000,000]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         OPTION(
@@ -120,6 +128,7 @@ def run(
         "coefficients.name": coefficients,
         "clusterer.name": clusterer,
         "n_clusters": n_clusters,
+        "dictionary_size": dictionary_size,
         "train.epochs": epochs,
         "train.batch_size": batch_size,
         "seed": seed,

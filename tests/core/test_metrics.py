@@ -4,11 +4,13 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
 from ebsc_core.metrics import clustering_accuracy, confidence, label_free, scores
+from ebsc_core.rows import HeldRows
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=25)
 
@@ -67,7 +69,9 @@ def figures(clusters: list[int], n_clusters: int = 3) -> dict:
     rows = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], dtype=np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     eigenvalues = np.array([1, 0.9, 0.8, 0.1], dtype=np.float32)
-    return label_free(rows, GRAPH, np.array(clusters), eigenvalues, n_clusters, seed=0)
+    within = confidence(GRAPH, np.array(clusters))
+    held = HeldRows(torch.from_numpy(rows))
+    return label_free(held, np.array(clusters), GRAPH, within, eigenvalues, n_clusters, seed=0)
 
 
 def test_label_free_figures_of_a_plain_case() -> None:

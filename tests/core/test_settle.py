@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from ebsc_core import settle as settle_module
 from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.data.views import COLOUR_VIEWS, GREY_VIEWS
@@ -135,3 +136,35 @@ def test_processes_share_a_batch_equally():
 def test_a_batch_that_processes_cannot_share(processes, batch_size, cure):
     with pytest.raises(ConfigError, match=cure):
         shared(processes, batch_size=batch_size)
+
+
+def test_a_dictionary_is_all_rows_unless_there_are_too_many(monkeypatch):
+    assert decide(images(40)).dictionary_size is None
+    assert decide(images(40), dictionary_size=39).dictionary_size == 39
+    monkeypatch.setattr(settle_module, "MOST_CLUSTERED", 40)
+    monkeypatch.setattr(settle_module, "DICTIONARY_SIZE", 30)
+    assert decide(images(40)).dictionary_size is None
+    assert decide(images(41)).dictionary_size == 30
+    assert decide(images(41), dictionary_size=40).dictionary_size == 40
+
+
+@pytest.mark.parametrize("size", [40, 41])
+def test_a_dictionary_leaves_rows_over(size):
+    with pytest.raises(ConfigError, match=f"dictionary_size is {size} but there are 40 images"):
+        decide(images(40), dictionary_size=size)
+
+
+def test_coefficients_are_over_the_dictionary():
+    assert decide(images(400), dictionary_size=20).top_k == decide(images(20)).top_k
+    with pytest.raises(ConfigError, match="each of 20 dictionary rows has only 19 others"):
+        decide(images(400), dictionary_size=20, top_k=20)
+    with pytest.raises(ConfigError, match="each of 20 dictionary rows"):
+        decide(images(40), dictionary_size=20, affinity={"form": "nearest_neighbors", "n_neighbors": 20})
+
+
+def test_every_two_of_too_many_rows_are_not_compared(monkeypatch):
+    monkeypatch.setattr(settle_module, "MOST_COMPARED", 30)
+    form = {"form": "nearest_neighbors"}
+    with pytest.raises(ConfigError, match="'nearest_neighbors' compares every two of 40 rows; use"):
+        decide(images(40), affinity=form)
+    decide(images(40), affinity=form, dictionary_size=30)

@@ -56,6 +56,16 @@ CASES = {
     "no value": (["--set", "train.lr"], ["train.lr", "part.option=value"]),
     "one cluster": (["--n-clusters", "1"], ["n_clusters", "2"]),
     "no clusters": (["--n-clusters", "0"], ["n_clusters", "2"]),
+    "dictionary as large as the data": (
+        ["--dictionary-size", "1797"],
+        ["dictionary_size", "1797", "choose less"],
+    ),
+    "dictionary of one": (["--dictionary-size", "1"], ["dictionary_size", "2"]),
+    "dictionary smaller than K": (["--dictionary-size", "9"], ["dictionary_size is 9", "10 clusters"]),
+    "dictionary smaller than top_k": (
+        ["--dictionary-size", "20", "--set", "top_k=20"],
+        ["top_k is 20", "20 dictionary rows"],
+    ),
     "batch too large": (["--batch-size", "5000"], ["5000", "1797", "lower it"]),
     "limit of 0": (["--limit", "0"], ["limit"]),
     "negative epochs": (["--epochs", "-1"], ["epochs"]),
@@ -141,7 +151,7 @@ def test_an_interrupt_says_so(ebsc, tmp_path, monkeypatch):
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebsc_core.pipeline.self_expressive_coefficients", interrupt)
+    monkeypatch.setattr("ebsc_core.pipeline.cluster_rows", interrupt)
     done = ebsc("run", *SHORT)
     assert done.code == 130
     assert done.err == "ebsc: interrupted; nothing was written\n"

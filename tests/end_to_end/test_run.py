@@ -249,3 +249,23 @@ def test_the_main_job_clusters_digits(ebsc, tmp_path):
     done = ebsc("run", "--backbone", "resnet18", "--objective", "simclr", "--out", "run")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "run/metrics.json").read_text())["scores"]["acc"] >= 0.93
+
+
+def test_a_sample_is_clustered_and_the_others_join_it(ebsc, tmp_path):
+    pixels = ("run", "--backbone", "identity", "--epochs", "0", "--set", "refine.steps=5")
+    done = ebsc(*pixels, "--dictionary-size", "600", "--out", "sample")
+    assert done.code == 0, done.err
+    assert "600 of 1797 images are clustered" in done.out
+    metrics = json.loads((tmp_path / "sample/metrics.json").read_text())
+    assert metrics["dictionary_size"] == 600
+    assert metrics["scores"]["acc"] > 0.8
+    assert 0.8 < metrics["label_free"]["dictionary_agreement"] <= 1
+    assert sum(metrics["label_free"]["cluster_sizes"]) == len(rows_of(tmp_path / "sample")) == 1797
+    again = ebsc("run", "--config", "sample/run.toml", "--out", "again")
+    assert again.code == 0, again.err
+    first, second = (tmp_path / name / "assignments.csv" for name in ("sample", "again"))
+    assert first.read_bytes() == second.read_bytes()
+    assert ebsc(*pixels, "--out", "all").code == 0
+    metrics = json.loads((tmp_path / "all/metrics.json").read_text())
+    assert metrics["dictionary_size"] is None
+    assert "dictionary_agreement" not in metrics["label_free"]

@@ -1,0 +1,124 @@
+"""From rows to clusters: whitened, refined on, expressed by one another, cut, and the rest assigned.
+
+Only the *dictionary*, all rows or a seeded sample of them, is held in memory and clustered. Where it is a
+sample, every other row gets the cluster that most of its coefficients over the dictionary go to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from ebsc_core import metrics
+from ebsc_core.assignment import Assigned, assign, vote
+from ebsc_core.coefficients import Dictionary, affinity
+from ebsc_core.config import AffinityOptions, RefineOptions, SearchOptions
+from ebsc_core.data.images import sample_positions
+from ebsc_core.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
+from ebsc_core.progress import Progress, Stages
+from ebsc_core.ridge import Whitening
+from ebsc_core.rows import HeldRows, MappedRows, Rows
+from ebsc_core.training.refine import refine
+
+
+@dataclass(frozen=True)
+class Method:
+    """The two parts that turn rows into clusters, built, and what the run has settled."""
+
+    model: CoefficientModel
+    """On the device; refined here if it can learn."""
+    clusterer: Clusterer
+    top_k: int
+    whiten: bool
+    refine: RefineOptions
+    search: SearchOptions
+    affinity: AffinityOptions
+    dictionary_size: int | None
+    """How many rows are clustered, fewer than there are; all if None."""
+    seed: int
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """Clusters of ``N`` rows, and what new rows need to join them."""
+
+    clusters: np.ndarray
+    """``(N,)`` int64 from 0; -1 for noise."""
+    confidence: np.ndarray
+    """``(N,)``: of a row of the dictionary the share of its affinity that stays within its cluster, of any
+    other that of its coefficients."""
+    chosen: np.ndarray
+    """``(M,)``, the positions of the dictionary's rows."""
+    graph: sparse.csr_matrix
+    """``(M, M)``, their affinity."""
+    agreement: float | None
+    """Share of the dictionary's rows that the others would have given the cluster they are in; None where
+    the dictionary is all rows, since then no row depends on it."""
+    dictionary: Dictionary
+    top_k: int
+    show: Callable[[Tensor], Tensor]
+    """From rows as they are stored to those that express one another: on the device, whitened."""
+
+    @cached_property
+    def of_dictionary(self) -> np.ndarray:
+        """``(M,)``, the clusters of the dictionary's rows."""
+        return self.clusters[self.chosen]
+
+    def assign(self, rows: Rows) -> Assigned:
+        """Clusters of new rows, which change nothing for anyone else."""
+        return assign(MappedRows(rows, self.show), self.dictionary, self.of_dictionary, self.top_k)
+
+
+def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> Clustered:
+    """Clusters of unit-length rows ``(N, D)``, which are read in blocks and never held all at once but as a
+    dictionary.
+    """
+    n, size = len(rows), method.dictionary_size
+    chosen = sample_positions(n, size, method.seed)
+    show = _shown(rows, method, stage)
+    all_shown = MappedRows(rows, show)
+    shown = all_shown.take(chosen) if size else all_shown.held()
+    if isinstance(method.model, TrainableCoefficientModel):
+        with stage("refine coefficients"):
+            refine(method.model.train(), shown, method.refine, method.seed, progress)
+        method.model.eval()
+    with stage("coefficients"):
+        dictionary = Dictionary(method.model, shown, n, method.search, method.seed)
+        own = torch.arange(len(shown), device=shown.device)
+        coefficients = dictionary.express(shown, method.top_k, own)
+        del shown
+        graph = affinity(coefficients, method.affinity)
+    with stage("clusters"):
+        clusters = _cut(method.clusterer, graph, HeldRows(rows.take(chosen)) if size else rows)
+    confidence, agreement = metrics.confidence(graph, clusters), None
+    if size:
+        agreement = float((vote(coefficients, clusters).clusters == clusters).mean())
+        with stage("other rows"):
+            found = assign(all_shown, dictionary, clusters, method.top_k)
+        found.clusters[chosen], found.confidence[chosen] = clusters, confidence
+        clusters, confidence = found.clusters, found.confidence
+    return Clustered(clusters, confidence, chosen, graph, agreement, dictionary, method.top_k, show)
+
+
+def _shown(rows: Rows, method: Method, stage: Stages) -> Callable[[Tensor], Tensor]:
+    def moved(block: Tensor) -> Tensor:
+        return block.to(method.device)
+
+    if not method.whiten:
+        return moved
+    with stage("whitening"):
+        whitening = Whitening(MappedRows(rows, moved))
+    return lambda block: whitening(moved(block))
+
+
+def _cut(clusterer: Clusterer, graph: sparse.csr_matrix, rows: Rows) -> np.ndarray:
+    if clusterer.consumes == "affinity":
+        return clusterer.fit_predict(graph)
+    return clusterer.fit_predict(rows if clusterer.streams else rows.held().numpy())

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from measuring import command as command  # so that a script beside this one finds them
 from measuring import described as described
 from measuring import keep as keep
-from measuring import timed
+from measuring import timed as timed
 from measuring import unit_rows as unit_rows
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

@@ -1,0 +1,187 @@
+"""Time, peak memory and accuracy from stored features to clusters as the number of rows grows.
+
+    python benchmarks/speed/growth.py [--rows 10000 30000 100000 200000 400000 1000000] [--ways all sample]
+
+Rows near ten random subspaces of dimension six in 128 dimensions, their noise 5 % of their length, are
+written to HDF5 block by block. What is timed starts from that file and ends with a cluster for every row, as
+in a run: whitening, refinement of the energy network, coefficients, affinity, spectral clustering. ``all``
+clusters all rows, ``sample`` a seeded sample of ``--dictionary`` rows whose clusters the others join.
+
+Each size is measured in a process of its own, so that peak memory is its own. The exponent is the slope of
+log time over log rows from 100,000 rows on, with refinement, whose time does not depend on N, and without.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from math import log
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from sides import CLOCKS, command, described, keep, timed
+
+from ebsc_core.progress import Stages
+
+SUBSPACES, DIMENSION, WIDTH = 10, 6, 128
+ROWS = (10_000, 30_000, 100_000, 200_000, 400_000, 1_000_000)
+CONSTANT = "refine coefficients"
+
+
+class BothClocks(Stages):
+    """Seconds of each stage on the wall and, as ``cpu``, of this process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cpu: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.process_time()
+        with super().__call__(name):
+            yield
+        self.cpu[name] = time.process_time() - start
+
+
+def write(path: Path, n: int, noise: float) -> None:
+    """Synthetic features and their labels, as a run stores them; the first rows are the same for every N."""
+    import h5py
+    import numpy as np
+    import torch
+
+    from ebsc_core.features import FeatureTable, FeatureWriter
+    from ebsc_core.rows import BLOCK_ROWS
+
+    bases = np.linalg.qr(np.random.default_rng(0).normal(size=(SUBSPACES, WIDTH, DIMENSION))).Q
+    labels = []
+    with FeatureWriter(path, "growth", {"rows": n, "noise": noise}) as writer:
+        for start in range(0, n, BLOCK_ROWS):
+            rng = np.random.default_rng(start + 1)
+            size = min(BLOCK_ROWS, n - start)
+            labels.append(rng.integers(SUBSPACES, size=BLOCK_ROWS)[:size])
+            inside = rng.normal(size=(BLOCK_ROWS, DIMENSION))[:size]
+            inside /= np.linalg.norm(inside, axis=1, keepdims=True)
+            rows = np.einsum("nd,nwd->nw", inside, bases[labels[-1]])
+            rows += noise / WIDTH**0.5 * rng.normal(size=(BLOCK_ROWS, WIDTH))[:size]
+            writer.append(FeatureTable(torch.from_numpy(rows.astype(np.float32)), None))
+    with h5py.File(path, "a") as file:
+        file["labels"] = np.concatenate(labels)
+
+
+def measure(path: Path, dictionary_size: int | None, kept: Path) -> dict[str, Any]:
+    """Seconds by stage, peak memory and scores, in this process; the clusters go to ``kept``."""
+    import h5py
+    import numpy as np
+    import torch
+
+    from ebsc_core.clustering import Method, cluster_rows
+    from ebsc_core.coefficients import auto_top_k
+    from ebsc_core.config import AffinityOptions, RefineOptions, SearchOptions
+    from ebsc_core.metrics import scores
+    from ebsc_core.progress import Progress
+    from ebsc_core.registry import Kind, Registry
+    from ebsc_core.rows import StoredRows
+    from ebsc_core.runs import peak_memory_mib
+
+    registry = Registry()
+    energy = registry.find(Kind.COEFFICIENTS, "energy")
+    spectral = registry.find(Kind.CLUSTERER, "spectral")
+    torch.manual_seed(0)
+    figures: dict[str, Any] = {"memory_before_mib": peak_memory_mib()}
+    rows = StoredRows(path, "features")
+    method = Method(
+        model=energy.factory(energy.options_class(), WIDTH),
+        clusterer=spectral.factory(spectral.options_class(), SUBSPACES, 0),
+        top_k=auto_top_k(dictionary_size or len(rows), SUBSPACES),
+        whiten=True,
+        refine=RefineOptions(),
+        search=SearchOptions(),
+        affinity=AffinityOptions(),
+        dictionary_size=dictionary_size,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    stages = BothClocks()
+    found, seconds = timed(lambda: cluster_rows(rows, method, stages, Progress()))
+    figures |= {"rows": len(rows), "dictionary_size": dictionary_size, "seconds": seconds}
+    figures |= {"stages": {"wall": stages.seconds, "cpu": stages.cpu}}
+    figures |= {"peak_mib": peak_memory_mib(), "dictionary_agreement": found.agreement}
+    np.save(kept, found.clusters)
+    with h5py.File(path) as file:
+        return figures | {"scores": scores(file["labels"][:], found.clusters)}
+
+
+def agreement(one: Path, other: Path) -> float:
+    """Adjusted Rand index of two ways to cluster the same rows."""
+    import numpy as np
+    from sklearn.metrics import adjusted_rand_score
+
+    return float(adjusted_rand_score(np.load(one), np.load(other)))
+
+
+def exponents(results: list[dict[str, Any]], since: int) -> dict[str, dict[str, float]] | None:
+    """Slope of log time over log rows by clock, from ``since`` rows on, whole and without refinement."""
+    points = [result for result in results if result["rows"] >= since]
+    if len(points) < 2:
+        return None
+    found = {}
+    for name in CLOCKS:
+        whole = [(p["rows"], p["seconds"][name]) for p in points]
+        growing = [(p["rows"], p["seconds"][name] - p["stages"][name][CONSTANT]) for p in points]
+        found[name] = {"whole": slope(whole), "without refinement": slope(growing)}
+    return found
+
+
+def slope(points: list[tuple[int, float]]) -> float:
+    """By least squares."""
+    x, y = [log(n) for n, _ in points], [log(seconds) for _, seconds in points]
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    products = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    return products / sum((a - mean_x) ** 2 for a in x)
+
+
+def alone(function: Any, *arguments: Any) -> Any:
+    """What ``function`` returns, called in a process of its own."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        return fresh.submit(function, *arguments).result()
+
+
+def main() -> None:
+    parser = command(__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
+    parser.add_argument("--ways", nargs="+", choices=("all", "sample"), default=["all"])
+    parser.add_argument("--dictionary", type=int, default=20_000, help="rows of the sample")
+    parser.add_argument("--noise", type=float, default=0.05, help="length of the noise, in lengths of a row")
+    parser.add_argument("--since", type=int, default=100_000, help="rows from which the exponent is taken")
+    options = parser.parse_args()
+    results: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
+    agreements: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for n in options.rows:
+            path = Path(folder) / "rows.h5"
+            alone(write, path, n, options.noise)
+            kept = {}
+            for way in options.ways:
+                size = options.dictionary if way == "sample" else None
+                if size and size >= n:
+                    continue
+                kept[way] = Path(folder) / f"{way}.npy"
+                results[way].append(alone(measure, path, size, kept[way]))
+                print(way, json.dumps(results[way][-1]), flush=True)
+            if len(kept) == 2:
+                agreements[str(n)] = alone(agreement, *kept.values())
+                print(f"agreement (ARI) of the two ways: {agreements[str(n)]:.4f}", flush=True)
+    slopes = {way: exponents(found, options.since) for way, found in results.items()}
+    print("exponents", json.dumps(slopes))
+    # Described only now: that imports torch, and on Linux a process starts with the peak of its parent.
+    record = {"noise": options.noise, "results": results, "agreements": agreements, "exponents": slopes}
+    keep(described() | record, options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -5,6 +5,7 @@ Nothing here is N×N: queries go through in blocks, and what remains of each is 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import log2
 
 import numpy as np
@@ -16,13 +17,16 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from ebsc_core.config import AffinityOptions, SearchOptions
+from ebsc_core.data.images import sample_positions
 from ebsc_core.interfaces import CoefficientModel, Coefficients, InnerProductModel
-from ebsc_core.search import Index, build_index, chosen_method
+from ebsc_core.search import Index, build_index, chosen_method, recall
 
 # Scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
 BLOCK_SCORES = 1 << 25
 # Queries that go to an index at once: it blocks them itself, but activations of a network are held for them.
 QUERY_ROWS = 65_536
+# Queries that are also searched exactly where the search is not: the recall is then known within some 1 %.
+RECALL_ROWS = 256
 WORKING_MIB = 128
 
 
@@ -38,9 +42,9 @@ def auto_top_k(n_rows: int, n_clusters: int) -> int:
 
 
 class Dictionary:
-    """Rows to express others by, made ready for the queries of one model.
+    """Rows to express others by, made ready for the queries of a model, which come in any number of blocks.
 
-    Queries come in any number of blocks; a model that can be searched answers them from an index.
+    Where coefficients are a function of inner products (:class:`InnerProductModel`), those are searched.
     """
 
     @torch.no_grad()
@@ -54,17 +58,19 @@ class Dictionary:
     ) -> None:
         """Rows ``(N, D)`` of unit length; ``n_queries`` are to come in all, N if not given."""
         self.model, self.seed = model, seed
+        self.method = "exact"
+        """How coefficients are searched: ``exact``, ``cells`` or ``faiss``."""
+        self.recall: float | None = None
+        """Share of the largest inner products that the search finds, measured on some of the first queries;
+        None if it is exact."""
         search, n_queries = search or SearchOptions(), n_queries or len(rows)
         if isinstance(model, InnerProductModel):
             self.method = chosen_method(search, n_queries, len(rows))
+            self.encoded = build_index(model.all_keys(rows), search, n_queries, seed)
             self.block = QUERY_ROWS
         else:
-            self.method = "exact"
-            self.block = max(16, min(4096, BLOCK_SCORES // len(rows)))
-        if self.method == "exact" or not isinstance(model, InnerProductModel):
             self.encoded = model.encode(rows)
-        else:
-            self.encoded = build_index(model.all_keys(rows), search, n_queries, seed)
+            self.block = max(16, min(4096, BLOCK_SCORES // len(rows)))
 
     @property
     def order(self) -> Tensor | None:
@@ -74,14 +80,27 @@ class Dictionary:
     @torch.no_grad()
     def express(self, rows: Tensor, top_k: int, own: Tensor, block: int | None = None) -> Coefficients:
         """The coefficients of :func:`expressed`."""
-        block = block or self.block
+        if self.method != "exact" and self.recall is None:
+            self.recall = self._measured(rows, top_k, own)
         indices = torch.empty(len(rows), top_k, dtype=torch.int64)
         values = torch.empty(len(rows), top_k)
-        for start in range(0, len(rows), block):
-            part = slice(start, start + block)
+        for part in self._blocks(own, block or self.block):
             found = self.model.coefficients(rows[part], self.encoded, top_k, own[part])
-            indices[part], values[part] = found.indices.cpu(), found.values.float().cpu()
+            at = part if isinstance(part, slice) else part.cpu()
+            indices[at], values[at] = found.indices.cpu(), found.values.float().cpu()
         return Coefficients(indices, values)
+
+    def _blocks(self, own: Tensor, size: int) -> Iterable[Tensor | slice]:
+        """Queries at once; those that look into the same cells together."""
+        if self.order is not None:
+            return self.encoded.visits(own).split(size)
+        return (slice(start, start + size) for start in range(0, len(own), size))
+
+    def _measured(self, rows: Tensor, top_k: int, own: Tensor) -> float | None:
+        if not isinstance(self.model, InnerProductModel) or not len(rows):
+            return None
+        some = torch.from_numpy(sample_positions(len(rows), RECALL_ROWS, self.seed)).to(rows.device)
+        return recall(self.encoded, self.model.queries(rows[some]), top_k, own[some])
 
 
 def self_expressive_coefficients(

@@ -1,16 +1,17 @@
-"""The largest inner products of queries with the rows of a dictionary."""
+"""The largest inner products of queries with the rows of a dictionary: exactly, or by cells of near rows."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from ebsc_core.config import SearchOptions
+from ebsc_core.search.cells import CellIndex
 from ebsc_core.search.exact import ExactIndex
-from ebsc_core.search.index import Found, Index
+from ebsc_core.search.index import Found, Index, recall
 
-__all__ = ["ExactIndex", "Found", "Index", "build_index", "chosen_method"]
+__all__ = ["CellIndex", "ExactIndex", "Found", "Index", "build_index", "chosen_method", "recall"]
 
-# Up to this many inner products (70,000 rows over one another) nothing is gained by looking at fewer.
+# Up to this many inner products (70,000 rows over one another) nothing is left out to save time.
 MOST_EXACT = 5_000_000_000
 
 
@@ -22,5 +23,9 @@ def chosen_method(options: SearchOptions, n_queries: int, n_keys: int) -> str:
 
 
 def build_index(keys: Tensor, options: SearchOptions, n_queries: int, seed: int) -> Index:
-    """An index over keys ``(N, D)``, of the kind that is asked for or suits ``n_queries`` queries in all."""
-    return ExactIndex(keys)
+    """An index over keys ``(N, D)``, of the kind asked for or that suits ``n_queries`` queries in all."""
+    method = chosen_method(options, n_queries, len(keys))
+    if method == "exact":
+        return ExactIndex(keys)
+    cells = max(1, len(keys) // options.cell_rows)
+    return CellIndex(keys, cells, options.probes, seed)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ebsc_core.products import PackedRows, full_precision
-from ebsc_core.search.index import Found, Index, found_of, largest
+from ebsc_core.search.index import Found, Index, largest, tile_scores
 
 TILE_KEYS = 16_384
-# A tile's scores: 2^22 float32 are 16 MiB. With 128 MiB, products took 2.5 times as long on an AMD processor
-# (the memory, not the arithmetic); a GPU wants more at once.
-TILE_SCORES = {"cpu": 1 << 22, "cuda": 1 << 27, "mps": 1 << 25}
 
 
 class ExactIndex(Index):
@@ -21,26 +19,29 @@ class ExactIndex(Index):
 
     def __init__(self, keys: Tensor) -> None:
         self.size = len(keys)
-        self.tiles = [PackedRows(tile) for tile in keys.split(TILE_KEYS)]
-        self.block = max(256, tile_scores(keys.device) // min(TILE_KEYS, max(1, len(keys))))
+        self.tiles = list(packed_tiles(keys))
+        self.block = tile_scores(keys.device) // min(TILE_KEYS, len(keys))
 
     def __len__(self) -> int:
         return self.size
 
     @torch.no_grad()
     def search(self, queries: Tensor, top_k: int, own: Tensor, normalise: bool = False) -> Found:
-        blocks = zip(queries.split(self.block), own.split(self.block), strict=True)
-        parts = [exhaustive(q, self.tiles, top_k, o, normalise) for q, o in blocks]
-        return Found(
-            torch.cat([part.scores for part in parts]),
-            torch.cat([part.indices for part in parts]),
-            torch.cat([part.normaliser for part in parts]),
-        )
+        scores, indices = queries.new_empty(len(queries), top_k), own.new_empty(len(queries), top_k)
+        normaliser = queries.new_empty(len(queries), 1)
+        for start in range(0, len(queries), self.block):
+            part = slice(start, start + self.block)
+            found = exhaustive(queries[part], self.tiles, top_k, own[part], normalise)
+            scores[part], indices[part], normaliser[part] = found.scores, found.indices, found.normaliser
+        return Found(scores, indices, normaliser)
+
+    def exhaustive(self, queries: Tensor, top_k: int, own: Tensor) -> Found:
+        return self.search(queries, top_k, own)
 
 
-def tile_scores(device: torch.device) -> int:
-    """How many scores are held at once on a device."""
-    return TILE_SCORES.get(device.type, 1 << 25)
+def packed_tiles(keys: Tensor) -> Iterator[PackedRows]:
+    """Keys by tiles, each packed when its turn comes."""
+    return (PackedRows(tile) for tile in keys.split(TILE_KEYS))
 
 
 def exhaustive(
@@ -62,4 +63,6 @@ def exhaustive(
         values, best = values.topk(min(top_k, values.shape[1]), dim=1)
         indices = indices.gather(1, best)
         start += len(tile)
-    return found_of(values, indices, top_k, normaliser)
+    missing = top_k - values.shape[1]
+    values, indices = pad(values, (0, missing), value=-torch.inf), pad(indices, (0, missing))
+    return Found(values, indices.masked_fill(values == -torch.inf, 0), normaliser)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import isqrt
 
 import torch
 from torch import Tensor
 
 # The k largest of many columns lie in the k groups of largest maximum: only those are sorted.
 GROUP = 16
+# Scores held at once: 2^22 float32 are 16 MiB. With 128 MiB, products took 2.5 times as long on an AMD
+# processor (the memory, not the arithmetic); a GPU wants more at once.
+TILE_SCORES = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class Found:
     indices: Tensor
     """``(B, k)`` int64, positions of the keys; 0 where the score is ``-inf``."""
     normaliser: Tensor
-    """``(B, 1)``, log-sum-exp over all keys, or those found if not all were looked at; 0 unless asked."""
+    """``(B, 1)``, log-sum-exp over all keys, or those found if not all were looked at; 0 unless asked for."""
 
 
 class Index(ABC):
@@ -41,30 +45,46 @@ class Index(ABC):
         other queries nor how many there are change what is found.
         """
 
+    @abstractmethod
+    def exhaustive(self, queries: Tensor, top_k: int, own: Tensor) -> Found:
+        """The same for a few queries, by looking at every key; positions may be the index's own."""
+
+    def visits(self, own: Tensor) -> Tensor:
+        """The order ``(B,)`` in which queries had better come: near ones together, as far as is known."""
+        return torch.arange(len(own), device=own.device)
+
+
+def recall(index: Index, queries: Tensor, top_k: int, own: Tensor) -> float:
+    """Share of the true ``top_k`` keys of these queries that the index finds; an equally good one counts."""
+    found = index.search(queries, top_k, own).scores
+    best = index.exhaustive(queries, top_k, own).scores
+    there = best > -torch.inf
+    least = best.masked_fill(~there, torch.inf).amin(dim=1, keepdim=True)
+    rounding = 1e-5 * best.masked_fill(~there, 0).abs().amax()
+    return float(((found >= least - rounding) & there).sum() / there.sum())
+
 
 def largest(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Values and columns of ``scores.topk(top_k)``, ``(B, k)``, in less time where there are many columns.
+    """Values and columns of ``scores.topk(top_k)``, ``(B, k)``, in half the time or less.
 
     Fewer where there are fewer columns than ``top_k``.
     """
-    groups = scores.shape[1] // GROUP
-    if groups < 4 * top_k:
-        top = scores.topk(min(top_k, scores.shape[1]), dim=1)
+    width = scores.shape[1]
+    size = min(GROUP, isqrt(width // top_k))
+    if size < 3:
+        top = scores.topk(min(top_k, width), dim=1)
         return top.values, top.indices
     # Group g holds columns g, g + groups, …: maxima over whole rows are quick, within a row they are not.
-    grouped = scores[:, : GROUP * groups].unflatten(1, (GROUP, groups))
-    chosen = grouped.amax(dim=1).topk(top_k, dim=1).indices
-    columns = torch.arange(GROUP, device=scores.device).view(1, -1, 1) * groups + chosen.unsqueeze(1)
-    rest = torch.arange(GROUP * groups, scores.shape[1], device=scores.device).expand(len(scores), -1)
+    groups = width // size
+    grouped = scores[:, : size * groups].unflatten(1, (size, groups))
+    _, chosen = largest(grouped.amax(dim=1), top_k)
+    columns = torch.arange(size, device=scores.device).view(1, -1, 1) * groups + chosen.unsqueeze(1)
+    rest = torch.arange(size * groups, width, device=scores.device).expand(len(scores), -1)
     candidates = torch.cat([columns.flatten(1), rest], dim=1)
     values, best = scores.gather(1, candidates).topk(top_k, dim=1)
     return values, candidates.gather(1, best)
 
 
-def found_of(scores: Tensor, indices: Tensor, top_k: int, normaliser: Tensor) -> Found:
-    """What was found, padded to ``top_k`` columns."""
-    missing = top_k - scores.shape[1]
-    if missing:
-        scores = torch.nn.functional.pad(scores, (0, missing), value=-torch.inf)
-        indices = torch.nn.functional.pad(indices, (0, missing))
-    return Found(scores, indices.masked_fill(scores == -torch.inf, 0), normaliser)
+def tile_scores(device: torch.device) -> int:
+    """How many scores to hold at once on a device."""
+    return TILE_SCORES.get(device.type, 1 << 25)

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from scipy.sparse.linalg import eigsh
 
+from ebsc_core import eigen
 from ebsc_core.eigen import leading_eigenpairs, normalised
 
 
@@ -140,3 +142,95 @@ def test_the_affinity_is_left_as_it_was() -> None:
     before = graph.copy()
     leading_eigenpairs(graph, 3)
     assert (graph != before).nnz == 0
+
+
+@pytest.fixture
+def from_coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start even small graphs from coarser ones."""
+    monkeypatch.setattr(eigen, "COARSEST", 40)
+    monkeypatch.setattr(eigen, "COARSEST_RATIO", 1)
+
+
+@pytest.mark.usefixtures("from_coarse")
+@pytest.mark.parametrize("seed", range(4))
+def test_a_coarse_start_leads_to_the_leading_pairs(seed: int) -> None:
+    graph = random_affinity(500, 0.02, seed)
+    pairs = leading_eigenpairs(graph, 6, tolerance=1e-4, max_rounds=300)
+    np.testing.assert_allclose(pairs.values, dense_pairs(graph)[0][:6], atol=3e-4)
+    np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(6), atol=1e-4)
+    left = normalised(graph) @ pairs.vectors - pairs.vectors * pairs.values
+    assert np.linalg.norm(left, axis=0).max() < 2e-4
+
+
+@pytest.mark.usefixtures("from_coarse")
+def test_a_coarse_start_misses_no_piece_however_small() -> None:
+    sizes = [3, 3, 4, 150, 200, 90]
+    shuffle = np.random.default_rng(0).permutation(sum(sizes) + 7)
+    graph = sparse.csr_matrix(sparse.block_diag([blocks(sizes), np.zeros((7, 7))], format="csr"))
+    pairs = leading_eigenpairs(sparse.csr_matrix(graph[shuffle][:, shuffle]), 8)
+    np.testing.assert_allclose(pairs.values[:6], 1, atol=1e-4)
+    assert pairs.values[6] < 0.5
+    # Rows of different pieces are orthogonal, those of a piece alike, those without edges zero.
+    piece = np.append(np.repeat(np.arange(6), sizes), np.full(7, -1))[shuffle]
+    rows = pairs.vectors[:, :6]
+    assert np.abs(rows[piece < 0]).max() < 1e-3
+    rows = rows[piece >= 0] / np.linalg.norm(rows[piece >= 0], axis=1, keepdims=True)
+    same = piece[piece >= 0, None] == piece[None, piece >= 0]
+    np.testing.assert_allclose(rows @ rows.T, same, atol=1e-2)
+
+
+@pytest.mark.usefixtures("from_coarse")
+def test_a_coarse_start_of_nothing_but_isolated_nodes_is_given_up() -> None:
+    pairs = leading_eigenpairs(sparse.csr_matrix((300, 300), dtype=np.float32), 3)
+    assert pairs.values.tolist() == [0, 0, 0]
+    few = sparse.csr_matrix(sparse.block_diag([blocks([4, 5]), np.zeros((300, 300))], format="csr"))
+    pairs = leading_eigenpairs(sparse.csr_matrix(few.astype(np.float32)), 3)
+    np.testing.assert_allclose(pairs.values[:2], 1, atol=1e-4)
+    assert np.isfinite(pairs.vectors).all()
+
+
+@pytest.mark.usefixtures("from_coarse")
+def test_a_coarse_start_is_decided_by_the_seed() -> None:
+    graph = random_affinity(400, 0.02, 1)
+    first, again, other = (leading_eigenpairs(graph, 4, seed, 1e-4, 300) for seed in (3, 3, 4))
+    assert (first.vectors == again.vectors).all()
+    assert (first.vectors != other.vectors).any()
+    np.testing.assert_allclose(first.values, other.values, atol=1e-4)
+
+
+def test_vectors_of_little_weight_need_not_converge() -> None:
+    graph = sparse.csr_matrix(blocks([60, 60, 60]) + 0.02 * random_affinity(180, 0.2, 0))
+
+    def weigh(values: np.ndarray) -> np.ndarray:
+        return values**50
+
+    loose = leading_eigenpairs(graph, 10, tolerance=1e-3, weigh=weigh)
+    assert loose.weighted_residual < 1e-3 < loose.residual
+    left = np.linalg.norm(normalised(graph) @ loose.vectors - loose.vectors * loose.values, axis=0)
+    assert (left[:3] < 1e-3).all()
+    strict = leading_eigenpairs(graph, 10, tolerance=1e-3, max_rounds=300)
+    assert strict.weighted_residual == strict.residual < 1e-3
+
+
+def test_weights_that_are_tiny_at_first_stop_nothing() -> None:
+    """Of a random block all values are low, and so is any high power of them."""
+    pairs = leading_eigenpairs(blocks([50] * 4), 4, weigh=lambda values: np.clip(values, 0, 1) ** 200)
+    np.testing.assert_allclose(pairs.values, 1, atol=1e-4)
+
+
+def test_the_precision_of_products_is_left_as_it_was() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        leading_eigenpairs(random_affinity(100, 0.1, 0), 3)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.usefixtures("from_coarse")
+def test_a_gpu_finds_the_same_eigenvalues() -> None:
+    graph = random_affinity(400, 0.05, 0)
+    here, there = (leading_eigenpairs(graph, 5, 0, 1e-4, 300, device) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(here.values, there.values, atol=1e-4)

@@ -95,6 +95,7 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
         coefficients = dictionary.express(shown, method.top_k, own)
         del shown
         graph = affinity(coefficients, method.affinity)
+    method.clusterer.device = method.device
     with stage("clusters"):
         clusters = _cut(method.clusterer, graph, HeldRows(rows.take(chosen)) if size else rows)
     confidence, agreement = metrics.confidence(graph, clusters), None

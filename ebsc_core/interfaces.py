@@ -307,6 +307,8 @@ class Clusterer(ABC):
     """What :meth:`fit_predict` is given."""
     streams: ClassVar[bool] = False
     """Whether features are given to it as :class:`ebsc_core.rows.Rows`, which need not fit in memory."""
+    device: torch.device = torch.device("cpu")
+    """Where the run computes, set before :meth:`fit_predict`; of use to whoever can compute there."""
 
     @abstractmethod
     def fit_predict(self, data: Any) -> np.ndarray:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 from scipy import sparse
 from scipy.optimize import brentq
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 
 from ebsc_core.eigen import leading_eigenpairs
 from ebsc_core.interfaces import Clusterer
+from ebsc_core.kmeans import kmeans
 from ebsc_core.options import Options
 
 SMALL = 5000
@@ -31,8 +29,8 @@ class SpectralOptions(Options):
     n_init: int | None = Field(None, ge=1)
     """Restarts of k-means; the best inertia is kept. By default 50 up to 5,000 rows, where one start more
     or less still decides, and 10 beyond."""
-    tolerance: float = Field(1e-3, gt=0)
-    """Residual at which eigenvectors count as converged."""
+    tolerance: float = Field(5e-3, gt=0)
+    """Residual at which an eigenvector counts as converged, times the vector's weight."""
 
 
 class SpectralClustering(Clusterer):
@@ -54,22 +52,26 @@ class SpectralClustering(Clusterer):
         """Labels ``(N,)``; sets ``eigenvalues_``, ``power_``, ``embedding_`` and ``warnings_``."""
         assert isinstance(data, sparse.csr_matrix)
         n_vectors = min(self.options.vectors_per_cluster * self.n_clusters, data.shape[0])
-        pairs = leading_eigenpairs(data, n_vectors, self.seed, self.options.tolerance)
+        tolerance = self.options.tolerance
+        pairs = leading_eigenpairs(
+            data, n_vectors, self.seed, tolerance, device=self.device, weigh=self._weights
+        )
         self.eigenvalues_ = pairs.values
-        self.warnings_ = _convergence_warnings(pairs.residual, self.options.tolerance)
-        eigenvalues = np.clip(pairs.values, 0, 1)
-        given = self.options.power
-        self.power_ = effective_power(eigenvalues, self.n_clusters) if given is None else given
-        weights = eigenvalues**self.power_
-        rows = pairs.vectors * weights
+        self.warnings_ = _convergence_warnings(pairs.weighted_residual, tolerance)
+        self.power_ = self._power(pairs.values)
+        rows = pairs.vectors * self._weights(pairs.values)
         norms = np.linalg.norm(rows, axis=1, keepdims=True)
         self.embedding_ = rows / np.maximum(norms, np.finfo(np.float32).tiny)
         n_init = self.options.n_init or (50 if data.shape[0] <= SMALL else 10)
-        kmeans = KMeans(self.n_clusters, n_init=n_init, random_state=self.seed)
-        with warnings.catch_warnings():
-            # Of fewer distinct rows than clusters; the run counts its clusters itself.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return kmeans.fit_predict(self.embedding_).astype(np.int64)
+        return kmeans(self.embedding_, self.n_clusters, n_init, self.seed, self.device)
+
+    def _power(self, eigenvalues: np.ndarray) -> float:
+        given = self.options.power
+        return effective_power(np.clip(eigenvalues, 0, 1), self.n_clusters) if given is None else given
+
+    def _weights(self, eigenvalues: np.ndarray) -> np.ndarray:
+        """How much each vector counts, ``λ^t``."""
+        return np.clip(eigenvalues, 0, 1) ** self._power(eigenvalues)
 
 
 def effective_power(eigenvalues: np.ndarray, n_clusters: int) -> float:
@@ -94,4 +96,6 @@ def effective_power(eigenvalues: np.ndarray, n_clusters: int) -> float:
 def _convergence_warnings(residual: float, tolerance: float) -> list[str]:
     if residual <= tolerance:
         return []
-    return [f"eigenvectors not fully converged: largest residual {residual:.1e}, wanted {tolerance:.0e}"]
+    return [
+        f"eigenvectors not fully converged: largest weighted residual {residual:.1e}, wanted {tolerance:.0e}"
+    ]

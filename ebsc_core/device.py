@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from statistics import median
@@ -47,6 +48,30 @@ def resolve_device(name: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name!r}: this machine has no Metal device; try --device auto")
     return device
+
+
+def own_device(name: str) -> torch.device:
+    """The device called ``name`` for this process: of several on a machine, each has its own CUDA device.
+
+    Raises
+    ------
+    DeviceError
+        If the device is not there, or there are too few of its kind.
+    """
+    device = resolve_device(name)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or device.type == "cpu":
+        return device
+    if device.type != "cuda":
+        raise DeviceError(f"several processes cannot train on {device.type}; use --device cpu, or start one")
+    if device.index is not None:
+        raise DeviceError(f"--device {name}: each of several processes has a device of its own; use cuda")
+    if here > torch.cuda.device_count():
+        raise DeviceError(
+            f"{here} processes were started on this machine, which has {torch.cuda.device_count()} CUDA "
+            "devices; start as many (torchrun --nproc-per-node, accelerate launch --num_processes)"
+        )
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
 def choose_precision(

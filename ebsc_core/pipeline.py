@@ -21,7 +21,7 @@ from ebsc_core.cache import FEATURES, Trained, user_cache
 from ebsc_core.clustering import Clustered, Method, cluster_rows
 from ebsc_core.config import PROVENANCE, RefineOptions, RunConfig
 from ebsc_core.data.images import ImageSet
-from ebsc_core.device import describe_device, prepare, resolve_device
+from ebsc_core.device import describe_device, own_device, prepare
 from ebsc_core.eigen import leading_eigenpairs
 from ebsc_core.errors import DataError
 from ebsc_core.held_out import split
@@ -34,6 +34,7 @@ from ebsc_core.interfaces import (
 )
 from ebsc_core.plan import make_plan
 from ebsc_core.progress import Progress, Stages
+from ebsc_core.ranks import Ranks
 from ebsc_core.registry import Registry
 from ebsc_core.representation import Representation
 from ebsc_core.rows import Rows, StoredRows
@@ -50,15 +51,19 @@ class RunResult:
     metrics: dict[str, Any]
 
 
-def run(config: RunConfig, registry: Registry, progress: Progress) -> RunResult:
+def run(config: RunConfig, registry: Registry, progress: Progress) -> RunResult | None:
     """Do everything ``config`` says and leave a run directory.
+
+    Of several processes that a launcher has started, all train and the first returns a result.
 
     Raises
     ------
     EbscError
         For whatever the user can mend; no run directory is left behind then.
     """
-    return Pipeline(config, registry, progress).run()
+    pipeline = Pipeline(config, registry, progress)
+    with pipeline.ranks.together():
+        return pipeline.run()
 
 
 class Pipeline:
@@ -67,27 +72,27 @@ class Pipeline:
     def __init__(self, config: RunConfig, registry: Registry, progress: Progress) -> None:
         self.config, self.progress = config, progress
         self.plan = make_plan(config, registry)
-        self.device = resolve_device(config.device)
-        self.directory = RunDirectory(Path(config.out) if config.out else self._default_path())
+        self.device = own_device(config.device)
+        self.ranks = Ranks.join(self.device)
+        with self.ranks.agreed():
+            if self.ranks.main:
+                self.directory = RunDirectory(Path(config.out) if config.out else self._default_path())
         self.refinement: RefineOptions = config.refine
         self.stage = Stages()
 
-    def run(self) -> RunResult:
-        """All stages."""
+    def run(self) -> RunResult | None:
+        """All stages; of several processes, all but the first take part in training alone."""
         prepare(self.device)
         with self.stage("read data"):
-            self.data = self._read_data()
-        self.held_out: ImageSet | None = None
-        if self.config.protocol == "train-test":
-            self.data, self.held_out = split(self.data, self.config.test_share, self.config.seed)
-        self.info = self.data.info()
-        backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
-        self.settled = settle(self.config, self.data, self.info, backbone, Preferences.of(self.plan))
+            self.data = self.ranks.in_turn(self._read_data)
+        with self.ranks.agreed():
+            backbone = self._settle()
         self._announce(backbone)
+        if not self.ranks.main:
+            self._representation(backbone).assist()
+            return None
         with self.directory as directory:
-            representation = Representation(
-                self.plan, self.settled, self.data, self.info, backbone, self.device, self.progress
-            )
+            representation = self._representation(backbone)
             trained = representation.obtain(directory)
             self.stage.seconds |= representation.seconds
             rows = StoredRows(directory.beside / FEATURES, self.settled.express)
@@ -131,6 +136,22 @@ class Pipeline:
             raise DataError(f"data set {self.plan.data.name!r} returned no ImageSet")
         return data.sample(choice.limit, self.config.seed)
 
+    def _settle(self) -> Backbone:
+        """Everything that was left open, and the backbone that some of it hangs on."""
+        self.held_out: ImageSet | None = None
+        if self.config.protocol == "train-test":
+            self.data, self.held_out = split(self.data, self.config.test_share, self.config.seed)
+        self.info = self.data.info()
+        backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
+        preferences = Preferences.of(self.plan)
+        self.settled = settle(self.config, self.data, self.info, backbone, preferences, self.ranks.count)
+        return backbone
+
+    def _representation(self, backbone: Backbone) -> Representation:
+        return Representation(
+            self.plan, self.settled, self.data, self.info, backbone, self.device, self.progress, self.ranks
+        )
+
     def _announce(self, backbone: Backbone) -> None:
         plan, settled, say = self.plan, self.settled, self.progress.note
         kind = "grey" if self.info.channels == 1 else "colour"
@@ -155,7 +176,8 @@ class Pipeline:
         say(f"coefficients  {plan.coefficients.name} on {express}, {settled.top_k} per row")
         given = "" if self.config.n_clusters else " (the number of classes)"
         say(f"clusterer     {plan.clusterer.name}, {settled.n_clusters} clusters{given}")
-        say(f"device        {describe_device(self.device)}, seed {self.config.seed}")
+        processes = f" in each of {self.ranks.count} processes" if self.ranks.count > 1 else ""
+        say(f"device        {describe_device(self.device)}{processes}, seed {self.config.seed}")
 
     def _method(self, width: int, joint: TrainableCoefficientModel | None) -> Method:
         """The parts that turn rows of this width into clusters, and what is settled about them."""
@@ -232,6 +254,7 @@ class Pipeline:
     def _circumstances(self, trained: Trained) -> dict[str, Any]:
         return {
             "images": len(self.data),
+            "processes": self.ranks.count,
             "seconds": {name: round(value, 2) for name, value in self.stage.seconds.items()},
             "peak_memory_mib": peak_memory_mib(),
             "features_cost": trained.cost,
@@ -257,7 +280,8 @@ class Pipeline:
             "refine": self.refinement.model_dump(mode="json"),
             "express": settled.express,
             "whiten": settled.whiten,
-            "device": str(self.device),
+            # Its number is that of the process, of several.
+            "device": str(self.device) if self.ranks.count == 1 else self.device.type,
         }
         if settled.trains:
             tables["precision"] = trained.precision

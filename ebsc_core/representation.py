@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +17,12 @@ from ebsc_core.cache import FEATURES, Trained, TrainedCache, save_modules, user_
 from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.device import choose_precision
-from ebsc_core.errors import TrainingError
+from ebsc_core.errors import DataError, TrainingError
 from ebsc_core.features import FeatureWriter, add_identity, digest
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plan import Plan
 from ebsc_core.progress import Progress
+from ebsc_core.ranks import ALONE, Ranks
 from ebsc_core.runs import RunDirectory, peak_memory_mib
 from ebsc_core.settle import Settled
 from ebsc_core.training.extract import feature_blocks
@@ -42,6 +44,8 @@ class Representation:
     backbone: Backbone
     device: torch.device
     progress: Progress
+    ranks: Ranks = ALONE
+    """The processes that train together, until :meth:`obtain` has parted from them."""
 
     def __post_init__(self) -> None:
         self.config: RunConfig = self.plan.config
@@ -61,43 +65,74 @@ class Representation:
         return choice.build_seeded(self.config.seed, *arguments).to(self.device)
 
     def obtain(self, directory: RunDirectory) -> Trained:
-        """Features from the cache, or trained and extracted now and put there; in the run directory, too."""
+        """Features from the cache, or trained and extracted now and put there; in the run directory, too.
+
+        Of several processes the first does this, while the others :meth:`assist`; it is alone afterwards.
+
+        Raises
+        ------
+        DataError
+            If they have read different images.
+        """
+        self._compare()
         folder = self.config.cache or str(user_cache() / "features")
         cache = TrainedCache(None if folder == "none" else Path(folder).expanduser())
+        found = self._reuse(cache, directory)
+        self.ranks.broadcast(found is not None)
+        trained = found or self._train_and_extract(directory)
+        self.ranks = self.ranks.close()
+        if not found:
+            try:
+                cache.store(self.made_from, self._modules(), trained)
+            except OSError as error:  # a full or read-only disk must not cost the training
+                self.progress.warn(f"features are not kept for reuse: {error}")
+        return trained
+
+    def assist(self) -> None:
+        """What is left to the other processes of :meth:`obtain`: to train and to extract, not to write."""
+        self._compare()
+        if not self.ranks.broadcast(False):
+            images, _, _ = self._train()
+            self.extract(images, None)
+        self.ranks = self.ranks.close()
+
+    def _compare(self) -> None:
+        if not self.ranks.same(digest(self.made_from)):
+            raise DataError("the processes differ in the images or versions they have found; they must not")
+
+    def _reuse(self, cache: TrainedCache, directory: RunDirectory) -> Trained | None:
         wanted = self.config.precision if self.settled.trains else "any"
         trained, problem = cache.load(self.made_from, self._modules(), len(self.data), wanted)
         if trained:
-            self.progress.note(f"features reused, no training ({folder}/{digest(self.made_from)})")
+            self.progress.note(f"features reused, no training ({cache.folder}/{digest(self.made_from)})")
             for warning in trained.warnings:
                 self.progress.warn(warning)
             with directory.writing():
                 shutil.copyfile(trained.features, directory.beside / FEATURES)
-            return trained
-        if problem:
+        elif problem:
             self.progress.warn(f"{problem}; computing them anew")
-        trained = self._train_and_extract(directory)
-        try:
-            cache.store(self.made_from, self._modules(), trained)
-        except OSError as error:  # a full or read-only disk must not cost the training
-            self.progress.warn(f"features are not kept for reuse: {error}")
         return trained
 
-    def extract(self, images: Tensor, path: Path) -> None:
+    def extract(self, images: Tensor, path: Path | None) -> None:
         """Write features and embeddings of images ``(N, C, H, W)`` uint8, by what :meth:`obtain` has trained.
+
+        Of several processes, which all take part, the one with a path writes.
 
         Raises
         ------
         TrainingError
             If they are not finite.
         """
-        blocks = feature_blocks(self.backbone, self.objective, images, self.device, self.progress)
-        with FeatureWriter(path, digest(self.made_from), self.made_from) as writer:
+        blocks = feature_blocks(self.backbone, self.objective, images, self.device, self.progress, self.ranks)
+        writing = FeatureWriter(path, digest(self.made_from), self.made_from) if path else nullcontext()
+        with writing as writer:
             for block in blocks:
                 if not bool(torch.isfinite(block.features).all()):
                     raise TrainingError(
                         "the backbone's features are not finite; lower train.lr or use --precision fp32"
                     )
-                writer.append(block)
+                if writer:
+                    writer.append(block)
 
     def write(self, directory: RunDirectory) -> None:
         """Weights into a run directory, and the images' names and labels beside its features."""
@@ -139,10 +174,24 @@ class Representation:
         return {name: module for name, module in modules.items() if module is not None}
 
     def _train_and_extract(self, directory: RunDirectory) -> Trained:
-        images = self._place_images()
-        before, precision, history = len(self.progress.warnings), "none", []
+        before = len(self.progress.warnings)
+        images, precision, history = self._train()
         start = time.perf_counter()
-        self.backbone.fit(self.data.images)
+        with directory.writing():
+            self.extract(images, directory.beside / FEATURES)
+        self.seconds["features"] += time.perf_counter() - start
+        cost = {"seconds": dict(self.seconds), "peak_memory_mib": peak_memory_mib()}
+        return Trained(directory.beside / FEATURES, history, precision, self.progress.warnings[before:], cost)
+
+    def _train(self) -> tuple[Tensor, str, list[dict[str, Any]]]:
+        """The images on the device; in which precision was trained, and a record of each epoch."""
+        images = self._place_images()
+        precision, history = "none", []
+        start = time.perf_counter()
+        with self.ranks.agreed():
+            if self.ranks.main:
+                self.backbone.fit(self.data.images)
+        self.ranks.copy_(self.backbone)
         fitting = time.perf_counter() - start
         if self.objective is not None:
             start = time.perf_counter()
@@ -151,12 +200,8 @@ class Representation:
             trainer.fit()
             history = [asdict(epoch) for epoch in trainer.history]
             self.seconds["training"] = time.perf_counter() - start
-        start = time.perf_counter()
-        with directory.writing():
-            self.extract(images, directory.beside / FEATURES)
-        self.seconds["features"] = fitting + time.perf_counter() - start
-        cost = {"seconds": dict(self.seconds), "peak_memory_mib": peak_memory_mib()}
-        return Trained(directory.beside / FEATURES, history, precision, self.progress.warnings[before:], cost)
+        self.seconds["features"] = fitting
+        return images, precision, history
 
     def _trainer(self, objective: Objective, images: Tensor) -> JointTrainer:
         objective.to(memory_format=torch.channels_last)
@@ -179,8 +224,12 @@ class Representation:
             progress=self.progress,
         )
         side = min(self.info.height, self.info.width)
-        step.bf16, why = choose_precision(self.config.precision, self.device, side, trainer.trial_step)
+        choice = (False, "")
+        if self.ranks.main:  # on its own, and for the others
+            choice = choose_precision(self.config.precision, self.device, side, trainer.trial_step)
+        step.bf16, why = self.ranks.broadcast(choice)
         self.progress.note(f"precision     {why}")
+        step.join(self.ranks)
         return trainer
 
     def _place_images(self) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from typing import Any
 
 import typer
 
 from ebsc_cli import plugins
 from ebsc_cli.benchmark import benchmark
+from ebsc_cli.process import complain, is_one_of_several, leave
 from ebsc_cli.run import run
 from ebsc_core.errors import EbscError, Interrupted
 
@@ -34,24 +36,26 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)
     except Interrupted as error:
-        print(f"ebsc: {error}", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        complain(str(error))
+        leave(INTERRUPTED)
     except EbscError as error:
-        sys.exit(_complain(str(error)))
+        complain(f"error: {error}")
+        leave(2)
     except UsageError as error:
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError" and context:
             print(context.get_help())
             sys.exit(2)
         command = context.command_path if context else "ebsc"
-        sys.exit(_complain(f"{error.format_message()} (see `{command} --help`)"))
+        complain(f"error: {error.format_message()} (see `{command} --help`)")
+        leave(2)
     except (KeyboardInterrupt, typer.Abort):
         status = INTERRUPTED
+    except Exception:
+        if not is_one_of_several():
+            raise
+        traceback.print_exc()
+        leave(1)
     if status == INTERRUPTED:
-        print("ebsc: interrupted; nothing was written", file=sys.stderr)
-    sys.exit(status)
-
-
-def _complain(message: str) -> int:
-    print(f"ebsc: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+        complain("interrupted; nothing was written")
+    leave(status)

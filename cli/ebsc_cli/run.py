@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from ebsc_cli.process import is_first
 
 OPTION = typer.Option
 METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
@@ -95,6 +98,14 @@ def run(
     device: Annotated[
         str | None, OPTION(help="auto, cpu, cuda, cuda:N or mps. \\[default: auto]", rich_help_panel=OUTPUT)
     ] = None,
+    devices: Annotated[
+        str | None,
+        OPTION(
+            metavar="N|all",
+            help="Train on so many devices of this machine, a process each. \\[default: 1]",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     precision: Annotated[
         str | None,
         OPTION(
@@ -142,11 +153,19 @@ def run(
     from ebsc_core.registry import Registry
 
     loaded = load_config(config, settings or [], flags)
+    if devices is not None:
+        from ebsc_core.launch import launch
+
+        status = launch(devices, loaded.device, ["-m", "ebsc_cli", *sys.argv[1:]])
+        if status is not None:
+            raise typer.Exit(status)
 
     from ebsc_cli.console import ConsoleProgress, print_result
     from ebsc_core.pipeline import run as run_pipeline
+    from ebsc_core.progress import Progress
 
-    progress = ConsoleProgress(quiet=quiet)
-    with progress:
-        result = run_pipeline(loaded, Registry(), progress)
-    print_result(progress.console, result)
+    shown = ConsoleProgress(quiet=quiet or not is_first())
+    with shown:
+        result = run_pipeline(loaded, Registry(), shown if is_first() else Progress())
+    if result:
+        print_result(shown.console, result)

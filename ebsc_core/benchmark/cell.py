@@ -50,6 +50,7 @@ def _outcome(config: dict[str, Any], record: Path) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix=".", suffix=".work", dir=record.parent) as folder:
             chosen = RunConfig.model_validate(config | {"out": f"{folder}/run"})
             result = run(chosen, Registry(), Progress())
+            assert result  # a cell is one process
             return {"metrics": result.metrics, "threads": _threads()}
     except EbscError as error:
         return {"failed": str(error)}

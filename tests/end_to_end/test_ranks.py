@@ -1,0 +1,152 @@
+"""Runs in several processes, started as people start them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pytest
+
+QUICK = ("run", "--limit", "60", "--backbone", "identity", "--epochs", "0", "--set", "refine.steps=0")
+TRAINED = (
+    *("run", "--limit", "256", "--epochs", "1", "--batch-size", "128", "--backbone", "resnet10t"),
+    *("--set", "refine.steps=0", "--coefficients", "knn", "--precision", "fp32"),
+)
+LAUNCHED = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+PATIENCE = 120
+# A process that fails in its third step, under the launcher's RANK 1.
+FAILING = """
+import os, sys
+from ebsc_cli.app import main
+from ebsc_core.errors import TrainingError
+from ebsc_core.training.step import JointStep
+
+steps, call = [], JointStep.__call__
+
+def failing(*arguments, **named):
+    steps.append(1)
+    if len(steps) == 3 and os.environ["RANK"] == "1":
+        raise TrainingError("spilt tea")
+    return call(*arguments, **named)
+
+JointStep.__call__ = failing
+main()
+"""
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def ended(process: subprocess.Popen[str]) -> Ended:
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    return Ended(process.returncode, out, err)
+
+
+def started(folder: Path, *command: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"COLUMNS": "250"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def said(err: str) -> list[str]:
+    """Our own lines of an error stream that launchers write to as well."""
+    return [line for line in err.splitlines() if line.startswith("ebsc: ")]
+
+
+def test_torchrun_trains_what_one_process_does(ebsc, tmp_path):
+    done = ended(started(tmp_path, *LAUNCHED, "-m", "ebsc_cli", *TRAINED, "--out", "two"))
+    assert done.code == 0, done.err
+    assert done.out.count("run directory: two") == 1
+    assert "in each of 2 processes" in done.out
+    assert ebsc(*TRAINED, "--cache", "none", "--out", "one").code == 0
+    one, two = (h5py.File(tmp_path / run / "features.h5") for run in ("one", "two"))
+    for name in ("features", "embeddings"):
+        np.testing.assert_allclose(two[name], one[name], rtol=0.02, atol=0.02)
+    assert np.array_equal(two["ids"][:], one["ids"][:])
+    # The processes have kept for one what they have trained together.
+    assert "features reused" in ebsc(*TRAINED, "--out", "again").out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "one", "two"]
+
+
+def test_accelerate_launch_runs_it_too(tmp_path):
+    launch = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1")
+    rest = ("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port())
+    command = (sys.executable, "-m", *launch, *rest, "-m", "ebsc_cli", *QUICK, "--out", "run")
+    done = ended(started(tmp_path, *command))
+    assert done.code == 0, done.err
+    assert done.out.count("run directory: run") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_process_that_fails_midway_ends_the_others(tmp_path):
+    """Without any launcher, which would end them sooner."""
+    (tmp_path / "failing.py").write_text(FAILING)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    command = (sys.executable, "failing.py", *TRAINED, "--batch-size", "64", "--out", "run")
+    both = [
+        started(tmp_path, *command, RANK=rank, LOCAL_RANK=rank, LOCAL_WORLD_SIZE="2", **meeting)
+        for rank in "01"
+    ]
+    first, failing = map(ended, both)
+    assert (first.code, failing.code) == (2, 2)
+    assert said(failing.err) == ["ebsc: error: process 1 of 2: spilt tea"]
+    assert said(first.err) == [
+        "ebsc: error: process 0 of 2 lost the others; one of them has said why it ended"
+    ]
+    assert "Traceback" not in first.err + failing.err
+    assert [path.name for path in tmp_path.iterdir()] == ["failing.py"]
+
+
+def test_devices_starts_processes_whose_mistake_is_one_line(tmp_path):
+    command = (sys.executable, "-m", "ebsc_cli", *QUICK, "--devices", "2", "--n-clusters", "70")
+    done = ended(started(tmp_path, *command))
+    assert done.code == 2
+    assert done.err.splitlines() == said(done.err)
+    assert len(said(done.err)) == 1
+    assert "--n-clusters is 70" in done.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("devices", "line"),
+    [
+        ("9999", "--devices is 9999 but this machine has"),
+        ("0", "neither a number nor 'all'"),
+        ("some", "neither a number nor 'all'"),
+    ],
+)
+def test_devices_that_cannot_be(ebsc, tmp_path, devices, line):
+    done = ebsc(*QUICK, "--device", "cpu", "--devices", devices)
+    assert done.code == 2
+    assert line in done.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_device_is_an_ordinary_run(ebsc):
+    for devices in ("1", "all"):
+        done = ebsc(*QUICK, "--device", "cpu", "--devices", devices)
+        assert done.code == 0, done.err
+        assert "processes" not in done.out

@@ -20,7 +20,8 @@ from scipy import sparse
 from torch import Tensor
 
 from ebsc_core.coarse import coarsened, degrees, in_order, inverse_roots
-from ebsc_core.subspace import Block, filtered, full_float32, growth, rayleigh_ritz, to_torch
+from ebsc_core.products import full_precision
+from ebsc_core.subspace import Block, filtered, growth, rayleigh_ritz, to_torch
 
 GUARD = 8
 # Blocks that span half of the space gain nothing from a filter; their size is bounded by the block, not by N.
@@ -115,7 +116,7 @@ def leading_eigenpairs(
     aim = Aim(n_vectors, tolerance, max_rounds, weigh, seed, where)
     if n <= DENSE_RATIO * aim.size:
         return _dense(normalised(affinity), n_vectors)
-    with full_float32():
+    with full_precision():
         block, order = _found(affinity, aim)
     residuals, weighted = _residuals(block, aim)
     vectors = np.empty((n, n_vectors), np.float32)

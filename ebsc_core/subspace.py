@@ -7,8 +7,6 @@ eigenvalues: those are in float64 on the CPU.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,17 +95,6 @@ def growth(values: np.ndarray, cut: float) -> np.ndarray:
     """By how much one degree more of that polynomial multiplies each eigenvalue's share, as a logarithm."""
     centre, half = (cut - 1) / 2, max((cut + 1) / 2, 1e-3)
     return np.arccosh(np.maximum((values - centre) / half, 1))
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Float32 products as they are, whatever shortened form a run allows itself elsewhere (TF32 on CUDA)."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _small(matrix: Tensor) -> Tensor:

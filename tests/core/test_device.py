@@ -77,7 +77,7 @@ def test_processes_without_a_gpu_of_their_own_are_refused(
     monkeypatch: pytest.MonkeyPatch, local_rank: int
 ) -> None:
     launched(monkeypatch, local_rank, here=4)
-    with pytest.raises(DeviceError, match="4 processes .* 2 CUDA devices.*nproc-per-node"):
+    with pytest.raises(DeviceError, match=r"4 processes .* 2 CUDA devices.*nproc-per-node"):
         own_device("cuda")
     with pytest.raises(DeviceError, match=r"--device cuda:1: .* use cuda"):
         own_device("cuda:1")

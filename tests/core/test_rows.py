@@ -20,7 +20,11 @@ from ebsc_core import rows as module
 from ebsc_core.errors import DataError
 from ebsc_core.rows import HeldRows, MappedRows, Rows, StoredRows
 
-KINDS = {"contiguous": {}, "chunked": {"chunks": (3, 2), "maxshape": (None, 5)}, "packed": {"compression": "gzip"}}
+KINDS = {
+    "contiguous": {},
+    "chunked": {"chunks": (3, 2), "maxshape": (None, 5)},
+    "packed": {"compression": "gzip"},
+}
 
 
 def store(path: Path, array: np.ndarray, **how: Any) -> StoredRows:

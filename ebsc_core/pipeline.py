@@ -19,6 +19,7 @@ from ebsc_core import metrics
 from ebsc_core.assignment import Assigned
 from ebsc_core.cache import FEATURES, Trained, user_cache
 from ebsc_core.clustering import Clustered, Method, cluster_rows
+from ebsc_core.coefficients import Dictionary
 from ebsc_core.config import PROVENANCE, RefineOptions, RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.device import describe_device, own_device, prepare
@@ -41,6 +42,9 @@ from ebsc_core.rows import Rows, StoredRows
 from ebsc_core.runs import RunDirectory, default_path, peak_memory_mib, provenance
 from ebsc_core.settle import Preferences, settle
 from ebsc_core.training.state import save_weights
+
+# Below this share of the largest coefficients, a search that is not exact is worth a warning.
+LEAST_RECALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -232,9 +236,20 @@ class Pipeline:
             label_free["dictionary_agreement"] = found.agreement
         return {
             "dictionary_size": self.settled.dictionary_size,
+            "search": self._search(found.dictionary),
             "label_free": label_free,
             "eigenvalues": [round(float(value), 6) for value in eigenvalues],
         }
+
+    def _search(self, dictionary: Dictionary) -> dict[str, Any]:
+        """How coefficients were searched, and what share of the largest were found."""
+        found = dictionary.recall
+        if found is not None and found < LEAST_RECALL:
+            self.progress.warn(
+                f"the search found {found:.0%} of the largest coefficients; raise search.probes, which is "
+                f"{self.config.search.probes}, or use --set search.method=exact"
+            )
+        return {"method": dictionary.method, "recall": None if found is None else round(found, 4)}
 
     def _assign(self, images: ImageSet, representation: Representation, found: Clustered) -> Assigned:
         path = self.directory.beside / "held-out.h5"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from pydantic import ValidationError
@@ -90,13 +91,15 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     if config.train.epochs > 0 and config.joint.start < 1:
         joint = _choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
         _require_trainable(joint)
+    coefficients = _choose(registry, Kind.COEFFICIENTS, config.coefficients)
+    _require_searchable(coefficients, config.search.method)
     return Plan(
         config,
         _choose(registry, Kind.DATA, config.data),
         _choose(registry, Kind.BACKBONE, config.backbone),
         _choose(registry, Kind.OBJECTIVE, config.objective),
         joint,
-        _choose(registry, Kind.COEFFICIENTS, config.coefficients),
+        coefficients,
         _choose(registry, Kind.CLUSTERER, config.clusterer),
     )
 
@@ -136,4 +139,21 @@ def _require_trainable(choice: Choice) -> None:
         raise ConfigError(
             f"joint.name is {choice.name!r}, which has nothing to train; name a trainable coefficient model "
             "or switch the joint phase off with --set joint.start=1"
+        )
+
+
+def _require_searchable(choice: Choice, method: str) -> None:
+    if method in ("auto", "exact"):
+        return
+    from ebsc_core.interfaces import InnerProductModel
+
+    factory = choice.part.factory
+    if isinstance(factory, type) and not issubclass(factory, InnerProductModel):
+        raise ConfigError(
+            f"search.method is {method!r}, which finds the largest inner products; {choice.name!r} needs "
+            "more than those, so leave search.method out"
+        )
+    if method == "faiss" and find_spec("faiss") is None:
+        raise ConfigError(
+            "search.method is 'faiss', which is not installed: pip install 'ebsc[faiss]', or use 'cells'"
         )

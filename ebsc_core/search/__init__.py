@@ -7,9 +7,19 @@ from torch import Tensor
 from ebsc_core.config import SearchOptions
 from ebsc_core.search.cells import CellIndex
 from ebsc_core.search.exact import ExactIndex
+from ebsc_core.search.faiss import FaissIndex
 from ebsc_core.search.index import Found, Index, recall
 
-__all__ = ["CellIndex", "ExactIndex", "Found", "Index", "build_index", "chosen_method", "recall"]
+__all__ = [
+    "CellIndex",
+    "ExactIndex",
+    "FaissIndex",
+    "Found",
+    "Index",
+    "build_index",
+    "chosen_method",
+    "recall",
+]
 
 # Up to this many inner products (70,000 rows over one another) nothing is left out to save time.
 MOST_EXACT = 5_000_000_000
@@ -28,4 +38,6 @@ def build_index(keys: Tensor, options: SearchOptions, n_queries: int, seed: int)
     if method == "exact":
         return ExactIndex(keys)
     cells = max(1, len(keys) // options.cell_rows)
-    return CellIndex(keys, cells, options.probes, seed)
+    if method == "cells":
+        return CellIndex(keys, cells, options.probes, seed)
+    return FaissIndex(keys, cells, options.probes, seed)

@@ -188,3 +188,24 @@ def test_startup_times_each_command(tmp_path: Path) -> None:
     assert set(record["commands"]) == {"ebsc --help", "ebsc plugins list", "ebsc run --help"}
     for figures in record["commands"].values():
         assert 0 < figures["cpu"]["median_s"] <= figures["cpu"]["slowest_s"] < 60
+
+
+def test_ways_to_find_the_largest_inner_products(tmp_path: Path) -> None:
+    flags = ("--rows", 1500, "--sides", "cells", "exact", "--rounds", 1, "--cell-rows", 64)
+    record = script("top_k.py", *flags, "--out", tmp_path / "top-k.json")
+    sides = record["rows"]["1500"]["sides"]
+    assert sides["exact"]["figures"][0] == {"recall": 1, "same": 1}
+    assert 0.7 < sides["cells"]["figures"][0]["recall"] < 1
+    assert record["settings"]["cell_rows"] == 64
+
+
+def test_the_exponent_of_a_search_counts_from_some_size_on(sides: ModuleType) -> None:
+    import top_k
+
+    def record(n: int, seconds: float) -> dict[str, Any]:
+        median = {"wall": seconds, "cpu": seconds}
+        return {"sides": {"cells": {"median_s": median}, "exact": {"failure": "not done"}}}
+
+    records = {10: record(10, 1e9), 1000: record(1000, 1.0), 4000: record(4000, 8.0)}
+    assert top_k.exponents(records, 1000) == {"cells": {"wall": 1.5, "cpu": 1.5}}
+    assert top_k.exponents(records, 4000) == {}

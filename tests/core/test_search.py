@@ -10,7 +10,16 @@ from torch import Tensor
 
 from ebsc_core.coefficients import Dictionary, self_expressive_coefficients
 from ebsc_core.config import SearchOptions
-from ebsc_core.search import CellIndex, ExactIndex, Found, centroids, chosen_method, exact, recall
+from ebsc_core.search import (
+    CellIndex,
+    ExactIndex,
+    Found,
+    build_index,
+    centroids,
+    chosen_method,
+    exact,
+    recall,
+)
 from ebsc_core.search import cells as cells_module
 from ebsc_core.search.index import largest
 from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
@@ -207,3 +216,24 @@ def test_coefficients_of_what_was_not_found_are_zero() -> None:
         rows, 4, torch.arange(3)
     )
     assert found.values.tolist() == [[1, 1, 0, 0]] * 3
+
+
+def test_faiss_finds_the_same() -> None:
+    pytest.importorskip("faiss")
+    rows, own = near_subspaces(3000), torch.arange(3000)
+    own[::7] = -1
+    index = build_index(rows, SearchOptions(method="faiss", cell_rows=64, probes=1000), 3000, 0)
+    found = index.search(rows, 10, own, normalise=True)
+    assert_found(found, rows, rows, 10, own)
+    torch.testing.assert_close(found.normaliser, found.scores.logsumexp(dim=1, keepdim=True))
+    assert recall(index, rows, 10, own) == 1
+    few = build_index(rows, SearchOptions(method="faiss", cell_rows=64, probes=4), 3000, 0)
+    assert 0.8 < recall(few, rows, 10, own) < 1
+
+
+def test_faiss_says_where_it_found_fewer(capfd: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("faiss")
+    rows = normal(3, 5)
+    index = build_index(rows, SearchOptions(method="faiss", cell_rows=8), 3, 0)
+    assert_found(index.search(rows, 5, torch.arange(3)), rows, rows, 5, torch.arange(3))
+    assert capfd.readouterr() == ("", "")

@@ -79,6 +79,12 @@ CASES = {
     "unknown precision": (["--precision", "fp8"], ["precision", "fp32"]),
     "too many coefficients": (["--limit", "50", "--set", "top_k=50"], ["top_k", "49"]),
     "solver in the joint phase": (["--set", "joint.name=knn"], ["knn", "nothing to train"]),
+    "search of a solver": (
+        ["--coefficients", "elastic-net", "--set", "search.method=cells"],
+        ["search.method", "elastic-net"],
+    ),
+    "unknown search": (["--set", "search.method=annoy"], ["search.method", "cells"]),
+    "search without a look": (["--set", "search.probes=0"], ["search.probes"]),
     "embeddings without training": (["--epochs", "0", "--set", "express=embeddings"], ["embeddings"]),
     "dimension too large": (
         ["--backbone", "identity", "--clusterer", "k-subspaces", "--set", "clusterer.dimension=64"],
@@ -116,6 +122,15 @@ def test_one_clear_line(ebsc, inputs, tmp_path, case):
     for text in expected:
         assert text in done.err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_search_by_a_library_that_is_not_there(ebsc, tmp_path, monkeypatch):
+    monkeypatch.setattr("ebsc_core.plan.find_spec", lambda name: None)
+    done = ebsc("run", "--set", "search.method=faiss", "--out", "run")
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
+    assert "pip install 'ebsc[faiss]'" in done.err
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

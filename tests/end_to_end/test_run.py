@@ -132,6 +132,20 @@ def test_what_a_coefficient_model_could_not_finish_is_a_warning(ebsc, tmp_path):
     assert ebsc(*pixels, "--out", "enough").err == ""
 
 
+def test_how_much_a_search_finds_is_said(ebsc, tmp_path):
+    pixels = ("run", "--backbone", "identity", "--epochs", "0", "--limit", "600", "--coefficients", "knn")
+    cells = ("--set", "search.method=cells", "--set", "search.cell_rows=20")
+    found = {}
+    for out, flags in {"exact": (), "cells": cells, "few": (*cells, "--set", "search.probes=1")}.items():
+        done = ebsc(*pixels, *flags, "--out", out)
+        assert done.code == 0, done.err
+        found[out] = json.loads((tmp_path / out / "metrics.json").read_text())["search"]
+        assert ("raise search.probes, which is 1" in done.err) == (out == "few")
+    assert found["exact"] == {"method": "exact", "recall": None}
+    assert found["cells"]["method"] == "cells"
+    assert found["few"]["recall"] < 0.9 <= found["cells"]["recall"] < 1
+
+
 @pytest.mark.parametrize(("model", "by_default"), [("energy", True), ("knn", False)])
 def test_whitening_is_said_recorded_and_changes_the_clusters(ebsc, tmp_path, model, by_default):
     pixels = ("run", "--backbone", "identity", "--epochs", "0", "--limit", "300", "--coefficients", model)

@@ -89,6 +89,13 @@ class Streaming(Halves):
     streams: ClassVar[bool] = True
 
 
+def test_the_clusterer_is_told_where_the_run_computes(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    clusterer, device = Halves(), torch.device("cpu", 0)
+    assert clusterer.device != device
+    cluster(HeldRows(subspaces[0]), 400, clusterer=clusterer, device=device)
+    assert clusterer.device == device
+
+
 def test_the_sample_keeps_the_clusters_it_was_given(subspaces: tuple[Tensor, np.ndarray]) -> None:
     found = cluster(HeldRows(subspaces[0]), 401, clusterer=Halves())
     assert len(np.unique(found.chosen)) == 401

@@ -1,0 +1,27 @@
+"""The scripts of benchmarks/speed that compare training, at sizes that take no time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SPEED = Path(__file__).resolve().parents[2] / "benchmarks" / "speed"
+
+
+def script(name: str, *arguments: Any) -> dict[str, Any]:
+    """Run a script and return the record it leaves."""
+    words = [sys.executable, str(SPEED / name), *map(str, arguments)]
+    subprocess.run(words, check=True, capture_output=True, timeout=300)
+    return json.loads(Path(arguments[-1]).read_text(encoding="utf-8"))
+
+
+def test_views_are_timed_beside_torchvision_s(tmp_path: Path) -> None:
+    tiny = ["--size", 12, "--batch", 4, "--batches", 1, "--rounds", 1]
+    record = script("views.py", *tiny, "--out", tmp_path / "r.json")
+    rates = record["views_per_second"]
+    assert all(rates[name]["cpu"] > 0 for name in ("ours", "ours, exact hue", "torchvision, tensors"))
+    assert isinstance(rates["kornia"], dict) or "kornia" in rates["kornia"]  # it says what is missing
+    assert record["times_faster"]["ours"].keys() >= {"torchvision, tensors", "torchvision, PIL images"}

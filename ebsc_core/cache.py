@@ -41,7 +41,7 @@ class Trained:
     """``fp32`` or ``bf16``; ``none`` if nothing was trained."""
     warnings: list[str]
     cost: dict[str, Any]
-    """What making it took: ``seconds`` by stage and ``peak_memory_mib``."""
+    """What making it took: ``seconds`` by stage, ``peak_memory_mib``, and in which ``arithmetic`` and why."""
 
 
 class TrainedCache:

@@ -191,6 +191,9 @@ class RunConfig(BaseModel):
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto`` takes bf16 where it is measured to be faster than fp32."""
+    compile: Literal[True, False, "auto"] = "auto"
+    """Compile the backbone for training in one process, but not for a joint phase that pulls on it; ``auto``
+    does so on CUDA where it is measured to pay back within the run."""
     out: Text | None = None
     """The run directory; by default a new one under ``runs/``."""
     cache: Text | None = None

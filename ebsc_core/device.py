@@ -86,8 +86,8 @@ def choose_precision(
     side : int
         Shorter side of the images, in pixels.
     trial : callable
-        Runs one training step of the real network, in bf16 if its argument is true; timed
-        on CPUs that have bf16 instructions.
+        Runs one training step of the real network, in bf16 if its argument is true, and returns when the
+        device is done; timed on devices that have bf16 instructions.
 
     Raises
     ------
@@ -100,16 +100,20 @@ def choose_precision(
         if device.type == "mps":
             raise DeviceError("--precision bf16 is not available on mps; use fp32 or auto")
         return True, "bf16, as asked"
-    if device.type == "cuda":
-        supported = torch.cuda.is_bf16_supported(including_emulation=False)
-        return supported, "bf16, native here" if supported else "fp32, no native bf16 here"
-    if device.type != "cpu" or not cpu_has_bf16():
+    if not has_bf16(device):
         return False, "fp32, no bf16 instructions here"
-    if side < BF16_MIN_SIDE:
+    if device.type == "cpu" and side < BF16_MIN_SIDE:
         return False, f"fp32, images under {BF16_MIN_SIDE} px gain nothing from bf16 on a CPU"
-    ratio = _seconds(trial, False) / _seconds(trial, True)
+    ratio = median_seconds(lambda: trial(False)) / median_seconds(lambda: trial(True))
     chosen = ratio >= BF16_ADVANTAGE
     return chosen, f"{'bf16' if chosen else 'fp32'}, bf16 measured at {ratio:.1f}x the speed of fp32"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether this device multiplies bf16 natively."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and cpu_has_bf16()
 
 
 def cpu_has_bf16() -> bool:
@@ -118,12 +122,13 @@ def cpu_has_bf16() -> bool:
     return any(bool(getattr(torch.cpu, check)()) for check in checks if hasattr(torch.cpu, check))
 
 
-def _seconds(trial: Callable[[bool], None], bf16: bool, repeats: int = 3) -> float:
-    trial(bf16)  # first call pays for kernel selection
+def median_seconds(work: Callable[[], None], repeats: int = 3) -> float:
+    """Of a piece of work, after a first time that pays for kernel selection."""
+    work()
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        trial(bf16)
+        work()
         times.append(time.perf_counter() - start)
     return median(times)
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ebsc_core.cache import FEATURES, Trained, TrainedCache, save_modules, user_cache
 from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
-from ebsc_core.device import choose_precision
 from ebsc_core.errors import DataError, TrainingError
 from ebsc_core.features import FeatureWriter, add_identity, digest
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
@@ -28,6 +27,7 @@ from ebsc_core.settle import Settled
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.joint import JointTrainer
 from ebsc_core.training.step import JointStep
+from ebsc_core.training.trial import Arithmetic, choose_arithmetic
 
 # Weights and activations need the rest of a GPU; data sets above this part of it stay on the host.
 DEVICE_SHARE = 0.25
@@ -175,18 +175,23 @@ class Representation:
 
     def _train_and_extract(self, directory: RunDirectory) -> Trained:
         before = len(self.progress.warnings)
-        images, precision, history = self._train()
+        images, arithmetic, history = self._train()
         start = time.perf_counter()
         with directory.writing():
             self.extract(images, directory.beside / FEATURES)
         self.seconds["features"] += time.perf_counter() - start
-        cost = {"seconds": dict(self.seconds), "peak_memory_mib": peak_memory_mib()}
+        cost = {
+            "seconds": dict(self.seconds),
+            "peak_memory_mib": peak_memory_mib(),
+            "arithmetic": arithmetic.reasons if arithmetic else {},
+        }
+        precision = arithmetic.precision if arithmetic else "none"
         return Trained(directory.beside / FEATURES, history, precision, self.progress.warnings[before:], cost)
 
-    def _train(self) -> tuple[Tensor, str, list[dict[str, Any]]]:
-        """The images on the device; in which precision was trained, and a record of each epoch."""
+    def _train(self) -> tuple[Tensor, Arithmetic | None, list[dict[str, Any]]]:
+        """The images on the device; in which arithmetic was trained, and a record of each epoch."""
         images = self._place_images()
-        precision, history = "none", []
+        arithmetic, history = None, []
         start = time.perf_counter()
         with self.ranks.agreed():
             if self.ranks.main:
@@ -196,12 +201,14 @@ class Representation:
         if self.objective is not None:
             start = time.perf_counter()
             trainer = self._trainer(self.objective, images)
-            precision = "bf16" if trainer.step.bf16 else "fp32"
+            arithmetic = self._choose_arithmetic(trainer)
+            trainer.step.bf16 = arithmetic.bf16
+            trainer.step.join(self.ranks)
             trainer.fit()
             history = [asdict(epoch) for epoch in trainer.history]
             self.seconds["training"] = time.perf_counter() - start
         self.seconds["features"] = fitting
-        return images, precision, history
+        return images, arithmetic, history
 
     def _trainer(self, objective: Objective, images: Tensor) -> JointTrainer:
         objective.to(memory_format=torch.channels_last)
@@ -214,7 +221,7 @@ class Representation:
             whiten=self.settled.joint_whiten,
             express=self.settled.express,
         )
-        trainer = JointTrainer(
+        return JointTrainer(
             step=step,
             images=images,
             options=self.config.train,
@@ -223,14 +230,25 @@ class Representation:
             seed=self.config.seed,
             progress=self.progress,
         )
-        side = min(self.info.height, self.info.width)
-        choice = (False, "")
-        if self.ranks.main:  # on its own, and for the others
-            choice = choose_precision(self.config.precision, self.device, side, trainer.trial_step)
-        step.bf16, why = self.ranks.broadcast(choice)
-        self.progress.note(f"precision     {why}")
-        step.join(self.ranks)
-        return trainer
+
+    def _choose_arithmetic(self, trainer: JointTrainer) -> Arithmetic:
+        """By a trial of this process alone; of several, of the first, for all of them."""
+        chosen = None
+        if self.ranks.main:
+            chosen = choose_arithmetic(
+                trainer.step.objective,
+                trainer.images[self.ranks.share(trainer.batch_size)],
+                self.device,
+                trainer.compilable_steps if self.ranks.count == 1 else 0,
+                self.config.precision,
+                self.config.compile,
+            )
+        chosen = self.ranks.broadcast(chosen)
+        assert chosen is not None
+        self.progress.note(f"precision     {chosen.reasons['precision']}")
+        if self.device.type == "cuda" or self.config.compile != "auto":
+            self.progress.note(f"compile       {chosen.reasons['compile']}")
+        return chosen
 
     def _place_images(self) -> Tensor:
         """All images on the device as uint8 if they fit comfortably, else on the host."""

@@ -15,6 +15,7 @@ from ebsc_core.errors import TrainingError
 from ebsc_core.progress import Progress
 from ebsc_core.training.collapse import collapse_warning, effective_rank
 from ebsc_core.training.step import JointStep
+from ebsc_core.training.trial import backbones, run_eagerly
 
 WARM_UP_SHARE = 0.1
 # Reading a loss makes a GPU wait; this many steps apart it does not show.
@@ -61,8 +62,18 @@ class JointTrainer:
             return self.options.epochs
         return round(self.step.joint.start * self.options.epochs)
 
+    @property
+    def compilable_steps(self) -> int:
+        """Steps, from the first on, that a compiled backbone serves.
+
+        Compiled code has one gradient, that of all its weights. Where the joint phase balances its losses it
+        asks for that of the last weights alone, which would take as long.
+        """
+        balances = self.step.model is not None and self.step.joint.weight > 0
+        return self.steps * (self.joint_epoch if balances else self.options.epochs)
+
     def fit(self) -> None:
-        """Train in place.
+        """Train in place; nothing runs compiled afterwards.
 
         Raises
         ------
@@ -75,6 +86,8 @@ class JointTrainer:
         self.step.objective.train().before_training(total)
         optimiser, schedule = self._optimiser(total)
         for stage, first, last in self._stages():
+            if first * self.steps >= self.compilable_steps:
+                run_eagerly(backbones(self.step.objective))
             before = self.history[-1].effective_rank if self.history else None
             per_epoch = self.steps * self.batch_size
             self.progress.start(f"{stage} training", (last - first) * per_epoch, "images")
@@ -84,6 +97,7 @@ class JointTrainer:
                 if epoch >= self.options.epochs * WARM_UP_SHARE:
                     self._watch(epoch, done, before if stage == "joint" else None)
             self.progress.finish(f"effective rank {done.effective_rank:.1f} of {self.step.width}")
+        run_eagerly(backbones(self.step.objective))
 
     def _stages(self) -> list[tuple[str, int, int]]:
         """Name, first epoch and end of each stage that has any epochs."""
@@ -167,18 +181,3 @@ class JointTrainer:
                 f"training diverged: the loss is {loss}; "
                 "lower train.lr or joint.weight, or use --precision fp32"
             )
-
-    def trial_step(self, bf16: bool, batch: int = 16) -> None:
-        """One forward and backward pass on a few images, to time a precision; changes nothing."""
-        objective, device = self.step.objective, self.step.device
-        images = self.images[:batch].to(device)
-        view = images.float().div(255).contiguous(memory_format=torch.channels_last)
-        buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
-        with (
-            torch.random.fork_rng(devices=[]),
-            torch.autocast(device.type, torch.bfloat16, enabled=bf16),
-        ):
-            objective.train()(view, view).loss.backward()
-        objective.zero_grad(set_to_none=True)
-        for name, buffer in objective.named_buffers():
-            buffer.copy_(buffers[name])

@@ -180,9 +180,16 @@ def test_a_slow_first_step_does_not_decide(monkeypatch: pytest.MonkeyPatch, cloc
     assert choose_precision("auto", CPU, 32, step)[0]
 
 
-@pytest.mark.parametrize("supported", [True, False])
-def test_auto_on_cuda_asks_for_native_bf16(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+@pytest.mark.parametrize(
+    ("supported", "fp32", "expected"), [(True, 2, True), (True, 1, False), (False, 2, False)]
+)
+def test_auto_on_cuda_is_measured_where_bf16_is_native(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, supported: bool, fp32: float, expected: bool
+) -> None:
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or including_emulation
     )
-    assert choose_precision("auto", torch.device("cuda"), 32, unwanted)[0] == supported
+    step = clock.step(fp32, 1.0) if supported else unwanted
+    chosen, why = choose_precision("auto", torch.device("cuda"), 8, step)
+    assert chosen == expected
+    assert ("measured" in why) == supported

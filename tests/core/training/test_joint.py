@@ -290,12 +290,22 @@ def test_progress_counts_the_images_of_every_stage() -> None:
     ]
 
 
-@pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("kind", [SimCLR, BYOL])
-def test_a_trial_step_changes_nothing(kind: type[Objective], bf16: bool) -> None:
-    made = trainer(objective=objective_of(kind))
-    before = {name: value.clone() for name, value in made.step.objective.state_dict().items()}
-    made.trial_step(bf16)
-    for name, value in made.step.objective.state_dict().items():
-        assert torch.equal(value, before[name]), name
-    assert all(p.grad is None for p in made.step.objective.parameters())
+@pytest.mark.parametrize(
+    ("joint", "weight", "expected"),
+    [(True, 0.5, [True, False]), (True, 0.0, [True, True]), (False, 0.5, [True])],
+)
+def test_a_compiled_backbone_serves_until_losses_are_balanced(
+    joint: bool, weight: float, expected: list[bool]
+) -> None:
+    class Watch(Progress):
+        def start(self, stage: str, total: int, unit: str) -> None:
+            compiled.append(backbone._compiled_call_impl is not None)
+
+    compiled: list[bool] = []
+    made = replace(trainer(joint=joint, weight=weight), progress=Watch(), history=[])
+    backbone = made.step.objective.backbone
+    backbone.compile(backend="eager")
+    assert made.compilable_steps == made.steps * (2 * sum(expected) if joint else 4)
+    made.fit()
+    assert compiled == expected
+    assert backbone._compiled_call_impl is None

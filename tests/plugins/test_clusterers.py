@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,8 @@ from ebsc_core.errors import ConfigError
 from ebsc_core.interfaces import Clusterer
 from ebsc_core.plan import check_options
 from ebsc_core.registry import Kind, Registry
+from ebsc_core.rows import StoredRows
+from ebsc_plugins.clusterers import k_subspaces as k_subspaces_module
 from ebsc_plugins.clusterers.k_subspaces import KSubspaces, KSubspacesOptions
 from ebsc_plugins.clusterers.spectral import (
     MAX_POWER,
@@ -206,6 +210,59 @@ def test_more_clusters_than_distinct_rows_are_survived(k: int) -> None:
     labels = k_subspaces(k, restarts=2).fit_predict(rows)
     assert ((labels >= 0) & (labels < k)).all()
     assert len(np.unique(labels)) >= 3
+
+
+@pytest.fixture
+def mini_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than 500 rows are many, and a mini-batch is 400."""
+    monkeypatch.setattr(k_subspaces_module, "ALL_AT_ONCE", 500)
+    monkeypatch.setattr(k_subspaces_module, "DRAWN", 3000)
+    monkeypatch.setattr(k_subspaces_module, "BATCH", 400)
+
+
+def many_rows(noise: float) -> tuple[np.ndarray, np.ndarray]:
+    """4,000 rows by cluster: blocks of them as they are stored hold one or two of the five."""
+    rng = np.random.default_rng(1)
+    bases = [np.linalg.qr(rng.normal(size=(20, 3)))[0] for _ in range(5)]
+    rows = np.concatenate([rng.normal(size=(800, 3)) @ basis.T for basis in bases])
+    return unit(rows + noise * rng.normal(size=rows.shape)).astype(np.float32), np.repeat(np.arange(5), 800)
+
+
+@pytest.mark.parametrize("noise", [0.02, 0.2])
+def test_mini_batches_find_what_all_rows_at_once_find(noise: float, request: pytest.FixtureRequest) -> None:
+    rows, truth = many_rows(noise)
+    whole, batches = k_subspaces(5), k_subspaces(5)
+    expected = whole.fit_predict(rows)
+    request.getfixturevalue("mini_batches")
+    found = batches.fit_predict(rows)
+    assert adjusted_rand_score(expected, found) > 0.98
+    assert adjusted_rand_score(truth, found) > (0.99 if noise < 0.1 else 0.7)
+    assert batches.captured_ > 0.999 * whole.captured_
+
+
+@pytest.mark.usefixtures("mini_batches")
+def test_rows_in_a_file_are_clustered_like_rows_in_memory(tmp_path: Path) -> None:
+    rows, _ = many_rows(0.1)
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["features"] = rows
+    first = k_subspaces(5, restarts=4).fit_predict(rows)
+    second = k_subspaces(5, restarts=4).fit_predict(StoredRows(tmp_path / "rows.h5", "features"))
+    assert adjusted_rand_score(first, second) > 0.999  # the rounding of their lengths
+
+
+@pytest.mark.usefixtures("mini_batches")
+@pytest.mark.parametrize("restarts", [1, 2, 5])
+def test_mini_batches_are_decided_by_their_seed(restarts: int) -> None:
+    rows = unit(np.random.default_rng(0).normal(size=(1000, 10)))
+    first = k_subspaces(4, seed=1, restarts=restarts).fit_predict(rows)
+    assert (first == k_subspaces(4, seed=1, restarts=restarts).fit_predict(rows)).all()
+    assert (first != k_subspaces(4, seed=2, restarts=restarts).fit_predict(rows)).any()
+
+
+@pytest.mark.usefixtures("mini_batches")
+def test_mini_batches_give_every_cluster_rows() -> None:
+    rows = np.concatenate([subspaces(noise=0.05, k=2)[0]] * 8)
+    assert len(np.unique(k_subspaces(8, restarts=2).fit_predict(rows))) == 8
 
 
 def build(registry: Registry, name: str, k: int = 4, seed: int = 0, **options: Any) -> Clusterer:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from scipy import sparse
 from torch import Tensor
 
 from ebsc_core.errors import ConfigError
 from ebsc_core.interfaces import Clusterer
 from ebsc_core.options import Options
+from ebsc_core.rows import HeldRows, Rows
 
+# Up to so many rows every round goes through all of them; the restarts start on no more.
+ALL_AT_ONCE = 50_000
+# Of more, so many are drawn for the mini-batches: batches of rows as they are stored may be of one class.
+DRAWN = 1 << 18
+BATCH, BATCH_PER_CLUSTER = 8192, 64
+# After so many batches the worse half of the restarts ends, or the last.
+STEPS = 8
+# Share of a mini-batch in what a subspace has learned, at least.
+SLOWEST = 0.05
+# A pass over all rows that captures less than this share more is the last.
+GAIN = 1e-5
+MOST_PASSES = 10
 # Projections held at once: 2^25 float32 are 128 MiB.
 BLOCK_PROJECTIONS = 1 << 25
 
@@ -35,40 +48,80 @@ class KSubspaces(Clusterer):
     A row belongs to the subspace that captures most of its squared length. Each round moves every subspace by
     steps of orthogonal iteration on its rows, warm-started from itself: this never lowers the captured length
     and costs two matrix products where a PCA of each cluster would cost a decomposition.
+
+    Of more than 50,000 rows, which need not fit in memory, the restarts see mini-batches of a sample. After
+    every few of those the worse half ends, and the last restart goes through all rows a few times.
     """
 
     Options = KSubspacesOptions
     consumes: ClassVar[Literal["features"]] = "features"
+    streams: ClassVar[bool] = True
 
     def __init__(self, options: KSubspacesOptions, n_clusters: int, seed: int) -> None:
         self.options, self.n_clusters, self.seed = options, n_clusters, seed
 
     @torch.no_grad()
-    def fit_predict(self, data: sparse.csr_matrix | np.ndarray) -> np.ndarray:
+    def fit_predict(self, data: Rows | np.ndarray) -> np.ndarray:
         """Labels ``(N,)``; sets ``captured_``, the mean share of squared length captured."""
-        assert isinstance(data, np.ndarray)
-        rows = torch.as_tensor(data, dtype=torch.float32)
-        n, width = rows.shape
+        rows = data if isinstance(data, Rows) else HeldRows(torch.as_tensor(data, dtype=torch.float32))
         dimension = self.options.dimension
-        if dimension >= width:
+        if dimension >= rows.width:
             raise ConfigError(
-                f"clusterer.dimension is {dimension} but the rows have only {width} entries; choose less"
+                f"clusterer.dimension is {dimension} but the rows have only {rows.width} entries; choose less"
             )
         generator = torch.Generator().manual_seed(self.seed)
+        if len(rows) <= ALL_AT_ONCE:
+            labels, captured = self._rounds(rows.held(), generator)
+        else:
+            labels, captured = self._passes(rows, self._mini_batches(rows, generator))
+        labels = _fill_empty(labels, captured, self.n_clusters)
+        means = captured.mean(dim=1)
+        best = int(means.argmax())
+        self.captured_ = float(means[best])
+        return labels[best].numpy()
+
+    def _rounds(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Labels and captured squared length ``(R, N)`` after rounds over all rows."""
         bases = self._starts(rows, generator)
-        labels = torch.full((self.options.restarts, n), -1)
+        labels = torch.full((self.options.restarts, len(rows)), -1)
         for _ in range(self.options.max_rounds):
             assigned, captured = _assign(rows, bases)
             if torch.equal(assigned, labels):
                 break
             labels = _fill_empty(assigned, captured, self.n_clusters)
             bases = _move(rows, bases, labels)
-        labels, captured = _assign(rows, bases)
-        labels = _fill_empty(labels, captured, self.n_clusters)
-        means = captured.mean(dim=1)
-        best = int(means.argmax())
-        self.captured_ = float(means[best])
-        return labels[best].numpy()
+        return _assign(rows, bases)
+
+    def _mini_batches(self, rows: Rows, generator: torch.Generator) -> Tensor:
+        """The restart ``(1, K, D, d)`` that captures most after mini-batches of a sample."""
+        drawn = torch.randperm(len(rows), generator=generator)[:DRAWN]
+        sample = rows.take(drawn.numpy())
+        bases = self._starts(sample[:ALL_AT_ONCE], generator)
+        scatter = bases.new_zeros(*bases.shape[:2], bases.shape[3], bases.shape[3])
+        batches = cycle(sample.split(max(BATCH, BATCH_PER_CLUSTER * self.n_clusters)))
+        for step in range(1, STEPS * self.options.restarts.bit_length() + 1):
+            bases, scatter = _learn(next(batches), bases, scatter, max(1 / step, SLOWEST))
+            if step % STEPS == 0 and len(bases) > 1:
+                captured = _assign(sample[:ALL_AT_ONCE], bases)[1].mean(dim=1)
+                kept = captured.argsort(descending=True)[: len(bases) // 2]
+                bases, scatter = bases[kept], scatter[kept]
+        return bases
+
+    def _passes(self, rows: Rows, bases: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels and captured squared length ``(1, N)`` after passes over all rows, block by block."""
+        labels, captured = torch.empty(1, len(rows), dtype=torch.int64), torch.empty(1, len(rows))
+        now = 0.0
+        for _ in range(MOST_PASSES):
+            moment = torch.zeros_like(bases)
+            for start, block in rows.blocks():
+                here = slice(start, start + len(block))
+                labels[:, here], captured[:, here] = _assign(block, bases)
+                moment += _moment(block, bases, labels[:, here])
+            before, now = now, float(captured.mean())
+            if now <= before * (1 + GAIN):
+                break
+            bases = _orthonormal(moment, bases)
+        return labels, captured
 
     def _starts(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """``(R, K, D, d)``: the principal subspace of the rows nearest to each of K random rows."""
@@ -113,6 +166,8 @@ def _fill_empty(labels: Tensor, captured: Tensor, n_clusters: int) -> Tensor:
     labels = labels.clone()
     for restart in range(len(labels)):
         counts = torch.bincount(labels[restart], minlength=n_clusters)
+        if bool((counts > 0).all()):
+            continue
         worst = iter(captured[restart].argsort().tolist())
         for empty in (counts == 0).nonzero().squeeze(1).tolist():
             row = next(i for i in worst if counts[labels[restart, i]] > 1)
@@ -124,16 +179,45 @@ def _fill_empty(labels: Tensor, captured: Tensor, n_clusters: int) -> Tensor:
 
 def _move(rows: Tensor, bases: Tensor, labels: Tensor, steps: int = 2) -> Tensor:
     """Orthogonal iteration: ``U ← orth(X_kᵀ X_k U)`` for every cluster of every restart."""
-    r, k, width, d = bases.shape
     for _ in range(steps):
-        blocks = _blocks(rows, bases)
-        moved = torch.zeros(width, r * k * d)
-        for start in blocks:
-            part = rows[start : start + blocks.step]
-            own = torch.nn.functional.one_hot(labels[:, start : start + blocks.step].T, k)
-            coordinates = _project(part, bases) * own.unsqueeze(3)
-            moved += part.T @ coordinates.view(len(part), r * k * d)
-        moved = moved.view(width, r, k, d).permute(1, 2, 0, 3)
-        # A cluster of fewer than d rows leaves directions free; what the basis had there stays.
-        bases = torch.linalg.qr(moved + 1e-6 * bases).Q
+        bases = _orthonormal(_moment(rows, bases, labels), bases)
     return bases
+
+
+def _moment(rows: Tensor, bases: Tensor, labels: Tensor) -> Tensor:
+    """``X_kᵀ X_k U``, ``(R, K, D, d)``, for every cluster of every restart."""
+    r, k, width, d = bases.shape
+    blocks = _blocks(rows, bases)
+    moment = torch.zeros(width, r * k * d)
+    for start in blocks:
+        part = rows[start : start + blocks.step]
+        own = torch.nn.functional.one_hot(labels[:, start : start + blocks.step].T, k)
+        coordinates = _project(part, bases) * own.unsqueeze(3)
+        moment += part.T @ coordinates.view(len(part), r * k * d)
+    return moment.view(width, r, k, d).permute(1, 2, 0, 3)
+
+
+def _orthonormal(moment: Tensor, bases: Tensor) -> Tensor:
+    # A cluster of fewer than d rows leaves directions free; what the basis had there stays.
+    return torch.linalg.qr(moment + 1e-6 * bases).Q
+
+
+def _learn(batch: Tensor, bases: Tensor, scatter: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    """Every restart's subspaces after a mini-batch, and the scatter of the rows so far within each.
+
+    All that is kept of a cluster's earlier batches is their scatter ``Λ (d, d)`` within its subspace U, which
+    moves by orthogonal iteration on ``(1 - ρ) U Λ Uᵀ + ρ X_kᵀ X_k / n_k`` (history PCA; Yang, Hsieh and Wang,
+    arXiv:1802.05447).
+    """
+    labels, captured = _assign(batch, bases)
+    k = bases.shape[1]
+    empty = torch.nn.functional.one_hot(labels, k).sum(dim=1) == 0
+    labels = _fill_empty(labels, captured, k)
+    counts = torch.nn.functional.one_hot(labels, k).sum(dim=1)[..., None, None]
+    # A subspace that nothing belonged to starts again, from the row it was given.
+    rates = torch.where(empty, 1.0, rate)[..., None, None]
+    moment = _moment(batch, bases, labels) / counts
+    within = (1 - rates) * scatter + rates * (bases.mT @ moment)
+    moved = _orthonormal((1 - rates) * (bases @ scatter) + rates * moment, bases)
+    turned = moved.mT @ bases
+    return moved, turned @ within @ turned.mT

@@ -12,6 +12,7 @@ from ebsc_core.options import Options
 
 if TYPE_CHECKING:
     from ebsc_core.data.images import ImageSet
+    from ebsc_core.data.source import ImageSource
     from ebsc_core.interfaces import (
         Backbone,
         Clusterer,
@@ -29,6 +30,7 @@ _LAZY = {
     "TrainableCoefficientModel": "ebsc_core.interfaces",
     "Clusterer": "ebsc_core.interfaces",
     "ImageSet": "ebsc_core.data.images",
+    "ImageSource": "ebsc_core.data.source",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "ComponentSpec",
     "EbscError",
     "ImageSet",
+    "ImageSource",
     "Objective",
     "Options",
     "TrainableCoefficientModel",

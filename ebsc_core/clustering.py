@@ -19,7 +19,7 @@ from ebsc_core import metrics
 from ebsc_core.assignment import Assigned, assign, vote
 from ebsc_core.coefficients import Dictionary, affinity
 from ebsc_core.config import AffinityOptions, RefineOptions, SearchOptions
-from ebsc_core.data.images import sample_positions
+from ebsc_core.data.source import sample_positions
 from ebsc_core.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.progress import Progress, Stages
 from ebsc_core.ridge import Whitening

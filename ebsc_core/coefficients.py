@@ -17,7 +17,7 @@ from sklearn.preprocessing import normalize
 from torch import Tensor
 
 from ebsc_core.config import AffinityOptions, SearchOptions
-from ebsc_core.data.images import sample_positions
+from ebsc_core.data.source import sample_positions
 from ebsc_core.interfaces import CoefficientModel, Coefficients, InnerProductModel
 from ebsc_core.search import Index, build_index, chosen_method, recall
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +88,7 @@ class FeatureWriter:
         stored[len(stored) - len(rows) :] = rows.numpy()
 
 
-def add_identity(path: Path, ids: list[str], labels: np.ndarray | None) -> None:
+def add_identity(path: Path, ids: Iterable[str], labels: np.ndarray | None) -> None:
     """Add the names (and labels, where known) of the images to a run's own copy."""
     with h5py.File(path, "a") as file:
         text = [name.encode("utf-8", "surrogateescape") for name in ids]

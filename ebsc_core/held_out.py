@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ebsc_core.data.images import ImageSet, sample_positions
+from ebsc_core.data.source import ImageSource, sample_positions
 from ebsc_core.errors import ConfigError
 
 
-def split(data: ImageSet, test_share: float, seed: int) -> tuple[ImageSet, ImageSet]:
+def split(data: ImageSource, test_share: float, seed: int) -> tuple[ImageSource, ImageSource]:
     """A seeded random split into what a run is fitted on and what it is tested on.
 
     Raises

@@ -10,7 +10,7 @@ How the framework builds a part (every factory takes its options first):
 =================  ==============================================================================
 kind               call
 =================  ==============================================================================
-data set           ``factory(options, context: DataContext) -> ImageSet``
+data set           ``factory(options, context: DataContext) -> ImageSource``
 backbone           ``factory(options, info: ImageInfo) -> Backbone``
 objective          ``factory(options, backbone: Backbone) -> Objective``
 coefficient model  ``factory(options, width: int) -> CoefficientModel``
@@ -82,7 +82,7 @@ class Backbone(nn.Module, ABC):
         return type(self).__name__
 
     def fit(self, images: Tensor) -> None:
-        """Told all images ``(N, C, H, W)`` uint8 once, before anything trains: for what no gradient learns.
+        """Told the images ``(N, C, H, W)`` uint8 once, before anything trains: for what no gradient learns.
 
         A principal subspace, for instance. What is learned goes into buffers whose shapes were known from the
         start, so that it is saved and found again like any weight. Most backbones have nothing to fit.

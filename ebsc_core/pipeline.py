@@ -21,7 +21,7 @@ from ebsc_core.cache import FEATURES, Trained, user_cache
 from ebsc_core.clustering import Clustered, Method, cluster_rows
 from ebsc_core.coefficients import Dictionary
 from ebsc_core.config import PROVENANCE, RefineOptions, RunConfig
-from ebsc_core.data.images import ImageSet
+from ebsc_core.data.source import ImageSource
 from ebsc_core.device import describe_device, own_device, prepare
 from ebsc_core.eigen import leading_eigenpairs
 from ebsc_core.errors import DataError
@@ -126,7 +126,7 @@ class Pipeline:
         data = Path(plan.data.name).stem or "data"
         return default_path([data, *(part.name for part in parts)], self.config.seed)
 
-    def _read_data(self) -> ImageSet:
+    def _read_data(self) -> ImageSource:
         choice = self.config.data
         context = DataContext(
             root=Path(choice.root).expanduser() if choice.root else user_cache() / "data",
@@ -136,13 +136,13 @@ class Pipeline:
             warn=self.progress.warn,
         )
         data = self.plan.data.build(context)
-        if not isinstance(data, ImageSet):
-            raise DataError(f"data set {self.plan.data.name!r} returned no ImageSet")
+        if not isinstance(data, ImageSource):
+            raise DataError(f"data set {self.plan.data.name!r} returned no ImageSet or other ImageSource")
         return data.sample(choice.limit, self.config.seed)
 
     def _settle(self) -> Backbone:
         """Everything that was left open, and the backbone that some of it hangs on."""
-        self.held_out: ImageSet | None = None
+        self.held_out: ImageSource | None = None
         if self.config.protocol == "train-test":
             self.data, self.held_out = split(self.data, self.config.test_share, self.config.seed)
         self.info = self.data.info()
@@ -159,7 +159,7 @@ class Pipeline:
     def _announce(self, backbone: Backbone) -> None:
         plan, settled, say = self.plan, self.settled, self.progress.note
         kind = "grey" if self.info.channels == 1 else "colour"
-        images = f"{len(self.data)} {kind} images of {self.info.height}x{self.info.width}"
+        images = f"{len(self.data)} {kind} images of {self.info.height}x{self.info.width}{self.data.where()}"
         classes = f", {self.data.n_classes} classes (for scoring only)" if self.data.n_classes else ""
         say(f"data          {self.data.name}: {images}{classes}")
         if self.held_out:
@@ -251,15 +251,15 @@ class Pipeline:
             )
         return {"method": dictionary.method, "recall": None if found is None else round(found, 4)}
 
-    def _assign(self, images: ImageSet, representation: Representation, found: Clustered) -> Assigned:
+    def _assign(self, images: ImageSource, representation: Representation, found: Clustered) -> Assigned:
         path = self.directory.beside / "held-out.h5"
         with self.directory.writing():
-            representation.extract(images.images, path)
+            representation.extract(images, path)
         assigned = found.assign(StoredRows(path, self.settled.express))
         path.unlink()
         return assigned
 
-    def _scores(self, scored: ImageSet, assigned: Assigned) -> dict[str, Any]:
+    def _scores(self, scored: ImageSource, assigned: Assigned) -> dict[str, Any]:
         return {
             "protocol": self.config.protocol,
             "scored_images": len(scored),
@@ -305,7 +305,7 @@ class Pipeline:
         return tables | {PROVENANCE: provenance() | {"parts": suppliers}}
 
 
-def _columns(found: list[tuple[ImageSet, Assigned]]) -> dict[str, Iterable[Any]]:
+def _columns(found: list[tuple[ImageSource, Assigned]]) -> dict[str, Iterable[Any]]:
     """The columns of ``assignments.csv``, fitted images before those held out; none is held as a list."""
     columns: dict[str, Iterable[Any]] = {
         "image": chain.from_iterable(images.ids for images, _ in found),

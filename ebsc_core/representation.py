@@ -5,17 +5,18 @@ from __future__ import annotations
 import shutil
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ebsc_core.cache import FEATURES, Trained, TrainedCache, save_modules, user_cache
 from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
+from ebsc_core.data.source import ImageSource
 from ebsc_core.errors import DataError, TrainingError
 from ebsc_core.features import FeatureWriter, add_identity, digest
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
@@ -39,7 +40,7 @@ class Representation:
 
     plan: Plan
     settled: Settled
-    data: ImageSet
+    data: ImageSource
     info: ImageInfo
     backbone: Backbone
     device: torch.device
@@ -113,8 +114,8 @@ class Representation:
             self.progress.warn(f"{problem}; computing them anew")
         return trained
 
-    def extract(self, images: Tensor, path: Path | None) -> None:
-        """Write features and embeddings of images ``(N, C, H, W)`` uint8, by what :meth:`obtain` has trained.
+    def extract(self, images: ImageSource, path: Path | None) -> None:
+        """Write features and embeddings of images, by what :meth:`obtain` has trained.
 
         Of several processes, which all take part, the one with a path writes.
 
@@ -188,14 +189,14 @@ class Representation:
         precision = arithmetic.precision if arithmetic else "none"
         return Trained(directory.beside / FEATURES, history, precision, self.progress.warnings[before:], cost)
 
-    def _train(self) -> tuple[Tensor, Arithmetic | None, list[dict[str, Any]]]:
+    def _train(self) -> tuple[ImageSource, Arithmetic | None, list[dict[str, Any]]]:
         """The images on the device; in which arithmetic was trained, and a record of each epoch."""
         images = self._place_images()
         arithmetic, history = None, []
         start = time.perf_counter()
         with self.ranks.agreed():
-            if self.ranks.main:
-                self.backbone.fit(self.data.images)
+            if self.ranks.main and type(self.backbone).fit is not Backbone.fit:
+                self.backbone.fit(self.data.to_fit())
         self.ranks.copy_(self.backbone)
         fitting = time.perf_counter() - start
         if self.objective is not None:
@@ -210,7 +211,7 @@ class Representation:
         self.seconds["features"] = fitting
         return images, arithmetic, history
 
-    def _trainer(self, objective: Objective, images: Tensor) -> JointTrainer:
+    def _trainer(self, objective: Objective, images: ImageSource) -> JointTrainer:
         objective.to(memory_format=torch.channels_last)
         step = JointStep(
             objective=objective,
@@ -235,9 +236,11 @@ class Representation:
         """By a trial of this process alone; of several, of the first, for all of them."""
         chosen = None
         if self.ranks.main:
+            share = torch.arange(trainer.batch_size)[self.ranks.share(trainer.batch_size)]
+            (images,) = trainer.images.batches([share], self.device)
             chosen = choose_arithmetic(
                 trainer.step.objective,
-                trainer.images[self.ranks.share(trainer.batch_size)],
+                images,
                 self.device,
                 trainer.compilable_steps if self.ranks.count == 1 else 0,
                 self.config.precision,
@@ -250,12 +253,14 @@ class Representation:
             self.progress.note(f"compile       {chosen.reasons['compile']}")
         return chosen
 
-    def _place_images(self) -> Tensor:
-        """All images on the device as uint8 if they fit comfortably, else on the host."""
-        images = self.data.images
+    def _place_images(self) -> ImageSource:
+        """Images in memory on the device as uint8 if they fit comfortably, else where they are."""
+        data = self.data
+        if not isinstance(data, ImageSet):
+            return data
         if self.device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(self.device)
-            if images.nbytes > DEVICE_SHARE * free:
+            if data.images.nbytes > DEVICE_SHARE * free:
                 self.progress.note("images stay in host memory: they would crowd the device")
-                return images.pin_memory()
-        return images.to(self.device)
+                return data
+        return replace(data, images=data.images.to(self.device))

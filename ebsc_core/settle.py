@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from ebsc_core.coefficients import auto_top_k
 from ebsc_core.config import JointChoice, RunConfig, describe
-from ebsc_core.data.images import ImageSet
+from ebsc_core.data.source import ImageSource
 from ebsc_core.data.views import ViewOptions, default_views
 from ebsc_core.errors import ConfigError
 from ebsc_core.interfaces import Backbone, ImageInfo
@@ -73,7 +73,7 @@ class Settled:
 
 def settle(
     config: RunConfig,
-    data: ImageSet,
+    data: ImageSource,
     info: ImageInfo,
     backbone: Backbone,
     preferences: Preferences,
@@ -117,7 +117,7 @@ def _dictionary_size(config: RunConfig, n: int) -> int | None:
     return size
 
 
-def _n_clusters(config: RunConfig, data: ImageSet, clustered: int) -> int:
+def _n_clusters(config: RunConfig, data: ImageSource, clustered: int) -> int:
     n = config.n_clusters or data.n_classes
     if n is None:
         raise ConfigError(f"{data.name} has no classes; say how many clusters with --n-clusters")
@@ -133,7 +133,7 @@ def _n_clusters(config: RunConfig, data: ImageSet, clustered: int) -> int:
     return n
 
 
-def _batch_size(config: RunConfig, data: ImageSet, trains: bool, processes: int) -> int:
+def _batch_size(config: RunConfig, data: ImageSource, trains: bool, processes: int) -> int:
     default = min(128 if len(data) < SMALL_DATA else 256, len(data))
     batch = config.train.batch_size or (default - default % processes)
     if not trains:

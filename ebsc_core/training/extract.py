@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ebsc_core.data.source import ImageSource
 from ebsc_core.features import FeatureTable
 from ebsc_core.interfaces import Backbone, Objective
 from ebsc_core.progress import Progress
@@ -19,7 +20,7 @@ BATCH = 512
 def feature_blocks(
     backbone: Backbone,
     objective: Objective | None,
-    images: Tensor,
+    images: ImageSource,
     device: torch.device,
     progress: Progress,
     ranks: Ranks = ALONE,
@@ -35,30 +36,29 @@ def feature_blocks(
         In evaluation mode afterwards.
     objective : Objective, optional
         The trained objective whose embeddings to keep.
-    images : Tensor of shape (N, C, H, W)
-        uint8.
+    images : ImageSource
     """
     backbone.eval()
     if objective is not None:
         objective.eval()
     progress.start("extract features", len(images), "images")
-    for start in range(0, len(images), BATCH * ranks.count):
-        block = images[start : start + BATCH * ranks.count]
-        batch = _share(block, ranks).to(device).float().div_(255)
-        batch = batch.contiguous(memory_format=torch.channels_last)
+    blocks = torch.arange(len(images)).split(BATCH * ranks.count)
+    plan = [_share(block, ranks) for block in blocks]
+    for block, pixels in zip(blocks, images.batches(plan, device), strict=True):
+        batch = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
         out = backbone(batch)
         features = ranks.gather(out)[: len(block)].cpu()
         embeddings = None
         if objective is not None:
             embeddings = ranks.gather(objective.embed(out))[: len(block)].cpu()
         yield FeatureTable(features, embeddings)
-        progress.advance(start + len(block))
+        progress.advance(int(block[-1]) + 1)
     progress.finish()
 
 
 def _share(block: Tensor, ranks: Ranks) -> Tensor:
-    """The images of a block that are this process's; all have as many, some by repeating an image."""
+    """The positions of a block that are this process's; all have as many, some by repeating one."""
     each = -(-len(block) // ranks.count)
     share = block[ranks.index * each :][:each]
     missing = each - len(share)
-    return torch.cat([share, block[:1].expand(missing, -1, -1, -1)]) if missing else share
+    return torch.cat([share, block[:1].expand(missing)]) if missing else share

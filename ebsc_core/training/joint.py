@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ebsc_core.config import TrainOptions
+from ebsc_core.data.source import ImageSource
 from ebsc_core.data.view_parameters import ViewParameters, draw_parameters
-from ebsc_core.device import move
 from ebsc_core.errors import TrainingError
 from ebsc_core.progress import Progress
 from ebsc_core.training.collapse import collapse_warning, effective_rank
@@ -40,8 +40,7 @@ class JointTrainer:
     """Repeats a :class:`JointStep`: of the objective alone, then from ``joint.start`` on of its model too."""
 
     step: JointStep
-    images: Tensor
-    """``(N, C, H, W)`` uint8, on the device or the CPU."""
+    images: ImageSource
     options: TrainOptions
     batch_size: int
     n_clusters: int
@@ -134,15 +133,14 @@ class JointTrainer:
 
         Several processes draw the same and take their share of it, so that they see what one would.
         """
-        order = move(torch.randperm(len(self.images), generator=self.generator), self.images.device)
+        order = torch.randperm(len(self.images), generator=self.generator)
         share = self.step.ranks.share(self.batch_size)
-        for step in range(self.steps):
-            chosen = order[step * self.batch_size : (step + 1) * self.batch_size]
-            images = move(self.images[chosen[share]], self.step.device)
+        plan = [chosen[share] for chosen in order.split(self.batch_size)[: self.steps]]
+        for images in self.images.batches(plan, self.step.device):
             yield images, (self._draw().rows(share), self._draw().rows(share))
 
     def _draw(self) -> ViewParameters:
-        shape = torch.Size([self.batch_size, *self.images.shape[1:]])
+        shape = torch.Size([self.batch_size, *self.images.shape])
         return draw_parameters(shape, self.step.views, self.generator)
 
     def _epoch(

@@ -22,7 +22,8 @@ from PIL import Image, ImageOps
 from pydantic import Field
 
 from ebsc_core import ComponentSpec
-from ebsc_core.data.images import ImageSet, sample_positions
+from ebsc_core.data.images import ImageSet
+from ebsc_core.data.source import sample_positions
 from ebsc_core.errors import DataError
 from ebsc_core.interfaces import DataContext
 from ebsc_core.options import Options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ebsc_core.data.images import ImageSet, sample_positions
+from ebsc_core.data.images import ImageSet, ahead
+from ebsc_core.data.source import sample_positions
 from ebsc_core.errors import DataError
 
 
@@ -110,3 +112,30 @@ def test_digest_ignores_names_labels_and_memory_layout() -> None:
     other = ImageSet("other", one.images, ["x"] * 6, np.arange(6))
     strided = replace(one, images=one.images.contiguous(memory_format=torch.channels_last))
     assert one.digest() == other.digest() == strided.digest()
+
+
+def test_batches_are_the_images_at_the_plans_positions() -> None:
+    images = pixels(9)
+    plan = [torch.tensor([4, 0, 4]), torch.tensor([8]), torch.tensor([], dtype=torch.int64)]
+    batches = list(image_set(images).batches(plan, torch.device("cpu")))
+    assert len(batches) == 3
+    for batch, chosen in zip(batches, plan, strict=True):
+        assert torch.equal(batch, images[chosen])
+
+
+def test_ahead_keeps_the_order_makes_one_more_and_passes_errors_on() -> None:
+    made = []
+
+    def items() -> Iterator[int]:
+        for i in range(5):
+            made.append(i)
+            yield i
+        raise ValueError("at the end")
+
+    coming = ahead(items())
+    assert next(coming) == 0
+    assert next(coming) == 1
+    assert max(made) <= 2
+    assert [next(coming) for _ in range(3)] == [2, 3, 4]
+    with pytest.raises(ValueError, match="at the end"):
+        next(coming)

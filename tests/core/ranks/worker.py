@@ -18,6 +18,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from ebsc_core.config import JointChoice, TrainOptions
+from ebsc_core.data.images import ImageSet
 from ebsc_core.data.view_parameters import ViewParameters, draw_parameters
 from ebsc_core.data.view_pixels import apply_view, draw_view
 from ebsc_core.data.views import COLOUR_VIEWS
@@ -73,6 +74,10 @@ class Net(Backbone):
 def objective_of(kind: type[Objective]) -> Objective:
     torch.manual_seed(0)
     return kind(kind.Options(hidden=16, width=8), Net()).train()
+
+
+def image_set(n: int) -> ImageSet:
+    return ImageSet("images", images_of(n), [str(i) for i in range(n)])
 
 
 def images_of(n: int) -> Tensor:
@@ -176,7 +181,7 @@ def training(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
         with float64():
             made = step_of(ranks, kind, torch.float64, "reconstruction")
             options = TrainOptions(epochs=2, lr=1e-2)
-            trainer = JointTrainer(made, images_of(2 * BATCH), options, BATCH, 2, 0, Progress())
+            trainer = JointTrainer(made, image_set(2 * BATCH), options, BATCH, 2, 0, Progress())
             trainer.fit()
         assert made.model is not None
         both = nn.ModuleDict({"objective": made.objective, "model": made.model})
@@ -191,7 +196,7 @@ def extraction(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
     with patch.object(extract, "BATCH", 5):
         blocks = list(
             extract.feature_blocks(
-                objective.backbone, objective, images_of(37), torch.device("cpu"), Progress(), ranks
+                objective.backbone, objective, image_set(37), torch.device("cpu"), Progress(), ranks
             )
         )
     embeddings = [block.embeddings for block in blocks if block.embeddings is not None]

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ebsc_core.data.images import ImageSet
 from ebsc_core.features import FeatureTable
 from ebsc_core.interfaces import Backbone
 from ebsc_core.progress import Progress
@@ -12,7 +13,7 @@ from ebsc_core.training.extract import feature_blocks
 from ebsc_plugins.objectives.simclr import SimCLR, SimCLROptions
 
 CPU = torch.device("cpu")
-WIDTH = 2 * 4 * 4
+WIDTH = 8 * 4
 
 
 class Noisy(Backbone):
@@ -28,7 +29,7 @@ class Noisy(Backbone):
 
 
 def extract(
-    backbone: Backbone, objective: SimCLR | None, images: Tensor, progress: Progress | None = None
+    backbone: Backbone, objective: SimCLR | None, images: ImageSet, progress: Progress | None = None
 ) -> FeatureTable:
     """All blocks in one."""
     tables = list(feature_blocks(backbone, objective, images, CPU, progress or Progress()))
@@ -38,8 +39,9 @@ def extract(
 
 
 @pytest.fixture
-def images() -> Tensor:
-    return torch.randint(0, 256, (11, 2, 4, 4), dtype=torch.uint8)
+def images() -> ImageSet:
+    pixels = torch.randint(0, 256, (11, 1, 8, 4), dtype=torch.uint8)
+    return ImageSet("some", pixels, [str(i) for i in range(11)])
 
 
 @pytest.fixture
@@ -47,15 +49,15 @@ def objective() -> SimCLR:
     return SimCLR(SimCLROptions(hidden=8, width=4), Noisy())
 
 
-def test_features_are_those_of_each_image_in_order_without_augmentation(images: Tensor) -> None:
+def test_features_are_those_of_each_image_in_order_without_augmentation(images: ImageSet) -> None:
     backbone = Noisy()
     table = extract(backbone, None, images)
-    torch.testing.assert_close(table.features * (1 + 1e-5) ** 0.5, images.flatten(1) / 255)
+    torch.testing.assert_close(table.features * (1 + 1e-5) ** 0.5, images.images.flatten(1) / 255)
     assert table.features.dtype == torch.float32
     assert table.embeddings is None
 
 
-def test_embeddings_are_unit_length_projections(images: Tensor, objective: SimCLR) -> None:
+def test_embeddings_are_unit_length_projections(images: ImageSet, objective: SimCLR) -> None:
     table = extract(objective.backbone, objective, images)
     assert table.embeddings is not None
     assert table.embeddings.shape == (11, 4)
@@ -64,7 +66,7 @@ def test_embeddings_are_unit_length_projections(images: Tensor, objective: SimCL
         torch.testing.assert_close(objective.eval().embed(table.features), table.embeddings)
 
 
-def test_layers_are_in_evaluation_mode_and_learn_nothing(images: Tensor, objective: SimCLR) -> None:
+def test_layers_are_in_evaluation_mode_and_learn_nothing(images: ImageSet, objective: SimCLR) -> None:
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     extract(objective.train().backbone, objective, images)
     assert not objective.backbone.training
@@ -74,7 +76,7 @@ def test_layers_are_in_evaluation_mode_and_learn_nothing(images: Tensor, objecti
 
 @pytest.mark.parametrize("batch", [1, 4, 11])
 def test_the_batch_size_changes_nothing(
-    images: Tensor, objective: SimCLR, monkeypatch: pytest.MonkeyPatch, batch: int
+    images: ImageSet, objective: SimCLR, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     whole = extract(objective.backbone, objective, images)
     monkeypatch.setattr(module, "BATCH", batch)
@@ -83,14 +85,14 @@ def test_the_batch_size_changes_nothing(
     torch.testing.assert_close(parts.embeddings, whole.embeddings)
 
 
-def test_a_model_can_be_trained_on_what_comes_out(images: Tensor) -> None:
+def test_a_model_can_be_trained_on_what_comes_out(images: ImageSet) -> None:
     features = extract(Noisy(), None, images).features
     layer = nn.Linear(WIDTH, 1)
     layer(features).sum().backward()
     assert layer.weight.grad is not None
 
 
-def test_progress_counts_every_image(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_counts_every_image(images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "BATCH", 4)
     heard: list[int] = []
 

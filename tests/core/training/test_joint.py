@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ebsc_core.config import JointChoice, TrainOptions
+from ebsc_core.data.images import ImageSet
 from ebsc_core.data.view_parameters import draw_parameters
 from ebsc_core.data.views import GREY_VIEWS
 from ebsc_core.errors import TrainingError
@@ -37,6 +38,10 @@ def tiny_images() -> Tensor:
     patterns = torch.rand(4, 1, 1, 6, 6, generator=generator)
     noise = 0.2 * torch.rand(4, 16, 1, 6, 6, generator=generator)
     return ((0.8 * patterns + noise) * 255).flatten(0, 1).to(torch.uint8)
+
+
+def image_set(images: Tensor) -> ImageSet:
+    return ImageSet("tiny", images, [str(i) for i in range(len(images))])
 
 
 def objective_of(kind: type[Objective], width: int = 16) -> Objective:
@@ -70,7 +75,7 @@ def trainer(
     )
     return JointTrainer(
         step=step,
-        images=tiny_images() if images is None else images,
+        images=image_set(tiny_images() if images is None else images),
         options=TrainOptions(epochs=epochs, lr=lr),
         batch_size=32,
         n_clusters=4,
@@ -212,7 +217,7 @@ def test_the_weight_is_a_share_of_the_objective_s_gradient(scale: float) -> None
 
     def gradient(weight: float) -> Tensor:
         chosen = replace(made.step, joint=made.step.joint.model_copy(update={"weight": weight}))
-        return torch.autograd.grad(losses(chosen, made.images[:32]).total, last)[0]
+        return torch.autograd.grad(losses(chosen, tiny_images()[:32]).total, last)[0]
 
     alone = gradient(0.0)
     assert float((gradient(0.3) - alone).norm() / alone.norm()) == pytest.approx(0.3, rel=1e-3)
@@ -225,7 +230,7 @@ def test_the_pull_teaches_the_coefficient_model_nothing(form: str) -> None:
         assert made.step.model is not None
         learned = list(made.step.model.parameters())
         return list(
-            torch.autograd.grad(losses(made.step, made.images[:32]).total, learned, allow_unused=True)
+            torch.autograd.grad(losses(made.step, tiny_images()[:32]).total, learned, allow_unused=True)
         )
 
     stopped, pulled = gradients(0.0), gradients(10.0)
@@ -238,7 +243,7 @@ def test_the_memory_holds_earlier_rows_of_the_epoch_newest_first() -> None:
     made = trainer(memory=40)
     seen = []
     for _ in range(3):
-        rows = losses(made.step, made.images[:32]).rows
+        rows = losses(made.step, tiny_images()[:32]).rows
         assert not made.step.memory.requires_grad
         seen.append(made.step.memory)
         assert rows.shape[0] == 32

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ebsc_core.config import JointChoice, TrainOptions
+from ebsc_core.data.images import ImageSet
 from ebsc_core.data.views import COLOUR_VIEWS
 from ebsc_core.interfaces import Backbone, Objective, TrainableCoefficientModel
 from ebsc_core.progress import Progress
@@ -60,6 +61,7 @@ def trainer(kind: type[Objective], steps: int, device: str = "cpu", **joint: Any
     model: TrainableCoefficientModel = EnergyNetwork(EnergyOptions(hidden=8), 8)
     if joint.pop("model", None) == "senet":
         model = SENet(SENetOptions(hidden=8, width=8), 8)
+    pixels = torch.randint(0, 256, (steps * BATCH, 3, 12, 12), dtype=torch.uint8)
     step = JointStep(
         objective=objective.to(device),
         model=model.to(device),
@@ -71,7 +73,7 @@ def trainer(kind: type[Objective], steps: int, device: str = "cpu", **joint: Any
     )
     return JointTrainer(
         step=step,
-        images=torch.randint(0, 256, (steps * BATCH, 3, 12, 12), dtype=torch.uint8),
+        images=ImageSet("noise", pixels, [str(i) for i in range(len(pixels))]),
         options=TrainOptions(epochs=2),
         batch_size=BATCH,
         n_clusters=2,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor
 
 from ebsc_core.config import JointChoice, TrainOptions
+from ebsc_core.data.images import ImageSet
 from ebsc_core.data.views import GREY_VIEWS
 from ebsc_core.interfaces import ImageInfo, Objective
 from ebsc_core.progress import Progress
@@ -22,11 +22,12 @@ from ebsc_plugins.objectives.simsiam import SimSiam
 from ebsc_plugins.objectives.vicreg import VICReg
 
 
-def digits(count: int) -> Tensor:
-    return torch.from_numpy(load_digits().images[:count] * 15.9375).to(torch.uint8).unsqueeze(1)
+def digits(count: int) -> ImageSet:
+    pixels = torch.from_numpy(load_digits().images[:count] * 15.9375).to(torch.uint8).unsqueeze(1)
+    return ImageSet("digits", pixels, [str(i) for i in range(count)])
 
 
-def train(kind: type[Objective], images: Tensor, epochs: int) -> list[Epoch]:
+def train(kind: type[Objective], images: ImageSet, epochs: int) -> list[Epoch]:
     info = ImageInfo(1, 8, 8, (0.3,), (0.4,))
     objective = kind(kind.Options(), TimmBackbone("resnet10t", TimmOptions(), info))
     step = JointStep(

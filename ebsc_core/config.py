@@ -67,6 +67,9 @@ class DataChoice(PartChoice):
     """Take a seeded sample of this many images."""
     skip_bad_images: bool = False
     """Leave unreadable images out (each is named) instead of stopping."""
+    workers: int | None = Field(None, ge=0)
+    """Processes that read images which are too many for memory; by default one less than there are
+    processors, 8 at most. With 0 the run reads them itself."""
 
 
 class JointChoice(PartChoice):

@@ -63,6 +63,10 @@ class DataContext:
     limit: int | None = None
     """Take only a seeded sample of this many images."""
     seed: int = 0
+    memory: int | None = None
+    """Bytes that images may take; None for any number. What takes more is streamed or refused."""
+    workers: int | None = None
+    """Processes that read images which do not fit in memory; by default as many as are of use here."""
     warn: Callable[[str], None] = lambda message: None
     """Called with one line for the user, for instance on images left out."""
 

@@ -7,6 +7,7 @@ coefficients → affinity → clusters → figures.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, repeat
 from pathlib import Path
@@ -33,6 +34,7 @@ from ebsc_core.interfaces import (
     DataContext,
     TrainableCoefficientModel,
 )
+from ebsc_core.machine import available_memory
 from ebsc_core.plan import make_plan
 from ebsc_core.progress import Progress, Stages
 from ebsc_core.ranks import Ranks
@@ -87,6 +89,8 @@ class Pipeline:
     def run(self) -> RunResult | None:
         """All stages; of several processes, all but the first take part in training alone."""
         prepare(self.device)
+        # Whether images are held or streamed must not hang on what another process holds already.
+        self.memory = self.ranks.broadcast(available_memory())
         with self.stage("read data"):
             self.data = self.ranks.in_turn(self._read_data)
         with self.ranks.agreed():
@@ -133,6 +137,8 @@ class Pipeline:
             skip_bad_images=choice.skip_bad_images,
             limit=choice.limit,
             seed=self.config.seed,
+            memory=self.memory,
+            workers=choice.workers,
             warn=self.progress.warn,
         )
         data = self.plan.data.build(context)
@@ -253,7 +259,7 @@ class Pipeline:
 
     def _assign(self, images: ImageSource, representation: Representation, found: Clustered) -> Assigned:
         path = self.directory.beside / "held-out.h5"
-        with self.directory.writing():
+        with self.directory.writing(), closing(images):
             representation.extract(images, path)
         assigned = found.assign(StoredRows(path, self.settled.express))
         path.unlink()

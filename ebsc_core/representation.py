@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,8 @@ from ebsc_core.training.joint import JointTrainer
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trial import Arithmetic, choose_arithmetic
 
+# A run whose training waits for images for more than this part of its time is told so.
+WAITED_SHARE = 0.1
 # Weights and activations need the rest of a GPU; data sets above this part of it stay on the host.
 DEVICE_SHARE = 0.25
 
@@ -80,7 +82,8 @@ class Representation:
         cache = TrainedCache(None if folder == "none" else Path(folder).expanduser())
         found = self._reuse(cache, directory)
         self.ranks.broadcast(found is not None)
-        trained = found or self._train_and_extract(directory)
+        with closing(self.data):
+            trained = found or self._train_and_extract(directory)
         self.ranks = self.ranks.close()
         if not found:
             try:
@@ -93,8 +96,9 @@ class Representation:
         """What is left to the other processes of :meth:`obtain`: to train and to extract, not to write."""
         self._compare()
         if not self.ranks.broadcast(False):
-            images, _, _ = self._train()
-            self.extract(images, None)
+            with closing(self.data):
+                images, _, _ = self._train()
+                self.extract(images, None)
         self.ranks = self.ranks.close()
 
     def _compare(self) -> None:
@@ -177,12 +181,14 @@ class Representation:
     def _train_and_extract(self, directory: RunDirectory) -> Trained:
         before = len(self.progress.warnings)
         images, arithmetic, history = self._train()
+        waited = images.waited
         start = time.perf_counter()
         with directory.writing():
             self.extract(images, directory.beside / FEATURES)
         self.seconds["features"] += time.perf_counter() - start
         cost = {
             "seconds": dict(self.seconds),
+            "waiting_for_images": round(waited, 2),
             "peak_memory_mib": peak_memory_mib(),
             "arithmetic": arithmetic.reasons if arithmetic else {},
         }
@@ -208,8 +214,16 @@ class Representation:
             trainer.fit()
             history = [asdict(epoch) for epoch in trainer.history]
             self.seconds["training"] = time.perf_counter() - start
+            self._tell_of_waiting(images.waited / self.seconds["training"])
         self.seconds["features"] = fitting
         return images, arithmetic, history
+
+    def _tell_of_waiting(self, share: float) -> None:
+        if share > WAITED_SHARE:
+            self.progress.warn(
+                f"training waited for images {100 * share:.0f} % of its time; more processes (data.workers), "
+                "a faster disk or files nearer the size they are used at would help"
+            )
 
     def _trainer(self, objective: Objective, images: ImageSource) -> JointTrainer:
         objective.to(memory_format=torch.channels_last)

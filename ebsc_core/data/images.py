@@ -46,6 +46,8 @@ class ImageSet(ImageSource):
                 f"not {self.images.dtype} of shape {tuple(self.images.shape)}"
             )
         self._check()
+        if len(self.ids) != len(self):
+            raise DataError(f"{self.name}: {len(self.ids)} ids for {len(self)} images")
 
     @property
     def shape(self) -> tuple[int, int, int]:

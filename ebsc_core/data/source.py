@@ -63,6 +63,9 @@ class ImageSource(ABC):
     def to_fit(self) -> Tensor:
         """Images in memory, ``(M, C, H, W)`` uint8, for :meth:`ebsc_core.interfaces.Backbone.fit`."""
 
+    def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
+        """Let go of what :meth:`batches` keeps from one call to the next; another call takes it up again."""
+
     def where(self) -> str:
         """Where the images are if not in memory, for the run's announcement."""
         return ""
@@ -93,8 +96,6 @@ class ImageSource(ABC):
             raise DataError(f"{self.name}: there are no images")
         if min(height, width) < 1:
             raise DataError(f"{self.name}: images have no pixels")
-        if len(self.ids) != len(self):
-            raise DataError(f"{self.name}: {len(self.ids)} ids for {len(self)} images")
         if self.labels is not None and self.labels.shape != (len(self),):
             raise DataError(f"{self.name}: labels have shape {self.labels.shape}, expected ({len(self)},)")
         if self.labels is not None and self.class_names is not None:

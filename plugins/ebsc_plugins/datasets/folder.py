@@ -2,47 +2,27 @@
 
 from __future__ import annotations
 
-import io
-import os
-import re
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from pydantic import Field
 
 from ebsc_core import ComponentSpec
 from ebsc_core.data.images import ImageSet
-from ebsc_core.data.source import sample_positions
+from ebsc_core.data.source import ImageSource, sample_positions
+from ebsc_core.data.stream import LOOKED_AT, StreamedImages
+from ebsc_core.data.workers import BadImage, ImageReader, Workers, unreadable
 from ebsc_core.errors import DataError
 from ebsc_core.interfaces import DataContext
 from ebsc_core.options import Options
-
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
-LARGEST_SIDE = 224
-# What PIL raises on files that are no images, are cut short, or claim absurd sizes, and zipfile on members
-# that are damaged, encrypted or compressed in a way it does not know (RuntimeError).
-BAD_IMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    RuntimeError,
-    Image.DecompressionBombError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+from ebsc_plugins.datasets.decoding import LARGEST_SIDE, Header, common_shape, decode_file, read_header
+from ebsc_plugins.datasets.files import SUFFIXES, Files, FolderFiles, ZipFiles
 
 
 class FolderOptions(Options):
@@ -54,214 +34,178 @@ class FolderOptions(Options):
     most 224."""
     labels: Literal["folders", "none"] = "folders"
     """Whether subfolders (the first level that branches) are classes. They are used for scoring only."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Named files and how to read one."""
-
-    path: Path
-    names: list[str]
-    """Paths inside, with ``/``, sorted."""
-    read: Callable[[str], bytes]
-
-
-@dataclass(frozen=True)
-class Header:
-    """What an image file says of itself, before decoding."""
-
-    width: int
-    height: int
-    grey: bool
+    stream: Literal[True, False, "auto"] = "auto"
+    """Read images when a batch needs them, instead of all at the start; by default where they would not fit
+    in memory. The size is then that of a sample of 1,024."""
 
 
 def resolve_folder(name: str) -> ComponentSpec | None:
     """Takes any path of an existing folder."""
     path = Path(name).expanduser()
-    return _spec(name, path, _open_folder) if path.is_dir() else None
+    return _spec(name, path, FolderFiles) if path.is_dir() else None
 
 
 def resolve_zip(name: str) -> ComponentSpec | None:
     """Takes any path that ends in ``.zip`` and is no folder."""
     path = Path(name).expanduser()
-    return _spec(name, path, _open_zip) if path.suffix.lower() == ".zip" and not path.is_dir() else None
+    return _spec(name, path, ZipFiles) if path.suffix.lower() == ".zip" and not path.is_dir() else None
 
 
-def _spec(name: str, path: Path, opener: Callable) -> ComponentSpec:
-    def read(options: FolderOptions, context: DataContext) -> ImageSet:
-        with opener(path) as source:
-            return read_images(source, options, context)
+def _spec(name: str, path: Path, list_files: Callable[[Path], Files]) -> ComponentSpec:
+    def read(options: FolderOptions, context: DataContext) -> ImageSource:
+        return read_images(list_files(path), options, context)
 
     return ComponentSpec(name, f"images in {path}", read, options=FolderOptions)
 
 
-@contextmanager
-def _open_folder(path: Path) -> Iterator[Source]:
-    names = []
-    for folder, subfolders, files in os.walk(path, followlinks=True):
-        here = Path(folder)
-        names += [(here / file).relative_to(path).as_posix() for file in files]
-        # A link to a folder above would lead round for ever.
-        subfolders[:] = [name for name in subfolders if not _leads_back(here, here / name)]
-    yield Source(path, sorted(filter(_is_image, names)), lambda name: _read_file(path / name))
-
-
-def _read_file(path: Path) -> bytes:
-    """The bytes of a file; a pipe or device would be read for ever."""
-    if path.exists() and not path.is_file():
-        raise OSError("not a regular file")
-    return path.read_bytes()
-
-
-def _leads_back(folder: Path, link: Path) -> bool:
-    return link.is_symlink() and folder.resolve().is_relative_to(link.resolve())
-
-
-@contextmanager
-def _open_zip(path: Path) -> Iterator[Source]:
-    if not path.is_file():
-        raise DataError(f"{path} does not exist or is not a file")
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} is not a readable zip ({error})") from None
-    with archive:
-        yield Source(path, sorted(filter(_is_image, archive.namelist())), archive.read)
-
-
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden and not name.endswith("/")
-
-
-def read_images(source: Source, options: FolderOptions, context: DataContext) -> ImageSet:
-    """Decode all images (or the sample ``context`` asks for) to one size.
+def read_images(files: Files, options: FolderOptions, context: DataContext) -> ImageSource:
+    """All images (or the sample ``context`` asks for) at one size, in memory or streamed.
 
     Raises
     ------
     DataError
         If there are no images, one is unreadable and bad images are not to be skipped, or they would
-        not fit in memory.
+        not fit in memory and may not be streamed.
     """
-    if not source.names:
-        raise DataError(f"{source.path} holds no images (known types: {', '.join(sorted(SUFFIXES))})")
-    chosen = sample_positions(len(source.names), context.limit, context.seed)
-    names = [source.names[i] for i in chosen]
-    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+    if not len(files.names):
+        raise DataError(f"{files.path} holds no images (known types: {', '.join(sorted(SUFFIXES))})")
+    chosen = sample_positions(len(files.names), context.limit, context.seed)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL's, of odd but readable files; filters hold for all threads
-        headers = list(pool.map(lambda name: _header(source, name), names))
-        _check_bad(source, names, headers, context)
-        good = {name: h for name, h in zip(names, headers, strict=True) if isinstance(h, Header)}
-        height, width = _common_size(list(good.values()), options.size)
-        grey = all(header.grey for header in good.values())
-        _check_memory(source, len(good), (1 if grey else 3) * height * width)
-        decoded = list(pool.map(lambda name: _decode(source, name, (width, height), grey), good))
-    _check_bad(source, list(good), decoded, context)
-    kept = [(n, d) for n, d in zip(good, decoded, strict=True) if isinstance(d, np.ndarray)]
-    if not kept:
-        raise DataError(f"{source.path} holds no readable image")
-    ids = [name for name, _ in kept]
-    images = torch.from_numpy(np.stack([image for _, image in kept]))
-    name = source.path.name or str(source.path)
-    level = _branching_level(source.names) if options.labels == "folders" else None
-    if level is None:
-        return ImageSet(name, images, ids)
-    # Of all names, not of the sample's: a class keeps its number whatever the sample.
-    class_names = sorted({PurePosixPath(image).parts[level] for image in source.names})
-    number = {class_name: i for i, class_name in enumerate(class_names)}
-    labels = np.array([number[PurePosixPath(image).parts[level]] for image in ids], dtype=np.int64)
-    return ImageSet(name, images, ids, labels, tuple(class_names))
+        if options.stream is True or (
+            options.stream == "auto" and _too_large(files, chosen, options, context)
+        ):
+            return _stream(files, chosen, options, context)
+        return _hold(files, chosen, options, context)
 
 
-def _header(source: Source, name: str) -> Header | Exception:
+def _hold(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> ImageSet:
+    """All of them, decoded now."""
+    chosen, headers = _good(files, chosen, _each(partial(read_header, files), chosen), context)
+    shape = common_shape(headers, options.size)
+    _check_memory(files, shape, len(chosen), context.memory)
+    decoded = _each(partial(_attempt, files, shape), chosen)
+    chosen, pixels = _good(files, chosen, decoded, context)
+    if not pixels:
+        raise DataError(f"{files.path} holds no readable image")
+    ids = [files.names[position] for position in chosen]
+    images = torch.from_numpy(np.stack(pixels))
+    return ImageSet(_name(files), images, ids, **_classes(files, chosen, options))
+
+
+def _stream(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> StreamedImages:
+    """None of them yet: a sample says what all are like."""
+    headers = _sample_headers(files, chosen)
+    if not context.skip_bad_images:  # else all are tried below
+        _good(files, *headers, context)
+    good = [header for header in headers[1] if isinstance(header, Header)]
+    if not good:
+        raise DataError(f"{files.path} holds no readable image")
+    reader = FileReader(files, common_shape(good, options.size))
+    workers = Workers(reader, context.workers)
+    images = StreamedImages(_name(files), reader, workers, chosen, **_classes(files, chosen, options))
+    return images.readable(context.warn) if context.skip_bad_images else images
+
+
+class FileReader(ImageReader):
+    """Decodes image files one by one."""
+
+    def __init__(self, files: Files, shape: tuple[int, int, int]) -> None:
+        self.files, self.shape = files, shape
+
+    def name(self, position: int) -> str:
+        return self.files.names[position]
+
+    def where(self, position: int) -> str:
+        return self.files.where(position)
+
+    def read(self, position: int) -> np.ndarray:
+        return decode_file(self.files, position, self.shape)
+
+    def mark(self, positions: np.ndarray) -> bytes:
+        names = "\0".join(self.files.names[position] for position in positions)
+        return names.encode("utf-8", "surrogateescape") + self.files.states(positions).tobytes()
+
+
+def _each(task: Callable[[int], Any], positions: np.ndarray) -> list:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(task, positions.tolist()))
+
+
+def _attempt(files: Files, shape: tuple[int, int, int], position: int) -> np.ndarray | BadImage:
     try:
-        with Image.open(io.BytesIO(source.read(name))) as image:
-            # EXIF orientations 5 to 8 swap the sides.
-            swapped = image.getexif().get(0x0112) in (5, 6, 7, 8)
-            size = image.size[::-1] if swapped else image.size
-            return Header(*size, grey=image.mode in GREY_MODES)
-    except BAD_IMAGE as error:
+        return decode_file(files, position, shape)
+    except BadImage as error:
         return error
 
 
-def _decode(source: Source, name: str, size: tuple[int, int], grey: bool) -> np.ndarray | Exception:
-    """``(C, H, W)`` uint8, or what went wrong."""
-    try:
-        with Image.open(io.BytesIO(source.read(name))) as opened:
-            opened.draft("L" if grey else "RGB", size)  # JPEG decodes at the smallest scale that suffices
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("I", "I;16", "I;16B"):  # 16-bit grey, which PIL would clip at 255
-                levels = np.asarray(image).astype(np.float64) / 257
-                image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
-            image = image.convert("L" if grey else "RGB")
-            if image.size != size:
-                image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-            pixels = np.array(image)
-    except BAD_IMAGE as error:
-        return error
-    return pixels[None] if grey else np.moveaxis(pixels, -1, 0)
-
-
-def _check_bad(source: Source, names: list[str], results: list, context: DataContext) -> None:
-    bad = [(n, r) for n, r in zip(names, results, strict=True) if isinstance(r, Exception)]
+def _good(files: Files, chosen: np.ndarray, results: list, context: DataContext) -> tuple[np.ndarray, list]:
+    """What could be read, with its positions; the rest is warned of, or refused."""
+    bad = [(int(p), r) for p, r in zip(chosen, results, strict=True) if isinstance(r, BadImage)]
     if bad and not context.skip_bad_images:
-        name, error = bad[0]
-        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
-        raise DataError(
-            f"cannot read image {_shown(source.path / name)}{more} ({_reason(error)}); "
-            "repair or remove it, or pass --skip-bad-images"
-        )
-    for name, error in bad:
-        context.warn(f"left out unreadable image {_shown(source.path / name)} ({_reason(error)})")
+        raise unreadable(files.where(bad[0][0]), str(bad[0][1]), len(bad))
+    for position, reason in bad:
+        context.warn(f"left out unreadable image {files.where(position)} ({reason})")
+    kept = [not isinstance(result, BadImage) for result in results]
+    return chosen[kept], [result for result in results if not isinstance(result, BadImage)]
 
 
-def _shown(path: Path) -> str:
-    """The path on one line, whatever its name is made of."""
-    text = str(path)
-    return text if text.isprintable() else repr(text)
+def _sample_headers(files: Files, chosen: np.ndarray) -> tuple[np.ndarray, list[Header | BadImage]]:
+    some = chosen[sample_positions(len(chosen), LOOKED_AT, seed=0)]
+    return some, _each(partial(read_header, files), some)
 
 
-def _reason(error: Exception) -> str:
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return "not an image" if text.startswith("cannot identify image file") else text
+def _too_large(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> bool:
+    """Whether they would not fit in memory, as far as a sample tells."""
+    side = options.size or LARGEST_SIDE
+    if context.memory is None or _bytes_held((3, side, side), len(chosen)) <= context.memory:
+        return False  # whatever their size
+    headers = [header for header in _sample_headers(files, chosen)[1] if isinstance(header, Header)]
+    return _bytes_held(common_shape(headers, options.size), len(chosen)) > context.memory
 
 
-def _common_size(headers: list[Header], size: int | None) -> tuple[int, int]:
-    """Height and width every image is brought to."""
-    if size is not None:
-        return size, size
-    shapes = {(h.height, h.width) for h in headers}
-    if len(shapes) == 1 and max(shape := shapes.pop()) <= LARGEST_SIDE:
-        return shape
-    side = int(median(min(h.height, h.width) for h in headers)) if headers else LARGEST_SIDE
-    side = max(4, min(side, LARGEST_SIDE))
-    return side, side
-
-
-def _available_memory() -> int | None:
-    """Bytes the system can still give, caches included; None where it does not say."""
-    try:
-        found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
-    except OSError:
-        return None
-    return int(found[1]) * 1024 if found else None
-
-
-def _check_memory(source: Source, n: int, bytes_each: int) -> None:
-    available = _available_memory()
+def _bytes_held(shape: tuple[int, int, int], n: int) -> int:
     # The list of decoded images and the stacked array exist at once for a moment.
-    if available is not None and 2 * n * bytes_each > available:
+    return 2 * n * int(np.prod(shape))
+
+
+def _check_memory(files: Files, shape: tuple[int, int, int], n: int, available: int | None) -> None:
+    needed = _bytes_held(shape, n)
+    if available is not None and needed > available:
         raise DataError(
-            f"{source.path}: {n} images need {2 * n * bytes_each / 2**30:.1f} GiB, "
-            f"{available / 2**30:.1f} GiB are free; use --limit or a smaller --set data.size"
+            f"{files.path}: {n} images need {needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free; "
+            "use --limit, a smaller --set data.size, or --set data.stream=true"
         )
 
 
-def _branching_level(names: list[str]) -> int | None:
-    """The first folder level that branches; None if images lie beside it or none does."""
-    parts = [PurePosixPath(name).parts for name in names]
+def _name(files: Files) -> str:
+    return files.path.name or str(files.path)
+
+
+def _classes(files: Files, chosen: np.ndarray, options: FolderOptions) -> dict[str, Any]:
+    """Labels and class names, where there are such."""
+    if options.labels == "none":
+        return {}
+    folders = [name.rpartition("/")[0] for name in files.names]
+    class_of = _branches(set(folders))
+    if class_of is None:
+        return {}
+    # Of all names, not of the sample's: a class keeps its number whatever the sample.
+    class_names = sorted(set(class_of.values()))
+    number = {class_name: i for i, class_name in enumerate(class_names)}
+    labels = np.array([number[class_of[folders[i]]] for i in chosen], dtype=np.int64)
+    return {"labels": labels, "class_names": tuple(class_names)}
+
+
+def _branches(folders: set[str]) -> dict[str, str] | None:
+    """The part of each folder's path at the first level that branches.
+
+    None if none does, or images lie beside it.
+    """
+    parts = {folder: PurePosixPath(folder).parts for folder in folders}
     level = 0
-    while all(len(p) > level + 1 for p in parts) and len({p[level] for p in parts}) == 1:
+    while all(len(p) > level for p in parts.values()) and len({p[level] for p in parts.values()}) == 1:
         level += 1
-    return level if all(len(p) > level + 1 for p in parts) else None
+    if not all(len(p) > level for p in parts.values()):
+        return None
+    return {folder: p[level] for folder, p in parts.items()}

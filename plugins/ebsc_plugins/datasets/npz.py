@@ -5,18 +5,21 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from pydantic import Field
 
 from ebsc_core import ComponentSpec
 from ebsc_core.data.images import ImageSet
-from ebsc_core.data.source import sample_positions
+from ebsc_core.data.source import ImageSource, sample_positions
+from ebsc_core.data.stream import StreamedImages
+from ebsc_core.data.workers import Workers
 from ebsc_core.errors import DataError
 from ebsc_core.interfaces import DataContext
 from ebsc_core.options import Options
+from ebsc_plugins.datasets.arrays import ArrayReader, StoredArray, find_array, resize, to_uint8
 
 
 class NpzOptions(Options):
@@ -29,6 +32,9 @@ class NpzOptions(Options):
     size: int | None = Field(None, ge=4)
     """Side in pixels every image is brought to (shorter side scaled, centre cut out), as in a folder; by
     default images stay as they are."""
+    stream: Literal[True, False, "auto"] = "auto"
+    """Read images when a batch needs them, instead of all at the start; by default where they would not fit
+    in memory. Only what was saved without compression can be streamed."""
 
 
 def resolve_npz(name: str) -> ComponentSpec | None:
@@ -37,20 +43,20 @@ def resolve_npz(name: str) -> ComponentSpec | None:
     if not name.lower().endswith(".npz") or path.is_dir():
         return None
 
-    def read(options: NpzOptions, context: DataContext) -> ImageSet:
+    def read(options: NpzOptions, context: DataContext) -> ImageSource:
         return read_npz(path, options, context)
 
     return ComponentSpec(name, "a NumPy archive", read, options=NpzOptions)
 
 
-def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSet:
-    """Read images and, where present, labels.
+def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSource:
+    """Images, in memory or streamed, and, where present, labels.
 
     Raises
     ------
     DataError
-        If the file is missing, no archive, lacks the images, holds pickled objects, or its shapes or
-        dtypes do not fit.
+        If the file is missing, no archive, lacks the images, holds pickled objects, its shapes or dtypes do
+        not fit, or it fits neither in memory nor can it be streamed.
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file")
@@ -64,19 +70,43 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSet:
                         f"{path} has no array {key!r} (it has: {', '.join(archive) or 'none'}); "
                         f"name the right one with --set data.{option}=KEY"
                     )
-            images = _array(path, archive, options.images)
+            stored = find_array(path, archive.zip, options.images)
+            streamed = _is_streamed(stored, options, context.memory)
+            images = None if streamed else _array(path, archive, options.images)
             labels_key = options.labels or "labels"
             labels = _array(path, archive, labels_key) if labels_key in archive else None
     # RuntimeError: encrypted, or compressed in a way Python does not know.
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is not a readable .npz archive ({error})") from None
-    pixels = _to_uint8(path, images)
+    pixels = None if images is None else to_uint8(path, images)
+    n = stored.shape[0]
+    chosen = sample_positions(n, context.limit, context.seed)
     if labels is not None:
-        labels = _to_classes(path, labels, len(pixels))
-    chosen = sample_positions(len(pixels), context.limit, context.seed)
-    ids = [str(i) for i in chosen]
-    labels = None if labels is None else labels[chosen]
-    return ImageSet(path.name, torch.from_numpy(_resize(pixels[chosen], options.size)), ids, labels)
+        labels = _to_classes(path, labels, n)[chosen]
+    if pixels is not None:
+        ids = [str(i) for i in chosen]
+        return ImageSet(path.name, torch.from_numpy(resize(pixels[chosen], options.size)), ids, labels)
+    reader = ArrayReader(stored, options.size)
+    data = StreamedImages(path.name, reader, Workers(reader, context.workers), chosen, labels)
+    return data.readable(context.warn) if context.skip_bad_images else data
+
+
+def _is_streamed(stored: StoredArray, options: NpzOptions, available: int | None) -> bool:
+    """Whether images are read when needed; a DataError if they have to be and cannot."""
+    fits = available is None or stored.bytes_held() <= available
+    if options.stream is True or (options.stream == "auto" and not fits):
+        if stored.offset is None:
+            raise DataError(
+                f"{stored.path}: array {options.images!r} is compressed or no plain array, and cannot be "
+                f"streamed{'' if fits else ', but is too large for memory'}; save it with numpy.savez"
+            )
+        return True
+    if not fits:
+        raise DataError(
+            f"{stored.path}: its images need {stored.bytes_held() / 2**30:.1f} GiB, "
+            f"{(available or 0) / 2**30:.1f} GiB are free; use --set data.stream=true"
+        )
+    return False
 
 
 def _array(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
@@ -89,38 +119,6 @@ def _array(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
                 "save it as a plain numeric array"
             ) from None
         raise
-
-
-def _to_uint8(path: Path, images: np.ndarray) -> np.ndarray:
-    """``(N, C, H, W)`` uint8."""
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and images.shape[-1] in (1, 3):
-        images = np.moveaxis(images, -1, 1)
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise DataError(
-            f"{path}: images have shape {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
-            "with C 1 or 3"
-        )
-    if images.dtype == np.uint8:
-        return np.ascontiguousarray(images)
-    if np.issubdtype(images.dtype, np.floating):
-        if images.size and not (images.min() >= 0 and images.max() <= 1):  # also false for NaN
-            raise DataError(f"{path}: floating-point images must lie in [0, 1], without NaN")
-        return np.ascontiguousarray(np.rint(images * 255).astype(np.uint8))
-    raise DataError(f"{path}: images have dtype {images.dtype}; expected uint8 or floats in [0, 1]")
-
-
-def _resize(pixels: np.ndarray, size: int | None) -> np.ndarray:
-    """``(N, C, size, size)`` by the filter that images of a folder go through."""
-    if size is None or pixels.shape[2:] == (size, size) or not pixels.size:
-        return pixels
-    resized = np.empty((*pixels.shape[:2], size, size), dtype=np.uint8)
-    for image, channels in zip(pixels, resized, strict=True):
-        picture = Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1))
-        fitted = np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR))
-        channels[:] = fitted if fitted.ndim == 2 else np.moveaxis(fitted, -1, 0)
-    return resized
 
 
 def _to_classes(path: Path, labels: np.ndarray, n: int) -> np.ndarray:

@@ -197,12 +197,3 @@ def test_nothing_but_corrupt_images_is_an_error(
 def test_how_many_images_are_corrupt_is_said(folder: Path, read: Read) -> None:
     with pytest.raises(DataError, match=r"a\.png and 2 more"):
         read(folder, {"a.png": b"x", "b.png": b"x", "c.png": b"x"})
-
-
-def test_more_images_than_memory_are_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, read: Read, one_line: OneLine
-) -> None:
-    monkeypatch.setattr("ebsc_plugins.datasets.folder._available_memory", lambda: 1000)
-    with pytest.raises(DataError, match="--limit") as error:
-        read(folder, sizes((40, 40)))
-    assert str(folder) in one_line(error)

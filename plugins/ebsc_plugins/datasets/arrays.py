@@ -1,0 +1,129 @@
+"""Arrays of images: their pixels as uint8, and single rows of those that stay on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from zipfile import ZIP_STORED, ZipFile
+
+import numpy as np
+from PIL import Image
+
+from ebsc_core.data.workers import BadImage, ImageReader
+from ebsc_core.errors import DataError
+from ebsc_plugins.datasets.decoding import fit
+from ebsc_plugins.datasets.files import member_start
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in an ``.npz`` archive, as its header has it."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+    checksum: int
+    """CRC-32 of the array."""
+    offset: int | None
+    """Where in the file its numbers begin; None if they are compressed, encrypted or Python objects."""
+
+    def bytes_held(self) -> int:
+        """What reading it whole takes: the array itself, and its pixels as uint8 twice for a moment."""
+        return int(np.prod(self.shape)) * (self.dtype.itemsize + 2)
+
+
+def find_array(path: Path, archive: ZipFile, key: str) -> StoredArray:
+    """Where an array lies that the archive has.
+
+    Raises
+    ------
+    ValueError, OSError, RuntimeError, BadZipFile
+        If its header is damaged or encrypted.
+    """
+    form, members = np.lib.format, archive.NameToInfo
+    member = members[key if key in members else f"{key}.npy"]
+    with archive.open(member) as content:
+        first = form.read_magic(content) == (1, 0)
+        shape, fortran, dtype = (form.read_array_header_1_0 if first else form.read_array_header_2_0)(content)
+        header = content.tell()
+    offset = None
+    if member.compress_type == ZIP_STORED and not dtype.hasobject:
+        with path.open("rb") as file:
+            offset = member_start(file, member.header_offset) + header
+    return StoredArray(path, shape, dtype, fortran, member.CRC, offset)
+
+
+class ArrayReader(ImageReader):
+    """Single images of an array on disk, which is mapped into memory for as long as it takes to copy one.
+
+    Raises
+    ------
+    DataError
+        If the array's shape or dtype is not one of images.
+    """
+
+    def __init__(self, stored: StoredArray, size: int | None) -> None:
+        self.stored, self.size = stored, size
+        nothing = np.broadcast_to(np.zeros((), stored.dtype), stored.shape)
+        channels, height, width = _channels_first(stored.path, nothing).shape[1:]
+        self.shape = (channels, size or height, size or width)
+
+    def name(self, position: int) -> str:
+        return str(position)
+
+    def where(self, position: int) -> str:
+        return f"{position} of {self.stored.path}"
+
+    def read(self, position: int) -> np.ndarray:
+        stored = self.stored
+        order: Literal["F", "C"] = "F" if stored.fortran else "C"
+        try:
+            rows = np.memmap(stored.path, stored.dtype, "r", stored.offset or 0, stored.shape, order)
+            pixels = to_uint8(stored.path, np.array(rows[position : position + 1]))
+        except (OSError, ValueError, DataError) as error:
+            raise BadImage(str(error)) from None
+        return resize(pixels, self.size)[0]
+
+    def mark(self, positions: np.ndarray) -> bytes:
+        return (
+            f"{self.stored.checksum} {self.stored.shape} {self.stored.dtype}".encode() + positions.tobytes()
+        )
+
+
+def to_uint8(path: Path, images: np.ndarray) -> np.ndarray:
+    """``(N, C, H, W)`` uint8."""
+    images = _channels_first(path, images)
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images)
+    if images.size and not (images.min() >= 0 and images.max() <= 1):  # also false for NaN
+        raise DataError(f"{path}: floating-point images must lie in [0, 1], without NaN")
+    return np.ascontiguousarray(np.rint(images * 255).astype(np.uint8))
+
+
+def _channels_first(path: Path, images: np.ndarray) -> np.ndarray:
+    """``(N, C, H, W)``, uint8 or floats."""
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[-1] in (1, 3):
+        images = np.moveaxis(images, -1, 1)
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise DataError(
+            f"{path}: images have shape {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
+            "with C 1 or 3"
+        )
+    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
+        raise DataError(f"{path}: images have dtype {images.dtype}; expected uint8 or floats in [0, 1]")
+    return images
+
+
+def resize(pixels: np.ndarray, size: int | None) -> np.ndarray:
+    """``(N, C, size, size)`` by the filter that images of a folder go through."""
+    if size is None or pixels.shape[2:] == (size, size) or not pixels.size:
+        return pixels
+    resized = np.empty((*pixels.shape[:2], size, size), dtype=np.uint8)
+    for image, channels in zip(pixels, resized, strict=True):
+        picture = Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1))
+        channels[:] = fit(picture, (size, size))
+    return resized

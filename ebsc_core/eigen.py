@@ -26,7 +26,10 @@ from ebsc_core.subspace import Block, filtered, growth, rayleigh_ritz, to_torch
 GUARD = 8
 # Blocks that span half of the space gain nothing from a filter; their size is bounded by the block, not by N.
 DENSE_RATIO = 2
+# Higher, and what is least amplified is lost beside what is most, in float32.
 LEAST_DEGREE, LARGEST_DEGREE = 4, 12
+# Of the first filter after a coarse start: until it has passed, residuals make weights look too large.
+FIRST_DEGREE = 8
 # Up to so many nodes, or so many times the block, the search starts at random.
 COARSEST, COARSEST_RATIO = 2000, 8
 # A start need not be better: on the larger graph it will be off by more.
@@ -149,7 +152,9 @@ def _found(graph: sparse.csr_matrix, aim: Aim) -> tuple[Block, np.ndarray]:
         if number and weighted.max() <= aim.tolerance:
             break
         cut = float(np.clip(block.values[-1], 0, 0.999))
-        block = rayleigh_ritz(operator, filtered(operator, block, cut, _degree(block, cut, weighted, aim)))
+        most = FIRST_DEGREE if start is not None and number == 0 else LARGEST_DEGREE
+        degree = min(most, _degree(block, cut, weighted, aim))
+        block = rayleigh_ritz(operator, filtered(operator, block, cut, degree))
     return block, order
 
 

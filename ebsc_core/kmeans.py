@@ -15,6 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 
+from ebsc_core.products import full_precision
+
 WHOLE = 20_000
 # Rows that the starts see: enough of them, and enough of each cluster.
 SAMPLE, SAMPLE_PER_CLUSTER = 10_000, 200
@@ -44,7 +46,8 @@ def kmeans(
     if len(rows) <= WHOLE:
         return labels.astype(np.int64)
     on_device = torch.from_numpy(rows).to(device or "cpu")
-    return _finished(on_device, torch.from_numpy(starts.cluster_centers_).to(on_device)).cpu().numpy()
+    with full_precision():
+        return _finished(on_device, torch.from_numpy(starts.cluster_centers_).to(on_device)).cpu().numpy()
 
 
 @torch.no_grad()

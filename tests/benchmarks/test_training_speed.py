@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 SPEED = Path(__file__).resolve().parents[2] / "benchmarks" / "speed"
 
 
@@ -25,3 +27,23 @@ def test_views_are_timed_beside_torchvision_s(tmp_path: Path) -> None:
     assert all(rates[name]["cpu"] > 0 for name in ("ours", "ours, exact hue", "torchvision, tensors"))
     assert isinstance(rates["kornia"], dict) or "kornia" in rates["kornia"]  # it says what is missing
     assert record["times_faster"]["ours"].keys() >= {"torchvision, tensors", "torchvision, PIL images"}
+
+
+@pytest.mark.slow
+def test_steps_are_timed_beside_lightly_s(tmp_path: Path) -> None:
+    tiny = ["--batch", 4, "--stem", "imagenet", "--rounds", 1]
+    record = script("simclr.py", *tiny, "--out", tmp_path / "r.json")
+    assert all("failure" not in side for side in record["sides"].values())
+    assert record["times_faster"]["ours"].keys() == {"lightly, fp32", "lightly, bf16"}
+    assert record["left_out"].keys() == {"solo-learn"}
+    assert 0 < record["share_of_product"]["ours, fp32"]["cpu"] < 2
+
+
+@pytest.mark.parametrize("phase", [[], ["--joint"]])
+def test_a_profile_adds_up(tmp_path: Path, phase: list[str]) -> None:
+    tiny = ["--batch", 4, "--steps", 1, "--size", 8, "--precision", "fp32"]
+    record = script("step_profile.py", *phase, *tiny, "--out", tmp_path / "r.json")
+    assert record["stages"].keys() == {"views", "backbone", "losses", "backward", "optimiser"}
+    assert sum(record["stages"].values()) == pytest.approx(1, abs=0.001)
+    assert all(share >= 0 for share in record["stages"].values())
+    assert any("convolution" in name for name in record["operators"])

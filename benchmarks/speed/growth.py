@@ -5,7 +5,8 @@
 Rows near ten random subspaces of dimension six in 128 dimensions, their noise 5 % of their length, are
 written to HDF5 block by block. What is timed starts from that file and ends with a cluster for every row, as
 in a run: whitening, refinement of the energy network, coefficients, affinity, spectral clustering. ``all``
-clusters all rows, ``sample`` a seeded sample of ``--dictionary`` rows whose clusters the others join.
+clusters all rows, ``sample`` a seeded sample of ``--dictionary`` rows whose clusters the others join. With
+``--features``, rows of an .npz file (``x`` and ``y``) take the place of the synthetic ones.
 
 Each size is measured in a process of its own, so that peak memory is its own. The exponent is the slope of
 log time over log rows from 100,000 rows on, with refinement, whose time does not depend on N, and without.
@@ -28,7 +29,7 @@ from sides import CLOCKS, command, described, keep, timed
 
 from ebsc_core.progress import Stages
 
-SUBSPACES, DIMENSION, WIDTH = 10, 6, 128
+CLUSTERS, DIMENSION, WIDTH = 10, 6, 128
 ROWS = (10_000, 30_000, 100_000, 200_000, 400_000, 1_000_000)
 CONSTANT = "refine coefficients"
 
@@ -57,13 +58,13 @@ def write(path: Path, n: int, noise: float) -> None:
     from ebsc_core.features import FeatureTable, FeatureWriter
     from ebsc_core.rows import BLOCK_ROWS
 
-    bases = np.linalg.qr(np.random.default_rng(0).normal(size=(SUBSPACES, WIDTH, DIMENSION))).Q
+    bases = np.linalg.qr(np.random.default_rng(0).normal(size=(CLUSTERS, WIDTH, DIMENSION))).Q
     labels = []
     with FeatureWriter(path, "growth", {"rows": n, "noise": noise}) as writer:
         for start in range(0, n, BLOCK_ROWS):
             rng = np.random.default_rng(start + 1)
             size = min(BLOCK_ROWS, n - start)
-            labels.append(rng.integers(SUBSPACES, size=BLOCK_ROWS)[:size])
+            labels.append(rng.integers(CLUSTERS, size=BLOCK_ROWS)[:size])
             inside = rng.normal(size=(BLOCK_ROWS, DIMENSION))[:size]
             inside /= np.linalg.norm(inside, axis=1, keepdims=True)
             rows = np.einsum("nd,nwd->nw", inside, bases[labels[-1]])
@@ -71,6 +72,23 @@ def write(path: Path, n: int, noise: float) -> None:
             writer.append(FeatureTable(torch.from_numpy(rows.astype(np.float32)), None))
     with h5py.File(path, "a") as file:
         file["labels"] = np.concatenate(labels)
+
+
+def copy(path: Path, n: int, features: Path) -> None:
+    """The same of rows ``x`` and labels ``y`` of an .npz file: the first ``n`` of a seeded permutation."""
+    import h5py
+    import numpy as np
+    import torch
+
+    from ebsc_core.features import FeatureTable, FeatureWriter
+
+    with np.load(features) as stored:
+        chosen = np.random.default_rng(0).permutation(len(stored["y"]))[:n]
+        rows, labels = stored["x"][chosen], stored["y"][chosen]
+    with FeatureWriter(path, "growth", {"rows": n, "features": features.name}) as writer:
+        writer.append(FeatureTable(torch.from_numpy(rows.astype(np.float32)), None))
+    with h5py.File(path, "a") as file:
+        file["labels"] = labels
 
 
 def measure(path: Path, dictionary_size: int | None, kept: Path) -> dict[str, Any]:
@@ -95,9 +113,9 @@ def measure(path: Path, dictionary_size: int | None, kept: Path) -> dict[str, An
     figures: dict[str, Any] = {"memory_before_mib": peak_memory_mib()}
     rows = StoredRows(path, "features")
     method = Method(
-        model=energy.factory(energy.options_class(), WIDTH),
-        clusterer=spectral.factory(spectral.options_class(), SUBSPACES, 0),
-        top_k=auto_top_k(dictionary_size or len(rows), SUBSPACES),
+        model=energy.factory(energy.options_class(), rows.width),
+        clusterer=spectral.factory(spectral.options_class(), CLUSTERS, 0),
+        top_k=auto_top_k(dictionary_size or len(rows), CLUSTERS),
         whiten=True,
         refine=RefineOptions(),
         search=SearchOptions(),
@@ -156,6 +174,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=list(ROWS))
     parser.add_argument("--ways", nargs="+", choices=("all", "sample"), default=["all"])
     parser.add_argument("--dictionary", type=int, default=20_000, help="rows of the sample")
+    parser.add_argument("--features", type=Path, help="an .npz file of rows in ten classes")
     parser.add_argument("--noise", type=float, default=0.05, help="length of the noise, in lengths of a row")
     parser.add_argument("--since", type=int, default=100_000, help="rows from which the exponent is taken")
     options = parser.parse_args()
@@ -164,7 +183,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for n in options.rows:
             path = Path(folder) / "rows.h5"
-            alone(write, path, n, options.noise)
+            if options.features:
+                alone(copy, path, n, options.features)
+            else:
+                alone(write, path, n, options.noise)
             kept = {}
             for way in options.ways:
                 size = options.dictionary if way == "sample" else None
@@ -179,7 +201,8 @@ def main() -> None:
     slopes = {way: exponents(found, options.since) for way, found in results.items()}
     print("exponents", json.dumps(slopes))
     # Described only now: that imports torch, and on Linux a process starts with the peak of its parent.
-    record = {"noise": options.noise, "results": results, "agreements": agreements, "exponents": slopes}
+    made_of = {"features": options.features.name} if options.features else {"noise": options.noise}
+    record = made_of | {"results": results, "agreements": agreements, "exponents": slopes}
     keep(described() | record, options.out)
 
 

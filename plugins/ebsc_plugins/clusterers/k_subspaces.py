@@ -21,9 +21,9 @@ ALL_AT_ONCE = 50_000
 DRAWN = 1 << 18
 BATCH, BATCH_PER_CLUSTER = 8192, 64
 # After so many batches the worse half of the restarts ends, or the last.
-STEPS = 8
+STEPS = 24
 # Share of a mini-batch in what a subspace has learned, at least.
-SLOWEST = 0.05
+SLOWEST = 0.2
 # A pass over all rows that captures less than this share more is the last.
 GAIN = 1e-5
 MOST_PASSES = 10

@@ -195,6 +195,9 @@ class Objective(nn.Module, ABC):
     def before_training(self, total_steps: int) -> None:
         """Told once how many optimiser steps are to come."""
 
+    def resume(self, steps_done: int) -> None:
+        """Told then, where training goes on from what was kept, how many are done; weights are loaded."""
+
     def after_step(self) -> None:
         """Called after every optimiser step, e.g. to move a momentum teacher."""
 

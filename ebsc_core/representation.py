@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +18,7 @@ from ebsc_core.cache import FEATURES, Trained, TrainedCache, save_modules, user_
 from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.data.source import ImageSource
-from ebsc_core.errors import DataError, TrainingError
+from ebsc_core.errors import DataError, EbscError, TrainingError
 from ebsc_core.features import FeatureWriter, add_identity, digest
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plan import Plan
@@ -25,6 +26,7 @@ from ebsc_core.progress import Progress
 from ebsc_core.ranks import ALONE, Ranks
 from ebsc_core.runs import RunDirectory, peak_memory_mib
 from ebsc_core.settle import Settled
+from ebsc_core.training.checkpoint import Keeper, Kept, is_out_of_memory
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.joint import JointTrainer
 from ebsc_core.training.step import JointStep
@@ -56,6 +58,8 @@ class Representation:
         self.objective: Objective | None = None
         self.joint: TrainableCoefficientModel | None = None
         """The jointly trained coefficient model, after :meth:`obtain`."""
+        self.keeper: Keeper | None = None
+        self.trainer: JointTrainer | None = None
         if not self.settled.trains:
             return
         self.objective = self._build(self.plan.objective, self.backbone)
@@ -81,6 +85,8 @@ class Representation:
         folder = self.config.cache or str(user_cache() / "features")
         cache = TrainedCache(None if folder == "none" else Path(folder).expanduser())
         found = self._reuse(cache, directory)
+        if cache.folder is not None and self.settled.trains:
+            self.keeper = Keeper(cache.folder / f"{digest(self._goes_on_from)}.training.safetensors")
         self.ranks.broadcast(found is not None)
         with closing(self.data):
             trained = found or self._train_and_extract(directory)
@@ -90,6 +96,9 @@ class Representation:
                 cache.store(self.made_from, self._modules(), trained)
             except OSError as error:  # a full or read-only disk must not cost the training
                 self.progress.warn(f"features are not kept for reuse: {error}")
+            else:
+                if self.keeper:
+                    self.keeper.remove()
         return trained
 
     def assist(self) -> None:
@@ -173,6 +182,12 @@ class Representation:
             }
         return made_from
 
+    @property
+    def _goes_on_from(self) -> dict[str, Any]:
+        """What training depends on, but for the batch size, which may have to be lowered in between."""
+        train = {name: value for name, value in self.made_from["train"].items() if name != "batch_size"}
+        return self.made_from | {"train": train}
+
     def _modules(self) -> dict[str, nn.Module]:
         """What is saved, by file name."""
         modules = {"backbone": self.backbone, "objective": self.objective, "joint": self.joint}
@@ -183,7 +198,7 @@ class Representation:
         images, arithmetic, history = self._train()
         waited = images.waited
         start = time.perf_counter()
-        with directory.writing():
+        with directory.writing(), self._keeping("extracting features; lower data.size", BaseException):
             self.extract(images, directory.beside / FEATURES)
         self.seconds["features"] += time.perf_counter() - start
         cost = {
@@ -207,14 +222,18 @@ class Representation:
         fitting = time.perf_counter() - start
         if self.objective is not None:
             start = time.perf_counter()
-            trainer = self._trainer(self.objective, images)
-            arithmetic = self._choose_arithmetic(trainer)
-            trainer.step.bf16 = arithmetic.bf16
-            trainer.step.join(self.ranks)
-            trainer.fit()
+            work = f"batches of {self.settled.batch_size}; lower --batch-size"
+            with self._keeping(work, Exception, SystemExit):
+                kept = self.ranks.broadcast(self._kept())
+                trainer = self.trainer = self._trainer(self.objective, images)
+                arithmetic = self._choose_arithmetic(trainer, kept)
+                trainer.step.bf16 = arithmetic.bf16
+                trainer.step.join(self.ranks)
+                trainer.fit(kept)
             history = [asdict(epoch) for epoch in trainer.history]
-            self.seconds["training"] = time.perf_counter() - start
-            self._tell_of_waiting(images.waited / self.seconds["training"])
+            seconds = time.perf_counter() - start
+            self.seconds["training"] = trainer.earlier + seconds
+            self._tell_of_waiting(images.waited / seconds)
         self.seconds["features"] = fitting
         return images, arithmetic, history
 
@@ -224,6 +243,27 @@ class Representation:
                 f"training waited for images {100 * share:.0f} % of its time; more processes (data.workers), "
                 "a faster disk or files nearer the size they are used at would help"
             )
+
+    def _kept(self) -> Kept | None:
+        """What there is to go on from."""
+        try:
+            return self.keeper.load() if self.keeper else None
+        except DataError as error:
+            self.progress.warn(f"training starts afresh: {error}")
+            return None
+
+    @contextmanager
+    def _keeping(self, work: str, *costly: type[BaseException]) -> Iterator[None]:
+        """What goes wrong costs no training that was done; lack of memory is one line."""
+        try:
+            yield
+        except EbscError:
+            raise
+        except costly as error:
+            said = self.trainer.keep() if self.trainer else ""
+            if is_out_of_memory(error):
+                raise TrainingError(f"out of memory on {self.device} in {work}{said}") from error
+            raise
 
     def _trainer(self, objective: Objective, images: ImageSource) -> JointTrainer:
         objective.to(memory_format=torch.channels_last)
@@ -244,11 +284,14 @@ class Representation:
             n_clusters=self.settled.n_clusters,
             seed=self.config.seed,
             progress=self.progress,
+            keeper=self.keeper,
         )
 
-    def _choose_arithmetic(self, trainer: JointTrainer) -> Arithmetic:
+    def _choose_arithmetic(self, trainer: JointTrainer, kept: Kept | None) -> Arithmetic:
         """By a trial of this process alone; of several, of the first, for all of them."""
-        chosen = None
+        chosen, precision = None, self.config.precision
+        if kept and precision == "auto":  # as it began
+            precision = "bf16" if kept[1]["bf16"] else "fp32"
         if self.ranks.main:
             share = torch.arange(trainer.batch_size)[self.ranks.share(trainer.batch_size)]
             (images,) = trainer.images.batches([share], self.device)
@@ -257,7 +300,7 @@ class Representation:
                 images,
                 self.device,
                 trainer.compilable_steps if self.ranks.count == 1 else 0,
-                self.config.precision,
+                precision,
                 self.config.compile,
             )
         chosen = self.ranks.broadcast(chosen)

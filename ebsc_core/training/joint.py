@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -11,28 +13,17 @@ from torch import Tensor
 from ebsc_core.config import TrainOptions
 from ebsc_core.data.source import ImageSource
 from ebsc_core.data.view_parameters import ViewParameters, draw_parameters
-from ebsc_core.errors import TrainingError
+from ebsc_core.errors import DataError, Interrupted, TrainingError
 from ebsc_core.progress import Progress
+from ebsc_core.training.checkpoint import Keeper, Kept, interruption
 from ebsc_core.training.collapse import collapse_warning, effective_rank
+from ebsc_core.training.standing import Epoch, Standing, go_on, state_of
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trial import backbones, run_eagerly
 
 WARM_UP_SHARE = 0.1
 # Reading a loss makes a GPU wait; this many steps apart it does not show.
 READ_EVERY = 20
-
-
-@dataclass
-class Epoch:
-    """What one epoch of training came to."""
-
-    stage: str
-    loss: float
-    """The objective's own, mean over the epoch."""
-    effective_rank: float
-    """Of the expressed rows of the last batch."""
-    joint_error: float | None = None
-    """Mean squared error of the rows expressed by the other view's rows, in the joint phase."""
 
 
 @dataclass
@@ -46,13 +37,20 @@ class JointTrainer:
     n_clusters: int
     seed: int
     progress: Progress
+    keeper: Keeper | None = None
+    """Where training is kept, now and then and when it is interrupted."""
     history: list[Epoch] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     collapsed: bool = False
+    earlier: float = 0.0
+    """Seconds that training had taken when it was kept."""
 
     def __post_init__(self) -> None:
         self.steps = len(self.images) // self.batch_size
         # Views and order come from one CPU generator, so that a seed means the same on every device.
         self.generator = torch.Generator().manual_seed(self.seed)
+        self.standing = Standing()
+        self.asked: Callable[[], bool] = lambda: False
 
     @property
     def joint_epoch(self) -> int:
@@ -71,32 +69,89 @@ class JointTrainer:
         balances = self.step.model is not None and self.step.joint.weight > 0
         return self.steps * (self.joint_epoch if balances else self.options.epochs)
 
-    def fit(self) -> None:
-        """Train in place; nothing runs compiled afterwards.
+    def fit(self, kept: Kept | None = None) -> None:
+        """Train in place, from the start or from what was kept; nothing runs compiled afterwards.
 
         Raises
         ------
         TrainingError
             If the loss stops being finite.
+        Interrupted
+            On Ctrl-C, where training is kept.
         """
+        self.began = time.perf_counter()
         total = self.options.epochs * self.steps
         if self.step.ranks.count > 1:  # what a layer draws for its images is not what others draw for theirs
             torch.manual_seed(self.seed + self.step.ranks.index)
         self.step.objective.train().before_training(total)
-        optimiser, schedule = self._optimiser(total)
-        for stage, first, last in self._stages():
-            if first * self.steps >= self.compilable_steps:
-                run_eagerly(backbones(self.step.objective))
-            before = self.history[-1].effective_rank if self.history else None
-            per_epoch = self.steps * self.batch_size
-            self.progress.start(f"{stage} training", (last - first) * per_epoch, "images")
-            for epoch in range(first, last):
-                done = self._epoch(stage, (epoch - first) * per_epoch, optimiser, schedule)
-                self.history.append(done)
-                if epoch >= self.options.epochs * WARM_UP_SHARE:
-                    self._watch(epoch, done, before if stage == "joint" else None)
-            self.progress.finish(f"effective rank {done.effective_rank:.1f} of {self.step.width}")
+        self.optimiser, self.schedule = self._optimiser(total)
+        if kept:
+            try:
+                go_on(self, kept, total)
+            except DataError as error:
+                self.progress.warn(f"training starts afresh: what was kept cannot be used ({error})")
+        with interruption() if self.keeper else nullcontext(self.asked) as self.asked:
+            for stage, first, last in self._stages():
+                if first * self.steps >= self.compilable_steps:
+                    run_eagerly(backbones(self.step.objective))
+                if self.standing.epoch < last:
+                    self._train(stage, first, last)
         run_eagerly(backbones(self.step.objective))
+
+    def _train(self, stage: str, first: int, last: int) -> None:
+        """The epochs of a stage that are still to come."""
+        before = self.history[first - 1].effective_rank if first else None
+        per_epoch, begun = self.steps * self.batch_size, self.standing
+        done_before = (begun.epoch - first) * per_epoch + begun.images
+        self.progress.start(f"{stage} training", (last - first) * per_epoch - done_before, "images")
+        for epoch in range(begun.epoch, last):
+            done = self._epoch(stage, (epoch - first) * per_epoch - done_before)
+            self.history.append(done)
+            self.standing = Standing(epoch + 1, drawn=self.generator.get_state())
+            if epoch >= self.options.epochs * WARM_UP_SHARE:
+                self._watch(epoch, done, before if stage == "joint" else None)
+            self._pause()
+        self.progress.finish(f"effective rank {done.effective_rank:.1f} of {self.step.width}")
+
+    @property
+    def seconds(self) -> float:
+        """That training has taken, with what it goes on from."""
+        return self.earlier + time.perf_counter() - self.began
+
+    def steps_left(self) -> int:
+        """How many steps are still to come."""
+        epochs = self.options.epochs - self.standing.epoch
+        return 0 if epochs <= 0 else (epochs - 1) * self.steps + self._steps_of_epoch()
+
+    def _steps_of_epoch(self) -> int:
+        """How many are still to come in this one; another batch size may have left less than a batch."""
+        return max(1, (len(self.images) - self.standing.images) // self.batch_size)
+
+    def keep(self) -> str:
+        """Keep training as it stands; says so, or nothing if it is not kept."""
+        if self.keeper is None or not self.standing.begun:
+            return ""
+        try:
+            self.keeper.save(state_of(self))
+        except OSError as error:
+            self.progress.warn(f"training is not kept: {error}")
+            return ""
+        epochs = self.options.epochs
+        if self.standing.epoch == epochs:
+            return "; training is done and kept"
+        return f"; training is kept and goes on from epoch {self.standing.epoch + 1} of {epochs}"
+
+    def _pause(self) -> None:
+        """Stop if the user has asked for it; keep training then, and when it is time to."""
+        if self.asked():
+            raise Interrupted(f"interrupted{self.keep() or '; nothing was written'}")
+        if self.keeper and self.keeper.due():
+            self.keep()
+
+    def warn(self, message: str) -> None:
+        """A warning that whoever goes on from here is to hear of, too."""
+        self.warnings.append(message)
+        self.progress.warn(message)
 
     def _stages(self) -> list[tuple[str, int, int]]:
         """Name, first epoch and end of each stage that has any epochs."""
@@ -108,7 +163,7 @@ class JointTrainer:
         warning = collapse_warning(done.effective_rank, self.step.width, self.n_clusters, rank_before_joint)
         if warning and not self.collapsed:
             self.collapsed = True
-            self.progress.warn(f"epoch {epoch + 1}: {warning}")
+            self.warn(f"epoch {epoch + 1}: {warning}")
 
     def _optimiser(self, total: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         parameters = [p for p in self.step.objective.parameters() if p.requires_grad]
@@ -133,9 +188,15 @@ class JointTrainer:
 
         Several processes draw the same and take their share of it, so that they see what one would.
         """
+        standing, share = self.standing, self.step.ranks.share(self.batch_size)
+        if standing.images:  # within an epoch, whose order was drawn before
+            self.generator.set_state(standing.order)
+        standing.order = self.generator.get_state()
         order = torch.randperm(len(self.images), generator=self.generator)
-        share = self.step.ranks.share(self.batch_size)
-        plan = [chosen[share] for chosen in order.split(self.batch_size)[: self.steps]]
+        if standing.images:
+            self.generator.set_state(standing.drawn)
+        rest = order[min(standing.images, len(order) - self.batch_size) :]
+        plan = [chosen[share] for chosen in rest.split(self.batch_size)[: self._steps_of_epoch()]]
         for images in self.images.batches(plan, self.step.device):
             yield images, (self._draw().rows(share), self._draw().rows(share))
 
@@ -143,29 +204,30 @@ class JointTrainer:
         shape = torch.Size([self.batch_size, *self.images.shape])
         return draw_parameters(shape, self.step.views, self.generator)
 
-    def _epoch(
-        self,
-        stage: str,
-        images_done: int,
-        optimiser: torch.optim.Optimizer,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-    ) -> Epoch:
-        sums = torch.zeros(2, device=self.step.device)
-        self.step.forget()
+    def _epoch(self, stage: str, images_done: int) -> Epoch:
+        standing, last = self.standing, self._steps_of_epoch()
+        if not standing.images:
+            standing.figures = torch.zeros(2, device=self.step.device)
+            self.step.forget()
         for step, (images, parameters) in enumerate(self._batches(), 1):
             losses = self.step(images, parameters, joint=stage == "joint")
-            optimiser.zero_grad(set_to_none=True)
+            self.optimiser.zero_grad(set_to_none=True)
             losses.total.backward()
             self._average()
-            optimiser.step()
-            schedule.step()
+            self.optimiser.step()
+            self.schedule.step()
             self.step.objective.after_step()
-            sums += losses.figures
-            if step % READ_EVERY == 0 or step == self.steps:
+            standing.figures += losses.figures
+            standing.steps += 1
+            standing.images += self.batch_size
+            standing.drawn = self.generator.get_state()
+            if step % READ_EVERY == 0 or step == last:
                 self._check(losses.total.item())
-                loss = sums[0].item() / step
-                self.progress.advance(images_done + step * self.batch_size, {"loss": loss})
-        loss, error = (sums / self.steps).tolist()
+                loss = standing.figures[0].item() / standing.steps
+                self.progress.advance(images_done + standing.images, {"loss": loss})
+            if step < last:
+                self._pause()
+        loss, error = (standing.figures / standing.steps).tolist()
         return Epoch(stage, loss, effective_rank(losses.rows), error if stage == "joint" else None)
 
     def _average(self) -> None:

@@ -38,6 +38,9 @@ class MomentumObjective(PredictiveObjective):
     def before_training(self, total_steps: int) -> None:
         self.step, self.total_steps = 0, max(total_steps, 1)
 
+    def resume(self, steps_done: int) -> None:
+        self.step = steps_done
+
     @torch.no_grad()
     def after_step(self) -> None:
         """Move the teacher towards the student."""

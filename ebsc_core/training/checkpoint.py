@@ -1,0 +1,170 @@
+"""Training as it stands, in a file from which it can go on: safetensors, plain values as JSON in its header.
+
+Kept are weights, the optimiser's moments and the states of the random generators after a step, and where in
+its epoch that step was, counted in images: another batch size may go on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ebsc_core.errors import DataError
+from ebsc_core.files import written_whole
+
+FORMAT = "ebsc-training-1"
+# Seconds of training that a machine's failure may cost.
+EVERY = 600.0
+
+Kept = tuple[dict[str, Tensor], dict[str, Any]]
+"""Tensors by name, and plain values."""
+
+
+class Keeper:
+    """Keeps one state of one training; a newer one takes its place."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it has been long enough since the last state was kept."""
+        return time.monotonic() - self.last >= EVERY
+
+    def save(self, kept: Kept) -> None:
+        """Write a state; the file appears under its name only when complete.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written, for instance to a full disk.
+        """
+        self.last = time.monotonic()
+        tensors, record = kept
+        # Copies, since safetensors refuses tensors that share memory or lie channels-last.
+        copies = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with written_whole(self.path) as beside:
+                save_file(copies, beside, {"format": FORMAT, "record": json.dumps(record)})
+        except SafetensorError as error:  # which is no OSError
+            raise OSError(f"cannot write {self.path}: {error}") from None
+
+    def load(self) -> Kept | None:
+        """The state, if one is kept.
+
+        Raises
+        ------
+        DataError
+            If the file is damaged or of another version.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                described = file.metadata() or {}
+                if described.get("format") != FORMAT:
+                    raise DataError(f"{self.path} is of another version")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            return tensors, json.loads(described["record"])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise DataError(f"{self.path} is damaged ({error})") from None
+
+    def remove(self) -> None:
+        """Forget the state, as nothing will go on from it."""
+        self.path.unlink(missing_ok=True)
+
+
+def module_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """Weights and buffers, by module and name."""
+    return {
+        f"{kind}.{name}": tensor
+        for kind, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimiser remembers of each parameter, by the parameter's number."""
+    return {
+        f"optimiser.{number}.{name}": tensor
+        for number, state in optimiser.state_dict()["state"].items()
+        for name, tensor in state.items()
+    }
+
+
+def restore(
+    tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer
+) -> None:
+    """Give modules and optimiser the tensors that they had.
+
+    Raises
+    ------
+    DataError
+        If they are of other modules than ``objective`` and ``model`` are. Nothing has changed then.
+    """
+    current = module_tensors(modules)
+    kept = {name for name in tensors if name.startswith(("objective.", "model."))}
+    wrong = sorted(kept ^ current.keys())
+    wrong = wrong or [name for name, tensor in current.items() if tensors[name].shape != tensor.shape]
+    if wrong:
+        raise DataError(f"{wrong[0]} differs")
+    state = optimiser.state_dict()
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    remembered: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, number, what = name.split(".")
+            parameter = parameters[int(number)]
+            # In the parameter's own layout, as the optimiser had made it.
+            like = torch.empty_like(parameter) if tensor.shape == parameter.shape else tensor.clone()
+            remembered.setdefault(int(number), {})[what] = like.detach().copy_(tensor)
+    optimiser.load_state_dict(state | {"state": remembered})
+    with torch.no_grad():
+        for name, tensor in current.items():
+            tensor.copy_(tensors[name])
+
+
+@contextmanager
+def interruption() -> Iterator[Callable[[], bool]]:
+    """Within, the first Ctrl-C only makes what is yielded say so: a step is not to be left half done.
+
+    The second one interrupts at once.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+        yield lambda: False
+        return
+    asked = threading.Event()
+
+    def note(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device or the host had no memory left; a CPU says it in words only."""
+    said = ("can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    )

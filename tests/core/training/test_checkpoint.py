@@ -1,0 +1,297 @@
+"""Training that is interrupted and goes on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ebsc_core.config import JointChoice, TrainOptions
+from ebsc_core.data.images import ImageSet
+from ebsc_core.data.views import GREY_VIEWS
+from ebsc_core.errors import DataError, Interrupted
+from ebsc_core.interfaces import Backbone, Objective
+from ebsc_core.progress import Progress
+from ebsc_core.training import checkpoint
+from ebsc_core.training.checkpoint import Keeper, interruption, is_out_of_memory
+from ebsc_core.training.joint import JointTrainer
+from ebsc_core.training.step import JointStep
+from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
+from ebsc_plugins.objectives.byol import BYOL
+from ebsc_plugins.objectives.simclr import SimCLR
+
+N, BATCH, EPOCHS = 70, 16, 4  # four steps an epoch, of which two epochs are joint
+
+
+class Tiny(Backbone):
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 16
+        self.layers = nn.Sequential(nn.Conv2d(1, 16, 3), nn.BatchNorm2d(16), nn.Dropout(0.2), nn.ReLU())
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).mean((2, 3))
+
+
+def trainer(
+    path: Path | None = None, kind: type[Objective] = SimCLR, batch: int = BATCH, epochs: int = EPOCHS
+) -> JointTrainer:
+    torch.manual_seed(0)
+    objective = kind(kind.Options(hidden=16, width=8), Tiny()).to(memory_format=torch.channels_last)
+    pixels = torch.randint(
+        0, 256, (N, 1, 8, 8), generator=torch.Generator().manual_seed(3), dtype=torch.uint8
+    )
+    step = JointStep(
+        objective=objective,
+        model=EnergyNetwork(EnergyOptions(hidden=8), 8),
+        device=torch.device("cpu"),
+        views=GREY_VIEWS,
+        joint=JointChoice(start=0.5, memory=20),
+        whiten=True,
+        express="embeddings",
+    )
+    return JointTrainer(
+        step=step,
+        images=ImageSet("tiny", pixels, [str(i) for i in range(N)]),
+        options=TrainOptions(epochs=epochs, lr=3e-3),
+        batch_size=batch,
+        n_clusters=2,
+        seed=0,
+        progress=Progress(),
+        keeper=Keeper(path) if path else None,
+    )
+
+
+def weights(made: JointTrainer) -> dict[str, Tensor]:
+    assert made.step.model is not None
+    both = nn.ModuleDict({"objective": made.step.objective, "model": made.step.model})
+    return {name: value.clone() for name, value in both.state_dict().items()}
+
+
+def after(made: JointTrainer, steps: int, act: Callable[[], object]) -> None:
+    """Do something before the step that follows so many."""
+    real, taken = type(made.step).__call__, 0
+
+    class Acting(JointStep):
+        def __call__(self, *arguments: Any, **named: Any) -> Any:
+            nonlocal taken
+            if taken == steps:
+                act()
+            taken += 1
+            return real(self, *arguments, **named)
+
+    made.step.__class__ = Acting
+
+
+def fail() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "key.training.safetensors"
+
+
+@pytest.mark.parametrize("kind", [SimCLR, BYOL])
+@pytest.mark.parametrize("steps", [1, 4, 6, 8, 11, 15])
+def test_an_interrupted_training_ends_where_one_that_was_not_would(
+    path: Path, kind: type[Objective], steps: int
+) -> None:
+    whole = trainer(kind=kind)
+    whole.fit()
+    first = trainer(path, kind)
+    after(first, steps, fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        first.fit()
+    assert f"goes on from epoch {steps // 4 + 1} of 4" in first.keep()
+    second = trainer(path, kind)
+    second.fit(second.keeper.load())
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(second)[name], value), name
+    assert second.history == whole.history
+    assert second.schedule.get_last_lr() == whole.schedule.get_last_lr()
+    assert second.seconds > second.earlier > 0
+
+
+def test_it_can_be_interrupted_again(path: Path) -> None:
+    whole = trainer()
+    whole.fit()
+    for steps in (3, 2, 7):
+        part = trainer(path)
+        after(part, steps, fail)
+        with pytest.raises(torch.OutOfMemoryError):
+            part.fit(part.keeper.load())
+        part.keep()
+    last = trainer(path)
+    last.fit(last.keeper.load())
+    assert all(torch.equal(value, weights(last)[name]) for name, value in weights(whole).items())
+
+
+@pytest.mark.parametrize("steps", [2, 5, 10, 11])
+@pytest.mark.parametrize("batch", [8, 10, 35, 64])
+def test_another_batch_size_goes_on_and_ends_the_schedule(path: Path, steps: int, batch: int) -> None:
+    first = trainer(path)
+    after(first, steps, fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        first.fit()
+    first.keep()
+    second = trainer(path, batch=batch)
+    kept = second.keeper.load()
+    second.fit(kept)
+    assert len(second.history) == EPOCHS
+    assert second.history[: steps // 4] == first.history
+    assert second.schedule.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
+    assert [w for w in second.progress.warnings if f"batches of 16 in fp32, from epoch {steps // 4 + 1}" in w]
+    assert kept is not None
+    assert not torch.equal(next(iter(kept[0].values())), next(iter(weights(second).values())))
+
+
+def test_a_training_that_is_done_goes_on_to_nothing(path: Path) -> None:
+    first = trainer(path)
+    first.fit()
+    assert first.keep() == "; training is done and kept"
+    second = trainer(path)
+    after(second, 0, fail)
+    second.fit(second.keeper.load())
+    assert second.history == first.history
+    assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
+
+
+def test_nothing_is_kept_of_nothing(path: Path) -> None:
+    made = trainer(path)
+    after(made, 0, fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        made.fit()
+    assert made.keep() == ""
+    assert trainer().keep() == ""
+    assert not path.exists()
+
+
+def test_training_is_kept_now_and_then(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[int] = []
+    monkeypatch.setattr(Keeper, "save", lambda self, kept: times.append(kept[1]["images"]))
+    trainer(path, epochs=1).fit()
+    assert not times  # within ten minutes
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    trainer(path, epochs=1).fit()
+    assert times == [16, 32, 48, 0]
+
+
+def test_a_full_disk_does_not_end_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save(self: Keeper, kept: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    monkeypatch.setattr(Keeper, "save", save)
+    made = trainer(path, epochs=1)
+    made.fit()
+    assert "training is not kept: No space left on device" in made.progress.warnings
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_waits_for_the_end_of_the_step(path: Path) -> None:
+    whole = trainer()
+    whole.fit()
+    first = trainer(path)
+    after(first, 6, interrupt)
+    with pytest.raises(Interrupted, match="training is kept and goes on from epoch 2 of 4"):
+        first.fit()
+    second = trainer(path)
+    kept = second.keeper.load()
+    assert kept is not None
+    assert (kept[1]["epoch"], kept[1]["images"]) == (1, 3 * BATCH)
+    second.fit(kept)
+    assert all(torch.equal(value, weights(second)[name]) for name, value in weights(whole).items())
+
+
+def test_without_a_keeper_ctrl_c_is_what_it_was() -> None:
+    made = trainer()
+    after(made, 2, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        made.fit()
+
+
+def test_the_second_ctrl_c_ends_at_once_and_afterwards_it_is_what_it_was() -> None:
+    with interruption() as asked:
+        assert not asked()
+        interrupt()
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+
+
+def test_other_threads_are_not_told_of_signals() -> None:
+    told: list[bool] = []
+
+    def within() -> None:
+        with interruption() as asked:
+            told.append(asked())
+
+    thread = threading.Thread(target=within)
+    thread.start()
+    thread.join()
+    assert told == [False]
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "version"])
+def test_what_cannot_be_used_is_said(path: Path, damage: str) -> None:
+    first = trainer(path, epochs=1)
+    first.fit()
+    first.keep()
+    content = path.read_bytes()
+    if damage == "other":
+        path.write_bytes(b"hello")
+    path.write_bytes(content[:-10] if damage == "cut" else content.replace(b"training-1", b"training-0"))
+    with pytest.raises(DataError) as error:
+        Keeper(path).load()
+    assert len(str(error.value).splitlines()) == 1
+    assert str(path) in str(error.value)
+
+
+def test_weights_of_another_network_are_not_taken(path: Path) -> None:
+    first = trainer(path, BYOL, epochs=1)
+    first.fit()
+    first.keep()
+    whole = trainer(epochs=1)
+    whole.fit()
+    second = trainer(path, epochs=1)
+    second.fit(second.keeper.load())
+    assert [w for w in second.progress.warnings if "starts afresh: what was kept cannot be used" in w]
+    assert second.history == whole.history
+
+
+def test_what_is_removed_is_gone(path: Path) -> None:
+    keeper = Keeper(path)
+    keeper.remove()
+    keeper.save(({"a": torch.ones(2, 3).T}, {"b": 1}))
+    assert keeper.load() is not None
+    keeper.remove()
+    assert keeper.load() is None
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+            True,
+        ),
+        (RuntimeError("shapes cannot be multiplied"), False),
+        (ValueError("not enough memory"), False),
+    ],
+)
+def test_out_of_memory_is_told_apart(error: Exception, is_one: bool) -> None:
+    assert is_out_of_memory(error) == is_one

@@ -22,6 +22,7 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     from torch.utils.flop_counter import FlopCounterMode
 
     from ebsc_core.config import JointChoice, TrainOptions
+    from ebsc_core.data.images import ImageSet
     from ebsc_core.data.views import COLOUR_VIEWS
     from ebsc_core.device import prepare
     from ebsc_core.interfaces import ImageInfo
@@ -43,7 +44,8 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     # As for a training of 200 epochs on 50,000 images.
     chosen = choose_arithmetic(objective, images[:batch], home, 200 * 50_000 // batch, precision)
     step = JointStep(objective, None, home, COLOUR_VIEWS, JointChoice(), False, "embeddings", chosen.bf16)
-    trainer = JointTrainer(step, images, TrainOptions(epochs=1), batch, 10, 0, Progress())
+    source = ImageSet("random", images, [str(i) for i in range(len(images))])
+    trainer = JointTrainer(step, source, TrainOptions(epochs=1), batch, 10, 0, Progress())
     optimiser, schedule = trainer._optimiser(10**6)
     told = {
         "flops": counter.get_total_flops() * batch * steps / 2,

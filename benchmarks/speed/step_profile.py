@@ -59,6 +59,7 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
     import torch
 
     from ebsc_core.config import JointChoice, TrainOptions
+    from ebsc_core.data.images import ImageSet
     from ebsc_core.data.views import COLOUR_VIEWS
     from ebsc_core.device import prepare
     from ebsc_core.interfaces import ImageInfo
@@ -85,7 +86,8 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
     step = step_module.JointStep(
         objective, model, device, COLOUR_VIEWS, JointChoice(), options.joint, "embeddings", chosen.bf16
     )
-    trainer = JointTrainer(step, images, TrainOptions(), options.batch, 10, 0, Progress())
+    source = ImageSet("random", images, [str(i) for i in range(len(images))])
+    trainer = JointTrainer(step, source, TrainOptions(), options.batch, 10, 0, Progress())
     optimiser, _ = trainer._optimiser(10**6)
 
     def work(steps: int) -> dict[str, float]:

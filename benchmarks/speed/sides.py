@@ -158,6 +158,7 @@ def times_faster(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
     return {
         clock: {"than": name, "ratio": round(medians[name][clock] / first[clock], 2)}
         for clock, name in fastest.items()
+        if first[clock]  # a clock may be too coarse to have seen anything
     }
 
 

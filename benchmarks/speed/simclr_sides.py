@@ -28,6 +28,7 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     from ebsc_core.interfaces import ImageInfo
     from ebsc_core.progress import Progress
     from ebsc_core.training.joint import JointTrainer
+    from ebsc_core.training.standing import Standing
     from ebsc_core.training.step import JointStep
     from ebsc_core.training.trial import Trial, choose_arithmetic
     from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
@@ -46,13 +47,18 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     step = JointStep(objective, None, home, COLOUR_VIEWS, JointChoice(), False, "embeddings", chosen.bf16)
     source = ImageSet("random", images, [str(i) for i in range(len(images))])
     trainer = JointTrainer(step, source, TrainOptions(epochs=1), batch, 10, 0, Progress())
-    optimiser, schedule = trainer._optimiser(10**6)
+    trainer.optimiser, trainer.schedule = trainer._optimiser(10**6)
     told = {
         "flops": counter.get_total_flops() * batch * steps / 2,
         "precision": "bf16" if chosen.bf16 else "fp32",
         "why": chosen.reasons,
     }
-    return lambda: told | {"loss": trainer._epoch("warm-up", 0, optimiser, schedule).loss}
+
+    def work() -> dict[str, Any]:
+        trainer.standing = Standing()
+        return told | {"loss": trainer._epoch("warm-up", 0).loss}
+
+    return work
 
 
 def lightlys(best: bool, workers: int, stem: str, batch: int, steps: int, device: str) -> Work:

@@ -43,8 +43,6 @@ def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
         raise DeviceError(f"--devices is {wanted} but {started} processes were started here; leave it out")
     if started is not None or wanted == 1:
         return None
-    # What the processes have said is enough: no report of the launcher's own.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -59,6 +57,7 @@ def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
+    logging.disable()  # what the processes say is enough, without a report of the launcher's own
     try:
         elastic_launch(config, sys.executable)(*arguments)
     except ChildFailedError as error:
@@ -71,6 +70,8 @@ def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
         return failure.exitcode
     except SignalException as error:
         return 128 + error.sigval
+    finally:
+        logging.disable(logging.NOTSET)
     return 0
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ T = TypeVar("T")
 
 # How long a rank waits for another before it gives up: longer than reading any data takes one of them more.
 PATIENCE = timedelta(minutes=10)
+# That this process was sent Ctrl-C, and goes on until the first ends.
+_interrupted = threading.Event()
 # Within these seconds of a rank's end the launcher ends those of the same machine.
 GRACE = 3.0
 
@@ -66,6 +69,8 @@ class Ranks:
             raise DeviceError(f"{state.num_processes} of {count} processes met; see docs/scale.md")
         # So that what is half done is tidied up when the launcher ends this process.
         signal.signal(signal.SIGTERM, _leave)
+        if state.process_index:  # the first decides what Ctrl-C means, and what is still to be kept
+            signal.signal(signal.SIGINT, lambda *_: _interrupted.set())
         return cls(state.process_index, count, state.local_process_index)
 
     @property
@@ -156,6 +161,8 @@ class Ranks:
             # What gloo says is a plain RuntimeError.
             if self.count == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
                 raise
+            if _interrupted.is_set():
+                raise KeyboardInterrupt from error
             time.sleep(GRACE)  # the launcher knows better, if it is on this machine
             raise TrainingError(
                 f"process {self.index} of {self.count} lost the others; one of them has said why it ended"

@@ -10,7 +10,7 @@ import typer
 
 from ebsc_cli import plugins
 from ebsc_cli.benchmark import benchmark
-from ebsc_cli.process import complain, is_one_of_several, leave
+from ebsc_cli.process import complain, is_first, is_one_of_several, leave
 from ebsc_cli.run import run
 from ebsc_core.errors import EbscError, Interrupted
 
@@ -56,6 +56,6 @@ def main() -> None:
             raise
         traceback.print_exc()
         leave(1)
-    if status == INTERRUPTED:
+    if status == INTERRUPTED and is_first():
         complain("interrupted; nothing was written")
     leave(status)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ebsc_cli.process import is_first
+from ebsc_cli.process import is_first, leave
 
 OPTION = typer.Option
 METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
@@ -158,7 +158,7 @@ def run(
 
         status = launch(devices, loaded.device, ["-m", "ebsc_cli", *sys.argv[1:]])
         if status is not None:
-            raise typer.Exit(status)
+            leave(status)  # the processes have said why
 
     from ebsc_cli.console import ConsoleProgress, print_result
     from ebsc_core.pipeline import run as run_pipeline

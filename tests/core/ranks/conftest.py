@@ -42,7 +42,7 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Computed:
         for rank in range(2)
     ]
     try:
-        said = [process.communicate(timeout=120)[1] for process in processes]
+        said = [process.communicate(timeout=300)[1] for process in processes]
     finally:
         for process in processes:
             process.kill()

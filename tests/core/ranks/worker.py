@@ -22,6 +22,7 @@ from ebsc_core.data.images import ImageSet
 from ebsc_core.data.view_parameters import ViewParameters, draw_parameters
 from ebsc_core.data.view_pixels import apply_view, draw_view
 from ebsc_core.data.views import COLOUR_VIEWS
+from ebsc_core.errors import DataError, EbscError
 from ebsc_core.interfaces import Backbone, Objective
 from ebsc_core.progress import Progress
 from ebsc_core.ranks import ALONE, Ranks
@@ -210,6 +211,23 @@ def means(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
     yield "mean", {str(i): tensor for i, tensor in enumerate(tensors)}
 
 
+def words(ranks: Ranks) -> None:
+    """What processes tell each other that is no tensor."""
+    assert ranks.broadcast(f"from {ranks.index}") == "from 0"
+    assert ranks.in_turn(lambda: ranks.index) == ranks.index
+    assert ranks.same("this")
+    assert not ranks.same(f"this of {ranks.index}")
+    for failing, expected in ((0, "spilt tea"), (1, "process 1 of 2: spilt tea")):
+        said = ""
+        try:
+            with ranks.agreed():
+                if ranks.index == failing:
+                    raise DataError("spilt tea")
+        except EbscError as error:
+            said = str(error)
+        assert said == expected
+
+
 def everything(ranks: Ranks) -> dict[str, Tensor]:
     found = {}
     for cases in (objectives, joint_steps, training, extraction, means):
@@ -220,6 +238,7 @@ def everything(ranks: Ranks) -> dict[str, Tensor]:
 
 def main(folder: Path) -> None:
     ranks = Ranks.join(torch.device("cpu"))
+    words(ranks)
     save_file(everything(ranks), folder / f"{ranks.index}.safetensors")
     ranks.close()
     if ranks.main:

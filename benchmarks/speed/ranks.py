@@ -1,0 +1,171 @@
+"""Several processes that train as one, beside one: gradients, clusters and what communication costs.
+
+For each objective, the gradient of all weights of a ResNet-18 for a batch of digits, two processes (or
+``--processes``) on their shares against one on the whole: in float64, and in float32 with SiLU for ReLU.
+Then ``ebsc run`` on all digits with as many and with one, at the same batch size: how alike the clusters are
+(ARI), and the seconds.
+All on the CPU, a thread a process; on fewer cores than processes these take turns.
+
+python benchmarks/speed/ranks.py --out benchmarks/results/ranks-cpu.json
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from sides import command, described, keep
+
+OBJECTIVES = ("simclr", "byol", "moco-v3", "barlow-twins", "vicreg", "simsiam")
+BATCH = 64
+RUN = ("--data", "digits", "--backbone", "resnet10t", "--batch-size", "128", "--precision", "fp32")
+
+
+def gradients(ranks: Any) -> Iterator[tuple[str, Any]]:
+    """Per objective and dtype, the gradient of everything that trains, as one vector."""
+    import torch
+    from torch import Tensor
+
+    from ebsc_core.data.view_pixels import draw_view
+    from ebsc_core.data.views import default_views
+    from ebsc_core.interfaces import DataContext
+    from ebsc_core.registry import Kind, Registry
+    from ebsc_core.training.norms import sync_norms
+
+    registry = Registry()
+    data = registry.find(Kind.DATA, "digits").factory(None, DataContext(Path(".")))
+    images, info, single = data.images[:BATCH], data.info(), Tensor.float
+    generator = torch.Generator().manual_seed(0)
+    # Not channels-last: there torch's own batch norm is some 100 times less exact in float32 on a CPU.
+    views = [draw_view(images, default_views(info), generator) for _ in range(2)]
+    shares = [view.clone(memory_format=torch.contiguous_format)[ranks.share(BATCH)] for view in views]
+    for dtype in (torch.float32, torch.float64):
+        Tensor.float = single if dtype == torch.float32 else Tensor.double  # where losses ask for float32
+        for name in OBJECTIVES:
+            backbone = registry.find(Kind.BACKBONE, "resnet18")
+            objective = registry.find(Kind.OBJECTIVE, name)
+            torch.manual_seed(0)
+            made = backbone.factory(backbone.options_class(), info)
+            made = objective.factory(objective.options_class(), made).train().to(dtype)
+            if dtype == torch.float32:
+                _smooth(made)
+            if ranks.count > 1:
+                sync_norms(made, ranks)
+                made.ranks = ranks
+            network = ranks.prepare(made)  # which averages as long as it is there
+            network(*(view.to(dtype) for view in shares)).loss.backward()
+            found = [p.grad.flatten() for p in made.parameters() if p.grad is not None]
+            yield f"{name} {str(dtype).removeprefix('torch.')}", torch.cat(found)
+    Tensor.float = single
+
+
+def _smooth(module: Any) -> None:
+    """SiLU for ReLU: one that rounding opens or closes, next to 0, moves the whole gradient by some 1e-3."""
+    from torch import nn
+
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(parent, name, nn.SiLU())
+
+
+def worker(folder: Path) -> None:
+    """One of the processes; the first does the same alone afterwards."""
+    import torch
+    from safetensors.torch import save_file
+
+    from ebsc_core.ranks import ALONE, Ranks
+
+    ranks = Ranks.join(torch.device("cpu"))
+    together = dict(gradients(ranks))
+    ranks.close()
+    if ranks.main:
+        save_file(together, folder / "together.safetensors")
+        save_file(dict(gradients(ALONE)), folder / "alone.safetensors")
+
+
+def agreement(processes: int, folder: Path) -> dict[str, dict[str, float]]:
+    """Relative L2 distances of the gradients from one process's."""
+    from safetensors.torch import load_file
+
+    from ebsc_core.launch import launch
+
+    if launch(str(processes), "cpu", [__file__, "--worker", str(folder)]):
+        raise SystemExit("the processes failed")
+    together, alone = (load_file(folder / f"{name}.safetensors") for name in ("together", "alone"))
+
+    def apart(case: str) -> float:
+        one, other = together[case].double(), alone[case].double()
+        return float(f"{float((one - other).norm() / other.norm()):.2g}")
+
+    return {
+        name: {dtype: apart(f"{name} {dtype}") for dtype in ("float32", "float64")} for name in OBJECTIVES
+    }
+
+
+def clustered(processes: int, epochs: int, seed: int, folder: Path) -> tuple[list[str], dict[str, Any]]:
+    """The clusters of a run, and its figures."""
+    out = folder / f"{processes}-{seed}"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    options = (
+        "--epochs",
+        str(epochs),
+        "--seed",
+        str(seed),
+        "--device",
+        "cpu",
+        "--cache",
+        "none",
+        "--out",
+        out,
+    )
+    command = (sys.executable, "-m", "ebsc_cli", "run", *RUN, *options, "--devices", str(processes), "-q")
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["processes"] == processes
+    with (out / "assignments.csv").open(newline="") as file:
+        clusters = [row["cluster"] for row in csv.DictReader(file)]
+    return clusters, {
+        "scores": metrics["scores"],
+        "training_s": metrics["seconds"]["training"],
+        "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+    }
+
+
+def main() -> None:
+    parser = command(__doc__ or "")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--worker", type=Path, help="for the processes it starts")
+    given = parser.parse_args()
+    if given.worker:
+        return worker(given.worker)
+    from sklearn.metrics import adjusted_rand_score
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, runs = Path(name), []
+        apart = agreement(given.processes, folder)
+        for seed in range(given.seeds):
+            alone, one = clustered(1, given.epochs, seed, folder)
+            shared, several = clustered(given.processes, given.epochs, seed, folder)
+            ari = round(float(adjusted_rand_score(alone, shared)), 4)
+            runs.append({"seed": seed, "ari": ari, "1": one, str(given.processes): several})
+    record = {"processes": given.processes, "gradients": apart, "epochs": given.epochs, "runs": runs}
+    print(json.dumps(record, indent=1))
+    keep(record | described(), given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ from torch import Tensor
 from ebsc_core.config import AffinityOptions, SearchOptions
 from ebsc_core.data.source import sample_positions
 from ebsc_core.interfaces import CoefficientModel, Coefficients, InnerProductModel
+from ebsc_core.products import full_precision
 from ebsc_core.search import Index, build_index, chosen_method, recall
 
 # Scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
@@ -69,7 +70,8 @@ class Dictionary:
             self.encoded = build_index(model.all_keys(rows), search, n_queries, seed)
             self.block = QUERY_ROWS
         else:
-            self.encoded = model.encode(rows)
+            with full_precision():
+                self.encoded = model.encode(rows)
             self.block = max(16, min(4096, BLOCK_SCORES // len(rows)))
 
     @property
@@ -85,7 +87,8 @@ class Dictionary:
         indices = torch.empty(len(rows), top_k, dtype=torch.int64)
         values = torch.empty(len(rows), top_k)
         for part in self._blocks(own, block or self.block):
-            found = self.model.coefficients(rows[part], self.encoded, top_k, own[part])
+            with full_precision():
+                found = self.model.coefficients(rows[part], self.encoded, top_k, own[part])
             at = part if isinstance(part, slice) else part.cpu()
             indices[at], values[at] = found.indices.cpu(), found.values.float().cpu()
         return Coefficients(indices, values)

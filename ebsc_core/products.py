@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ class PackedRows:
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
-        on_cpu = rows.device.type == "cpu" and rows.dtype == torch.float32
+        on_cpu = rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.bfloat16)
         # oneDNN took half of MKL's time on an AMD processor, and torch's own product is MKL's.
         self.packed = rows.to_mkldnn() if on_cpu and torch.backends.mkldnn.is_available() else None
 
@@ -23,20 +23,33 @@ class PackedRows:
         return len(self.rows)
 
     def products(self, queries: Tensor) -> Tensor:
-        """Inner products of queries ``(B, D)`` with all rows, ``(B, N)``."""
+        """Inner products of queries ``(B, D)`` with all rows, ``(B, N)``, in the dtype of those."""
+        queries = queries.to(self.rows.dtype)
         if self.packed is None:
             return queries @ self.rows.T
         return F.linear(queries.to_mkldnn(), self.packed).to_dense()
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
+def full_precision() -> AbstractContextManager[None]:
     """Products in here are float32 throughout, whatever training allows itself.
 
     TF32 keeps 10 bits of a factor: near neighbours differ by less than that.
     """
+    return _matmul_precision("highest")
+
+
+def training_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Products in here may be as rough as those of training: TF32 on CUDA, on a CPU oneDNN's bf32.
+
+    A CPU without AMX computes float32 all the same, but by oneDNN: half of MKL's time on an AMD processor.
+    """
+    return _matmul_precision("medium" if device.type == "cpu" else "high")
+
+
+@contextmanager
+def _matmul_precision(precision: str) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:

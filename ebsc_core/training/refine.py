@@ -11,6 +11,7 @@ from torch import Tensor
 from ebsc_core.config import RefineOptions
 from ebsc_core.errors import TrainingError
 from ebsc_core.interfaces import TrainableCoefficientModel
+from ebsc_core.products import training_precision
 from ebsc_core.progress import Progress
 
 REPORT_EVERY = 25
@@ -40,21 +41,22 @@ def refine(
     optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(options.steps, 1))
     progress.start("refine coefficients", options.steps, "steps")
-    for step, chosen in zip(range(1, options.steps + 1), draws(len(rows), drawn, seed), strict=False):
-        batch = rows[chosen.to(rows.device)]
-        queries = batch[: len(own)]
-        loss = model.loss(queries, model.express(queries, batch, own))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if options.clip:
-            torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-        optimiser.step()
-        schedule.step()
-        if step % REPORT_EVERY == 0 or step == options.steps:
-            value = loss.item()
-            if not torch.isfinite(loss):
-                raise TrainingError(f"refinement diverged at step {step} (loss {value}); lower refine.lr")
-            progress.advance(step, {"loss": value})
+    with training_precision(rows.device):
+        for step, chosen in zip(range(1, options.steps + 1), draws(len(rows), drawn, seed), strict=False):
+            batch = rows[chosen.to(rows.device)]
+            queries = batch[: len(own)]
+            loss = model.loss(queries, model.express(queries, batch, own))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if options.clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+            optimiser.step()
+            schedule.step()
+            if step % REPORT_EVERY == 0 or step == options.steps:
+                value = loss.item()
+                if not torch.isfinite(loss):
+                    raise TrainingError(f"refinement diverged at step {step} (loss {value}); lower refine.lr")
+                progress.advance(step, {"loss": value})
     progress.finish()
 
 

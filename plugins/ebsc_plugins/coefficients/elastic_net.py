@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
@@ -11,19 +12,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebsc_core.coefficients import exclude_own
+from ebsc_core.device import has_bf16
 from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
 from ebsc_core.products import PackedRows
 from ebsc_core.ridge import RidgeInverse, mean_eigenvalue
 from ebsc_plugins.coefficients.workers import precise, side_by_side
 
-# Queries that advance together: many calls' worth of work, while their scores stay in the cache.
-TOGETHER = 256
-# Scores, inner products of all small problems, gathered rows, and inner products of the small problems that
-# one Newton iteration sees: entries held at once, from what memory allows down to what a cache does.
-MOST_SCORES, MOST_PRODUCTS, MOST_GATHERED, MOST_SOLVED = 1 << 24, 1 << 24, 1 << 22, 1 << 20
-# The first rounds only look for candidates: nothing is checked, and a few Newton steps do.
-PROBES, PROBE_STEPS = 3, 3
+# Queries that are sorted by their needs after every round, and of those how many advance together: plenty of
+# work for a call, while their scores stay in the cache.
+POOLED, TOGETHER = 512, 256
+# Scores, gathered rows, and inner products of the small problems that one Newton iteration sees: entries held
+# at once, from what memory allows down to what a cache does.
+MOST_SCORES, MOST_GATHERED, MOST_SOLVED = 1 << 24, 1 << 22, 1 << 20
+# The first PROBES rounds only look for candidates. In the first EARLY ones, a query that misses as many rows
+# as may join at once will hardly be done in the next: a few Newton steps do.
+PROBES, EARLY, FEW_STEPS = 2, 8, 3
 NEWTON_STEPS = 60
 # Of plenty of groups of this many dictionary rows, one row at most of each joins per round: several times
 # faster than finding the very largest scores.
@@ -45,7 +49,7 @@ class ElasticNetOptions(Options):
     tau: float = Field(0.9, gt=0, le=1)
     """Share of the absolute coefficients in the penalty; the rest goes to their squares. 1 is sparse subspace
     clustering (SSC)."""
-    support_size: int = Field(20, ge=1)
+    support_size: int = Field(16, ge=1)
     """Dictionary rows that join the working set of a row in each round: for speed, the result is the same."""
     max_rounds: int = Field(40, ge=1)
     """Rounds after which a row keeps what it has."""
@@ -54,7 +58,10 @@ class ElasticNetOptions(Options):
 @dataclass(frozen=True)
 class _Encoded:
     dictionary: PackedRows
-    damped: PackedRows
+    rough: PackedRows
+    """The same, in bf16 where that is faster: good enough to tell who is to join."""
+    damp: Callable[[Tensor], Tensor]
+    """``(XᵀX + λI)⁻¹`` of rows."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class _State:
     """``(B, 1)``, 1/γ': all is solved in units of the reconstruction error."""
     support: Tensor
     """``(B, s)``, positions in the dictionary."""
+    barred: Tensor
+    """``(B, s)``, which of them take no part: the query itself, or what only fills the row up."""
     gram: Tensor
     """``(B, s, s)``, inner products within the working set."""
     inner: Tensor
@@ -79,15 +88,33 @@ class _State:
     """``(B, D)``, the query less its combination of the working set."""
     settled: Tensor
     """``(B,)``, whether the values solve the small problem."""
+    missing: Tensor
+    """``(B, c)``, positions of dictionary rows that would help, the most helpful first."""
+    useless: Tensor
+    """``(B, c)``, which of those would not: the query itself, or in the working set already."""
+    wanted: Tensor
+    """``(B,)``, how many of them are to join."""
 
     def __len__(self) -> int:
         return len(self.place)
 
-    def take(self, which: Tensor | slice) -> _State:
+    def take(self, which: Tensor) -> _State:
         return _State(*(getattr(self, field.name)[which] for field in fields(self)))
 
-    def is_own(self) -> Tensor:
-        return self.support == self.own.unsqueeze(1)
+    def first(self, size: int) -> _State:
+        """With so many rows of each working set."""
+        return replace(
+            self,
+            support=self.support[:, :size],
+            barred=self.barred[:, :size],
+            gram=self.gram[:, :size, :size],
+            inner=self.inner[:, :size],
+            values=self.values[:, :size],
+        )
+
+    def used(self) -> Tensor:
+        """``(B,)``, how many coefficients are not zero."""
+        return (self.values != 0).sum(dim=1)
 
 
 class ElasticNet(CoefficientModel):
@@ -128,135 +155,187 @@ class ElasticNet(CoefficientModel):
 
     def encode(self, dictionary: Tensor) -> _Encoded:
         self.unfinished = 0
-        damped, _ = RidgeInverse(dictionary, mean_eigenvalue(dictionary)).own()
-        return _Encoded(PackedRows(dictionary), PackedRows(damped))
+        inverse, width = RidgeInverse(dictionary, mean_eigenvalue(dictionary)), dictionary.shape[1]
+        packed = PackedRows(dictionary)
+        rough = PackedRows(dictionary.bfloat16()) if has_bf16(dictionary.device) else packed
+        if len(dictionary) <= width:
+            return _Encoded(packed, rough, inverse)
+        matrix = inverse(torch.eye(width, dtype=dictionary.dtype, device=dictionary.device))
+        return _Encoded(packed, rough, lambda rows: rows @ matrix)
 
     def coefficients(self, queries: Tensor, encoded: _Encoded, top_k: int, own: Tensor) -> Coefficients:
-        together = max(1, min(TOGETHER, MOST_SCORES // len(encoded.dictionary.rows)))
+        together = max(1, min(TOGETHER, MOST_SCORES // len(encoded.dictionary)))
         largest = queries.new_empty(len(queries))
         for part in _parts(len(queries), together):
             scores = encoded.dictionary.products(queries[part]).abs_()
             exclude_own(scores, own[part])
             largest[part] = scores.amax(dim=1)
         scale = largest.clamp_min(LEAST_COSINE) / (self.options.gamma * self.options.tau)
+        # With little ridge, the rounding of float32 would decide whether a small problem is convex.
+        lean = (1 - self.options.tau) * float(scale.min()) < LEAST_RIDGE
+        dtype = precise(queries.device) if lean else queries.dtype
         found = Coefficients(
             torch.zeros(len(queries), top_k, dtype=torch.int64, device=queries.device),
             queries.new_zeros(len(queries), top_k),
         )
+
+        def solve(place: Tensor) -> int:
+            parts = place.split(together)
+            states = [_start(part, queries[part], own[part], scale[part], dtype) for part in parts]
+            return self._solve(states, encoded, found)
+
         # The nearer a row's nearest neighbour, the fewer rows it takes; work is padded to the neediest.
-        order = largest.argsort()
-
-        def solve(part: slice) -> int:
-            place = order[part]
-            return self._solve(_start(place, queries[place], own[place], scale[place]), encoded, found)
-
-        self.unfinished += sum(side_by_side(solve, _parts(len(queries), together), queries.device))
+        groups = largest.argsort().tensor_split(-(-len(queries) // POOLED))
+        self.unfinished += sum(side_by_side(solve, groups, queries.device))
         return found
 
-    def _solve(self, state: _State, encoded: _Encoded, found: Coefficients) -> int:
+    def _solve(self, states: list[_State], encoded: _Encoded, found: Coefficients) -> int:
         """Write the coefficients of these queries into ``found``; how many are unfinished."""
-        states = [state]
-        for round_ in range(self.options.max_rounds):
-            last_probe = round_ + 1 >= min(PROBES, self.options.max_rounds)
-            # From here on a row may finish, and shall have as many entries as are asked for.
-            least = found.indices.shape[1] if last_probe else 0
-            advanced = []
-            for state in states:
-                done, rest, scores = self._check(state, encoded, round_)
-                _write(done, found)
-                if len(rest):
-                    grown = self._grow(rest, scores, encoded.dictionary.rows, least)
-                    steps = NEWTON_STEPS if last_probe else PROBE_STEPS
-                    most = max(1, MOST_PRODUCTS // grown.support.shape[1] ** 2)
-                    for part in _parts(len(grown), most):
-                        advanced.append(self._improve(grown.take(part), encoded.dictionary.rows, steps))
-            states = advanced
+        dictionary, rounds, together = encoded.dictionary.rows, self.options.max_rounds, len(states[0])
+        for round_ in range(rounds):
+            pooled = _pooled([self._look(state, encoded, found, round_) for state in states])
+            used, early = pooled.used(), round_ < min(EARLY, rounds - 1)
+            far = early & (pooled.wanted == pooled.missing.shape[1])
+            states = []
+            for which, steps in ((far, FEW_STEPS), (~far, NEWTON_STEPS)):
+                rows = which.nonzero().squeeze(1)
+                for part in rows[used[rows].argsort()].split(together) if len(rows) else ():
+                    grown = _grown(pooled.first(int(used[part].max())).take(part), dictionary)
+                    states.append(self._improve(grown, dictionary, steps))
+            if not states:
+                return 0
         for state in states:
-            _write(state, found)
+            _write(state, torch.ones_like(state.settled), found, len(dictionary))
         return sum(map(len, states))
 
-    def _check(self, state: _State, encoded: _Encoded, round_: int) -> tuple[_State, _State, Tensor]:
-        """Who is done, who is not, and how much each dictionary row would help the latter, ``(B, N)``."""
-        probing = round_ < PROBES and state.support.shape[1] < len(encoded.dictionary.rows)
-        scores = (encoded.damped if probing else encoded.dictionary).products(state.residual).abs_()
-        # A row itself joins a working set only when nothing else is left, and takes no part in it.
+    def _look(
+        self, state: _State, encoded: _Encoded, found: Coefficients, round_: int
+    ) -> tuple[_State, Tensor]:
+        """Queries with what they miss, and which are left; the others are written into ``found``."""
+        n, probing = len(encoded.dictionary), round_ < PROBES
+        # Who is not settled cannot be done yet.
+        packed = encoded.dictionary if bool(state.settled.any()) else encoded.rough
+        scores = packed.products(encoded.damp(state.residual) if probing else state.residual).abs_()
         exclude_own(scores, state.own, -1)
         scores.scatter_(1, state.support, -2)
-        if probing:
-            return state.take(slice(0)), state, scores
-        noise = _rounding(scores) * (1 + state.values.abs().sum(dim=1))
-        limit = self.options.tau * state.scale.squeeze(1) + noise
-        done = state.settled & (scores.amax(dim=1) <= limit)
-        return state.take(done), state.take(~done), scores[~done]
-
-    def _grow(self, state: _State, scores: Tensor, dictionary: Tensor, least: int) -> _State:
-        """The working set less its zeros, plus the dictionary rows that help most."""
-        before, n = state.support.shape[1], scores.shape[1]
-        used = int((state.values != 0).sum(dim=1).max()) if before else 0
-        wanted = max(self.options.support_size, least - used)
-        more = min(wanted, n - before)
-        # Where the dictionary is at its end, zeros stay too.
-        used = min(before, used + wanted - more)
-        kept = state.values.abs().topk(used, dim=1).indices
-        support = torch.cat([state.support.gather(1, kept), _largest(scores, more, before)], dim=1)
-        rows = state.gram.gather(1, kept.unsqueeze(2).expand(-1, -1, before))
-        gram = F.pad(rows.gather(2, kept.unsqueeze(1).expand(-1, used, -1)), (0, more, 0, more))
-        inner = F.pad(state.inner.gather(1, kept), (0, more))
-        # With little ridge, the rounding of float32 would decide whether the small problem is convex.
-        lean = (1 - self.options.tau) * float(state.scale.min()) < LEAST_RIDGE
-        for part in _parts(len(state), max(1, MOST_GATHERED // (support.shape[1] * dictionary.shape[1]))):
-            members = support[part]
-            atoms = dictionary.index_select(0, members.flatten()).view(*members.shape, -1)
-            if lean:
-                atoms = atoms.to(gram.dtype)
-            new = atoms[:, used:] @ atoms.mT
-            gram[part, used:], gram[part, :used, used:] = new, new[:, :, :used].mT
-            inner[part, used:] = (atoms[:, used:] @ state.query[part].to(atoms.dtype).unsqueeze(2)).squeeze(2)
-        values = F.pad(state.values.gather(1, kept), (0, more))
-        return replace(state, support=support, values=values, inner=inner, gram=gram)
+        best, missing = _largest(scores, min(self.options.support_size, n), state.support.shape[1])
+        noise = _rounding(state.residual) * (1 + state.values.abs().sum(dim=1, keepdim=True))
+        limit = 0 if probing else self.options.tau * state.scale + noise
+        wanted = (best > limit).sum(dim=1)
+        done = state.settled & (wanted == 0) & (not probing)
+        _write(state, done, found, n)
+        return replace(state, missing=missing, useless=best < 0, wanted=wanted), ~done
 
     def _improve(self, state: _State, dictionary: Tensor, steps: int) -> _State:
         """Solve the small problems, or come nearer to it in few steps."""
-        tau = (self.options.tau * state.scale).expand_as(state.values)
-        tau = tau.masked_fill(state.is_own(), torch.inf)
+        dtype = state.values.dtype if steps == NEWTON_STEPS else state.gram.dtype
+        tau = (self.options.tau * state.scale).expand_as(state.values).masked_fill(state.barred, torch.inf)
         ridge = (1 - self.options.tau) * state.scale
+        problem = state.gram, state.inner, tau, ridge, state.values
         solved = [
-            _elastic_net(
-                state.gram[part], state.inner[part], tau[part], ridge[part], state.values[part], steps
-            )
+            _elastic_net(*(tensor[part].to(dtype) for tensor in problem), steps=steps)
             for part in _parts(len(state), max(1, MOST_SOLVED // state.support.shape[1] ** 2))
         ]
         values, settled = (torch.cat(parts) for parts in zip(*solved, strict=True))
+        settled &= dtype == state.values.dtype
         weights = values.to(dictionary.dtype)
         combined = F.embedding_bag(state.support, dictionary, per_sample_weights=weights, mode="sum")
-        return replace(state, values=values, settled=settled, residual=state.query - combined)
+        values, residual = values.to(state.values.dtype), state.query - combined
+        return replace(state, values=values, settled=settled, residual=residual)
 
 
-def _start(place: Tensor, query: Tensor, own: Tensor, scale: Tensor) -> _State:
-    """Queries with an empty working set."""
-    dtype = precise(query.device)
-    none = query.new_empty(len(place), 0, dtype=dtype)
+def _start(place: Tensor, query: Tensor, own: Tensor, scale: Tensor, dtype: torch.dtype) -> _State:
+    """Queries with an empty working set, whose inner products will be of this dtype."""
+    b, values = len(place), precise(query.device)
     return _State(
         place,
         query,
         own,
-        scale.to(dtype).unsqueeze(1),
-        support=own.new_empty(len(place), 0),
-        gram=none.unsqueeze(2),
-        inner=none,
-        values=none,
+        scale.to(values).unsqueeze(1),
+        support=own.new_empty(b, 0),
+        barred=own.new_empty(b, 0, dtype=torch.bool),
+        gram=query.new_empty(b, 0, 0, dtype=dtype),
+        inner=query.new_empty(b, 0, dtype=dtype),
+        values=query.new_empty(b, 0, dtype=values),
         residual=query,
-        settled=own.new_zeros(len(place), dtype=torch.bool),
+        settled=own.new_zeros(b, dtype=torch.bool),
+        missing=own.new_empty(b, 0),
+        useless=own.new_empty(b, 0, dtype=torch.bool),
+        wanted=own.new_zeros(b),
     )
 
 
-def _write(state: _State, found: Coefficients) -> None:
-    """The largest coefficients of these queries, to their places."""
-    if len(state):
-        strength = state.values.abs().masked_fill(state.is_own(), -1)
-        best = strength.topk(found.indices.shape[1], dim=1).indices
-        found.indices[state.place] = state.support.gather(1, best)
-        found.values[state.place] = state.values.gather(1, best).to(found.values.dtype)
+def _pooled(looked: list[tuple[_State, Tensor]]) -> _State:
+    """Those that are left of all, with the coefficients that are not zero first, and room for the most."""
+    size = max(int(state.used().max()) for state, _ in looked)
+    kept = [_kept(state, left.nonzero().squeeze(1), size) for state, left in looked]
+    return _State(*(torch.cat([getattr(state, field.name) for state in kept]) for field in fields(_State)))
+
+
+def _kept(state: _State, rows: Tensor, size: int) -> _State:
+    """These queries at a size of the working set that has room for all coefficients that are not zero."""
+    before = state.support.shape[1]
+    used = min(size, before)
+    # A barred row goes before the one whose place it would hide.
+    kept = state.values.abs().masked_fill(state.barred, -1)[rows].topk(used, dim=1).indices
+    lines = state.gram.flatten(0, 1).index_select(0, (rows.unsqueeze(1) * before + kept).flatten())
+    lines = lines.view(len(rows), used, before)
+    gram = state.gram.new_zeros(len(rows), size, size)
+    gram[:, :used, :used] = lines.gather(2, kept.unsqueeze(1).expand(-1, used, -1))
+    same = ("place", "query", "own", "scale", "residual", "settled", "missing", "useless", "wanted")
+    taken, room = {name: getattr(state, name)[rows] for name in same}, (0, size - used)
+    # What fills up is a row that is about to join.
+    filling = taken["missing"][:, :1].expand(-1, size - used)
+    return _State(
+        **taken,
+        support=torch.cat([state.support[rows].gather(1, kept), filling], dim=1),
+        barred=F.pad(state.barred[rows].gather(1, kept), room, value=True),
+        gram=gram,
+        inner=F.pad(state.inner[rows].gather(1, kept), room),
+        values=F.pad(state.values[rows].gather(1, kept), room),
+    )
+
+
+def _grown(state: _State, dictionary: Tensor) -> _State:
+    """The working sets with the dictionary rows that they miss."""
+    used, more = state.support.shape[1], max(1, int(state.wanted.max()))
+    support = torch.cat([state.support, state.missing[:, :more]], dim=1)
+    gram, inner = F.pad(state.gram, (0, more, 0, more)), F.pad(state.inner, (0, more))
+    for part in _parts(len(state), max(1, MOST_GATHERED // (support.shape[1] * dictionary.shape[1]))):
+        members = support[part]
+        atoms = dictionary.index_select(0, members.flatten()).view(*members.shape, -1).to(gram.dtype)
+        new = atoms[:, used:] @ atoms.mT
+        gram[part, used:], gram[part, :used, used:] = new, new[:, :, :used].mT
+        inner[part, used:] = (atoms[:, used:] @ state.query[part].to(gram.dtype).unsqueeze(2)).squeeze(2)
+    return replace(
+        state,
+        support=support,
+        barred=torch.cat([state.barred, state.useless[:, :more]], dim=1),
+        gram=gram,
+        inner=inner,
+        values=F.pad(state.values, (0, more)),
+    )
+
+
+def _write(state: _State, done: Tensor, found: Coefficients, n: int) -> None:
+    """The largest coefficients of those that are done, and other dictionary rows of n, to their places."""
+    rows = done.nonzero().squeeze(1)
+    if not len(rows):
+        return
+    top_k, size = found.indices.shape[1], state.support.shape[1]
+    support, barred, values = state.support[rows], state.barred[rows], state.values[rows]
+    others = torch.arange(min(n, size + top_k + 1), device=support.device)
+    # The last column takes what is none of them.
+    beyond = len(others)
+    rank = values.new_full((len(rows), beyond + 1), -1)
+    own = state.own[rows].unsqueeze(1)
+    rank.scatter_(1, torch.where(own < 0, beyond, own.clamp_max(beyond)), -2)
+    rank.scatter_(1, support.clamp_max(beyond).masked_fill(barred, beyond), -3)
+    rank = torch.cat([values.abs().masked_fill(barred, -3), rank[:, :beyond]], dim=1)
+    best = rank.topk(top_k, dim=1).indices
+    place = state.place[rows]
+    found.indices[place] = torch.cat([support, others.expand(len(rows), -1)], dim=1).gather(1, best)
+    found.values[place] = F.pad(values, (0, beyond)).gather(1, best).to(found.values.dtype)
 
 
 def _parts(length: int, size: int) -> list[slice]:
@@ -268,16 +347,18 @@ def _rounding(like: Tensor) -> float:
     return 2 * torch.finfo(like.dtype).eps
 
 
-def _largest(scores: Tensor, count: int, masked: int) -> Tensor:
-    """Positions ``(B, count)`` of large scores, negative ones (some more than ``masked`` per row) last."""
+def _largest(scores: Tensor, count: int, masked: int) -> tuple[Tensor, Tensor]:
+    """Large scores ``(B, count)``, descending, and where; negative ones (some more than ``masked``) last."""
     size = scores.shape[1] // GROUP
     if size < 4 * (count + masked):
-        return scores.topk(count, dim=1, sorted=False).indices
+        best = scores.topk(count, dim=1)
+        return best.values, best.indices
     # Group i is i, i + size, i + 2 size, …: its maximum is taken side by side with its neighbours'.
     grouped = scores[:, : size * GROUP].view(len(scores), GROUP, size)
-    group = grouped.amax(dim=1).topk(count, dim=1, sorted=False).indices
-    within = grouped.gather(2, group.unsqueeze(1).expand(-1, GROUP, -1)).argmax(dim=1)
-    return within * size + group
+    best = torch.cat([grouped.amax(dim=1), scores[:, size * GROUP :]], dim=1).topk(count, dim=1)
+    group = best.indices.clamp_max(size - 1)
+    within = grouped.gather(2, group.unsqueeze(1).expand(-1, GROUP, -1)).argmax(dim=1) * size + group
+    return best.values, torch.where(best.indices < size, within, best.indices + size * (GROUP - 1))
 
 
 def _elastic_net(

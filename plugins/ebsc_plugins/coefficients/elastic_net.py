@@ -231,10 +231,11 @@ class ElasticNet(CoefficientModel):
         dtype = state.values.dtype if steps == NEWTON_STEPS else state.gram.dtype
         tau = (self.options.tau * state.scale).expand_as(state.values).masked_fill(state.barred, torch.inf)
         ridge = (1 - self.options.tau) * state.scale
-        problem = state.gram, state.inner, tau, ridge, state.values
+        problem = (state.gram, state.inner, tau, ridge, state.values)
+        size = max(1, MOST_SOLVED // state.support.shape[1] ** 2)
+        parts = zip(*(tensor.to(dtype).split(size) for tensor in problem), strict=True)
         solved = [
-            _elastic_net(*(tensor[part].to(dtype) for tensor in problem), steps=steps)
-            for part in _parts(len(state), max(1, MOST_SOLVED // state.support.shape[1] ** 2))
+            _elastic_net(gram, inner, tau, ridge, values, steps) for gram, inner, tau, ridge, values in parts
         ]
         values, settled = (torch.cat(parts) for parts in zip(*solved, strict=True))
         settled &= dtype == state.values.dtype

@@ -47,3 +47,12 @@ def test_a_profile_adds_up(tmp_path: Path, phase: list[str]) -> None:
     assert sum(record["stages"].values()) == pytest.approx(1, abs=0.001)
     assert all(share >= 0 for share in record["stages"].values())
     assert any("convolution" in name for name in record["operators"])
+
+
+def test_streaming_is_timed_beside_memory(tmp_path: Path) -> None:
+    tiny = ["--files", 60, "--read", 20, "--trained", 8, "--rounds", 1]
+    record = script("stream.py", *tiny, "--out", tmp_path / "r.json")
+    assert record["start"]["images"] == 60
+    assert record["start"]["seconds_from_opening"]["first batch"]["wall"] > 0
+    rates = record["in_turn"]
+    assert all(rates[work][kind]["images_per_s"] > 0 for work in rates for kind in ("memory", "streamed"))

@@ -192,7 +192,7 @@ def trained(images: ImageSource) -> None:
     objective = SimCLR(SimCLR.Options(), backbone).to(memory_format=torch.channels_last)
     step = JointStep(objective, None, torch.device("cpu"), COLOUR_VIEWS, JointChoice(), False, "embeddings")
     step.bf16 = True
-    JointTrainer(step, images, TrainOptions(epochs=1), 128, 10, 0, Progress()).fit()
+    JointTrainer(step, images, TrainOptions(epochs=1), min(128, len(images)), 2, 0, Progress()).fit()
 
 
 if __name__ == "__main__":

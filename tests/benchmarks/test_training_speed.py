@@ -50,7 +50,7 @@ def test_a_profile_adds_up(tmp_path: Path, phase: list[str]) -> None:
 
 
 def test_streaming_is_timed_beside_memory(tmp_path: Path) -> None:
-    tiny = ["--files", 60, "--read", 20, "--trained", 8, "--rounds", 1]
+    tiny = ["--files", 60, "--read", 20, "--trained", 16, "--rounds", 1]
     record = script("stream.py", *tiny, "--out", tmp_path / "r.json")
     assert record["start"]["images"] == 60
     assert record["start"]["seconds_from_opening"]["first batch"]["wall"] > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -28,6 +29,8 @@ from ebsc_core.registry import Registry
 POLL_SECONDS = 0.05
 # Without a word from a cell for so long, the user is told that it is still at work.
 PATIENCE_SECONDS = 60.0
+# Bytes of a data file that are read to know it again: a second's worth.
+READ = 1 << 30
 
 
 def run_suite(
@@ -68,8 +71,8 @@ def run_suite(
 class Runner:
     """The cells of a suite and the folder their records are kept in.
 
-    A cell's record is named by a digest of its whole configuration, of the data files' sizes and dates, and
-    of the code that runs it; so a finished cell is found again, and only by those who would run the same.
+    A cell's record is named by a digest of its whole configuration, of the state of its data, and of the
+    code that runs it; so a finished cell is found again, and only by those who would run the same.
     """
 
     suite: Suite
@@ -273,10 +276,18 @@ def _is_whole(record: Any) -> bool:
 
 
 def _stamp(name: str | None) -> list[Any]:
-    """Sizes and dates of a data file or of all in a folder; empty for a data set known by name."""
+    """What tells one state of the data from another; empty for a data set known by name.
+
+    The content of a file, which may have been copied or fetched again in between; the sizes and dates of
+    what would take long to read, a folder or a file of more than ``READ`` bytes.
+    """
     path = Path(name or "").expanduser()
     if not name or not path.exists():
         return []
+    with suppress(OSError):  # the cells that need it will say so
+        if path.is_file() and path.stat().st_size <= READ:
+            with path.open("rb") as file:
+                return [hashlib.file_digest(file, "blake2b").hexdigest()]
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     return [
         [str(file.relative_to(path)), found.st_size, found.st_mtime_ns]

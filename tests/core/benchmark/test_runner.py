@@ -144,6 +144,28 @@ class TestResuming:
         file.write_text("other")
         assert bench(text).started == ["knn 0"]
 
+    def test_data_that_are_copied_are_the_same(self, bench: Bench, one_row: str, tmp_path: Path) -> None:
+        file = tmp_path / "data.npz"
+        file.write_text("one")
+        text = one_row.replace('"digits"', f'"{file}"')
+        assert bench(text).started == ["knn 0"]
+        file.unlink()
+        file.write_text("one")
+        os.utime(file, (0, 0))
+        assert bench(text).started == []
+
+    def test_large_data_are_not_read(
+        self, bench: Bench, one_row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ebsc_core.benchmark.runner.READ", 2)
+        file = tmp_path / "data.npz"
+        file.write_text("one")
+        text = one_row.replace('"digits"', f'"{file}"')
+        assert bench(text).started == ["knn 0"]
+        assert bench(text).started == []
+        os.utime(file, (0, 0))
+        assert bench(text).started == ["knn 0"]
+
     def test_data_that_change_meanwhile_break_nothing(
         self, bench: Bench, one_row: str, tmp_path: Path
     ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from statistics import median
+from math import inf
 
 import torch
 from torch import Tensor
@@ -104,7 +104,8 @@ def choose_precision(
         return False, "fp32, no bf16 instructions here"
     if device.type == "cpu" and side < BF16_MIN_SIDE:
         return False, f"fp32, images under {BF16_MIN_SIDE} px gain nothing from bf16 on a CPU"
-    ratio = median_seconds(lambda: trial(False)) / median_seconds(lambda: trial(True))
+    fp32, bf16 = least_seconds(lambda: trial(False), lambda: trial(True))
+    ratio = fp32 / bf16
     chosen = ratio >= BF16_ADVANTAGE
     return chosen, f"{'bf16' if chosen else 'fp32'}, bf16 measured at {ratio:.1f}x the speed of fp32"
 
@@ -122,15 +123,20 @@ def cpu_has_bf16() -> bool:
     return any(bool(getattr(torch.cpu, check)()) for check in checks if hasattr(torch.cpu, check))
 
 
-def median_seconds(work: Callable[[], None], repeats: int = 3) -> float:
-    """Of a piece of work, after a first time that pays for kernel selection."""
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+def least_seconds(*works: Callable[[], None], repeats: int = 3) -> list[float]:
+    """Of pieces of work, after a first time that pays for kernel selection.
+
+    They take turns, and the least counts: others who use the machine only ever add to a time.
+    """
+    for work in works:
         work()
-        times.append(time.perf_counter() - start)
-    return median(times)
+    least = [inf] * len(works)
+    for _ in range(repeats):
+        for i, work in enumerate(works):
+            start = time.perf_counter()
+            work()
+            least[i] = min(least[i], time.perf_counter() - start)
+    return least
 
 
 def prepare(device: torch.device) -> None:

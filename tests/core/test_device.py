@@ -180,6 +180,19 @@ def test_a_slow_first_step_does_not_decide(monkeypatch: pytest.MonkeyPatch, cloc
     assert choose_precision("auto", CPU, 32, step)[0]
 
 
+@pytest.mark.parametrize("busy", [(1, 5, 5, 1, 5, 5), (9, 9, 9, 9, 1, 1), (1, 1, 1, 30, 1, 30)])
+def test_a_machine_that_is_busy_now_and_then_does_not_decide(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, busy: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: True)
+    times = iter((1, 1, *busy))
+
+    def step(bf16: bool) -> None:
+        clock.now += next(times) * (1.0 if bf16 else 1.8)
+
+    assert choose_precision("auto", CPU, 32, step)[1] == "bf16, bf16 measured at 1.8x the speed of fp32"
+
+
 @pytest.mark.parametrize(
     ("supported", "fp32", "expected"), [(True, 2, True), (True, 1, False), (False, 2, False)]
 )

@@ -81,14 +81,14 @@ def count_devices(devices: str, device: str) -> int:
     Raises
     ------
     DeviceError
-        If it is neither a number nor ``all``, or more than there are.
+        If it is neither ``all`` nor a number from 1 up to how many there are.
     """
     kind = resolve_device(device).type
     here = torch.cuda.device_count() if kind == "cuda" else 1
     if devices == "all":
         return here
     if not devices.isdecimal() or not int(devices):
-        raise DeviceError(f"--devices {devices!r} is neither a number nor 'all'")
+        raise DeviceError(f"--devices {devices!r} is neither 'all' nor a number from 1 up")
     cores = os.cpu_count() or 1
     limit, what = (cores, "processor cores") if kind == "cpu" else (here, f"{kind.upper()} devices")
     if int(devices) > limit:

@@ -131,8 +131,8 @@ def test_devices_starts_processes_that_ctrl_c_ends(tmp_path):
     ("devices", "line"),
     [
         ("9999", "--devices is 9999 but this machine has"),
-        ("0", "neither a number nor 'all'"),
-        ("some", "neither a number nor 'all'"),
+        ("0", "neither 'all' nor a number from 1 up"),
+        ("some", "neither 'all' nor a number from 1 up"),
     ],
 )
 def test_devices_that_cannot_be(ebsc, tmp_path, devices, line):

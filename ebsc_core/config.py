@@ -315,7 +315,7 @@ def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         # A path in it need not be UTF-8.
-        return tomllib.loads(file.read_text(encoding="utf-8", errors="surrogateescape"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
     except tomllib.TOMLDecodeError as error:

@@ -45,6 +45,8 @@ def resolve_device(name: str) -> torch.device:
             )
         if int(index or 0) >= count:  # device.index has wrapped around beyond one byte
             raise DeviceError(f"device {name!r}: there are {count} CUDA devices, cuda:0 to cuda:{count - 1}")
+    if kind != "cuda" and index:
+        raise DeviceError(f"device {name!r}: there is one only; use {kind}")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name!r}: this machine has no Metal device; try --device auto")
     return device

@@ -119,6 +119,8 @@ def _dictionary_size(config: RunConfig, n: int) -> int | None:
 
 def _n_clusters(config: RunConfig, data: ImageSource, clustered: int) -> int:
     n = config.n_clusters or data.n_classes
+    if len(data) < 2:
+        raise ConfigError(f"{data.name}: one image alone has nothing to be compared with; give more")
     if n is None:
         raise ConfigError(f"{data.name} has no classes; say how many clusters with --n-clusters")
     if n < 2:

@@ -237,7 +237,7 @@ def load_suite(path: Path, settings: Iterable[str] = (), baseline: str | None = 
         If the file cannot be read, is no TOML, or is no suite.
     """
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -159,6 +159,9 @@ class TestFiles:
         with pytest.raises(ConfigError, match=r"config\.toml is not valid TOML: .*line 2"):
             load_config(toml("seed = 1\nseed 2"))
 
+    def test_what_windows_writes_before_utf_8_is_no_part_of_it(self, toml: WriteToml) -> None:
+        assert load_config(toml("\ufeffseed = 5")).seed == 5
+
     def test_a_missing_file(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"cannot read .*absent\.toml: No such file"):
             load_config(tmp_path / "absent.toml")

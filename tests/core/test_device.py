@@ -40,7 +40,9 @@ def test_devices_that_are_there(name: str, expected: str) -> None:
 
 
 @pytest.mark.usefixtures("no_cuda")
-@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:99", "mps", "gpu", "cuda:x", "cuda:", "CUDA", ""])
+@pytest.mark.parametrize(
+    "name", ["cuda", "cuda:0", "cuda:99", "mps", "gpu", "cuda:x", "cuda:", "CUDA", "cpu:7", ""]
+)
 def test_a_device_that_is_not_there_is_one_line(name: str) -> None:
     with pytest.raises(DeviceError) as caught:
         resolve_device(name)

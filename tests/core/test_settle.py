@@ -44,6 +44,11 @@ def test_clusters_that_cannot_be(classes, n_clusters):
         decide(images(classes=classes), n_clusters=n_clusters)
 
 
+def test_one_image_alone():
+    with pytest.raises(ConfigError, match="one image alone has nothing to be compared with"):
+        decide(images(n=1, classes=1))
+
+
 def test_training_needs_epochs_and_parameters():
     assert decide(images()).trains
     assert not decide(images(), train={"epochs": 0}).trains

@@ -6,7 +6,7 @@ Then ``ebsc run`` on all digits with as many and with one, at the same batch siz
 (ARI), and the seconds.
 All on the CPU, a thread a process; on fewer cores than processes these take turns.
 
-python benchmarks/speed/ranks.py --out benchmarks/results/ranks-cpu.json
+python benchmarks/speed/ranks.py --out benchmarks/results/speed/ranks.json
 """
 
 from __future__ import annotations

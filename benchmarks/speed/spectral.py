@@ -65,6 +65,7 @@ def main() -> None:
         record = compare(sides, options.rounds, options.threads, options.limit)
     settings = ("graph", "nodes", "per_row", "clusters", "model", "seed")
     record |= {"settings": {name: str(getattr(options, name)) for name in settings}}
+    record["settings"]["graph"] = Path(options.graph).name  # the folder it is in says nothing
     print(json.dumps({"times_faster": record["times_faster"]} | record["sides"], indent=2))
     keep(record, options.out)
 

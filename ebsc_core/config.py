@@ -163,6 +163,8 @@ class RunConfig(BaseModel):
     joint: JointChoice = Field(default_factory=JointChoice)
     coefficients: PartChoice = Field(default_factory=PartChoice)
     clusterer: PartChoice = Field(default_factory=PartChoice)
+    observers: dict[Text, dict[str, Any]] = Field(default_factory=dict)
+    """What is told of the run: a table of options, which may be empty, per observer by its name."""
     views: dict[str, Any] = Field(default_factory=dict)
     """Changes to the view policy chosen from the images (see ``ebsc_core.data.views``)."""
     train: TrainOptions = Field(default_factory=TrainOptions)
@@ -278,7 +280,7 @@ def overlay(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def own_settings(section: str) -> list[str]:
     """What a part's section takes whichever part it names."""
-    return _field_names(RunConfig, [section])
+    return _field_names(RunConfig, [section]) if section in RunConfig.model_fields else []
 
 
 def describe(

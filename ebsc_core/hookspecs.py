@@ -15,12 +15,16 @@ A plugin is any object with ``@hookimpl`` functions, named under the entry-point
 
 Hooks yield light records and import nothing heavy: ``"my_package.loss:MyLoss"`` is imported when
 somebody selects ``my-loss``, not before.
+
+An observer is a part, too (``ebsc_observers``): its factory builds an object with ``@hookimpl`` methods of
+:class:`RunHooks`, which are told what becomes of the run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -93,3 +97,90 @@ class Hooks:
     @hookspec
     def ebsc_clusterers(self) -> Iterable[Component]:  # type: ignore[empty-body]
         """Clusterers of an affinity or of features (``--clusterer``)."""
+
+    @hookspec
+    def ebsc_observers(self) -> Iterable[Component]:  # type: ignore[empty-body]
+        """Trackers that are told of a run (``--observer``)."""
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """The parts are found and their options checked; nothing is read yet."""
+
+    directory: Path
+    """The run directory to come; it is there when the run has finished, and only then."""
+    config: dict[str, Any]
+    """The configuration as plain values, with the name and options of each part."""
+    parts: dict[str, str]
+    """Distribution and version of each part, by its section of the configuration."""
+
+
+@dataclass(frozen=True)
+class EpochFinished:
+    """An epoch of training is over."""
+
+    directory: Path
+    phase: str
+    """``warm-up`` or ``joint``."""
+    epoch: int
+    """Counted from 1. Training that goes on from where it was kept starts with a later one."""
+    epochs: int
+    """How many there are, of both phases."""
+    figures: dict[str, float]
+    """``loss``, ``effective_rank`` and, in the joint phase, ``joint_error`` (see ``metrics.json``)."""
+
+
+@dataclass(frozen=True)
+class StageFinished:
+    """A stage of the run is over."""
+
+    directory: Path
+    stage: str
+    """As under ``seconds`` of ``metrics.json``, e.g. ``read data``, ``training``, ``figures``."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunFinished:
+    """The run directory is there."""
+
+    directory: Path
+    metrics: dict[str, Any]
+    """The content of ``metrics.json``."""
+
+
+@dataclass(frozen=True)
+class RunFailed:
+    """The run has ended early, by an error or by the user; there is no run directory."""
+
+    directory: Path
+    error: str
+    """Its type and text, e.g. ``DataError: …``."""
+
+
+class RunHooks:
+    """Every hook an observer can implement. All are optional.
+
+    They are called in the process that writes, in the order of what happens. Records are copies: changing
+    one changes nothing.
+    """
+
+    @hookspec
+    def ebsc_run_started(self, event: RunStarted) -> None:
+        """First of all, once."""
+
+    @hookspec
+    def ebsc_epoch_finished(self, event: EpochFinished) -> None:
+        """After each epoch; never if trained features are reused."""
+
+    @hookspec
+    def ebsc_stage_finished(self, event: StageFinished) -> None:
+        """After each stage."""
+
+    @hookspec
+    def ebsc_run_finished(self, event: RunFinished) -> None:
+        """Last of all, if the run directory is there."""
+
+    @hookspec
+    def ebsc_run_failed(self, event: RunFailed) -> None:
+        """Last of all, if it is not."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
 
@@ -53,7 +53,7 @@ class Choice:
     def record(self) -> dict[str, Any]:
         """Name, provider and options as plain values, for digests and run records."""
         return {
-            "name": self.name,
+            "name": self.part.bare_name,
             "from": str(self.part.provider),
             "options": self.options.model_dump(mode="json"),
         }
@@ -71,12 +71,29 @@ class Plan:
     """The coefficient model that trains along, or None for no joint phase."""
     coefficients: Choice
     clusterer: Choice
+    observers: dict[str, Choice] = field(default_factory=dict)
+    """By the names they are chosen by."""
 
     def choices(self) -> dict[str, Choice]:
-        """The parts by their section of the configuration."""
+        """The parts by their section of the configuration; observers, which change nothing, are apart."""
         sections = ("data", "backbone", "objective", "joint", "coefficients", "clusterer")
         chosen = {section: getattr(self, section) for section in sections}
         return {section: choice for section, choice in chosen.items() if choice is not None}
+
+    def suppliers(self) -> dict[str, str]:
+        """Distribution and version of every part, by its section."""
+        chosen = self.choices() | {
+            Kind.OBSERVER.settings(name): choice for name, choice in self.observers.items()
+        }
+        return {section: str(choice.part.provider) for section, choice in chosen.items()}
+
+    def tables(self) -> dict[str, Any]:
+        """The configuration as plain values, with the names and all options of the parts."""
+        tables = self.config.model_dump(mode="json", exclude={"out", "cache", Kind.OBSERVER.section})
+        for section, choice in self.choices().items():
+            tables[section] |= {"name": choice.name} | choice.options.model_dump(mode="json")
+        told = {name: choice.options.model_dump(mode="json") for name, choice in self.observers.items()}
+        return tables | ({Kind.OBSERVER.section: told} if told else {})
 
 
 def make_plan(config: RunConfig, registry: Registry) -> Plan:
@@ -101,12 +118,18 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
         joint,
         coefficients,
         _choose(registry, Kind.CLUSTERER, config.clusterer),
+        {name: _observer(registry, name, options) for name, options in config.observers.items()},
     )
 
 
 def _choose(registry: Registry, kind: Kind, choice: PartChoice, section: str | None = None) -> Choice:
     part = registry.find(kind, choice.name or registry.default(kind))
     return Choice(part, check_options(part, choice.options, section or kind.section))
+
+
+def _observer(registry: Registry, name: str, options: dict[str, Any]) -> Choice:
+    part = registry.find(Kind.OBSERVER, name)
+    return Choice(part, check_options(part, options, Kind.OBSERVER.settings(name)))
 
 
 def check_options(part: Part, values: dict[str, Any], section: str) -> Options:

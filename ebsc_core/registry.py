@@ -1,54 +1,43 @@
 """Finding parts: discovery through entry points, provenance, conflicts, and "did you mean".
 
-One plugin that cannot be loaded never takes the program down: it is kept as a :class:`Failure` and
-shown by ``ebsc plugins list``; it matters only to someone who wanted a part of it.
+One plugin that cannot be loaded never takes the program down: it is kept as a :class:`Plugin` and
+shown by ``ebsc plugins list``; it matters only to someone who wanted a part of it, or to everybody if
+``EBSC_STRICT_PLUGINS`` is set.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from enum import Enum
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
-import pluggy
-
 from ebsc_core.errors import EbscError, PartError
-from ebsc_core.hookspecs import (
-    API_VERSION,
-    ENTRY_POINT_GROUP,
-    Component,
-    ComponentFamily,
-    ComponentSpec,
-    Hooks,
-)
+from ebsc_core.hookspecs import ENTRY_POINT_GROUP, Component, ComponentFamily, ComponentSpec
+from ebsc_core.kinds import Kind as Kind
+from ebsc_core.records import check_record, claimed, records_of
 
 
 class UnknownPartError(PartError):
     """No installed plugin answers to a name."""
 
 
+class BrokenPluginError(UnknownPartError):
+    """A name is of a plugin that could not be registered."""
+
+
 OWN_DISTRIBUTION = "ebsc"
-
-
-class Kind(Enum):
-    """The kinds of part: ``value`` is the configuration section, ``hook`` what yields them."""
-
-    DATA = ("data", "ebsc_datasets", "data set")
-    BACKBONE = ("backbone", "ebsc_backbones", "backbone")
-    OBJECTIVE = ("objective", "ebsc_objectives", "objective")
-    COEFFICIENTS = ("coefficients", "ebsc_coefficient_models", "coefficient model")
-    CLUSTERER = ("clusterer", "ebsc_clusterers", "clusterer")
-
-    def __init__(self, section: str, hook: str, words: str) -> None:
-        self.section, self.hook, self.words = section, hook, words
+# In EBSC_DISABLE_PLUGINS: all but those of our own distribution.
+ALL_OTHERS = "*"
+# A plugin that takes longer to load makes everybody wait, even for help.
+SLOW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -76,12 +65,33 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A plugin, or one record of it, that could not be registered."""
+class Plugin:
+    """An installed entry point, and how loading it went: all of it is registered, or nothing."""
 
     plugin: str
     provider: Provider
-    reason: str
+    seconds: float
+    reason: str = ""
+    """Why it could not be registered."""
+    error: BaseException | None = None
+    offered: frozenset[tuple[Kind, str]] = frozenset()
+    """What it had offered when it failed."""
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``failed``, or ``slow``: it works, but took longer than a second to load."""
+        if self.error:
+            return "failed"
+        return "slow" if self.seconds > SLOW_SECONDS else "ok"
+
+    def __str__(self) -> str:
+        return f"{self.plugin} of {self.provider}"
+
+    def meant_by(self, kind: Kind, name: str) -> bool:
+        """Whether somebody who asks for ``name`` wants a part of this plugin."""
+        own = {_canonical(self.plugin), _canonical(self.provider.distribution)}
+        bare = _within(self.provider, name)
+        return bare != name or (kind, name) in self.offered or _canonical(name) in own
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,11 @@ class Part:
     spec: ComponentSpec
     provider: Provider
 
+    @property
+    def bare_name(self) -> str:
+        """Without the distribution."""
+        return _within(self.provider, self.name)
+
     @cached_property
     def factory(self) -> Callable[..., Any]:
         return _load(self.spec.factory, self)
@@ -104,8 +119,12 @@ class Part:
         if declared is None:
             from ebsc_core.options import Options
 
-            return getattr(self.factory, "Options", Options)
-        return _load(declared, self)
+            options = getattr(self.factory, "Options", Options)
+        else:
+            options = _load(declared, self)
+        if problem := claimed(options, self.kind):
+            raise PartError(f"{self.kind.words} {self.name!r} of {self.provider}: {problem}")
+        return options
 
 
 class Registry:
@@ -115,27 +134,55 @@ class Registry:
     ----------
     entry_points : iterable of (EntryPoint, Provider), optional
         What to load; by default every installed entry point of the group ``ebsc`` that
-        ``EBSC_DISABLE_PLUGINS`` (names or distributions, separated by commas) does not exclude.
+        ``EBSC_DISABLE_PLUGINS`` (names or distributions, separated by commas; ``*`` for all but our own)
+        does not exclude.
+
+    Raises
+    ------
+    BrokenPluginError
+        If a plugin cannot be registered and ``EBSC_STRICT_PLUGINS`` is set.
     """
 
     def __init__(self, entry_points: Iterable[tuple[EntryPoint, Provider]] | None = None) -> None:
         self.entries: list[Entry] = []
-        self.failures: list[Failure] = []
+        self.plugins: list[Plugin] = []
+        """All that were found."""
         self.packages: set[str] = set()
         """Top-level packages the plugins are in."""
         for entry_point, provider in installed_entry_points() if entry_points is None else entry_points:
             self._register(entry_point, provider)
 
+    @property
+    def failures(self) -> list[Plugin]:
+        """Plugins that could not be registered."""
+        return [plugin for plugin in self.plugins if plugin.error]
+
     def _register(self, entry_point: EntryPoint, provider: Provider) -> None:
+        offered: list[Entry] = []
+        error, reason, began = None, "", time.perf_counter()
         # Anything a stranger's module raises must stop at its own plugin.
         try:
-            found = _entries(entry_point.load(), provider)
-        except (Exception, SystemExit) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            self.failures.append(Failure(entry_point.name, provider, reason))
-        else:
-            self.entries.extend(found)
+            for kind, component in records_of(entry_point.load()):
+                self._check_new(entry := Entry(kind, component, provider), offered)
+                offered.append(entry)
+                check_record(kind, component)
+        except (Exception, SystemExit) as caught:
+            error, reason = caught, _reason(caught)
+        seconds, names = time.perf_counter() - began, frozenset((e.kind, e.name) for e in offered if error)
+        self.plugins.append(Plugin(entry_point.name, provider, seconds, reason, error, names))
+        if error is None:
+            self.entries.extend(offered)
             self.packages.add(entry_point.module.partition(".")[0])
+        elif strict():
+            raise BrokenPluginError(
+                f"plugin {self.plugins[-1]} did not load: {reason} (EBSC_STRICT_PLUGINS is set)"
+            ) from error
+
+    def _check_new(self, entry: Entry, offered: list[Entry]) -> None:
+        """Of two parts of one distribution not even ``distribution:name`` says which."""
+        for other in (*self.entries, *offered):
+            if (entry.kind, entry.name, entry.provider) == (other.kind, other.name, other.provider):
+                raise ValueError(f"{entry.provider} offers the {entry.kind.words} {entry.name!r} twice")
 
     def of(self, kind: Kind) -> list[Entry]:
         """Entries of one kind, by name."""
@@ -144,20 +191,40 @@ class Registry:
     def default(self, kind: Kind) -> str:
         """The name of the part a run uses when it names none.
 
-        A default of the distribution this framework comes in wins: installing a plugin changes nothing for
-        those who do not name its parts.
+        A default of the distribution this framework comes in wins, whatever others call theirs: installing a
+        plugin changes nothing for those who do not name its parts.
 
         Raises
         ------
         PartError
             If no installed plugin, or more than one other, offers a default.
         """
+        entry = self.default_entry(kind)
+        claimed = any(e.name == entry.name for e in self.of(kind) if _single(e) and e is not entry)
+        return f"{entry.provider.distribution}:{entry.name}" if claimed else entry.name
+
+    def default_entry(self, kind: Kind) -> Entry:
+        """The record of the part that :meth:`default` names."""
         offered = [e for e in self.of(kind) if isinstance(e.component, ComponentSpec) and e.component.default]
         chosen = [e for e in offered if e.provider.distribution == OWN_DISTRIBUTION] or offered
         if len(chosen) != 1:
             names = ", ".join(f"{e.name} ({e.provider})" for e in chosen) or "none is installed"
-            raise PartError(f"no single default {kind.words} ({names}); name one with --{kind.section}")
-        return chosen[0].name
+            raise PartError(f"no single default {kind.words} ({names}); name one with {kind.flag}")
+        return chosen[0]
+
+    def conflicts(self) -> list[str]:
+        """What is claimed by several plugins, a line each; it matters only to someone who selects it."""
+        found = []
+        for kind in Kind:
+            claims: dict[str, list[Entry]] = {}
+            for entry in filter(_single, self.of(kind)):
+                claims.setdefault(entry.name, []).append(entry)
+            found += [
+                _conflict(kind, name, [e.provider for e in claimants])
+                for name, claimants in claims.items()
+                if len(claimants) > 1
+            ]
+        return found
 
     def find(self, kind: Kind, name: str) -> Part:
         """The part called ``name``, or ``distribution:name`` to settle a conflict.
@@ -167,10 +234,12 @@ class Registry:
         UnknownPartError
             If nothing answers to the name; suggests the nearest names and mentions plugins that failed
             to load.
+        BrokenPluginError
+            If it is of one that failed to load.
         PartError
             If more than one plugin answers to it.
         """
-        singles = [e for e in self.of(kind) if isinstance(e.component, ComponentSpec)]
+        singles = [e for e in self.of(kind) if _single(e)]
         found = [
             Part(kind, name, e.component, e.provider)  # type: ignore[arg-type]
             for e in singles
@@ -180,10 +249,14 @@ class Registry:
         if not found:
             found = self._of_families(kind, name, broken)
         if len(found) > 1:
-            choices = " or ".join(f"{p.provider.distribution}:{p.name}" for p in found)
-            providers = ", ".join(str(p.provider) for p in found)
-            raise PartError(f"{kind.words} {name!r} is offered by {providers}; say which: {choices}")
+            raise PartError(_conflict(kind, name, [p.provider for p in found]))
         if not found:
+            for plugin in self.failures:
+                if plugin.meant_by(kind, name):
+                    raise BrokenPluginError(
+                        f"{name!r} is of plugin {plugin}, which did not load: {plugin.reason}; "
+                        f"repair or update {plugin.provider.distribution}"
+                    ) from plugin.error
             raise UnknownPartError(f"unknown {kind.words} {name!r}: {self.hint(name, [kind], broken)}")
         return found[0]
 
@@ -191,11 +264,11 @@ class Registry:
         """Every name of one kind that is known without guessing, those of families included."""
         names = []
         for entry in self.of(kind):
-            if isinstance(entry.component, ComponentSpec):
-                names.append(entry.name)
-            else:
+            if isinstance(entry.component, ComponentFamily):
                 with suppress(Exception):  # a stranger's; it only costs suggestions
                     names.extend(_load(entry.component.names, entry)())
+            else:
+                names.append(entry.name)
         return names
 
     def _of_families(self, kind: Kind, name: str, broken: list[str]) -> list[Part]:
@@ -206,10 +279,11 @@ class Registry:
                 continue
             try:
                 spec = _load(entry.component.resolve, entry)(_within(entry.provider, name))
-            except EbscError as error:
-                broken.append(str(error))
             except Exception as error:  # a stranger's; other families may still answer
-                broken.append(f"{entry.name} of {entry.provider}: {type(error).__name__}: {error}")
+                said = str(error) if isinstance(error, EbscError) else _reason(error)
+                broken.append(f"{entry.name} of {entry.provider}: {said}")
+                if strict():
+                    raise BrokenPluginError(f"{broken[-1]} (EBSC_STRICT_PLUGINS is set)") from error
             else:
                 if spec is not None:
                     spec = replace(spec, reference=spec.reference or entry.component.reference)
@@ -221,7 +295,7 @@ class Registry:
         known = {candidate.lower(): candidate for kind in kinds for candidate in self.names(kind)}
         near = [known[lower] for lower in get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else "see `ebsc plugins list`"
-        failed = [*(f"{f.plugin} of {f.provider}" for f in self.failures), *broken]
+        failed = [*map(str, self.failures), *broken]
         also = f" (not loaded: {', '.join(failed)}; see `ebsc plugins list`)" if failed else ""
         return hint + also
 
@@ -233,7 +307,10 @@ def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
     for distribution in distributions():
         for entry_point in distribution.entry_points.select(group=ENTRY_POINT_GROUP):
             provider = _provider(distribution)
-            if not disabled & {_canonical(entry_point.name), _canonical(provider.distribution)}:
+            names = {_canonical(entry_point.name), _canonical(provider.distribution)}
+            if provider.distribution != OWN_DISTRIBUTION:
+                names.add(ALL_OTHERS)
+            if not disabled & names:
                 # An editable install may show the same distribution twice on sys.path.
                 key = (provider.distribution, entry_point.name)
                 found.setdefault(key, (entry_point, provider))
@@ -255,38 +332,24 @@ def _within(provider: Provider, name: str) -> str:
     return bare if _canonical(distribution) == _canonical(provider.distribution) else name
 
 
-def _entries(plugin: object, provider: Provider) -> list[Entry]:
-    """What a plugin's hooks yield. It gets a manager of its own, so that its faults stay its own."""
-    manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
-    manager.add_hookspecs(Hooks)
-    manager.register(plugin)
-    manager.check_pending()
-    entries = []
-    for kind in Kind:
-        hook = getattr(manager.hook, kind.hook)
-        yielded = hook()
-        if hook.get_hookimpls() and not yielded:  # pluggy drops None
-            raise TypeError(f"{kind.hook} returned nothing; it must yield or return records")
-        entries += [
-            Entry(kind, _checked(component, kind), provider)
-            for components in yielded
-            for component in components
-        ]
-    return entries
+def strict() -> bool:
+    """Whether any failure of a plugin is to end the command (``EBSC_STRICT_PLUGINS``)."""
+    return os.environ.get("EBSC_STRICT_PLUGINS", "") not in ("", "0")
 
 
-def _checked(component: object, kind: Kind) -> Component:
-    if not isinstance(component, ComponentSpec | ComponentFamily):
-        raise TypeError(
-            f"{kind.hook} yielded a {type(component).__name__}, not a ComponentSpec or ComponentFamily"
-        )
-    if component.api_version != API_VERSION:
-        raise TypeError(
-            f"{component.name!r} is written for api_version {component.api_version}, this is {API_VERSION}"
-        )
-    if not (isinstance(component.name, str) and component.name and isinstance(component.summary, str)):
-        raise TypeError(f"{kind.hook} yielded a record whose name or summary is not text: {component!r}")
-    return component
+def _single(entry: Entry) -> bool:
+    return isinstance(entry.component, ComponentSpec)
+
+
+def _conflict(kind: Kind, name: str, providers: list[Provider]) -> str:
+    bare = _within(providers[0], name)
+    choices = " or ".join(f"{provider.distribution}:{bare}" for provider in providers)
+    offered = ", ".join(map(str, providers))
+    return f"{kind.words} {name!r} is offered by {offered}; say which: {choices}"
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _load(target: Any, owner: Part | Entry) -> Any:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -21,11 +22,39 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="ebsc",
-    help="Deep subspace clustering from exchangeable parts: images in, clusters out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+# Wherever they stand on the command line, they are meant for all of it.
+EVERYWHERE = ("--no-plugins", "--traceback")
+DISABLED, ALL_OTHERS = "EBSC_DISABLE_PLUGINS", "*"
+
+
+@app.callback()
+def everywhere(
+    context: typer.Context,
+    no_plugins: Annotated[
+        bool, typer.Option("--no-plugins", help="Use the parts that come with ebsc, and no others.")
+    ] = False,
+    with_traceback: Annotated[
+        bool, typer.Option("--traceback", help="Show where an error came from, too.")
+    ] = False,
+) -> None:
+    """Deep subspace clustering from exchangeable parts: images in, clusters out."""
+    if no_plugins:  # in the environment, so that processes which are started from here know it
+        before = os.environ.get(DISABLED)
+        os.environ[DISABLED] = ALL_OTHERS
+        context.call_on_close(lambda: _restore(before))
+
+
+def _restore(disabled: str | None) -> None:
+    if disabled is None:
+        del os.environ[DISABLED]
+    else:
+        os.environ[DISABLED] = disabled
+
+
 app.command()(run)
 app.command()(benchmark)
 app.add_typer(plugins.app, name="plugins")
@@ -33,12 +62,16 @@ app.add_typer(plugins.app, name="plugins")
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
+    given = sys.argv[1:]
+    words = sorted(given, key=lambda word: word not in EVERYWHERE)  # a stable order
     try:
-        status = app(standalone_mode=False)
+        status = app(words, standalone_mode=False)
     except Interrupted as error:
         complain(str(error))
         leave(INTERRUPTED)
     except EbscError as error:
+        if "--traceback" in given:
+            traceback.print_exception(error)
         complain(f"error: {error}")
         leave(2)
     except UsageError as error:

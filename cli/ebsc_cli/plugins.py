@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -10,32 +11,85 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ebsc_core.errors import PartError
 from ebsc_core.hookspecs import Component, ComponentFamily, ComponentSpec
-from ebsc_core.registry import Kind, Part, Provider, Registry, UnknownPartError
+from ebsc_core.registry import BrokenPluginError, Entry, Kind, Part, Provider, Registry, UnknownPartError
 
 app = typer.Typer(help="See what parts are installed and what they can be told.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_plugins() -> None:
-    """All installed parts by kind; * marks what a run uses when it names none."""
+def list_plugins(
+    as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+) -> None:
+    """All installed parts by kind; * marks what a run uses when it names none.
+
+    Below them is every plugin that does not load, with the reason.
+    """
     registry = Registry()
+    defaults = _defaults(registry)
+    if as_json:
+        print(json.dumps(_listing(registry, defaults), indent=2))
+        return
     console = Console(highlight=False)
     for kind in Kind:
         table = Table(
-            "name", "what it is", "from", title=f"{kind.words}s (--{kind.section})", title_justify="left"
+            "name", "what it is", "from", title=f"{kind.words}s ({kind.flag})", title_justify="left"
         )
         for entry in registry.of(kind):
             single = isinstance(entry.component, ComponentSpec)
-            default = single and entry.component.default  # type: ignore[union-attr]
-            name = entry.name + ("*" if default else "") if single else f"({entry.name})"
+            name = entry.name + "*" * (entry in defaults) if single else f"({entry.name})"
             table.add_row(escape(name), escape(entry.component.summary), escape(str(entry.provider)))
         console.print(table)
-    for failure in registry.failures:
-        console.print(
-            f"[red]not loaded:[/] {escape(failure.plugin)} of {escape(str(failure.provider))}: "
-            f"{escape(failure.reason)}"
-        )
+    said = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]
+    said += [
+        ("yellow", "slow", f"{plugin} takes {plugin.seconds:.1f} s to load")
+        for plugin in registry.plugins
+        if plugin.status == "slow"
+    ]
+    said += [("yellow", "conflict", line) for line in registry.conflicts()]
+    for colour, what, line in said:
+        console.print(f"[{colour}]{what}:[/] {escape(line)}", soft_wrap=True)
+
+
+def _defaults(registry: Registry) -> list[Entry]:
+    found = []
+    for kind in Kind:
+        with suppress(PartError):
+            found.append(registry.default_entry(kind))
+    return found
+
+
+def _listing(registry: Registry, defaults: list[Entry]) -> dict[str, Any]:
+    return {
+        "plugins": [
+            {
+                "plugin": plugin.plugin,
+                "distribution": plugin.provider.distribution,
+                "version": plugin.provider.version,
+                "status": plugin.status,
+                "reason": plugin.reason,
+                "seconds": round(plugin.seconds, 3),
+            }
+            for plugin in registry.plugins
+        ],
+        "parts": [
+            {
+                "kind": kind.words,
+                "section": kind.section,
+                "name": entry.name,
+                "family": isinstance(entry.component, ComponentFamily),
+                "default": entry in defaults,
+                "summary": entry.component.summary,
+                "reference": entry.component.reference,
+                "distribution": entry.provider.distribution,
+                "version": entry.provider.version,
+            }
+            for kind in Kind
+            for entry in registry.of(kind)
+        ],
+        "conflicts": registry.conflicts(),
+    }
 
 
 @app.command()
@@ -59,10 +113,16 @@ def _print_head(console: Console, name: str, kind: Kind, component: Component, p
 
 
 def _called(registry: Registry, name: str, required: bool) -> list[Part]:
-    parts = []
+    parts, broken = [], None
     for kind in Kind:
-        with suppress(UnknownPartError):
+        try:
             parts.append(registry.find(kind, name))
+        except BrokenPluginError as error:
+            broken = error
+        except UnknownPartError:
+            pass
+    if broken and not parts:
+        raise broken
     if required and not parts:
         raise UnknownPartError(f"no part is called {name!r}: {registry.hint(name, Kind)}")
     return parts
@@ -78,7 +138,7 @@ def _print_options(console: Console, part: Part) -> None:
         annotation = field.annotation
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         default = "required" if field.is_required() else repr(field.default)
-        name = f"{part.kind.section}.{option}"
+        name = f"{part.kind.settings(part.name)}.{option}"
         table.add_row(
             name, escape(kind.replace("typing.", "")), escape(default), escape(field.description or "")
         )

@@ -182,3 +182,13 @@ def ebsc_clusterers() -> Iterator[Component]:
         names="ebsc_plugins.clusterers.scikit_learn:names",
         reference="https://scikit-learn.org/stable/modules/clustering.html",
     )
+
+
+@hookimpl
+def ebsc_observers() -> Iterator[Component]:
+    yield ComponentSpec(
+        "tensorboard",
+        "curves for TensorBoard, in a folder beside the run directory; needs ebsc[tensorboard]",
+        "ebsc_plugins.observers.tensorboard:TensorBoard",
+        reference="https://www.tensorflow.org/tensorboard",
+    )

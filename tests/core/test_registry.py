@@ -5,15 +5,23 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from ebsc_core import Options
+from ebsc_core import Options, __version__
 from ebsc_core.errors import PartError
 from ebsc_core.hookspecs import ENTRY_POINT_GROUP
-from ebsc_core.registry import Kind, Provider, Registry, UnknownPartError, installed_entry_points
+from ebsc_core.registry import (
+    BrokenPluginError,
+    Kind,
+    Provider,
+    Registry,
+    UnknownPartError,
+    installed_entry_points,
+)
 
 Plugin = tuple[EntryPoint, Provider]
 MakePlugin = Callable[..., Plugin]
@@ -87,6 +95,10 @@ class TestDiscovery:
         monkeypatch.setenv("EBSC_DISABLE_PLUGINS", disabled)
         providers = {entry.provider.distribution for entry in Registry().entries}
         assert providers == {"ebsc"}
+
+    def test_all_but_our_own_can_be_left_out(self, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("EBSC_DISABLE_PLUGINS", "*")
+        assert [str(found) for _, found in installed_entry_points()] == [f"ebsc {__version__}"]
 
     def test_a_disabled_plugin_is_not_imported(self, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("EBSC_DISABLE_PLUGINS", "alpha-parts")
@@ -167,6 +179,10 @@ class TestFind:
 
 
 class TestConflicts:
+    def test_they_are_told(self, registry: Registry) -> None:
+        (line,) = registry.conflicts()
+        assert line.startswith("objective 'same' is offered by alpha 1.0, beta 2.0; say which: ")
+
     @pytest.fixture
     def registry(self, plugin: MakePlugin) -> Registry:
         first = plugin(objective("same") + '    yield ComponentSpec("alone", "A loss.", dict)\n', "alpha")
@@ -193,6 +209,7 @@ class TestConflicts:
             registry.find(Kind.OBJECTIVE, "gamma:same")
 
 
+OWN_OPTIONS = "    class Options(Options):\n        name: str = 'mine'\n"
 BROKEN = {
     "import error": ("import no_such_module", "ModuleNotFoundError"),
     "syntax error": ("def", "SyntaxError"),
@@ -209,7 +226,27 @@ BROKEN = {
     "name is no text": (objective("x").replace('"x"', "None"), "name"),
     "name is empty": (objective(""), "name"),
     "summary is no text": (objective("x").replace('"A loss."', "None"), "summary"),
+    "name holds a colon": (objective("a:x"), "'a:x' holds a space or a colon"),
+    "factory is no import string": (objective("x").replace("dict", "'dict'"), "neither callable nor"),
     "another api": (objective("x", ", api_version=99"), "api_version 99"),
+    "twice": (objective("x") + '    yield ComponentSpec("x", "A loss.", dict)\n', "'x' twice"),
+    "no mark": (
+        objective("x").replace("@hookimpl\n", ""),
+        "'ebsc_objectives' is not marked with @hookimpl",
+    ),
+    "misspelt and no mark": (
+        objective("x").replace("@hookimpl\ndef ebsc_objectives", "def ebsc_objektives"),
+        "did you mean ebsc_objectives?",
+    ),
+    "no hook": (HEAD, "implements no hook"),
+    "a hook of observers": (
+        f"{HEAD}@hookimpl\ndef ebsc_run_started(event): pass\n",
+        "a hook of observers, which are offered through ebsc_observers",
+    ),
+    "an option of ours": (
+        objective("x").replace("dict", "Mine").replace(HEAD, HEAD + "class Mine:\n" + OWN_OPTIONS),
+        "option 'name' is a setting of [objective] itself",
+    ),
 }
 
 
@@ -223,6 +260,55 @@ class TestBrokenPlugins:
         assert (failure.plugin, str(failure.provider)) == ("broken-parts", "broken 0.9")
         assert reason in failure.reason
         assert "\n" not in failure.reason
+
+    def test_a_function_that_only_begins_like_a_hook_is_let_be(self, plugin: MakePlugin) -> None:
+        source = objective("x") + "\ndef ebsc_helper(): pass\nebsc_objectives_of_mine = ['x']\n"
+        assert Registry([plugin(source)]).failures == []
+
+    @pytest.mark.parametrize("name", ["broken-parts", "Broken", "broken:anything", "x"])
+    def test_who_wants_a_part_of_it_is_told_why(self, plugin: MakePlugin, name: str) -> None:
+        source = objective("x") + "    raise ValueError('late')\n"
+        registry = Registry([plugin(source, "broken", "0.9")])
+        with pytest.raises(
+            BrokenPluginError, match=r"broken-parts of broken 0\.9.*ValueError: late"
+        ) as caught:
+            registry.find(Kind.OBJECTIVE, name)
+        assert isinstance(caught.value.__cause__, ValueError)
+
+    def test_one_that_works_comes_before_a_broken_one(self, plugin: MakePlugin) -> None:
+        broken = plugin(objective("x") + "    raise ValueError\n", "broken")
+        assert Registry([broken, plugin(objective("x"), "works")]).find(Kind.OBJECTIVE, "x")
+
+    @pytest.mark.parametrize(("setting", "ends"), [("1", True), ("0", False), ("", False)])
+    def test_strictly_it_ends_the_command(
+        self, plugin: MakePlugin, monkeypatch: pytest.MonkeyPatch, setting: str, ends: bool
+    ) -> None:
+        monkeypatch.setenv("EBSC_STRICT_PLUGINS", setting)
+        broken = plugin("raise ValueError('no luck')", "broken", "0.9")
+        with (
+            pytest.raises(BrokenPluginError, match=r"broken-parts of broken 0\.9 did not load: .*no luck")
+            if ends
+            else nullcontext()
+        ):
+            Registry([broken])
+
+    def test_strictly_a_family_that_raises_ends_it_too(
+        self, plugin: MakePlugin, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("EBSC_STRICT_PLUGINS", "1")
+        registry = Registry([plugin(family("many", "lambda n: 1 / 0"), "broken", "0.9")])
+        with pytest.raises(BrokenPluginError, match=r"many of broken 0\.9: ZeroDivisionError"):
+            registry.find(Kind.OBJECTIVE, "mine")
+
+    @pytest.mark.parametrize("section", ["coefficients", "joint"])
+    def test_options_that_are_imported_late_are_checked_then(self, plugin: MakePlugin, section: str) -> None:
+        name = {"coefficients": "name", "joint": "weight"}[section]
+        late, _ = plugin(f"{HEAD}class Model:\n    class Options(Options):\n        {name}: float = 1\n")
+        source = objective("x").replace("objectives", "coefficient_models")
+        registry = Registry([plugin(source.replace("dict", f'"{late.value}:Model"'), "mine", "3")])
+        part = registry.find(Kind.COEFFICIENTS, "x")
+        with pytest.raises(PartError, match=rf"'x' of mine 3: its option '{name}' is .*\[{section}\] itself"):
+            part.options_class  # noqa: B018
 
     def test_two_broken_plugins_are_both_recorded(self, plugin: MakePlugin) -> None:
         misspelt = BROKEN["misspelt hook"][0]
@@ -290,7 +376,15 @@ class TestDefaults:
         with pytest.raises(PartError, match=r"a-loss \(a 1\.0\), b-loss \(b 1\.0\).*--objective"):
             Registry(plugins).default(Kind.OBJECTIVE)
 
+    def test_ours_stays_the_default_if_another_claims_its_name(self, plugin: MakePlugin) -> None:
+        default = ", default=True"
+        plugins = [plugin(objective("mine", default), d) for d in ("alpha", "ebsc")]
+        registry = Registry(plugins)
+        assert registry.default(Kind.OBJECTIVE) == "ebsc:mine"
+        part = registry.find(Kind.OBJECTIVE, "ebsc:mine")
+        assert (part.provider.distribution, part.bare_name) == ("ebsc", "mine")
+
     def test_every_kind_has_one_among_our_own_parts(self) -> None:
         ours = [found for found in installed_entry_points() if found[1].distribution == "ebsc"]
         registry = Registry(ours)
-        assert all(registry.default(kind) for kind in Kind)
+        assert all(registry.default(kind) for kind in Kind if kind is not Kind.OBSERVER)

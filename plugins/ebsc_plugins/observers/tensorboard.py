@@ -1,0 +1,72 @@
+"""Curves for TensorBoard, by the writer that comes with torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ebsc_core import Options, hookimpl
+from ebsc_core.errors import PartError
+from ebsc_core.hookspecs import EpochFinished, RunFailed, RunFinished, RunStarted, StageFinished
+
+
+class TensorBoardOptions(Options):
+    """Where the curves go."""
+
+    folder: str | None = None
+    """Folder for all runs, each in one of its own named like the run directory; by default ``tensorboard``
+    beside the run directory. Not in that, as it is there only when the run has finished."""
+
+
+class TensorBoard:
+    """Writes what can be drawn as it comes: ``tensorboard --logdir runs/tensorboard`` shows it meanwhile.
+
+    Raises
+    ------
+    PartError
+        If TensorBoard is not installed.
+    """
+
+    Options = TensorBoardOptions
+
+    def __init__(self, options: TensorBoardOptions) -> None:
+        self.options = options
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            why = " ".join(str(error).split())
+            raise PartError(
+                f"observer 'tensorboard' needs TensorBoard, which cannot be imported ({why}); "
+                "install it with: pip install 'ebsc[tensorboard]'"
+            ) from error
+        self.writer_class = SummaryWriter
+
+    @hookimpl
+    def ebsc_run_started(self, event: RunStarted) -> None:
+        own = self.options.folder
+        folder = Path(own).expanduser() if own else event.directory.parent / "tensorboard"
+        self.writer = self.writer_class(str(folder / event.directory.name))
+        parts = (f"    {section}: {supplier}" for section, supplier in event.parts.items())
+        self.writer.add_text("parts", "\n".join(parts))
+
+    @hookimpl
+    def ebsc_epoch_finished(self, event: EpochFinished) -> None:
+        for name, value in event.figures.items():
+            self.writer.add_scalar(f"training/{name}", value, event.epoch)
+        self.writer.flush()
+
+    @hookimpl
+    def ebsc_stage_finished(self, event: StageFinished) -> None:
+        self.writer.add_scalar(f"seconds/{event.stage}", event.seconds)
+
+    @hookimpl
+    def ebsc_run_finished(self, event: RunFinished) -> None:
+        for group in ("scores", "label_free"):
+            for name, value in (event.metrics[group] or {}).items():
+                if isinstance(value, int | float):
+                    self.writer.add_scalar(f"{group}/{name}", value)
+        self.writer.close()
+
+    @hookimpl
+    def ebsc_run_failed(self, event: RunFailed) -> None:
+        self.writer.add_text("failed", event.error)
+        self.writer.close()

@@ -35,6 +35,7 @@ from ebsc_core.interfaces import (
     TrainableCoefficientModel,
 )
 from ebsc_core.machine import available_memory
+from ebsc_core.observers import Observers
 from ebsc_core.plan import make_plan
 from ebsc_core.progress import Progress, Stages
 from ebsc_core.ranks import Ranks
@@ -83,10 +84,27 @@ class Pipeline:
         with self.ranks.agreed():
             if self.ranks.main:
                 self.directory = RunDirectory(Path(config.out) if config.out else self._default_path())
+                self.observers = Observers(
+                    self.plan.observers.values(), self.directory.path.absolute(), progress.warn
+                )
+            else:
+                self.observers = Observers()
         self.refinement: RefineOptions = config.refine
-        self.stage = Stages()
+        self.stage = Stages(self.observers.stage_finished)
 
     def run(self) -> RunResult | None:
+        """All stages, of which observers are told."""
+        try:
+            self.observers.run_started(self._asked(), self.plan.suppliers())
+            result = self._run()
+        except BaseException as error:
+            self.observers.run_failed(error)
+            raise
+        if result:
+            self.observers.run_finished(result.metrics)
+        return result
+
+    def _run(self) -> RunResult | None:
         """All stages; of several processes, all but the first take part in training alone."""
         prepare(self.device)
         # Whether images are held or streamed must not hang on what another process holds already.
@@ -102,7 +120,8 @@ class Pipeline:
         with self.directory as directory:
             representation = self._representation(backbone)
             trained = representation.obtain(directory)
-            self.stage.seconds |= representation.seconds
+            for name, seconds in representation.seconds.items():
+                self.stage.note(name, seconds)
             rows = StoredRows(directory.beside / FEATURES, self.settled.express)
             method = self._method(rows.width, representation.joint)
             found = cluster_rows(rows, method, self.stage, self.progress)
@@ -159,7 +178,15 @@ class Pipeline:
 
     def _representation(self, backbone: Backbone) -> Representation:
         return Representation(
-            self.plan, self.settled, self.data, self.info, backbone, self.device, self.progress, self.ranks
+            self.plan,
+            self.settled,
+            self.data,
+            self.info,
+            backbone,
+            self.device,
+            self.progress,
+            self.ranks,
+            self.observers,
         )
 
     def _announce(self, backbone: Backbone) -> None:
@@ -187,6 +214,8 @@ class Pipeline:
         given = "" if self.config.n_clusters else " (the number of classes)"
         say(f"clusterer     {plan.clusterer.name}, {settled.n_clusters} clusters{given}")
         processes = f" in each of {self.ranks.count} processes" if self.ranks.count > 1 else ""
+        if plan.observers:
+            say(f"observers     {', '.join(plan.observers)}")
         say(f"device        {describe_device(self.device)}{processes}, seed {self.config.seed}")
 
     def _method(self, width: int, joint: TrainableCoefficientModel | None) -> Method:
@@ -283,17 +312,18 @@ class Pipeline:
             "training": trained.history,
         }
 
-    def _resolved(self, representation: Representation, trained: Trained) -> dict[str, Any]:
-        """The whole configuration; ``ebsc run --config run.toml`` repeats the run."""
-        tables = self.config.model_dump(mode="json", exclude={"out", "cache"})
-        choices = self.plan.choices()
-        for section, choice in choices.items():
-            tables[section] |= {"name": choice.name} | choice.options.model_dump(mode="json")
+    def _asked(self) -> dict[str, Any]:
+        """The whole configuration as far as it is known before anything is read."""
+        tables = self.plan.tables()
         path = Path(self.plan.data.name)
         if path.exists():
             tables["data"]["name"] = str(path.absolute())
+        return tables
+
+    def _resolved(self, representation: Representation, trained: Trained) -> dict[str, Any]:
+        """The whole configuration; ``ebsc run --config run.toml`` repeats the run."""
         settled = self.settled
-        tables |= {
+        tables = self._asked() | {
             "views": settled.views.model_dump(mode="json"),
             "n_clusters": settled.n_clusters,
             "dictionary_size": settled.dictionary_size,
@@ -307,8 +337,7 @@ class Pipeline:
         if settled.trains:
             tables["precision"] = trained.precision
             tables["train"]["batch_size"] = settled.batch_size
-        suppliers = {section: str(choice.part.provider) for section, choice in choices.items()}
-        return tables | {PROVENANCE: provenance() | {"parts": suppliers}}
+        return tables | {PROVENANCE: provenance() | {"parts": self.plan.suppliers()}}
 
 
 def _columns(found: list[tuple[ImageSource, Assigned]]) -> dict[str, Iterable[Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -31,16 +31,28 @@ class Progress:
 
 
 class Stages:
-    """Times what is done in each: ``with stage("clusters"): ...``."""
+    """Times what is done in each: ``with stage("clusters"): ...``.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    finished : callable
+        Told the name and seconds of each when it is over.
+    """
+
+    def __init__(self, finished: Callable[[str, float], None] = lambda stage, seconds: None) -> None:
         self.seconds: dict[str, float] = {}
+        self.finished = finished
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self.note(name, time.perf_counter() - start)
+
+    def note(self, name: str, seconds: float) -> None:
+        """A stage that was timed elsewhere."""
+        self.seconds[name] = seconds
+        self.finished(name, seconds)
 
 
 def clock(seconds: float) -> str:

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ebsc_core.data.source import ImageSource
 from ebsc_core.errors import DataError, EbscError, TrainingError
 from ebsc_core.features import FeatureWriter, add_identity, digest
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
+from ebsc_core.observers import Observers
 from ebsc_core.plan import Plan
 from ebsc_core.progress import Progress
 from ebsc_core.ranks import ALONE, Ranks
@@ -51,6 +52,8 @@ class Representation:
     progress: Progress
     ranks: Ranks = ALONE
     """The processes that train together, until :meth:`obtain` has parted from them."""
+    observers: Observers = field(default_factory=Observers)
+    """Told of every epoch."""
 
     def __post_init__(self) -> None:
         self.config: RunConfig = self.plan.config
@@ -285,6 +288,7 @@ class Representation:
             seed=self.config.seed,
             progress=self.progress,
             keeper=self.keeper,
+            observers=self.observers,
         )
 
     def _choose_arithmetic(self, trainer: JointTrainer, kept: Kept | None) -> Arithmetic:

@@ -121,6 +121,14 @@ def run(
         str | None,
         OPTION(help="Where trained features are kept for reuse; none for nowhere.", rich_help_panel=OUTPUT),
     ] = None,
+    observer: Annotated[
+        list[str] | None,
+        OPTION(
+            metavar="NAME",
+            help="Tell a tracker of the run, e.g. tensorboard; repeatable.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     quiet: Annotated[
         bool, OPTION("--quiet", "-q", help="Print the result and warnings only.", rich_help_panel=OUTPUT)
     ] = False,
@@ -152,7 +160,9 @@ def run(
     from ebsc_core.config import load_config
     from ebsc_core.registry import Registry
 
-    loaded = load_config(config, settings or [], flags)
+    # A table for each, which --set may fill.
+    observed = [f"observers.{name}={{}}" for name in observer or []]
+    loaded = load_config(config, [*observed, *(settings or [])], flags)
     if devices is not None:
         from ebsc_core.launch import launch
 

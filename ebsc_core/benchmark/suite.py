@@ -46,7 +46,7 @@ from ebsc_core.registry import Registry
 
 # What comes after the features: cells that differ only here share them.
 DOWNSTREAM = {"coefficients", "clusterer", "refine", "affinity", "whiten", "top_k", "n_clusters"}
-DOWNSTREAM |= {"out", "cache"}
+DOWNSTREAM |= {"out", "cache", "observers"}
 # What is the same for all cells, or differs in a way that a table could not show; and where it is said.
 OF_THE_SUITE = {"seed": "`seeds` of the suite", "protocol": "`protocol` of the suite"}
 OF_THE_SUITE |= {"out": "--out of the benchmark", "cache": "--cache of the benchmark"}

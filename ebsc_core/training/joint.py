@@ -14,6 +14,7 @@ from ebsc_core.config import TrainOptions
 from ebsc_core.data.source import ImageSource
 from ebsc_core.data.view_parameters import ViewParameters, draw_parameters
 from ebsc_core.errors import DataError, Interrupted, TrainingError
+from ebsc_core.observers import Observers
 from ebsc_core.progress import Progress
 from ebsc_core.training.checkpoint import Keeper, Kept, interruption
 from ebsc_core.training.collapse import collapse_warning, effective_rank
@@ -39,6 +40,8 @@ class JointTrainer:
     progress: Progress
     keeper: Keeper | None = None
     """Where training is kept, now and then and when it is interrupted."""
+    observers: Observers = field(default_factory=Observers)
+    """Told of every epoch."""
     history: list[Epoch] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     collapsed: bool = False
@@ -108,6 +111,7 @@ class JointTrainer:
             done = self._epoch(stage, (epoch - first) * per_epoch - done_before)
             self.history.append(done)
             self.standing = Standing(epoch + 1, drawn=self.generator.get_state())
+            self.observers.epoch_finished(stage, epoch + 1, self.options.epochs, done.figures())
             if epoch >= self.options.epochs * WARM_UP_SHARE:
                 self._watch(epoch, done, before if stage == "joint" else None)
             self._pause()

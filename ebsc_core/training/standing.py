@@ -27,6 +27,10 @@ class Epoch:
     joint_error: float | None = None
     """Mean squared error of the rows expressed by the other view's rows, in the joint phase."""
 
+    def figures(self) -> dict[str, float]:
+        """The numbers that there are, by name."""
+        return {name: value for name, value in asdict(self).items() if isinstance(value, float)}
+
 
 def _nothing() -> Tensor:
     return torch.empty(0, dtype=torch.uint8)

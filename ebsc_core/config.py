@@ -28,7 +28,7 @@ from ebsc_core.errors import ConfigError
 from ebsc_core.options import Options
 
 PROVENANCE = "provenance"
-"""A table of ``run.toml`` that records versions; read by people, not by us."""
+"""A table of ``run.toml`` that records versions; no setting (see ``ebsc_core.recorded``)."""
 
 
 def _some_text(text: str) -> str:
@@ -224,7 +224,7 @@ def load_config(
         For an unreadable file, a malformed setting, an unknown name or a value of the wrong type;
         names the setting and the nearest known one.
     """
-    tree = _read_toml(file) if file else {}
+    tree = read_toml(file) if file else {}
     tree.pop(PROVENANCE, None)
     given = parse_settings(settings)
     for key, value in (flags or {}).items():
@@ -314,7 +314,14 @@ def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
     return list(model.model_fields)
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def read_toml(file: Path) -> dict[str, Any]:
+    """The tables of a file, not yet checked.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read or is no TOML.
+    """
     try:
         # A path in it need not be UTF-8.
         return tomllib.loads(file.read_text(encoding="utf-8-sig", errors="surrogateescape"))

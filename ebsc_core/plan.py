@@ -105,7 +105,7 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
         If a part is unknown or cannot be loaded, or an option is unknown or ill-typed.
     """
     joint = None
-    if config.train.epochs > 0 and config.joint.start < 1:
+    if trains_jointly(config):
         joint = _choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
         _require_trainable(joint)
     coefficients = _choose(registry, Kind.COEFFICIENTS, config.coefficients)
@@ -120,6 +120,11 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
         _choose(registry, Kind.CLUSTERER, config.clusterer),
         {name: _observer(registry, name, options) for name, options in config.observers.items()},
     )
+
+
+def trains_jointly(config: RunConfig) -> bool:
+    """Whether there is a joint phase, and a coefficient model that trains in it."""
+    return config.train.epochs > 0 and config.joint.start < 1
 
 
 def _choose(registry: Registry, kind: Kind, choice: PartChoice, section: str | None = None) -> Choice:

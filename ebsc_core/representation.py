@@ -37,6 +37,8 @@ from ebsc_core.training.trial import Arithmetic, choose_arithmetic
 WAITED_SHARE = 0.1
 # Weights and activations need the rest of a GPU; data sets above this part of it stay on the host.
 DEVICE_SHARE = 0.25
+# The sections of the parts that train.
+TRAINING_PARTS = ("backbone", "objective", "joint")
 
 
 @dataclass
@@ -187,9 +189,12 @@ class Representation:
 
     @property
     def _goes_on_from(self) -> dict[str, Any]:
-        """What training depends on, but for the batch size, which may have to be lowered in between."""
+        """What training depends on, but for what may change before: the batch size, and versions of parts.
+
+        Whoever goes on after such a change is warned.
+        """
         train = {name: value for name, value in self.made_from["train"].items() if name != "batch_size"}
-        return self.made_from | {"train": train}
+        return _without_versions(self.made_from | {"train": train})
 
     def _modules(self) -> dict[str, nn.Module]:
         """What is saved, by file name."""
@@ -270,6 +275,7 @@ class Representation:
 
     def _trainer(self, objective: Objective, images: ImageSource) -> JointTrainer:
         objective.to(memory_format=torch.channels_last)
+        parts = self.plan.suppliers()
         step = JointStep(
             objective=objective,
             model=self.joint,
@@ -289,6 +295,7 @@ class Representation:
             progress=self.progress,
             keeper=self.keeper,
             observers=self.observers,
+            parts={section: parts[section] for section in TRAINING_PARTS if section in parts},
         )
 
     def _choose_arithmetic(self, trainer: JointTrainer, kept: Kept | None) -> Arithmetic:
@@ -325,3 +332,13 @@ class Representation:
                 self.progress.note("images stay in host memory: they would crowd the device")
                 return data
         return replace(data, images=data.images.to(self.device))
+
+
+def _without_versions(record: Any) -> Any:
+    """Plain values in which parts come ``from`` a distribution of any version."""
+    if not isinstance(record, dict):
+        return record
+    return {
+        name: value.rpartition(" ")[0] if name == "from" else _without_versions(value)
+        for name, value in record.items()
+    }

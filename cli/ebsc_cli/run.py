@@ -173,9 +173,13 @@ def run(
     from ebsc_cli.console import ConsoleProgress, print_result
     from ebsc_core.pipeline import run as run_pipeline
     from ebsc_core.progress import Progress
+    from ebsc_core.recorded import compare_suppliers
 
     shown = ConsoleProgress(quiet=quiet or not is_first())
+    progress, registry = shown if is_first() else Progress(), Registry()
     with shown:
-        result = run_pipeline(loaded, Registry(), shown if is_first() else Progress())
+        if config:
+            compare_suppliers(config, loaded, registry, progress.warn)
+        result = run_pipeline(loaded, registry, progress)
     if result:
         print_result(shown.console, result)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ebsc_core.errors import DataError
 from ebsc_core.files import written_whole
 
-FORMAT = "ebsc-training-1"
+FORMAT = "ebsc-training-2"
 # Seconds of training that a machine's failure may cost.
 EVERY = 600.0
 

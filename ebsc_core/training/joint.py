@@ -42,6 +42,8 @@ class JointTrainer:
     """Where training is kept, now and then and when it is interrupted."""
     observers: Observers = field(default_factory=Observers)
     """Told of every epoch."""
+    parts: dict[str, str] = field(default_factory=dict)
+    """Distribution and version of each part that trains."""
     history: list[Epoch] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     collapsed: bool = False

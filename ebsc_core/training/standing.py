@@ -72,6 +72,7 @@ def state_of(trainer: JointTrainer) -> Kept:
         "seconds": trainer.seconds,
         "batch_size": trainer.batch_size,
         "bf16": trainer.step.bf16,
+        "parts": trainer.parts,
     }
 
 
@@ -112,6 +113,11 @@ def go_on(trainer: JointTrainer, kept: Kept, total: int) -> None:
     if before != now:
         trainer.warn(
             f"trained in {before}, from epoch {epoch} on in {now}: neither alone gives these features"
+        )
+    was, now = (", ".join(sorted(set(parts.values()))) for parts in (record["parts"], trainer.parts))
+    if record["parts"] != trainer.parts:
+        trainer.warn(
+            f"trained with {was}, from epoch {epoch} on with {now}: neither alone gives these features"
         )
 
 

@@ -1,0 +1,24 @@
+"""Who is told of a run, where several processes train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ebsc_core.config import RunConfig
+from ebsc_core.pipeline import Pipeline
+from ebsc_core.progress import Progress
+from ebsc_core.ranks import Ranks
+from ebsc_core.registry import Registry
+
+
+@pytest.mark.parametrize(("index", "told"), [(0, 1), (1, 0)])
+def test_only_the_first_process_tells(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, index: int, told: int
+) -> None:
+    pytest.importorskip("tensorboard", reason="the extra ebsc[tensorboard] is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Ranks, "join", lambda device: Ranks(index, 1))
+    config = RunConfig(observers={"tensorboard": {}}, device="cpu")
+    assert len(Pipeline(config, Registry(), Progress()).observers.listening) == told

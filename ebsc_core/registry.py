@@ -328,8 +328,8 @@ def _canonical(name: str) -> str:
 
 def _within(provider: Provider, name: str) -> str:
     """``name`` without the distribution it may start with, if that is this provider's."""
-    distribution, _, bare = name.partition(":")
-    return bare if _canonical(distribution) == _canonical(provider.distribution) else name
+    distribution, colon, bare = name.partition(":")
+    return bare if colon and _canonical(distribution) == _canonical(provider.distribution) else name
 
 
 def strict() -> bool:

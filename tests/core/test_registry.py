@@ -164,6 +164,9 @@ class TestFind:
         with pytest.raises(UnknownPartError, match=r"did you mean alpha-loss\?"):
             Registry([plugin(objective("alpha-loss"))]).find(Kind.OBJECTIVE, typed)
 
+    def test_a_part_may_be_called_like_its_distribution(self, plugin: MakePlugin) -> None:
+        assert Registry([plugin(objective("alpha"), "alpha")]).find(Kind.OBJECTIVE, "alpha")
+
     def test_nothing_near_points_to_the_list(self, plugin: MakePlugin) -> None:
         with pytest.raises(UnknownPartError, match=r"objective 'zzz': see `ebsc plugins list`"):
             Registry([plugin(objective("alpha-loss"))]).find(Kind.OBJECTIVE, "zzz")

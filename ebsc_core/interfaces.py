@@ -15,6 +15,7 @@ backbone           ``factory(options, info: ImageInfo) -> Backbone``
 objective          ``factory(options, backbone: Backbone) -> Objective``
 coefficient model  ``factory(options, width: int) -> CoefficientModel``
 clusterer          ``factory(options, n_clusters: int, seed: int) -> Clusterer``
+observer           ``factory(options)`` -> anything with hooks of ``ebsc_core.hookspecs.RunHooks``
 =================  ==============================================================================
 """
 

@@ -27,3 +27,7 @@ class Kind(Enum):
     def settings(self, name: str) -> str:
         """Where the configuration has the options of the part called ``name``."""
         return f"{self.section}.{name}" if self is Kind.OBSERVER else self.section
+
+
+REQUIRED = tuple(kind for kind in Kind if kind is not Kind.OBSERVER)
+"""The kinds that every run has one of."""

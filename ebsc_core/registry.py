@@ -279,6 +279,8 @@ class Registry:
                 continue
             try:
                 spec = _load(entry.component.resolve, entry)(_within(entry.provider, name))
+                if not isinstance(spec, ComponentSpec | None):
+                    raise TypeError(f"it resolves {name!r} to a {type(spec).__name__}, not a ComponentSpec")
             except Exception as error:  # a stranger's; other families may still answer
                 said = str(error) if isinstance(error, EbscError) else _reason(error)
                 broken.append(f"{entry.name} of {entry.provider}: {said}")
@@ -305,8 +307,12 @@ def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
     disabled = {_canonical(name) for name in os.environ.get("EBSC_DISABLE_PLUGINS", "").split(",")}
     found: dict[tuple[str, str], tuple[EntryPoint, Provider]] = {}
     for distribution in distributions():
-        for entry_point in distribution.entry_points.select(group=ENTRY_POINT_GROUP):
-            provider = _provider(distribution)
+        try:
+            offered = distribution.entry_points.select(group=ENTRY_POINT_GROUP)
+            provided = [(entry_point, _provider(distribution)) for entry_point in offered]
+        except Exception:  # its metadata cannot be read; whose it is cannot be said
+            continue
+        for entry_point, provider in provided:
             names = {_canonical(entry_point.name), _canonical(provider.distribution)}
             if provider.distribution != OWN_DISTRIBUTION:
                 names.add(ALL_OTHERS)
@@ -318,7 +324,9 @@ def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
 
 
 def _provider(distribution: Distribution) -> Provider:
-    return Provider(distribution.metadata["Name"], distribution.version)
+    """Of a half removed distribution neither may be left."""
+    metadata = distribution.metadata
+    return Provider(metadata["Name"] or "unknown", metadata["Version"] or "unknown")
 
 
 def _canonical(name: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ebsc_core import __version__
+from ebsc_core.kinds import REQUIRED
 from ebsc_core.registry import Kind, Registry
 
 Ebsc = Callable[..., tuple[object, str, str]]
@@ -56,7 +57,7 @@ class TestList:
             assert f" {entry.name}" in out or f"({entry.name})" in out
         assert row(out, "byol")[2] == f"ebsc {__version__}"
 
-    @pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.OBSERVER])
+    @pytest.mark.parametrize("kind", REQUIRED)
     def test_marks_the_default(self, ebsc: Ebsc, kind: Kind) -> None:
         registry = Registry()
         _, out, _ = ebsc("plugins", "list")

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from ebsc_core.config import RunConfig
+from ebsc_core.kinds import REQUIRED
 from ebsc_core.registry import Kind, Registry, installed_entry_points
 
 HEAVY = ("accelerate", "torch", "torchvision", "timm", "sklearn", "scipy", "h5py")
@@ -41,7 +42,7 @@ def stated_default(help_text: str, flag: str) -> str:
     return match[1]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.OBSERVER])
+@pytest.mark.parametrize("kind", REQUIRED)
 def test_help_states_the_default_part(help_text: str, kind: Kind) -> None:
     ours = [found for found in installed_entry_points() if found[1].distribution == "ebsc"]
     assert stated_default(help_text, kind.section) == Registry(ours).default(kind)

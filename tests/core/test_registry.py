@@ -14,6 +14,7 @@ import pytest
 from ebsc_core import Options, __version__
 from ebsc_core.errors import PartError
 from ebsc_core.hookspecs import ENTRY_POINT_GROUP
+from ebsc_core.kinds import REQUIRED
 from ebsc_core.registry import (
     BrokenPluginError,
     Kind,
@@ -95,6 +96,14 @@ class TestDiscovery:
         monkeypatch.setenv("EBSC_DISABLE_PLUGINS", disabled)
         providers = {entry.provider.distribution for entry in Registry().entries}
         assert providers == {"ebsc"}
+
+    def test_a_half_removed_distribution_is_told_of(self, site: Path) -> None:
+        (site / "alpha_dist-1.0.dist-info" / "METADATA").unlink()
+        assert "unknown unknown" in {str(plugin.provider) for plugin in Registry().plugins}
+
+    def test_damaged_metadata_of_others_are_passed_over(self, site: Path) -> None:
+        (site / "alpha_dist-1.0.dist-info" / "entry_points.txt").write_text("[ebsc]\nno equals sign\n")
+        assert {plugin.provider.distribution for plugin in Registry().plugins} == {"ebsc"}
 
     def test_all_but_our_own_can_be_left_out(self, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("EBSC_DISABLE_PLUGINS", "*")
@@ -347,13 +356,13 @@ class TestFamilies:
         with pytest.raises(PartError, match="say which: a:mine or b:mine"):
             registry.find(Kind.OBJECTIVE, "mine")
 
-    @pytest.mark.parametrize("resolve", ['"no_such_module:resolve"', "lambda n: 1 / 0"])
+    @pytest.mark.parametrize("resolve", ['"no_such_module:resolve"', "lambda n: 1 / 0", "lambda n: n"])
     def test_a_broken_one_does_not_silence_another(self, plugin: MakePlugin, resolve: str) -> None:
         broken = plugin(family("a-broken", resolve), "broken")
         registry = Registry([broken, plugin(family("many", answers_to("m")), "works")])
         assert registry.find(Kind.OBJECTIVE, "mine").provider.distribution == "works"
 
-    @pytest.mark.parametrize("resolve", ['"no_such_module:resolve"', "lambda n: 1 / 0"])
+    @pytest.mark.parametrize("resolve", ['"no_such_module:resolve"', "lambda n: 1 / 0", "lambda n: n"])
     def test_a_broken_one_is_mentioned_when_nothing_answers(self, plugin: MakePlugin, resolve: str) -> None:
         registry = Registry([plugin(family("many", resolve), "broken", "0.9")])
         with pytest.raises(UnknownPartError, match=r"not loaded: .*broken 0\.9"):
@@ -390,4 +399,4 @@ class TestDefaults:
     def test_every_kind_has_one_among_our_own_parts(self) -> None:
         ours = [found for found in installed_entry_points() if found[1].distribution == "ebsc"]
         registry = Registry(ours)
-        assert all(registry.default(kind) for kind in Kind if kind is not Kind.OBSERVER)
+        assert all(registry.default(kind) for kind in REQUIRED)

@@ -11,7 +11,18 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-RUN = ("--data", "pictures", "--epochs", "2", "--batch-size", "16", "--backbone", "resnet10t")
+RUN = (
+    "--data",
+    "pictures",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "16",
+    "--backbone",
+    "resnet10t",
+    "--precision",
+    "fp32",
+)
 STREAM = ("--set", "data.stream=true", "--set", "data.workers=1")
 
 

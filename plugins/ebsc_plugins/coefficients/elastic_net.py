@@ -17,6 +17,7 @@ from ebsc_core.interfaces import CoefficientModel, Coefficients
 from ebsc_core.options import Options
 from ebsc_core.products import PackedRows
 from ebsc_core.ridge import RidgeInverse, mean_eigenvalue
+from ebsc_plugins.coefficients.newton import LEAST_RIDGE, NEWTON_STEPS, rounding, solve_elastic_nets
 from ebsc_plugins.coefficients.workers import precise, side_by_side
 
 # Queries that are sorted by their needs after every round, and of those how many advance together: plenty of
@@ -28,16 +29,11 @@ MOST_SCORES, MOST_GATHERED, MOST_SOLVED = 1 << 24, 1 << 22, 1 << 20
 # The first PROBES rounds only look for candidates. In the first EARLY ones, a query that misses as many rows
 # as may join at once will hardly be done in the next: a few Newton steps do.
 PROBES, EARLY, FEW_STEPS = 2, 8, 3
-NEWTON_STEPS = 60
 # Of plenty of groups of this many dictionary rows, one row at most of each joins per round: several times
 # faster than finding the very largest scores.
 GROUP = 16
-# A small problem of less ridge than this is pulled towards its previous solution, ever less.
-LEAST_RIDGE, PROXIMAL_ROUNDS = 1e-4, 20
 # A row whose largest cosine is below this has nothing to be expressed by.
 LEAST_COSINE = 1e-3
-# On the diagonal of a linear system, it makes a value vanish.
-BARRED = 1e30
 
 
 class ElasticNetOptions(Options):
@@ -219,7 +215,7 @@ class ElasticNet(CoefficientModel):
         exclude_own(scores, state.own, -1)
         scores.scatter_(1, state.support, -2)
         best, missing = _largest(scores, min(self.options.support_size, n), state.support.shape[1])
-        noise = _rounding(state.residual) * (1 + state.values.abs().sum(dim=1, keepdim=True))
+        noise = rounding(state.residual) * (1 + state.values.abs().sum(dim=1, keepdim=True))
         limit = 0 if probing else self.options.tau * state.scale + noise
         wanted = (best > limit).sum(dim=1)
         done = state.settled & (wanted == 0) & (not probing)
@@ -235,7 +231,8 @@ class ElasticNet(CoefficientModel):
         size = max(1, MOST_SOLVED // state.support.shape[1] ** 2)
         parts = zip(*(tensor.to(dtype).split(size) for tensor in problem), strict=True)
         solved = [
-            _elastic_net(gram, inner, tau, ridge, values, steps) for gram, inner, tau, ridge, values in parts
+            solve_elastic_nets(gram, inner, tau, ridge, values, steps)
+            for gram, inner, tau, ridge, values in parts
         ]
         values, settled = (torch.cat(parts) for parts in zip(*solved, strict=True))
         settled &= dtype == state.values.dtype
@@ -343,11 +340,6 @@ def _parts(length: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, length, size)]
 
 
-def _rounding(like: Tensor) -> float:
-    """What inner products of unit-length rows are off by, generously."""
-    return 2 * torch.finfo(like.dtype).eps
-
-
 def _largest(scores: Tensor, count: int, masked: int) -> tuple[Tensor, Tensor]:
     """Large scores ``(B, count)``, descending, and where; negative ones (some more than ``masked``) last."""
     size = scores.shape[1] // GROUP
@@ -360,99 +352,3 @@ def _largest(scores: Tensor, count: int, masked: int) -> tuple[Tensor, Tensor]:
     group = best.indices.clamp_max(size - 1)
     within = grouped.gather(2, group.unsqueeze(1).expand(-1, GROUP, -1)).argmax(dim=1) * size + group
     return best.values, torch.where(best.indices < size, within, best.indices + size * (GROUP - 1))
-
-
-def _elastic_net(
-    gram: Tensor, inner: Tensor, tau: Tensor, ridge: Tensor, values: Tensor, steps: int
-) -> tuple[Tensor, Tensor]:
-    """Minimise ``Σ_j τ_j|u_j| + ρ/2 ‖u‖² + ½ uᵀGu - bᵀu`` for each row; returns u and which are solved.
-
-    Where ρ is small or none, by proximal points (Rockafellar 1976): repeatedly, with ``κ/2 ‖u - u_before‖²``.
-    """
-    pull = (LEAST_RIDGE - ridge).clamp_min(0)
-    if not bool((pull > 0).any()):
-        return _newton(gram, inner, tau, ridge, values, steps)
-    least = max(1e-9, 100 * torch.finfo(gram.dtype).eps)
-    for round_ in range(PROXIMAL_ROUNDS if steps == NEWTON_STEPS else 1):
-        before, pull = values, pull.clamp_max(max(least, LEAST_RIDGE * 0.1**round_))
-        values, settled = _newton(gram, inner + pull * before, tau, ridge + pull, before, steps)
-        settled &= (pull * (values - before)).abs().amax(dim=1) <= 1e-6 * tau.amin(dim=1)
-        if bool(settled.all()):
-            break
-    return values, settled
-
-
-def _newton(
-    gram: Tensor, inner: Tensor, tau: Tensor, ridge: Tensor, values: Tensor, steps: int
-) -> tuple[Tensor, Tensor]:
-    """Semi-smooth Newton on the dual of the elastic net, with a line search.
-
-    With ``v = b - Gu``, the dual is minimal where ``u = S_τ(v)/ρ``, S the soft threshold. A step solves this
-    for the present active set, ``|v| > τ``, and its signs; the dual is convex and piecewise quadratic, so
-    that finitely many suffice.
-    """
-    result, settled = values.clone(), torch.zeros(len(values), dtype=torch.bool, device=values.device)
-    flat, rows = gram.flatten(0, 1), torch.arange(len(values), device=values.device)
-    slack = inner - (values.unsqueeze(1) @ gram).squeeze(1)
-    for _ in range(steps):
-        solution, its_slack = _solve_active(flat, rows, inner, tau, ridge, slack)
-        # Optimal: of the signs assumed where it is not zero, and within ±τ where it is.
-        wrong = torch.where(solution == 0, its_slack.abs() - tau, -solution * slack.sign())
-        done = wrong.amax(dim=1) <= 1e-8 * tau.amin(dim=1) + _rounding(tau)
-        step = _line_search(values, solution - values, slack, its_slack - slack, tau, ridge)
-        step = torch.where(done.unsqueeze(1), 1, step)
-        values, slack = values.lerp(solution, step), slack.lerp(its_slack, step)
-        result[rows], settled[rows] = values, done
-        if bool(done.any()):
-            left = (~done).nonzero().squeeze(1)
-            if not len(left):
-                break
-            rows, values, slack, inner = rows[left], values[left], slack[left], inner[left]
-            tau, ridge = tau[left], ridge[left]
-    return result, settled
-
-
-def _solve_active(
-    flat: Tensor, rows: Tensor, inner: Tensor, tau: Tensor, ridge: Tensor, slack: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Values ``(B, s)`` that solve the active set's equations, zero elsewhere, and their ``b - Gu``."""
-    excess = slack.abs() - tau
-    widest = max(1, int((excess > 0).sum(dim=1).max()))
-    top = excess.topk(widest, dim=1)
-    active, at = top.values > 0, top.indices
-    lines = flat.index_select(0, (rows.unsqueeze(1) * slack.shape[1] + at).flatten()).view(*at.shape, -1)
-    matrix = lines.gather(2, at.unsqueeze(1).expand(-1, widest, -1))
-    # Rows with fewer active values are padded to the widest.
-    matrix.diagonal(dim1=1, dim2=2).add_(torch.where(active, ridge, BARRED))
-    target = inner.gather(1, at) - tau.gather(1, at).copysign(slack.gather(1, at))
-    target = torch.where(active, target, 0).unsqueeze(2)
-    found = torch.cholesky_solve(target, torch.linalg.cholesky_ex(matrix).L).squeeze(2)
-    found = torch.where(active, found, 0)
-    return torch.zeros_like(inner).scatter(1, at, found), inner - (found.unsqueeze(1) @ lines).squeeze(1)
-
-
-def _line_search(
-    values: Tensor, change: Tensor, slack: Tensor, slack_change: Tensor, tau: Tensor, ridge: Tensor
-) -> Tensor:
-    """How far to go down the dual, ``(B, 1)``, at most 1: to where it is flat, by bracketed secants."""
-
-    def slope(step: Tensor) -> Tensor:
-        at = torch.addcmul(slack, slack_change, step)
-        target = (at - at.clamp(-tau, tau)) / ridge
-        return ((target - torch.addcmul(values, change, step)) * slack_change).sum(dim=1, keepdim=True)
-
-    low, high = torch.zeros_like(ridge), torch.ones_like(ridge)
-    high_slope = slope(high)
-    full = high_slope <= 0
-    if bool(full.all()):
-        return high
-    low_slope = slope(low)
-    for _ in range(4):
-        width = high - low
-        middle = low - low_slope * width / (high_slope - low_slope)
-        middle = middle.clamp(low + 0.1 * width, high - 0.1 * width)
-        found = slope(middle)
-        below = found <= 0
-        low, low_slope = torch.where(below, middle, low), torch.where(below, found, low_slope)
-        high, high_slope = torch.where(below, high, middle), torch.where(below, high_slope, found)
-    return torch.where(full, 1, torch.where(low > 0, low, high))

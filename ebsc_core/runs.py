@@ -95,7 +95,7 @@ class RunDirectory:
 
         Paths that are not UTF-8 keep their bytes.
         """
-        text = tomli_w.dumps(_without_none(tables))
+        text = tomli_w.dumps(without_none(tables))
         (self.beside / "run.toml").write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
@@ -161,9 +161,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _without_none(value: Any) -> Any:
+def without_none(value: Any) -> Any:
+    """Plain values as TOML can hold them: entries of None are left out."""
     if isinstance(value, dict):
-        return {key: _without_none(item) for key, item in value.items() if item is not None}
+        return {key: without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
-        return [_without_none(item) for item in value]
+        return [without_none(item) for item in value]
     return value

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ebsc_cli.check import check
 from ebsc_core.errors import PartError
 from ebsc_core.hookspecs import Component, ComponentFamily, ComponentSpec
 from ebsc_core.registry import BrokenPluginError, Entry, Kind, Part, Provider, Registry, UnknownPartError
 
 app = typer.Typer(help="See what parts are installed and what they can be told.", no_args_is_help=True)
+app.command()(check)
 
 
 @app.command("list")

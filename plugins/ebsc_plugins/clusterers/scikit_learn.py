@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import create_model
+from pydantic import Field, create_model
 from scipy import sparse
 from sklearn.utils import all_estimators
 
@@ -31,7 +31,7 @@ class ScikitLearnClusterer(Clusterer):
         known = estimator_class().get_params()
         settings = {"n_clusters": n_clusters, "random_state": seed}
         parameters |= {name: value for name, value in settings.items() if name in known}
-        self.estimator = estimator_class(**parameters)
+        self.estimator, self.n_clusters = estimator_class(**parameters), n_clusters
         precomputed = "precomputed" in (parameters.get("affinity"), parameters.get("metric"))
         if precomputed and parameters.get("affinity") != "precomputed":
             raise ConfigError(
@@ -51,6 +51,9 @@ class ScikitLearnClusterer(Clusterer):
             raise ConfigError(f"clusterer {name}: {' '.join(str(error).split())}") from None
         # What scikit-learn says to its user; what it says to programmers (FutureWarning) is not for ours.
         said = [" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)]
+        found = len(np.unique(labels[labels >= 0]))
+        if found != self.n_clusters:  # as with those that settle the number themselves
+            said.append(f"{type(self.estimator).__name__} found {found} clusters, not {self.n_clusters}")
         self.warnings_ = list(dict.fromkeys(said))
         return np.asarray(labels, dtype=np.int64)
 
@@ -89,7 +92,12 @@ def names() -> Iterable[str]:
 def _options(class_name: str, estimator_class: type) -> type[Options]:
     """The constructor's parameters as an options model; scikit-learn checks their values itself."""
     defaults = estimator_class().get_params(deep=False) | PREFERRED.get(class_name, {})
-    fields: dict[str, Any] = {n: (Any, v) for n, v in defaults.items() if n not in RESERVED}
+    said = f"Parameter of scikit-learn's {class_name}; see its documentation."
+    fields: dict[str, Any] = {
+        name: (Any, Field(value, description=said))
+        for name, value in defaults.items()
+        if name not in RESERVED
+    }
     with warnings.catch_warnings():  # an option may be called `copy` like a (deprecated) method of pydantic's
         warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
         model: type[Options] = create_model(f"{class_name}Options", __base__=Options, **fields)

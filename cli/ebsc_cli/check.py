@@ -1,0 +1,93 @@
+"""``ebsc plugins check``: whether a part does what its kind of part must."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ebsc_core.config import parse_settings
+from ebsc_core.errors import ConfigError
+from ebsc_core.registry import Kind, Registry, UnknownPartError
+
+if TYPE_CHECKING:
+    from ebsc_core.testing.checks import Result
+
+OPTION = typer.Option
+MARKS = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "not run": "[dim]–[/]"}
+KindName = Enum("KindName", {kind.section: kind.section for kind in Kind})  # type: ignore[misc]
+
+
+def check(
+    name: Annotated[str, typer.Argument(help="A part's name, e.g. simclr, or the path of data.")],
+    kind: Annotated[KindName | None, OPTION(help="What kind of part, where several have the name.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        OPTION("--set", metavar="PART.OPTION=VALUE", help="Change an option of the part; repeatable."),
+    ] = None,
+    root: Annotated[
+        Path | None, OPTION(help="Where named data sets are kept. \\[default: the user's cache]")
+    ] = None,
+    as_json: Annotated[bool, OPTION("--json", help="Print one JSON object a line instead.")] = False,
+) -> None:
+    """Check that a part does what its kind of part must; exit status 1 if it does not."""
+    kinds = [one for one in Kind if kind is None or one.section == kind.value]
+    registry = Registry()
+    found = [one for one in kinds if _answers(registry, one, name)]
+    if not found:
+        raise UnknownPartError(f"no part is called {name!r}: {registry.hint(name, kinds)}")
+    tree = parse_settings(settings or [])
+    if strange := tree.keys() - {one.section for one in found}:
+        chosen = " or ".join(one.section for one in found)
+        raise ConfigError(f"{strange.pop()} is not what is checked; options here begin with {chosen}.")
+    # Imported here, so that `ebsc --help` does not wait for torch.
+    from ebsc_core.testing.door import make_suite
+
+    console = Console(highlight=False, soft_wrap=True)
+    failed = 0
+    for one in found:
+        suite = make_suite(one, name, tree.get(one.section), root=root)
+        if not as_json:
+            console.print(f"[bold]{escape(name)}[/] ({one.words})")
+        for result in suite.results():
+            failed += result.status == "failed"
+            _print(console, result, one, as_json)
+    if failed:
+        if not as_json:
+            console.print(f"{failed} failed")
+        raise typer.Exit(1)
+
+
+def _answers(registry: Registry, kind: Kind, name: str) -> bool:
+    try:
+        registry.find(kind, name)
+    except UnknownPartError:
+        return False
+    return True
+
+
+def _print(console: Console, result: Result, kind: Kind, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(_record(result, kind)), flush=True)
+        return
+    said = f": {escape(result.seen)}" if result.seen else ""
+    console.print(f"{MARKS[result.status]} {result.check.id}{said}")
+    if result.status == "failed":
+        console.print(f"    contract: {escape(result.check.contract)}")
+        console.print(f"    why: {escape(result.check.why)}")
+
+
+def _record(result: Result, kind: Kind) -> dict[str, Any]:
+    return {
+        "kind": kind.section,
+        "check": result.check.id,
+        "status": result.status,
+        "seen": result.seen,
+        "contract": result.check.contract,
+        "why": result.check.why,
+    }

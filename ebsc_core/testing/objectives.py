@@ -1,0 +1,281 @@
+"""What every objective owes the framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebsc_core.interfaces import Backbone, Objective, Views
+from ebsc_core.ranks import Ranks
+from ebsc_core.registry import Kind
+from ebsc_core.testing import common
+from ebsc_core.testing.checks import Contract, require
+from ebsc_core.testing.subject import Subject
+
+BATCH, SIDE, WIDTH = 8, 4, 6
+
+
+class TinyBackbone(Backbone):
+    """Small enough that a check takes no time; with a batch norm, as real ones have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = WIDTH
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, WIDTH), nn.BatchNorm1d(WIDTH))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+@dataclass(frozen=True)
+class _TwoAlike(Ranks):
+    """As if two processes had the same share of the batch."""
+
+    def gather(self, rows: Tensor) -> Tensor:
+        return torch.cat([rows, rows])
+
+    def gather_views(self, rows: Tensor) -> Tensor:
+        a, b = rows.chunk(2)
+        return torch.cat([a, a, b, b])
+
+
+class ObjectiveSubject(Subject):
+    """An objective under test, on a tiny backbone for grey images of 4x4."""
+
+    def build(self, seed: int = 0) -> Objective:
+        """One of its own, in training mode."""
+        torch.manual_seed(seed)
+        return self.made(TinyBackbone(), seed=seed)  # type: ignore[no-any-return]
+
+
+contract = Contract(Kind.OBJECTIVE, ObjectiveSubject)
+
+
+def views(batch: int = BATCH, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Two views ``(B, 1, 4, 4)`` that have much in common."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(batch, 1, SIDE, SIDE, generator=generator)
+    other = (images + 0.2 * torch.rand(images.shape, generator=generator)).clamp(0, 1)
+    return images, other
+
+
+def _batches() -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+    yield f"on {BATCH} images", views()
+    yield "on 2 images", views(2)
+    same = views()[0]
+    yield "where both views are the same", (same, same.clone())
+
+
+@contract.basic
+def can_be_built(part: ObjectiveSubject) -> None:
+    """`factory(options, backbone)` returns an `ebsc_core.Objective`.
+
+    That is how a run builds it; what it calls later is declared there.
+    """
+    built = part.build()
+    require(isinstance(built, Objective), f"it returned a {type(built).__name__}")
+
+
+@contract.basic
+def output_shapes(part: ObjectiveSubject) -> None:
+    """For two views of B images `forward` returns `Views`: a scalar loss, features (B, D), embeddings (B, E).
+
+    D is the backbone's width, E the objective's; the coefficient model that trains along is built for them.
+    """
+    objective = part.build()
+    found = objective(*views())
+    require(isinstance(found, Views), f"forward returned a {type(found).__name__}")
+    common.require_shape(found.loss, (), "the loss")
+    for features, embeddings in zip(found.features, found.embeddings, strict=True):
+        common.require_shape(features, (BATCH, WIDTH), "features of a view")
+        common.require_shape(embeddings, (BATCH, objective.width), "embeddings of a view")
+
+
+@contract.basic
+def output_dtypes(part: ObjectiveSubject) -> None:
+    """Loss and embeddings are float32, also where the network computes in bfloat16.
+
+    Logarithms, exponentials and norms lose too much in bfloat16: the loss would stop falling early.
+    """
+    objective = part.build()
+    for name, precise in (("float32", True), ("bfloat16", False)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
+            found = objective(*views())
+        for what, tensor in (("the loss", found.loss), ("embeddings", found.embeddings[0])):
+            require(tensor.dtype == torch.float32, f"computing in {name}, {what} have {tensor.dtype}")
+
+
+@contract.basic
+def devices(part: ObjectiveSubject) -> None:
+    """What it returns is on the device of the views.
+
+    A tensor made without `device=` lies on the CPU, and a run on a GPU stops at the first operation with it.
+    """
+    for device in common.devices():
+        found = part.build().to(device)(*(view.to(device) for view in views()))
+        for what, tensor in (("loss", found.loss), ("embeddings", found.embeddings[0])):
+            require(tensor.device == device, f"views are on {device}, the {what} on {tensor.device}")
+
+
+@contract.basic
+def finite_loss(part: ObjectiveSubject) -> None:
+    """The loss is finite, also on the smallest batch (2 images) and where both views are the same.
+
+    Such batches occur, and a run stops at the first loss that is nan or infinite.
+    """
+    for when, batch in _batches():
+        common.require_finite(part.build()(*batch).loss, f"the loss {when}")
+
+
+@contract.basic
+def finite_gradients(part: ObjectiveSubject) -> None:
+    """The gradients of the loss are finite, on the same batches.
+
+    One nan in a gradient makes all weights nan at the next step; the root of 0 is the usual source.
+    """
+    for when, batch in _batches():
+        objective = part.build()
+        objective(*batch).loss.backward()
+        common.require_finite_gradients(objective, when)
+
+
+@contract.check
+def gradient_reaches_backbone(part: ObjectiveSubject) -> None:
+    """The loss has a gradient in the weights of the backbone.
+
+    A `detach()` or `no_grad()` too many leaves a backbone that never learns, while the loss still falls.
+    """
+    objective = part.build()
+    objective(*views()).loss.backward()
+    common.require_gradient([("the backbone's first weights", next(objective.backbone.parameters()))])
+
+
+@contract.check
+def own_parameters_learn(part: ObjectiveSubject) -> None:
+    """Each of its own parameters gets a gradient, or says `requires_grad_(False)`.
+
+    The optimiser only decays what gets none, and several processes wait for its gradient.
+    """
+    objective = part.build()
+    objective(*views()).loss.backward()
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad and not name.startswith("backbone."):
+            require(parameter.grad is not None, f"no gradient reaches {name}")
+
+
+@contract.check
+def images_take_no_gradient(part: ObjectiveSubject) -> None:
+    """The views are not asked for a gradient.
+
+    It would be computed and held for every pixel of every batch, and nobody reads it.
+    """
+    a, b = views()
+    part.build()(a, b).loss.backward()
+    common.require_no_gradient(view_a=a, view_b=b)
+
+
+@contract.check
+def inputs_not_mutated(part: ObjectiveSubject) -> None:
+    """The views are left as they are.
+
+    The run may go on to use them; an operation in place (`x -= …`, `x.clamp_()`) changes the caller's tensor.
+    """
+    a, b = views()
+    with common.untouched(view_a=a, view_b=b):
+        part.build()(a, b).loss.backward()
+
+
+@contract.check
+def unit_length_embeddings(part: ObjectiveSubject) -> None:
+    """Embeddings have length 1.
+
+    Coefficient models and clusterers are given them as unit rows.
+    """
+    for embeddings in part.build()(*views()).embeddings:
+        common.require_close(embeddings.norm(dim=1), torch.ones(BATCH), "their length is not 1")
+
+
+@contract.check
+def same_seed_same_result(part: ObjectiveSubject) -> None:
+    """Built and called under the same seed, it has the same weights and the same loss.
+
+    The same seed is the same run. Only torch's generator is seeded: not NumPy's, not `random`.
+    """
+    first, second = part.build(3), part.build(3)
+    common.require_same_weights(first, second)
+    losses = []
+    for objective in (first, second):
+        torch.manual_seed(4)
+        losses.append(objective(*views()).loss)
+    common.require_close(losses[0], losses[1], "two calls under the same seed gave different losses")
+
+
+@contract.check
+def order_of_images(part: ObjectiveSubject) -> None:
+    """The order of the images in a batch does not change the loss, as long as both views keep it.
+
+    Batches are drawn at random and gathered from several processes: their order means nothing.
+    """
+    first, second = part.build(), part.build()
+    second.load_state_dict(first.state_dict())
+    reversed_views = (view.flip(0) for view in views())
+    found, expected = second(*reversed_views).loss, first(*views()).loss
+    common.require_close(found, expected, "the loss differs when the images are reversed")
+
+
+@contract.check
+def gathers_from_all_processes(part: ObjectiveSubject) -> None:
+    """Given a share of the batch, it returns what the whole batch came to (`self.ranks.gather_views`).
+
+    Several processes otherwise compare each its own rows only, and train for another loss than one would.
+    """
+    objective = part.build()
+    objective.ranks = _TwoAlike()
+    found = objective(*views())
+    for what, rows in (("features", found.features[0]), ("embeddings", found.embeddings[0])):
+        require(
+            len(rows) == 2 * BATCH, f"of two processes with {BATCH} images each, {len(rows)} {what} remain"
+        )
+
+
+@contract.check
+def agreement_has_a_gradient(part: ObjectiveSubject) -> None:
+    """`agreement(reconstruction, target)` is a finite scalar with a finite gradient in the reconstruction.
+
+    By it the joint phase with `joint.form = "agreement"` trains the coefficients.
+    """
+    objective = part.build()
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(2, BATCH, objective.width, generator=generator), dim=2)
+    reconstruction = rows[0].clone().requires_grad_()
+    agreement = objective.agreement(reconstruction, rows[1])
+    common.require_shape(agreement, (), "the agreement")
+    common.require_finite(agreement, "the agreement")
+    agreement.backward()
+    common.require_gradient([("the reconstruction", reconstruction)])
+    assert reconstruction.grad is not None
+    common.require_finite(reconstruction.grad, "the gradient of the reconstruction")
+
+
+@contract.check
+def weights_survive_a_file(part: ObjectiveSubject) -> None:
+    """After a step of training, its weights saved and loaded into another give the same loss.
+
+    State that is neither parameter nor buffer is lost when features are found in the cache or a run goes on.
+    """
+    trained, other = part.build(1), part.build(2)
+    trained.before_training(2)
+    optimiser = torch.optim.SGD([value for _, value in common.trainable(trained)], lr=0.1)
+    trained(*views()).loss.backward()
+    optimiser.step()
+    trained.after_step()
+    common.through_a_file(trained, other)
+    found, expected = other.eval()(*views()).loss, trained.eval()(*views()).loss
+    common.require_close(found, expected, "the loss is another after loading")
+
+
+common.add_options_checks(contract)

@@ -1,0 +1,157 @@
+"""What coefficient models that train owe the framework beyond the others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ebsc_core.interfaces import Expression, TrainableCoefficientModel
+from ebsc_core.testing import common
+from ebsc_core.testing.checks import NotApplicable, require
+from ebsc_core.testing.coefficients import (
+    TOP_K,
+    WIDTH,
+    CoefficientSubject,
+    N,
+    contract,
+    dense,
+    express,
+    rows,
+)
+
+STEPS, LEARNING_RATE = 20, 1e-3
+
+
+def _trainable(part: CoefficientSubject, seed: int = 0) -> TrainableCoefficientModel:
+    model = part.build(seed)
+    if not isinstance(model, TrainableCoefficientModel):
+        raise NotApplicable("it does not train")
+    return model
+
+
+def _loss(model: TrainableCoefficientModel, queries: Tensor, dictionary: Tensor) -> Tensor:
+    return model.loss(queries, model.express(queries, dictionary, torch.arange(len(queries))))
+
+
+def _train(model: TrainableCoefficientModel, steps: int = STEPS) -> None:
+    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        _loss(model.train(), rows(), rows()).backward()
+        optimiser.step()
+    model.eval()
+
+
+@contract.basic
+def training_shapes(part: CoefficientSubject) -> None:
+    """`express` returns an `Expression`: a reconstruction (B, D) and a scalar penalty; `loss` is a scalar.
+
+    The joint phase and refinement train with them.
+    """
+    model = _trainable(part)
+    found = model.express(rows(9), rows(), torch.arange(9))
+    require(isinstance(found, Expression), f"express returned a {type(found).__name__}")
+    common.require_shape(found.reconstruction, (9, WIDTH), "the reconstruction")
+    common.require_shape(found.penalty, (), "the penalty")
+    common.require_shape(model.loss(rows(9), found), (), "the loss")
+
+
+@contract.basic
+def finite_loss(part: CoefficientSubject) -> None:
+    """The loss is finite, also where rows of the dictionary are equal, and where it holds two rows.
+
+    A run stops at the first loss that is nan or infinite.
+    """
+    twice = torch.cat([rows(20), rows(20)])
+    for what, given in (("61 rows", rows()), ("duplicates", twice), ("two rows", rows(2))):
+        common.require_finite(_loss(_trainable(part), given, given), f"the loss of {what}")
+
+
+@contract.basic
+def finite_gradients(part: CoefficientSubject) -> None:
+    """Every parameter gets a gradient, and it is finite.
+
+    The optimiser only decays what gets none; one nan makes all weights nan at the next step.
+    """
+    model = _trainable(part)
+    _loss(model.train(), rows(), rows()).backward()
+    common.require_finite_gradients(model, "of the loss")
+    for name, parameter in common.trainable(model):
+        require(parameter.grad is not None, f"no gradient reaches {name}")
+
+
+@contract.check
+def loss_falls(part: CoefficientSubject) -> None:
+    """Twenty steps of AdamW on the same rows lower the loss.
+
+    Refinement does just that with the run's features; a loss that does not fall teaches nothing.
+    """
+    model = _trainable(part)
+    before = _loss(model, rows(), rows()).item()
+    _train(model)
+    after = _loss(model, rows(), rows()).item()
+    require(after < before, f"it was {before:.6g} and is {after:.6g}")
+
+
+@contract.check
+def gradient_reaches_rows(part: CoefficientSubject) -> None:
+    """`express` is differentiable in the queries and in the dictionary.
+
+    In the joint phase that gradient is what shapes the backbone.
+    """
+    model = _trainable(part)
+    queries, dictionary = rows().requires_grad_(), rows(seed=1).requires_grad_()
+    model.express(queries, dictionary, torch.full((N,), -1)).reconstruction.square().sum().backward()
+    common.require_gradient([("the queries", queries), ("the dictionary", dictionary)])
+
+
+@contract.check
+def rows_take_no_gradient(part: CoefficientSubject) -> None:
+    """Rows that are handed over without a gradient are not asked for one.
+
+    Refinement works on features that are fixed; a gradient for them is computed and held for nobody.
+    """
+    queries, dictionary = rows(), rows()
+    _loss(_trainable(part).train(), queries, dictionary).backward()
+    common.require_no_gradient(queries=queries, dictionary=dictionary)
+
+
+@contract.check
+def training_does_not_mutate(part: CoefficientSubject) -> None:
+    """`express` and `loss` leave their rows as they are.
+
+    They are a batch of the run's features, or what the objective has just computed.
+    """
+    queries, dictionary = rows(), rows()
+    with common.untouched(queries=queries, dictionary=dictionary):
+        _loss(_trainable(part).train(), queries, dictionary).backward()
+
+
+@contract.check
+def expresses_as_it_trained(part: CoefficientSubject) -> None:
+    """`express` combines the dictionary with the same coefficients that `coefficients` gives.
+
+    Otherwise one thing is trained and another is clustered; own rows left out of one only are a usual cause.
+    """
+    model = _trainable(part)
+    _train(model, 3)
+    with torch.no_grad():
+        trained = model.express(rows(), rows(), torch.arange(N)).reconstruction
+    applied = dense(express(model, rows(), N - 1), N) @ rows()
+    common.require_close(applied, trained, "reconstructions by express() and by coefficients() differ")
+
+
+@contract.check
+def weights_survive_a_file(part: CoefficientSubject) -> None:
+    """After training, its weights saved and loaded into another give the same coefficients.
+
+    State that is neither parameter nor buffer is lost, and new images are expressed by another model.
+    """
+    trained, other = _trainable(part, 1), _trainable(part, 2)
+    _train(trained, 3)
+    common.through_a_file(trained, other)
+    found, expected = (dense(express(model.eval(), rows(), TOP_K), N) for model in (other, trained))
+    common.require_close(found, expected, "the coefficients are others after loading")
+
+
+common.add_options_checks(contract)

@@ -22,7 +22,11 @@ def ebsc(*arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedP
     return subprocess.run(command, capture_output=True, text=True, env=wide, timeout=60, check=True)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plugins", "list"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["run", "--help"], ["plugins", "list"], ["plugins", "check", "--help"]],
+    ids=" ".join,
+)
 def test_reading_imports_nothing_heavy(arguments: list[str]) -> None:
     log = ebsc(*arguments, python=("-X", "importtime")).stderr
     imported = set(re.findall(r"\|\s+(\w+)\S*$", log, flags=re.MULTILINE))

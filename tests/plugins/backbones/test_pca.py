@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ebsc_core.errors import DataError, EbscError, PartError
 from ebsc_core.interfaces import ImageInfo
-from ebsc_core.training.state import read_weights, save_weights
 from ebsc_plugins.backbones.pca import PCA, PCAOptions
 
 Info = Callable[..., ImageInfo]
@@ -77,16 +76,6 @@ def test_only_some_images_are_fitted_to_where_there_are_more(info: Info, digits:
     some = fitted(info(8), digits[:1001], components=5, fit_images=101)
     same = fitted(info(8), digits[:1001:10], components=5)
     assert torch.equal(some.directions, same.directions)
-
-
-def test_what_was_fitted_is_found_again(info: Info, digits: Tensor, tmp_path: Path) -> None:
-    backbone = fitted(info(8), digits, components=7, whiten=True)
-    save_weights(backbone, tmp_path / "pca.safetensors")
-    again = PCA(PCAOptions(components=7, whiten=True), info(8))
-    x = digits[:5].float() / 255
-    assert bool(again(x).isnan().all())
-    again.load_state_dict(read_weights(again, tmp_path / "pca.safetensors"))
-    assert torch.equal(again(x), backbone(x))
 
 
 def test_more_components_than_pixels_are_refused(info: Info, one_line: OneLine) -> None:

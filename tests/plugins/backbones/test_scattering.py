@@ -21,7 +21,6 @@ from ebsc_core.errors import ConfigError, DataError, EbscError, PartError
 from ebsc_core.interfaces import ImageInfo
 from ebsc_core.plan import check_options
 from ebsc_core.registry import Kind, Registry
-from ebsc_core.training.state import read_weights, save_weights
 from ebsc_plugins.backbones.scattering import FRONTEND, Scattering, ScatteringOptions
 
 Info = Callable[..., ImageInfo]
@@ -126,27 +125,6 @@ def test_the_subspace_is_the_uncentred_principal_one(info: Info, noise: Noise) -
     # The first is apart from the others, whose order noise leaves to chance.
     expected = all_of_them.double() @ right[0]
     torch.testing.assert_close(features[:, 0].double().abs(), expected.abs(), rtol=1e-3, atol=1e-3)
-
-
-def test_fitting_twice_gives_the_same(info: Info, noise: Noise) -> None:
-    one, two = build(info(16), size=16, components=5), build(info(16), size=16, components=5)
-    for backbone in (one, two):
-        backbone.fit(noise(30, 16))
-    assert torch.equal(one.directions, two.directions)
-
-
-def test_what_was_fitted_is_found_again(info: Info, noise: Noise, tmp_path: Path) -> None:
-    images = noise(30, 16)
-    backbone = build(info(16), size=16, components=5)
-    backbone.fit(images)
-    save_weights(backbone, tmp_path / "s.safetensors")
-    again = build(info(16), size=16, components=5)
-    state = read_weights(again, tmp_path / "s.safetensors")
-    assert state.keys() == {"directions"}
-    x = images[:3].float() / 255
-    assert bool(again(x).isnan().all())
-    again.load_state_dict(state)
-    assert torch.equal(again(x), backbone(x))
 
 
 def test_the_wavelets_follow_to_the_images_device(info: Info) -> None:

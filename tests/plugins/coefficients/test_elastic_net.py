@@ -130,15 +130,6 @@ def test_small_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.testing.assert_close(solve(rows, gamma=100), expected, rtol=1e-4, atol=1e-6)
 
 
-@given(block=st.integers(1, 40), seed=st.integers(0, 1000), support_size=st.integers(1, 40))
-@settings(max_examples=20, deadline=None)
-def test_the_split_into_blocks_changes_nothing(block: int, seed: int, support_size: int) -> None:
-    rows = unit_rows(40, seed=seed)
-    model = ElasticNet(ElasticNetOptions(support_size=support_size), 6)
-    whole, blocked = (dense(self_expressive_coefficients(model, rows, 39, b), 40) for b in (40, block))
-    torch.testing.assert_close(blocked, whole, rtol=1e-4, atol=1e-6)
-
-
 @given(st.permutations(range(30)))
 @settings(max_examples=20, deadline=None)
 def test_the_order_of_the_rows_changes_nothing(order: list[int]) -> None:

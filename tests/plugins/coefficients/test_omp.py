@@ -87,13 +87,6 @@ def test_a_dictionary_of_less_rank_than_top_k() -> None:
     assert float(found.abs().max()) < 100
 
 
-@given(block=st.integers(1, 30), seed=st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
-def test_the_split_into_blocks_changes_nothing(block: int, seed: int) -> None:
-    rows = unit_rows(30, seed=seed)
-    torch.testing.assert_close(solve(rows, 4, block), solve(rows, 4))
-
-
 def test_small_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = unit_rows(30)
     expected = solve(rows, 4)

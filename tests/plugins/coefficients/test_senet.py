@@ -113,13 +113,6 @@ def test_the_block_sizes_change_nothing(n: int, block: int, keys: int, seed: int
     torch.testing.assert_close(dense(split, n), dense(whole, n))
 
 
-def test_training_and_application_express_alike() -> None:
-    model, rows = network(), unit_rows(15)
-    coefficients = dense(self_expressive_coefficients(model, rows, 14), 15).double()
-    expression = model.express(rows, rows, torch.arange(15))
-    torch.testing.assert_close(expression.reconstruction, coefficients @ rows, rtol=1e-5, atol=1e-7)
-
-
 def test_a_query_outside_the_dictionary_may_use_every_row() -> None:
     model, rows, query = network(), unit_rows(8), unit_rows(1, seed=9)
     found = model.coefficients(query, model.encode(rows), 8, torch.tensor([-1]))
@@ -144,17 +137,6 @@ def test_own_is_not_used_even_where_every_product_is_zero() -> None:
     found = self_expressive_coefficients(model, rows, 6)
     assert bool((found.indices != torch.arange(7)[:, None]).all())
     assert bool((found.values == 0).all())
-
-
-def test_shapes() -> None:
-    model, rows = network(), unit_rows(9)
-    assert model.encode(rows).shape == (9, 5)
-    found = model.coefficients(rows[:4], model.encode(rows), 3, torch.arange(4))
-    assert found.indices.shape == found.values.shape == (4, 3)
-    assert found.indices.dtype == torch.int64
-    expression = model.express(rows[:4], rows, torch.arange(4))
-    assert expression.reconstruction.shape == (4, 6)
-    assert expression.penalty.shape == ()
 
 
 def test_the_published_network() -> None:

@@ -28,7 +28,7 @@ class BackboneSubject(Subject):
         built = self.made(INFO, seed=seed)
         if isinstance(built, Backbone):
             built.fit(to_fit())
-        return built  # type: ignore[no-any-return]
+        return built
 
     @cached_property
     def shared(self) -> Backbone:

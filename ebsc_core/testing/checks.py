@@ -61,9 +61,9 @@ class Contract:
         return self._add(run, basic=True)
 
     def _add(self, run: Callable[[Any], None], basic: bool) -> Callable[[Any], None]:
-        contract, why = inspect.getdoc(run).split("\n\n")  # type: ignore[union-attr]
-        said = (" ".join(text.split()) for text in (contract, why))
-        self.checks.append(Check(run.__name__.replace("_", "-"), *said, run, basic))
+        paragraphs = (inspect.getdoc(run) or "").split("\n\n")
+        contract, why = (" ".join(text.split()) for text in paragraphs)
+        self.checks.append(Check(run.__name__.replace("_", "-"), contract, why, run, basic))
         return run
 
 

@@ -27,8 +27,10 @@ class CoefficientSubject(Subject):
 
     def build(self, seed: int = 0) -> CoefficientModel:
         """One of its own, untrained, in evaluation mode."""
-        built = self.made(WIDTH, seed=seed)
-        return built.eval() if isinstance(built, nn.Module) else built  # type: ignore[no-any-return]
+        built: CoefficientModel = self.made(WIDTH, seed=seed)
+        if isinstance(built, nn.Module):
+            built.eval()
+        return built
 
 
 contract = Contract(Kind.COEFFICIENTS, CoefficientSubject)

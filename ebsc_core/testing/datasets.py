@@ -29,7 +29,7 @@ class DataSubject(Subject):
         """Opened anew; of many images a seeded sample, as with ``data.limit``."""
         root = self.root or user_cache() / "data"
         opened = self.made(DataContext(root=root, limit=MOST, workers=0))
-        return opened.sample(MOST, 0) if isinstance(opened, ImageSource) else opened  # type: ignore[no-any-return]
+        return opened.sample(MOST, 0) if isinstance(opened, ImageSource) else opened
 
 
 contract = Contract(Kind.DATA, DataSubject)

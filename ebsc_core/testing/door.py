@@ -27,7 +27,7 @@ Opened = str | Path | Callable[[], str | Path]
 
 def contract_of(kind: Kind) -> Contract:
     """All checks of a kind of part."""
-    return import_module(f"ebsc_core.testing.{MODULES[kind]}").contract  # type: ignore[no-any-return]
+    return import_module(f"ebsc_core.testing.{MODULES[kind]}").contract
 
 
 def make_suite(

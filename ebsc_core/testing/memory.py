@@ -42,7 +42,7 @@ class _LiveTensors(TorchDispatchMode):
     """Counts the bytes of storages that operations make, as long as they live."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.held = self.peak = 0
         self.known: set[int] = set()
 

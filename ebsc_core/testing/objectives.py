@@ -49,7 +49,7 @@ class ObjectiveSubject(Subject):
     def build(self, seed: int = 0) -> Objective:
         """One of its own, in training mode."""
         torch.manual_seed(seed)
-        return self.made(TinyBackbone(), seed=seed)  # type: ignore[no-any-return]
+        return self.made(TinyBackbone(), seed=seed)
 
 
 contract = Contract(Kind.OBJECTIVE, ObjectiveSubject)

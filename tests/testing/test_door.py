@@ -42,7 +42,15 @@ def outcomes(folder: Path, body: str) -> pytest.ExitCode | int:
     """How pytest ends on a test file of a plugin's author."""
     file = folder / "test_author.py"
     file.write_text(f"{PLUGIN}\nfrom ebsc_core.testing import clusterer_checks\n{body}\n")
-    alone = ["-p", "no:cacheprovider", "-c", str(folder / "pytest.ini"), "--rootdir", str(folder)]
+    alone = [
+        "-p",
+        "no:cacheprovider",
+        "--import-mode=importlib",
+        "-c",
+        str(folder / "pytest.ini"),
+        "--rootdir",
+        str(folder),
+    ]
     (folder / "pytest.ini").write_text("[pytest]\n")
     return pytest.main([*alone, "-v", "-rA", str(file)])
 
@@ -106,8 +114,8 @@ class TestCommand:
         (info / "entry_points.txt").write_text("[ebsc]\nuneven = ebsc_test_uneven\n")
         hook = "from ebsc_core import hookimpl\n@hookimpl\ndef ebsc_clusterers():\n    yield SPEC\n"
         (tmp_path / "ebsc_test_uneven.py").write_text(PLUGIN + hook)
-        code, out, _ = ebsc("plugins", "check", "uneven")
-        assert code == 1
+        code, out, err = ebsc("plugins", "check", "uneven")
+        assert code == 1, err
         assert "✗ order-of-rows: shuffled rows are partitioned otherwise" in out
         assert "why: The order of images is chance" in out
         assert out.splitlines()[-1] == "1 failed"

@@ -40,7 +40,7 @@ SPEC = ComponentSpec("uneven", "By position.", Uneven)
 
 def outcomes(folder: Path, body: str) -> pytest.ExitCode | int:
     """How pytest ends on a test file of a plugin's author."""
-    file = folder / "test_author.py"
+    file = folder / f"{folder.name}.py"  # pytest imports a name once
     file.write_text(f"{PLUGIN}\nfrom ebsc_core.testing import clusterer_checks\n{body}\n")
     alone = [
         "-p",
@@ -61,8 +61,8 @@ class TestPytest:
     ) -> None:
         assert outcomes(tmp_path, "test_contract = clusterer_checks(SPEC)") == pytest.ExitCode.TESTS_FAILED
         out = capsys.readouterr().out
-        assert "test_author.py::test_contract[label-shape] PASSED" in out
-        assert "test_author.py::test_contract[order-of-rows] FAILED" in out
+        assert "::test_contract[label-shape] PASSED" in out
+        assert "::test_contract[order-of-rows] FAILED" in out
         for said in ("contract: On well-separated groups", "why: The order of images is chance", "seen: "):
             assert said in out
 

@@ -28,6 +28,10 @@ class RunDirectoryError(EbscError):
     """The output path cannot hold a run."""
 
 
+class PackageError(EbscError):
+    """A package for a part of one's own cannot be written as asked."""
+
+
 class TrainingError(EbscError):
     """Training cannot go on, for instance because the loss is not finite."""
 

@@ -1,9 +1,11 @@
-"""``ebsc plugins``: what is installed, and what each part can be told."""
+"""``ebsc plugins``: what is installed, what each part can be told, and a start for a part of one's own."""
 
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,8 +17,12 @@ from ebsc_cli.check import check
 from ebsc_core.errors import PartError
 from ebsc_core.hookspecs import Component, ComponentFamily, ComponentSpec
 from ebsc_core.registry import BrokenPluginError, Entry, Kind, Part, Provider, Registry, UnknownPartError
+from ebsc_core.scaffold import write_package
 
-app = typer.Typer(help="See what parts are installed and what they can be told.", no_args_is_help=True)
+app = typer.Typer(
+    help="See what parts are installed and what they can be told, check them, or start one of your own.",
+    no_args_is_help=True,
+)
 app.command()(check)
 
 
@@ -105,6 +111,25 @@ def show(name: Annotated[str, typer.Argument(help="A part's name, e.g. simclr.")
     for part in _called(registry, name, required=not families):
         _print_head(console, part.name, part.kind, part.spec, part.provider)
         _print_options(console, part)
+
+
+@app.command()
+def new(
+    kind: Annotated[
+        str, typer.Argument(help="What it is to be: data, backbone, objective, coefficients or clusterer.")
+    ],
+    name: Annotated[str, typer.Argument(help="What runs are to call it, e.g. my-loss.")],
+    into: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="The new folder. \\[default: ebsc-NAME in the current one]"),
+    ] = None,
+) -> None:
+    """Write a package with a part of your own: it works, with tests, and is yours to change."""
+    folder = write_package(kind, name, into, Registry())
+    print(f"wrote {folder}: its README.md says what to change; next:")
+    print(
+        f"  cd {shlex.quote(str(folder))} && pip install -e '.[test]' && pytest && ebsc run --{kind} {name}"
+    )
 
 
 def _print_head(console: Console, name: str, kind: Kind, component: Component, provider: Provider) -> None:

@@ -48,17 +48,11 @@ def test_the_package_is_written_whole(kind: Kind, tmp_path: Path, registry: Regi
 def test_what_is_written_is_tidy(kind: Kind, tmp_path: Path, registry: Registry) -> None:
     folder = write_package(kind.section, "my-part", tmp_path / "mine", registry)
     ruff = [sys.executable, "-m", "ruff"]
-    rules = [
-        "--select",
-        "E,F,I,UP,B,SIM,C4,RUF,PT,D1",
-        "--ignore",
-        "D107,RUF001,RUF002",
-        "--line-length",
-        "88",
-    ]
+    rules = ["--select", "E,F,I,UP,B,SIM,C4,RUF,PT,D1", "--ignore", "D107"]
     for command in (["check", *rules], ["format", "--check"]):
+        # From its own folder: from ours, ruff would sort imports as if ebsc_core were part of the package.
         done = subprocess.run(
-            [*ruff, *command, "--isolated", folder], capture_output=True, text=True, check=False
+            [*ruff, *command, "--isolated"], cwd=folder, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout
 

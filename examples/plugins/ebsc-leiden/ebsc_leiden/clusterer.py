@@ -1,0 +1,65 @@
+"""Communities of the affinity, by igraph's Leiden algorithm."""
+
+import random
+
+import igraph
+import numpy as np
+from pydantic import Field
+from scipy import sparse
+
+from ebsc_core import Clusterer, Options
+
+
+class LeidenOptions(Options):
+    """Options of leiden."""
+
+    resolution: float = Field(1.0, gt=0)
+    """Resolution of the modularity; larger makes more, smaller clusters."""
+    smallest: int = Field(2, ge=1)
+    """Communities of fewer rows are noise: -1 in ``assignments.csv``."""
+
+
+class Leiden(Clusterer):
+    """Communities of largest modularity (Traag, Waltman, van Eck, arXiv:1810.08473).
+
+    How many there are is found, not asked: where that differs from the run's number of clusters, it is said.
+    """
+
+    Options = LeidenOptions
+    consumes = "affinity"
+
+    def __init__(self, options: LeidenOptions, n_clusters: int, seed: int) -> None:
+        self.options, self.n_clusters, self.seed = options, n_clusters, seed
+
+    def fit_predict(self, data: sparse.csr_matrix) -> np.ndarray:
+        """Labels ``(N,)`` of an affinity ``(N, N)``, the largest community first."""
+        edges = sparse.triu(data, 1, format="coo")  # each edge once
+        graph = igraph.Graph(data.shape[0], np.stack([edges.row, edges.col], 1).tolist())
+        igraph.set_random_number_generator(random.Random(self.seed))
+        try:
+            found = graph.community_leiden(
+                "modularity",
+                weights=edges.data.astype(np.float64).tolist(),
+                resolution=self.options.resolution,
+                n_iterations=-1,  # until nothing improves
+            )
+        finally:
+            igraph.set_random_number_generator(random)
+        labels = self._by_size(np.asarray(found.membership, dtype=np.int64))
+        count = labels.max() + 1
+        self.warnings_ = []
+        if count != self.n_clusters:
+            self.warnings_ = [
+                f"leiden finds the number of clusters itself: {count}, not {self.n_clusters}; "
+                "clusterer.resolution moves it"
+            ]
+        return labels
+
+    def _by_size(self, membership: np.ndarray) -> np.ndarray:
+        """Numbered by size; members of too small communities become -1."""
+        sizes = np.bincount(membership)
+        order = np.argsort(-sizes, kind="stable")
+        number = np.empty(len(sizes), dtype=np.int64)
+        number[order] = np.arange(len(sizes))
+        number[sizes < self.options.smallest] = -1
+        return number[membership]

@@ -1,0 +1,28 @@
+"""What ebsc asks of every clusterer, and what is this one's own."""
+
+import numpy as np
+from ebsc_core.testing import clusterer_checks
+from ebsc_leiden.clusterer import Leiden, LeidenOptions
+from scipy import sparse
+
+test_contract = clusterer_checks("leiden")
+
+
+def cliques(*sizes: int) -> sparse.csr_matrix:
+    """Rows that are all alike within their group, and unlike any other."""
+    blocks = [np.ones((size, size)) - np.eye(size) for size in sizes]
+    return sparse.csr_matrix(sparse.block_diag(blocks, format="csr").astype(np.float32))
+
+
+def test_it_finds_how_many_there_are_and_says_so() -> None:
+    clusterer = Leiden(LeidenOptions(), n_clusters=2, seed=0)
+    labels = clusterer.fit_predict(cliques(4, 8, 6))
+    assert labels.tolist() == [2] * 4 + [0] * 8 + [1] * 6
+    assert clusterer.warnings_ == [
+        "leiden finds the number of clusters itself: 3, not 2; clusterer.resolution moves it"
+    ]
+
+
+def test_a_row_without_edges_is_noise() -> None:
+    labels = Leiden(LeidenOptions(), 2, 0).fit_predict(cliques(5, 1, 5))
+    assert labels.tolist() == [0] * 5 + [-1] + [1] * 5

@@ -22,8 +22,8 @@ class LowRank(CoefficientModel):
     Favaro, Vidal, Ravichandran, "A closed form solution to robust subspace estimation and clustering"
     (CVPR 2011), and Vidal, Favaro, "Low rank subspace clustering" (Pattern Recognition Letters 2014): with
     ``X = U S Vᵀ``, ``C = U (I - S⁻²/τ) Uᵀ`` over the singular values above ``1/√τ``. Since ``U = X V S⁻¹``, a
-    row x of the data or outside has coefficients ``X M x`` with ``M = V S⁻² (I - S⁻²/τ) Vᵀ``, and no N×N matrix
-    is needed. The ``top_k`` largest by absolute value are kept, and a row's own is left out.
+    row x of the data or outside has coefficients ``X M x`` with ``M = V S⁻² (I - S⁻²/τ) Vᵀ``, and nothing is
+    N×N. The ``top_k`` largest by absolute value are kept, and a row's own is left out.
     """
 
     Options = LowRankOptions

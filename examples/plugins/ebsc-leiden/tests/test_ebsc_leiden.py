@@ -1,11 +1,13 @@
 """What ebsc asks of every clusterer, and what is this one's own."""
 
 import numpy as np
-from ebsc_core.testing import clusterer_checks
 from ebsc_leiden.clusterer import Leiden, LeidenOptions
 from scipy import sparse
 
-test_contract = clusterer_checks("leiden")
+from ebsc_core.testing import clusterer_checks
+
+# At resolution 1 a long drawn-out group falls into pieces, whose seams hang on the order of the rows.
+test_contract = clusterer_checks("leiden", options={"resolution": 0.1})
 
 
 def cliques(*sizes: int) -> sparse.csr_matrix:

@@ -1,10 +1,11 @@
 """What ebsc asks of every coefficient model, and what the papers promise of this one."""
 
 import torch
-from ebsc_core.testing import coefficient_model_checks
 from ebsc_lrsc.coefficients import LowRank, LowRankOptions
 from torch import Tensor
 from torch.nn import functional as F
+
+from ebsc_core.testing import coefficient_model_checks
 
 test_contract = coefficient_model_checks("lrsc")
 

@@ -18,7 +18,8 @@ from string import Template
 from ebsc_core import __version__
 from ebsc_core.errors import PackageError
 from ebsc_core.files import folder_written_whole
-from ebsc_core.registry import Kind, Registry
+from ebsc_core.kinds import REQUIRED, Kind
+from ebsc_core.registry import Registry
 
 # Where files go, and the templates they are made of.
 FILES = {
@@ -93,7 +94,7 @@ def package_files(kind: Kind, name: str) -> dict[str, str]:
 
 
 def _kind(section: str) -> Kind:
-    kinds = {kind.section: kind for kind in Kind}
+    kinds = {kind.section: kind for kind in REQUIRED}
     if section not in kinds:
         near = get_close_matches(section, kinds, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(kinds)}"

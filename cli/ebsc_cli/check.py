@@ -13,14 +13,15 @@ from rich.markup import escape
 
 from ebsc_core.config import parse_settings
 from ebsc_core.errors import ConfigError
-from ebsc_core.registry import Kind, Registry, UnknownPartError
+from ebsc_core.kinds import REQUIRED, Kind
+from ebsc_core.registry import Registry, UnknownPartError
 
 if TYPE_CHECKING:
     from ebsc_core.testing.checks import Result
 
 OPTION = typer.Option
 MARKS = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "not run": "[dim]–[/]"}
-KindName = Enum("KindName", {kind.section: kind.section for kind in Kind})  # type: ignore[misc]
+KindName = Enum("KindName", {kind.section: kind.section for kind in REQUIRED})  # type: ignore[misc]
 
 
 def check(
@@ -36,7 +37,7 @@ def check(
     as_json: Annotated[bool, OPTION("--json", help="Print one JSON object a line instead.")] = False,
 ) -> None:
     """Check that a part does what its kind of part must; exit status 1 if it does not."""
-    kinds = [one for one in Kind if kind is None or one.section == kind.value]
+    kinds = [one for one in REQUIRED if kind is None or one.section == kind.value]
     registry = Registry()
     found = [one for one in kinds if _answers(registry, one, name)]
     if not found:

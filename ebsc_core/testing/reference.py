@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ebsc_core.registry import Kind
+from ebsc_core.kinds import REQUIRED, Kind
 from ebsc_core.testing.door import contract_of
 
 HEAD = """\
@@ -35,7 +35,7 @@ This page is written by `python -m ebsc_core.testing.reference`; a test compares
 
 def markdown() -> str:
     """The page."""
-    return HEAD + "".join(_table(kind) for kind in Kind)
+    return HEAD + "".join(_table(kind) for kind in REQUIRED)
 
 
 def _table(kind: Kind) -> str:

@@ -13,10 +13,11 @@ import pytest
 
 from ebsc_core import scaffold
 from ebsc_core.errors import PackageError
-from ebsc_core.registry import Kind, Registry, installed_entry_points
+from ebsc_core.kinds import REQUIRED, Kind
+from ebsc_core.registry import Registry, installed_entry_points
 from ebsc_core.scaffold import package_files, write_package
 
-each_kind = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.section)
+each_kind = pytest.mark.parametrize("kind", REQUIRED, ids=lambda kind: kind.section)
 
 
 @pytest.fixture(scope="module")

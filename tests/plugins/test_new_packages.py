@@ -17,13 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebsc_core.registry import Kind, Registry
+from ebsc_core.kinds import REQUIRED
+from ebsc_core.registry import Registry
 from ebsc_core.scaffold import FILES, write_package
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "plugins"
 TUTORIAL = ROOT / "docs" / "plugins" / "tutorial.md"
-NEW = {kind.section: f"my-{kind.section}" for kind in Kind}
+NEW = {kind.section: f"my-{kind.section}" for kind in REQUIRED}
 SMALL = ["--limit", "60", "--epochs", "1", "--batch-size", "30", "--precision", "fp32", "--device", "cpu"]
 QUICK = ["--set", "refine.steps=5", "--set", "objective.hidden=16", "--set", "objective.width=8"]
 OFFLINE = ["--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
@@ -121,7 +122,7 @@ def test_the_wheel_holds_the_templates_and_no_example(tmp_path: Path) -> None:
     call("pip", "wheel", *OFFLINE, "--wheel-dir", tmp_path, source)
     (wheel,) = tmp_path.glob("ebsc-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for kind in Kind:
+    for kind in REQUIRED:
         for template in FILES.values():
             wanted = template.replace("$section", kind.section)
             assert f"ebsc_core/templates/{wanted}.template" in names

@@ -6,7 +6,7 @@ sample, every other row gets the cluster that most of its coefficients over the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,6 +66,11 @@ class Clustered:
     show: Callable[[Tensor], Tensor]
     """From rows as they are stored to those that express one another: on the device, whitened."""
 
+    @property
+    def within(self) -> float:
+        """Mean share of a row's affinity that stays within its cluster, over the dictionary."""
+        return float(self.confidence[self.chosen].mean())
+
     @cached_property
     def of_dictionary(self) -> np.ndarray:
         """``(M,)``, the clusters of the dictionary's rows."""
@@ -74,6 +79,23 @@ class Clustered:
     def assign(self, rows: Rows) -> Assigned:
         """Clusters of new rows, which change nothing for anyone else."""
         return assign(MappedRows(rows, self.show), self.dictionary, self.of_dictionary, self.top_k)
+
+
+def cluster_best(
+    rows: Rows, methods: Sequence[Method], stage: Stages, progress: Progress
+) -> tuple[Method, list[float], Clustered]:
+    """The method whose clusters keep most of the affinity within them, what each keeps, and those clusters.
+
+    Graphs of as many coefficients a row can be compared by that; no label enters. Of equals it is the first.
+    """
+    best, kept = methods[0], cluster_rows(rows, methods[0], stage, progress)
+    shares = [kept.within]
+    for method in methods[1:]:
+        found = cluster_rows(rows, method, stage, progress)
+        shares.append(found.within)
+        if found.within > kept.within:
+            best, kept = method, found
+    return best, shares, kept
 
 
 def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> Clustered:

@@ -182,9 +182,10 @@ class RunConfig(BaseModel):
     express: Literal["auto", "features", "embeddings"] = "auto"
     """Which rows express one another: the backbone's features or the objective's embeddings; by default
     what the objective prefers."""
-    whiten: Literal[True, False, "auto"] = "auto"
+    whiten: Literal[True, False, "auto", "choose"] = "auto"
     """Damp what the rows have in common before they express one another; by default as the coefficient model
-    prefers (the energy network does, its rivals are as published)."""
+    prefers (the energy network does, its rivals are as published). ``choose`` tries both ways, each with a
+    refinement of its own, and takes the one whose clusters keep more of their affinity within them."""
     protocol: Literal["all", "train-test"] = "all"
     """``all``: fit and score on every image; ``train-test``: hold a share out, fit without it, and score the
     clusters that its coefficients over the fitted images assign it to."""

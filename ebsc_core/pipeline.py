@@ -19,7 +19,7 @@ from torch import nn
 from ebsc_core import metrics
 from ebsc_core.assignment import Assigned
 from ebsc_core.cache import FEATURES, Trained, user_cache
-from ebsc_core.clustering import Clustered, Method, cluster_rows
+from ebsc_core.clustering import Clustered, Method, cluster_best
 from ebsc_core.coefficients import Dictionary
 from ebsc_core.config import PROVENANCE, RefineOptions, RunConfig
 from ebsc_core.data.source import ImageSource
@@ -90,6 +90,10 @@ class Pipeline:
             else:
                 self.observers = Observers()
         self.refinement: RefineOptions = config.refine
+        self.whiten = False
+        """Whether rows were, once that is settled."""
+        self.tried: dict[str, float] | None = None
+        """What share of the affinity stayed within clusters, if it was settled by that."""
         self.stage = Stages(self.observers.stage_finished)
 
     def run(self) -> RunResult | None:
@@ -123,8 +127,7 @@ class Pipeline:
             for name, seconds in representation.seconds.items():
                 self.stage.note(name, seconds)
             rows = StoredRows(directory.beside / FEATURES, self.settled.express)
-            method = self._method(rows.width, representation.joint)
-            found = cluster_rows(rows, method, self.stage, self.progress)
+            method, found = self._cluster(rows, representation.joint)
             self._check_clusters(method.clusterer, found.clusters)
             with self.stage("figures"):
                 figures = self._figures(rows, found, method.clusterer)
@@ -209,7 +212,8 @@ class Pipeline:
         if settled.dictionary_size:
             size, n = settled.dictionary_size, len(self.data)
             say(f"dictionary    {size} of {n} images are clustered; the others join them")
-        express = f"whitened {settled.express}" if settled.whiten else settled.express
+        form = {True: "whitened ", False: "", "choose": "plain or whitened "}[settled.whiten]
+        express = f"{form}{settled.express}"
         say(f"coefficients  {plan.coefficients.name} on {express}, {settled.top_k} per row")
         given = "" if self.config.n_clusters else " (the number of classes)"
         say(f"clusterer     {plan.clusterer.name}, {settled.n_clusters} clusters{given}")
@@ -218,13 +222,26 @@ class Pipeline:
             say(f"observers     {', '.join(plan.observers)}")
         say(f"device        {describe_device(self.device)}{processes}, seed {self.config.seed}")
 
-    def _method(self, width: int, joint: TrainableCoefficientModel | None) -> Method:
+    def _cluster(self, rows: Rows, joint: TrainableCoefficientModel | None) -> tuple[Method, Clustered]:
+        wished = self.settled.whiten
+        ways = (False, True) if wished == "choose" else (wished,)
+        methods = [self._method(rows.width, joint, whiten) for whiten in ways]
+        method, kept, found = cluster_best(rows, methods, self.stage, self.progress)
+        self.whiten = method.whiten
+        if wished == "choose":
+            self.tried = dict(zip(("plain", "whitened"), kept, strict=True))
+            shares = " and ".join(f"{share:.1%} {way}" for way, share in self.tried.items())
+            chosen = "whitened" if method.whiten else "plain"
+            self.progress.note(f"{chosen} rows are chosen: of the affinity, {shares} stay within clusters")
+        return method, found
+
+    def _method(self, width: int, joint: TrainableCoefficientModel | None, whiten: bool) -> Method:
         """The parts that turn rows of this width into clusters, and what is settled about them."""
         config, settled = self.config, self.settled
         model: CoefficientModel = self.plan.coefficients.build_seeded(config.seed, width)
         if isinstance(model, TrainableCoefficientModel):
             if joint is not None:
-                self._go_on(joint, model)
+                self._go_on(joint, model, whiten)
             model.to(self.device)
             self.refinement = RefineOptions(
                 **(model.refinement() | config.refine.model_dump(exclude_unset=True))
@@ -233,7 +250,7 @@ class Pipeline:
             model=model,
             clusterer=self.plan.clusterer.build(settled.n_clusters, config.seed),
             top_k=settled.top_k,
-            whiten=settled.whiten,
+            whiten=whiten,
             refine=self.refinement,
             search=config.search,
             affinity=config.affinity,
@@ -242,10 +259,12 @@ class Pipeline:
             device=self.device,
         )
 
-    def _go_on(self, joint: TrainableCoefficientModel, model: TrainableCoefficientModel) -> None:
+    def _go_on(
+        self, joint: TrainableCoefficientModel, model: TrainableCoefficientModel, whiten: bool
+    ) -> None:
         """Start from the jointly trained weights if this is the same model, used to such rows."""
-        name, settled = self.plan.coefficients.name, self.settled
-        if settled.joint_whiten != settled.whiten:
+        name = self.plan.coefficients.name
+        if self.settled.joint_whiten != whiten:
             self.progress.note(f"{name} starts afresh: rows were whitened in one phase only")
         elif _copy_weights(joint, model):
             self.progress.note(f"{name} goes on from its joint training")
@@ -271,6 +290,7 @@ class Pipeline:
             label_free["dictionary_agreement"] = found.agreement
         return {
             "dictionary_size": self.settled.dictionary_size,
+            "within_by_whitening": self.tried,
             "search": self._search(found.dictionary),
             "label_free": label_free,
             "eigenvalues": [round(float(value), 6) for value in eigenvalues],
@@ -330,7 +350,7 @@ class Pipeline:
             "top_k": settled.top_k,
             "refine": self.refinement.model_dump(mode="json"),
             "express": settled.express,
-            "whiten": settled.whiten,
+            "whiten": self.whiten,
             # Its number is that of the process, of several.
             "device": str(self.device) if self.ranks.count == 1 else self.device.type,
         }

@@ -31,7 +31,7 @@ class Progress:
 
 
 class Stages:
-    """Times what is done in each: ``with stage("clusters"): ...``.
+    """Times what is done in each: ``with stage("clusters"): ...``; what is done again is added.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Stages:
 
     def note(self, name: str, seconds: float) -> None:
         """A stage that was timed elsewhere."""
-        self.seconds[name] = seconds
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self.finished(name, seconds)
 
 

@@ -6,6 +6,7 @@ No choice looks at a label; the number of classes is what the number of clusters
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -65,8 +66,8 @@ class Settled:
     dictionary_size: int | None
     """How many rows, fewer than there are, are clustered; all if None."""
     top_k: int
-    whiten: bool
-    """Whether those rows are whitened first."""
+    whiten: bool | Literal["choose"]
+    """Whether those rows are whitened first; ``choose`` if that is to be found out."""
     joint_whiten: bool
     """Whether they are in the joint phase."""
 

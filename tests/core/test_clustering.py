@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebsc_core import rows as rows_module
-from ebsc_core.clustering import Clustered, Method, cluster_rows
+from ebsc_core.clustering import Clustered, Method, cluster_best, cluster_rows
 from ebsc_core.config import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.interfaces import Clusterer, CoefficientModel
 from ebsc_core.progress import Progress, Stages
@@ -40,6 +40,10 @@ def subspaces() -> tuple[Tensor, np.ndarray]:
 def cluster(
     rows: Rows, size: int | None = None, model: CoefficientModel | None = None, **other: Any
 ) -> Clustered:
+    return cluster_rows(rows, method(size, model, **other), Stages(), Progress())
+
+
+def method(size: int | None = None, model: CoefficientModel | None = None, **other: Any) -> Method:
     settled = {
         "model": model or CosineNeighbours(KnnOptions(), WIDTH),
         "clusterer": SpectralClustering(SpectralOptions(), CLUSTERS, 0),
@@ -52,7 +56,7 @@ def cluster(
         "seed": 0,
         "device": torch.device("cpu"),
     }
-    return cluster_rows(rows, Method(**(settled | other)), Stages(), Progress())
+    return Method(**(settled | other))
 
 
 @pytest.mark.parametrize("energy", [False, True])
@@ -71,6 +75,28 @@ def test_a_sample_finds_the_clusters_that_all_rows_find(
     assert sample.graph.shape == (400, 400)
     assert sample.confidence.shape == (N,)
     assert sample.confidence.mean() > 0.95
+
+
+@pytest.mark.parametrize("size", [None, 400])
+def test_the_way_that_keeps_more_within_clusters_is_the_better_one(
+    subspaces: tuple[Tensor, np.ndarray], size: int | None
+) -> None:
+    rows, labels = subspaces
+    # Most of each row is of a few directions that all have in common, as in pictures of faces in changing light.
+    generator = torch.Generator().manual_seed(1)
+    light = torch.randn(N, 3, generator=generator) @ torch.randn(3, WIDTH, generator=generator)
+    alike = F.normalize(rows + light, dim=1)
+    ways = [method(size, whiten=whiten) for whiten in (False, True)]
+    best, kept, found = cluster_best(HeldRows(alike), ways, Stages(), Progress())
+    each = [cluster(HeldRows(alike), size, whiten=whiten) for whiten in (False, True)]
+    assert kept == [way.within for way in each]
+    assert kept[1] > kept[0]
+    assert best is ways[1]
+    assert np.array_equal(found.clusters, each[1].clusters)
+    plain, whitened = (adjusted_rand_score(labels, way.clusters) for way in each)
+    assert whitened > plain
+    again, shares, _ = cluster_best(HeldRows(alike), ways[::-1], Stages(), Progress())
+    assert (again, shares) == (ways[1], kept[::-1])
 
 
 class Halves(Clusterer):

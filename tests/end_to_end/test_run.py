@@ -162,6 +162,24 @@ def test_whitening_is_said_recorded_and_changes_the_clusters(ebsc, tmp_path, mod
     assert (tmp_path / "again/assignments.csv").read_bytes() == one
 
 
+def test_whitening_is_chosen_by_what_stays_within_clusters(ebsc, tmp_path):
+    pixels = ("run", "--backbone", "identity", "--epochs", "0", "--limit", "300", "--set", "refine.steps=5")
+    done = ebsc(*pixels, "--set", "whiten=choose", "--out", "chosen")
+    assert done.code == 0, done.err
+    assert "energy on plain or whitened features" in done.out
+    tried = json.loads((tmp_path / "chosen/metrics.json").read_text())["within_by_whitening"]
+    whiten = tried["whitened"] > tried["plain"]
+    assert f"{'whitened' if whiten else 'plain'} rows are chosen" in done.out
+    assert tomllib.loads((tmp_path / "chosen/run.toml").read_text())["whiten"] is whiten
+    said = f"whiten={str(whiten).lower()}"
+    assert ebsc(*pixels, "--set", said, "--out", "told").code == 0
+    assert ebsc("run", "--config", "chosen/run.toml", "--out", "again").code == 0
+    chosen, told, again = (
+        (tmp_path / name / "assignments.csv").read_bytes() for name in ("chosen", "told", "again")
+    )
+    assert chosen == told == again
+
+
 def test_the_jointly_trained_model_goes_on_if_it_is_used_to_such_rows(ebsc):
     tiny = ("run", "--backbone", "resnet10t", "--limit", "100", "--epochs", "1", "--batch-size", "50")
     tiny = (*tiny, "--set", "refine.steps=2")

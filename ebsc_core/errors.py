@@ -38,3 +38,17 @@ class TrainingError(EbscError):
 
 class Interrupted(EbscError):
     """The user stopped it; its text says what is kept."""
+
+
+def told(error: BaseException) -> str:
+    """Kind and text of an error that may be a stranger's."""
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def text_of(error: BaseException) -> str:
+    """Its text on one line that any terminal can show."""
+    try:
+        text = str(error)
+    except Exception:  # a stranger's
+        return "(its text cannot be read)"
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

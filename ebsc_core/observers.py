@@ -9,7 +9,7 @@ from typing import Any
 
 import pluggy
 
-from ebsc_core.errors import PartError
+from ebsc_core.errors import PartError, text_of, told
 from ebsc_core.hooked import hooked
 from ebsc_core.hookspecs import EpochFinished, RunFailed, RunFinished, RunHooks, RunStarted, StageFinished
 from ebsc_core.plan import Choice
@@ -56,20 +56,18 @@ class Observers:
         self._tell("ebsc_run_finished", RunFinished(self.directory, metrics))
 
     def run_failed(self, error: BaseException) -> None:
-        text = " ".join(str(error).split())
-        self._tell("ebsc_run_failed", RunFailed(self.directory, f"{type(error).__name__}: {text}"))
+        self._tell("ebsc_run_failed", RunFailed(self.directory, told(error)))
 
     def _tell(self, hook: str, event: object) -> None:
         for listener in tuple(self.listening):
             choice, manager = listener
             try:
                 getattr(manager.hook, hook)(event=deepcopy(event))
-            except (Exception, SystemExit) as error:  # a stranger's
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a stranger's
                 self.listening.remove(listener)
-                said = (
-                    f"observer {choice.name!r} of {choice.part.provider} failed in {hook} "
-                    f"({type(error).__name__}: {' '.join(str(error).split())})"
-                )
+                said = f"observer {choice.name!r} of {choice.part.provider} failed in {hook} ({told(error)})"
                 # An error of the run itself is worth more than one of a witness.
                 if strict() and not isinstance(event, RunFailed):
                     raise PartError(f"{said} (EBSC_STRICT_PLUGINS is set)") from error
@@ -82,6 +80,5 @@ def _managed(choice: Choice) -> pluggy.PluginManager:
         return hooked(observer, RunHooks)
     except Exception as error:
         raise PartError(
-            f"observer {choice.name!r} of {choice.part.provider} cannot be used: "
-            f"{' '.join(str(error).split())}"
+            f"observer {choice.name!r} of {choice.part.provider} cannot be used: {text_of(error)}"
         ) from error

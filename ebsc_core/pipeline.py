@@ -272,7 +272,8 @@ class Pipeline:
     def _check_clusters(self, clusterer: Clusterer, clusters: np.ndarray) -> None:
         self._pass_on_warnings(clusterer)
         found, wanted = len(np.unique(clusters[clusters >= 0])), self.settled.n_clusters
-        if found != wanted:
+        # A clusterer that says so itself may say why.
+        if found != wanted and not getattr(clusterer, "warnings_", []):
             self.progress.warn(f"{self.plan.clusterer.name} found {found} clusters, not {wanted}")
 
     def _pass_on_warnings(self, part: CoefficientModel | Clusterer) -> None:

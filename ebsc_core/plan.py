@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ebsc_core.config import PartChoice, RunConfig, describe, own_settings
-from ebsc_core.errors import ConfigError, EbscError, PartError
+from ebsc_core.errors import ConfigError, EbscError, PartError, told
 from ebsc_core.options import Options
 from ebsc_core.registry import Kind, Part, Registry
 
@@ -35,12 +35,12 @@ class Choice:
         """
         try:
             return self.part.factory(self.options, *arguments)
-        except EbscError:
+        except (EbscError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # a stranger's; it may even call exit
             raise PartError(
                 f"{self.part.kind.words} {self.name!r} of {self.part.provider} could not be built "
-                f"({type(error).__name__}: {error})"
+                f"({told(error)})"
             ) from error
 
     def build_seeded(self, seed: int, *arguments: Any) -> Any:

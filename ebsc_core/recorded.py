@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +12,8 @@ from ebsc_core.config import PART_SECTIONS, PROVENANCE, RunConfig, read_toml
 from ebsc_core.plan import trains_jointly
 from ebsc_core.registry import Kind, Registry, UnknownPartError
 
+# A distribution and its version; anything else was not written by a run.
+SUPPLIER = re.compile(r"[A-Za-z0-9][\w.-]* [\w.+!-]+")
 KINDS = {kind.section: kind for kind in Kind} | {"joint": Kind.COEFFICIENTS}
 
 
@@ -33,7 +36,10 @@ def compare_suppliers(file: Path, config: RunConfig, registry: Registry, warn: C
     changed: dict[tuple[str, str], list[str]] = {}
     for section, name in _chosen(config).items():
         was = _at(tree, PROVENANCE, "parts", section)
-        if not isinstance(was, str) or name not in (_at(tree, section, "name"), section.partition(".")[2]):
+        if not (isinstance(was, str) and SUPPLIER.fullmatch(was)) or name not in (
+            _at(tree, section, "name"),
+            section.partition(".")[2],
+        ):
             continue
         try:
             now = str(registry.find(KINDS[section.partition(".")[0]], name).provider)

@@ -28,14 +28,16 @@ def records_of(plugin: object) -> Iterator[tuple[Kind, Component]]:
 
 def check_record(kind: Kind, component: Component) -> None:
     """Raise a TypeError if a record is not as it must be."""
+    for name in ("name", "summary", "reference"):
+        text = getattr(component, name)
+        if not (isinstance(text, str) and text.isprintable()):
+            raise TypeError(f"{kind.hook} yielded a record whose {name} is not a line of text: {text!r}")
+    if not re.fullmatch(r"[^\W_][\w+-]*", component.name):
+        raise TypeError(f"the name {component.name!r} may hold letters, digits, hyphens, _ and + only")
     if component.api_version != API_VERSION:
         raise TypeError(
-            f"{component.name!r} is written for api_version {component.api_version}, this is {API_VERSION}"
+            f"{component.name!r} is written for api_version {component.api_version!r}, this is {API_VERSION}"
         )
-    if not (isinstance(component.name, str) and component.name and isinstance(component.summary, str)):
-        raise TypeError(f"{kind.hook} yielded a record whose name or summary is not text: {component!r}")
-    if re.search(r"[:\s]", component.name):
-        raise TypeError(f"the name {component.name!r} holds a space or a colon, which no name may")
     loader = component.factory if isinstance(component, ComponentSpec) else component.resolve
     if not callable(loader) and not (isinstance(loader, str) and re.fullmatch(r"[\w.]+:\w+", loader)):
         raise TypeError(f'{component.name!r}: {loader!r} is neither callable nor "package.module:attribute"')

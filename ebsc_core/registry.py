@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -19,7 +20,7 @@ from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
 
-from ebsc_core.errors import EbscError, PartError
+from ebsc_core.errors import EbscError, PartError, told
 from ebsc_core.hookspecs import ENTRY_POINT_GROUP, Component, ComponentFamily, ComponentSpec
 from ebsc_core.kinds import Kind as Kind
 from ebsc_core.records import check_record, claimed, records_of
@@ -162,13 +163,23 @@ class Registry:
         error, reason, began = None, "", time.perf_counter()
         # Anything a stranger's module raises must stop at its own plugin.
         try:
-            for kind, component in records_of(entry_point.load()):
-                self._check_new(entry := Entry(kind, component, provider), offered)
-                offered.append(entry)
-                check_record(kind, component)
-        except (Exception, SystemExit) as caught:
-            error, reason = caught, _reason(caught)
-        seconds, names = time.perf_counter() - began, frozenset((e.kind, e.name) for e in offered if error)
+            # What it prints is not part of what we print.
+            with redirect_stdout(sys.stderr):
+                taken = {(e.kind, e.name, e.provider) for e in self.entries}
+                for kind, component in records_of(entry_point.load()):
+                    entry = Entry(kind, component, provider)
+                    offered.append(entry)
+                    check_record(kind, component)
+                    # Not even ``distribution:name`` would say which.
+                    if (claim := (kind, entry.name, provider)) in taken:
+                        raise ValueError(f"{provider} offers the {kind.words} {entry.name!r} twice")
+                    taken.add(claim)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as caught:
+            error, reason = caught, told(caught)
+        seconds = time.perf_counter() - began
+        names = frozenset((e.kind, e.name) for e in offered if error and isinstance(e.name, str))
         self.plugins.append(Plugin(entry_point.name, provider, seconds, reason, error, names))
         if error is None:
             self.entries.extend(offered)
@@ -177,12 +188,6 @@ class Registry:
             raise BrokenPluginError(
                 f"plugin {self.plugins[-1]} did not load: {reason} (EBSC_STRICT_PLUGINS is set)"
             ) from error
-
-    def _check_new(self, entry: Entry, offered: list[Entry]) -> None:
-        """Of two parts of one distribution not even ``distribution:name`` says which."""
-        for other in (*self.entries, *offered):
-            if (entry.kind, entry.name, entry.provider) == (other.kind, other.name, other.provider):
-                raise ValueError(f"{entry.provider} offers the {entry.kind.words} {entry.name!r} twice")
 
     def of(self, kind: Kind) -> list[Entry]:
         """Entries of one kind, by name."""
@@ -265,7 +270,7 @@ class Registry:
         names = []
         for entry in self.of(kind):
             if isinstance(entry.component, ComponentFamily):
-                with suppress(Exception):  # a stranger's; it only costs suggestions
+                with suppress(Exception, SystemExit):  # a stranger's; it only costs suggestions
                     names.extend(_load(entry.component.names, entry)())
             else:
                 names.append(entry.name)
@@ -281,8 +286,10 @@ class Registry:
                 spec = _load(entry.component.resolve, entry)(_within(entry.provider, name))
                 if not isinstance(spec, ComponentSpec | None):
                     raise TypeError(f"it resolves {name!r} to a {type(spec).__name__}, not a ComponentSpec")
-            except Exception as error:  # a stranger's; other families may still answer
-                said = str(error) if isinstance(error, EbscError) else _reason(error)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a stranger's; other families may still answer
+                said = str(error) if isinstance(error, EbscError) else told(error)
                 broken.append(f"{entry.name} of {entry.provider}: {said}")
                 if strict():
                     raise BrokenPluginError(f"{broken[-1]} (EBSC_STRICT_PLUGINS is set)") from error
@@ -356,10 +363,6 @@ def _conflict(kind: Kind, name: str, providers: list[Provider]) -> str:
     return f"{kind.words} {name!r} is offered by {offered}; say which: {choices}"
 
 
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
-
-
 def _load(target: Any, owner: Part | Entry) -> Any:
     """Resolve ``"package.module:attribute"``; anything else is returned as it is."""
     if not isinstance(target, str):
@@ -367,8 +370,10 @@ def _load(target: Any, owner: Part | Entry) -> Any:
     module, _, attribute = target.partition(":")
     try:
         return getattr(import_module(module), attribute)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise PartError(
             f"{owner.kind.words} {owner.name!r} of {owner.provider} could not be loaded "
-            f"({type(error).__name__}: {error}); repair or reinstall {owner.provider.distribution}"
+            f"({told(error)}); repair or reinstall {owner.provider.distribution}"
         ) from error

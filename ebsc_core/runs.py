@@ -66,7 +66,10 @@ class RunDirectory:
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         if kind is None:
-            check_free(self.target)
+            try:
+                check_free(self.target)
+            except RunDirectoryError as error:
+                raise RunDirectoryError(f"{error}; the finished run is kept in {self.beside}") from None
             if self.target.is_dir():  # the user's own: perhaps a mount, or where the shell stands
                 for item in self.beside.iterdir():
                     shutil.move(item, self.target)

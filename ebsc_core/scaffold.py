@@ -30,6 +30,7 @@ FILES = {
     "$package/__init__.py": "$section/__init__.py",
     "$package/$section.py": "$section/part.py",
 }
+LONGEST = 100
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 TEMPLATES = files("ebsc_core") / "templates"
 
@@ -53,10 +54,10 @@ def write_package(section: str, name: str, folder: Path | None, registry: Regist
     kind = _kind(section)
     _check_name(kind, name, registry)
     contents = package_files(kind, name)
-    folder = folder or Path(f"ebsc-{name}")
-    if folder.exists() or folder.is_symlink():
-        raise PackageError(f"{folder} exists already; name another folder with --into")
+    folder = (folder or Path(f"ebsc-{name}")).expanduser()
     try:
+        if folder.exists() or folder.is_symlink():
+            raise PackageError(f"{folder} exists already; name another folder with --into")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder_written_whole(folder) as beside:
             for file, text in contents.items():
@@ -103,6 +104,8 @@ def _kind(section: str) -> Kind:
 
 
 def _check_name(kind: Kind, name: str, registry: Registry) -> None:
+    if len(name) > LONGEST:
+        raise PackageError(f"a name of {len(name)} letters is too long; {LONGEST} will do")
     if not NAME.fullmatch(name):
         raise PackageError(
             f"a part cannot be called {name!r}: names are lower-case letters and digits, in words joined by "

@@ -40,6 +40,8 @@ def check(
     kinds = [one for one in REQUIRED if kind is None or one.section == kind.value]
     registry = Registry()
     found = [one for one in kinds if _answers(registry, one, name)]
+    if not found and _answers(registry, Kind.OBSERVER, name):
+        raise UnknownPartError(f"{name!r} is an observer, for which there are no checks")
     if not found:
         raise UnknownPartError(f"no part is called {name!r}: {registry.hint(name, kinds)}")
     tree = parse_settings(settings or [])

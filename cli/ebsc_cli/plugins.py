@@ -49,6 +49,7 @@ def list_plugins(
             name = entry.name + "*" * (entry in defaults) if single else f"({entry.name})"
             table.add_row(escape(name), escape(entry.component.summary), escape(str(entry.provider)))
         console.print(table)
+    console.print("[dim]* by default; (…) many, by path or by the name they have in their library[/]")
     said = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]
     said += [
         ("yellow", "slow", f"{plugin} takes {plugin.seconds:.1f} s to load")

@@ -158,9 +158,12 @@ def run(
     }
     # Imported here, so that `ebsc --help` does not wait for torch.
     from ebsc_core.config import load_config
+    from ebsc_core.errors import ConfigError
     from ebsc_core.registry import Registry
 
     # A table for each, which --set may fill.
+    if not all(observer or []):
+        raise ConfigError("--observer needs the name of one; see `ebsc plugins list`")
     observed = [f"observers.{name}={{}}" for name in observer or []]
     loaded = load_config(config, [*observed, *(settings or [])], flags)
     if devices is not None:

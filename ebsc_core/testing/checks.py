@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import os
+import sys
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
-from ebsc_core.errors import EbscError
+from ebsc_core.errors import EbscError, told
 from ebsc_core.registry import Kind
 from ebsc_core.testing.subject import Subject
 
@@ -75,7 +80,7 @@ class Result:
     status: Literal["passed", "failed", "not run"]
     seen: str = ""
     """What was seen where it failed, or why it was not run."""
-    error: Exception | None = None
+    error: BaseException | None = None
     """What the part raised, if it did."""
 
     def explanation(self) -> str:
@@ -132,7 +137,8 @@ class Suite:
 
         subject = self.subject
         try:
-            with torch.random.fork_rng():
+            # What the part prints is not part of what is reported.
+            with torch.random.fork_rng(), redirect_stdout(sys.stderr):
                 torch.manual_seed(0)
                 check.run(subject)
         except NotApplicable as why:
@@ -141,7 +147,18 @@ class Suite:
             return Result(check, "failed", str(broken))
         except EbscError as error:
             return Result(check, "failed", f"it was refused: {error}", error)
-        except Exception as error:  # whatever the part raises is what the check has seen
-            text = " ".join(str(error).split())
-            return Result(check, "failed", f"it raised {type(error).__name__}: {text}", error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever the part raises is what the check has seen
+            return Result(check, "failed", f"it raised {told(error)}{_where(error)}", error)
         return Result(check, "passed")
+
+
+def _where(error: BaseException) -> str:
+    """The last line on the way to an error that is neither of this framework nor of torch."""
+    import torch
+
+    others = ("<", *(f"{Path(file).parent}{os.sep}" for file in (Path(__file__).parent, torch.__file__)))
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame for frame in frames if not frame.filename.startswith(others)]
+    return f" ({lines[-1].filename}, line {lines[-1].lineno})" if lines else ""

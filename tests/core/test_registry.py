@@ -238,7 +238,15 @@ BROKEN = {
     "name is no text": (objective("x").replace('"x"', "None"), "name"),
     "name is empty": (objective(""), "name"),
     "summary is no text": (objective("x").replace('"A loss."', "None"), "summary"),
-    "name holds a colon": (objective("a:x"), "'a:x' holds a space or a colon"),
+    "name holds a colon": (objective("a:x"), "'a:x' may hold letters, digits"),
+    "name cannot be hashed": (objective("x").replace('"x"', "['x']"), "name is not a line of text"),
+    "name is a command to the terminal": (objective("x").replace('"x"', r'"\x1b[2J"'), "not a line of text"),
+    "reference is no text": (objective("x", ", reference=object()"), "reference is not a line of text"),
+    "raises what few catch": ("import asyncio; raise asyncio.CancelledError", "CancelledError"),
+    "raises what has no text": (
+        "class Mute(BaseException):\n    def __str__(self): raise ValueError\nraise Mute",
+        "Mute: (its text cannot be read)",
+    ),
     "factory is no import string": (objective("x").replace("dict", "'dict'"), "neither callable nor"),
     "another api": (objective("x", ", api_version=99"), "api_version 99"),
     "twice": (objective("x") + '    yield ComponentSpec("x", "A loss.", dict)\n', "'x' twice"),
@@ -272,6 +280,21 @@ class TestBrokenPlugins:
         assert (failure.plugin, str(failure.provider)) == ("broken-parts", "broken 0.9")
         assert reason in failure.reason
         assert "\n" not in failure.reason
+
+    def test_what_it_prints_is_not_printed_where_we_print(
+        self, plugin: MakePlugin, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        Registry([plugin("print('hello')\n" + objective("x"))])
+        assert tuple(capsys.readouterr()) == ("", "hello\n")
+
+    @pytest.mark.parametrize("source", ["raise SystemExit(0)", "raise GeneratorExit"])
+    def test_a_part_that_ends_the_program_is_an_error_of_its_own(
+        self, plugin: MakePlugin, tmp_path: Path, source: str
+    ) -> None:
+        (tmp_path / "leaving.py").write_text(f"class Part:\n    pass\n{source}\n")
+        found = Registry([plugin(objective("x").replace("dict", '"leaving:Part"'))]).find(Kind.OBJECTIVE, "x")
+        with pytest.raises(PartError, match=r"'x' of .* could not be loaded"):
+            _ = found.factory
 
     def test_a_function_that_only_begins_like_a_hook_is_let_be(self, plugin: MakePlugin) -> None:
         source = objective("x") + "\ndef ebsc_helper(): pass\nebsc_objectives_of_mine = ['x']\n"

@@ -55,6 +55,19 @@ def outcomes(folder: Path, body: str) -> pytest.ExitCode | int:
     return pytest.main([*alone, "-v", "-rA", str(file)])
 
 
+def install(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, source: str) -> Path:
+    """A distribution with a clusterer, as if it were installed; its module."""
+    monkeypatch.syspath_prepend(folder)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[ebsc]\n{name} = ebsc_test_{name}\n")
+    module = folder / f"ebsc_test_{name}.py"
+    hook = "from ebsc_core import hookimpl\n@hookimpl\ndef ebsc_clusterers():\n    yield SPEC\n"
+    module.write_text(source + hook)
+    return module
+
+
 class TestPytest:
     def test_a_failure_tells_a_stranger_everything(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -107,18 +120,29 @@ class TestCommand:
         assert len(lines) == 1 + len(contract_of(Kind.COEFFICIENTS).checks)
 
     def test_a_faulty_part(self, ebsc: Ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.syspath_prepend(tmp_path)
-        info = tmp_path / "uneven-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: uneven\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text("[ebsc]\nuneven = ebsc_test_uneven\n")
-        hook = "from ebsc_core import hookimpl\n@hookimpl\ndef ebsc_clusterers():\n    yield SPEC\n"
-        (tmp_path / "ebsc_test_uneven.py").write_text(PLUGIN + hook)
+        install(tmp_path, monkeypatch, "uneven", PLUGIN)
         code, out, err = ebsc("plugins", "check", "uneven")
         assert code == 1, err
         assert "✗ order-of-rows: shuffled rows are partitioned otherwise" in out
         assert "why: The order of images is chance" in out
         assert out.splitlines()[-1] == "1 failed"
+
+    @pytest.mark.parametrize(
+        ("name", "fault"), [("raises", "raise ValueError('luck')"), ("exits", "exit(0)")]
+    )
+    def test_what_a_part_raises_is_said_with_its_place(
+        self, ebsc: Ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, fault: str
+    ) -> None:
+        source = PLUGIN.replace("uneven", name).replace(
+            "        return", f"        print('hi'); {fault}\n        return"
+        )
+        module = install(tmp_path, monkeypatch, name, source)
+        line = next(i for i, text in enumerate(source.splitlines(), 1) if fault in text)
+        code, out, _ = ebsc("plugins", "check", name, "--json")
+        records = [json.loads(text) for text in out.splitlines()]
+        assert code == 1
+        (failed,) = (record["seen"] for record in records if record["status"] == "failed")
+        assert f"({module}, line {line})" in failed
 
     def test_json(self, ebsc: Ebsc) -> None:
         code, out, _ = ebsc("plugins", "check", "digits", "--kind", "data", "--json")

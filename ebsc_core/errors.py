@@ -40,6 +40,14 @@ class Interrupted(EbscError):
     """The user stopped it; its text says what is kept."""
 
 
+def missing_package(part: str, package: str, extra: str, error: ImportError) -> PartError:
+    """What to say of a part, such as ``backbone 'scattering'``, whose package an extra of ours installs."""
+    return PartError(
+        f"{part} needs {package}, which cannot be imported ({text_of(error)}); "
+        f"install it with: pip install 'ebsc[{extra}]'"
+    )
+
+
 def told(error: BaseException) -> str:
     """Kind and text of an error that may be a stranger's."""
     return f"{type(error).__name__}: {text_of(error)}"

@@ -35,8 +35,8 @@ class BrokenPluginError(UnknownPartError):
 
 
 OWN_DISTRIBUTION = "ebsc"
-# In EBSC_DISABLE_PLUGINS: all but those of our own distribution.
-ALL_OTHERS = "*"
+# Names the plugins that are left out; * means all but those of our own distribution.
+DISABLED, ALL_OTHERS = "EBSC_DISABLE_PLUGINS", "*"
 # A plugin that takes longer to load makes everybody wait, even for help.
 SLOW_SECONDS = 1.0
 
@@ -311,7 +311,7 @@ class Registry:
 
 def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
     """Entry points of the group ``ebsc``, with their distributions, in a fixed order."""
-    disabled = {_canonical(name) for name in os.environ.get("EBSC_DISABLE_PLUGINS", "").split(",")}
+    disabled = {_canonical(name) for name in os.environ.get(DISABLED, "").split(",")}
     found: dict[tuple[str, str], tuple[EntryPoint, Provider]] = {}
     for distribution in distributions():
         try:

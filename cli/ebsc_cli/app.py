@@ -14,6 +14,7 @@ from ebsc_cli.benchmark import benchmark
 from ebsc_cli.process import complain, is_first, is_one_of_several, leave
 from ebsc_cli.run import run
 from ebsc_core.errors import EbscError, Interrupted
+from ebsc_core.registry import ALL_OTHERS, DISABLED
 
 # Typer's or Click's, by the version of Typer.
 UsageError: type[Any] = typer.BadParameter.__base__  # type: ignore[assignment]
@@ -28,7 +29,6 @@ app = typer.Typer(
 )
 # Wherever they stand on the command line, they are meant for all of it.
 EVERYWHERE = ("--no-plugins", "--traceback")
-DISABLED, ALL_OTHERS = "EBSC_DISABLE_PLUGINS", "*"
 
 
 @app.callback()

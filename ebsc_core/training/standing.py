@@ -114,8 +114,8 @@ def go_on(trainer: JointTrainer, kept: Kept, total: int) -> None:
         trainer.warn(
             f"trained in {before}, from epoch {epoch} on in {now}: neither alone gives these features"
         )
-    was, now = (", ".join(sorted(set(parts.values()))) for parts in (record["parts"], trainer.parts))
     if record["parts"] != trainer.parts:
+        was, now = (", ".join(sorted(set(parts.values()))) for parts in (record["parts"], trainer.parts))
         trainer.warn(
             f"trained with {was}, from epoch {epoch} on with {now}: neither alone gives these features"
         )

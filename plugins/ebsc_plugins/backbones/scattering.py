@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.errors import PartError
+from ebsc_core.errors import PartError, missing_package
 from ebsc_core.interfaces import Backbone, ImageInfo
 from ebsc_core.options import Options
 from ebsc_plugins.backbones.principal import BLOCK, fitting_images, principal_directions
@@ -106,11 +106,7 @@ def _transform(size: int) -> nn.Module:
     try:
         frontend = import_module(FRONTEND)
     except ImportError as error:
-        why = " ".join(str(error).split())
-        raise PartError(
-            f"backbone 'scattering' needs kymatio, which cannot be imported ({why}); "
-            "install it with: pip install 'ebsc[scattering]'"
-        ) from None
+        raise missing_package("backbone 'scattering'", "kymatio", "scattering", error) from None
     transform: nn.Module = frontend.ScatteringTorch2D(J=SCALES, shape=(size, size), L=ANGLES, max_order=2)
     for name, wavelet in list(transform.named_buffers()):  # constants, which no checkpoint needs
         transform.register_buffer(name, wavelet, persistent=False)

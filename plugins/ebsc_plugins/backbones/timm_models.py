@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ebsc_core import ComponentSpec
-from ebsc_core.errors import PartError
+from ebsc_core.errors import PartError, text_of
 from ebsc_core.interfaces import Backbone, ImageInfo
 from ebsc_core.options import Options
 
@@ -133,7 +133,7 @@ def _load_weights(backbone: TimmBackbone, file: str) -> None:
     except SafetensorError as error:
         raise PartError(f"backbone.weights: {file} is not a safetensors file ({error})") from None
     except RuntimeError as error:
-        why = " ".join(str(error).split())[:200]
+        why = text_of(error)[:200]
         hint = "; for its ImageNet stem add --set backbone.stem=false" if backbone.small_stem else ""
         raise PartError(f"backbone.weights: {file} does not fit {backbone.name!r}{hint}: {why}") from None
 

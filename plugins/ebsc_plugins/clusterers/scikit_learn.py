@@ -13,7 +13,7 @@ from scipy import sparse
 from sklearn.utils import all_estimators
 
 from ebsc_core import ComponentSpec
-from ebsc_core.errors import ConfigError
+from ebsc_core.errors import ConfigError, text_of
 from ebsc_core.interfaces import Clusterer
 from ebsc_core.options import Options
 
@@ -48,7 +48,7 @@ class ScikitLearnClusterer(Clusterer):
                 labels = self.estimator.fit_predict(data)
         except (ValueError, TypeError) as error:  # includes scikit-learn's InvalidParameterError
             name = type(self.estimator).__name__
-            raise ConfigError(f"clusterer {name}: {' '.join(str(error).split())}") from None
+            raise ConfigError(f"clusterer {name}: {text_of(error)}") from None
         # What scikit-learn says to its user; what it says to programmers (FutureWarning) is not for ours.
         said = [" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)]
         found = len(np.unique(labels[labels >= 0]))

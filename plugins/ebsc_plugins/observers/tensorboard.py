@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ebsc_core import Options, hookimpl
-from ebsc_core.errors import PartError
+from ebsc_core.errors import missing_package
 from ebsc_core.hookspecs import EpochFinished, RunFailed, RunFinished, RunStarted, StageFinished
 
 
@@ -33,11 +33,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            why = " ".join(str(error).split())
-            raise PartError(
-                f"observer 'tensorboard' needs TensorBoard, which cannot be imported ({why}); "
-                "install it with: pip install 'ebsc[tensorboard]'"
-            ) from error
+            raise missing_package("observer 'tensorboard'", "TensorBoard", "tensorboard", error) from error
         self.writer_class = SummaryWriter
 
     @hookimpl

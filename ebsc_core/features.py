@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,12 +22,16 @@ import numpy as np
 from torch import Tensor
 
 from ebsc_core.errors import DataError
-from ebsc_core.files import written_whole
+from ebsc_core.files import reserve, written_whole
 from ebsc_core.rows import BLOCK_ROWS
 
 FORMAT = "ebsc-features-1"
 # Of a chunk of the file: half of what HDF5 holds of a data set while rows are added to it.
 CHUNK_BYTES = 1 << 19
+# Of an image's name and label, beside the name's own bytes.
+IDENTITY_BYTES = 64
+# On top of the rows: unfinished chunks of both data sets, and what HDF5 notes about them.
+SLACK_BYTES = 8 * CHUNK_BYTES
 
 
 def digest(made_from: Mapping[str, Any]) -> str:
@@ -60,6 +64,7 @@ class FeatureWriter:
     def __enter__(self) -> FeatureWriter:
         with ExitStack() as stack:
             beside = stack.enter_context(written_whole(self.path))
+            stack.enter_context(_trimmed(beside))
             self.file = stack.enter_context(h5py.File(beside, "w"))
             self.file.attrs["format"] = FORMAT
             self.file.attrs["key"] = self.key
@@ -83,6 +88,7 @@ class FeatureWriter:
             width = rows.shape[1]
             chunks = (max(1, CHUNK_BYTES // (4 * max(width, 1))), max(width, 1))
             self.file.create_dataset(name, (0, width), np.float32, chunks=chunks, maxshape=(None, width))
+        _make_room(self.file, rows.nbytes)
         stored = self.file[name]
         stored.resize(len(stored) + len(rows), axis=0)
         stored[len(stored) - len(rows) :] = rows.numpy()
@@ -90,11 +96,24 @@ class FeatureWriter:
 
 def add_identity(path: Path, ids: Iterable[str], labels: np.ndarray | None) -> None:
     """Add the names (and labels, where known) of the images to a run's own copy."""
-    with h5py.File(path, "a") as file:
+    with _trimmed(path), h5py.File(path, "a") as file:
         text = [name.encode("utf-8", "surrogateescape") for name in ids]
+        _make_room(file, sum(map(len, text)) + IDENTITY_BYTES * len(text))
         file.create_dataset("ids", data=text, dtype=h5py.string_dtype("utf-8"))
         if labels is not None:
             file["labels"] = labels
+
+
+def _make_room(file: h5py.File, more: int) -> None:
+    """Have the disk keep room for so many bytes: were HDF5 to meet a full one, it would end the process."""
+    reserve(Path(file.filename), file.id.get_filesize() + more + SLACK_BYTES)
+
+
+@contextmanager
+def _trimmed(path: Path) -> Iterator[None]:
+    """Give back at the end what of :func:`_make_room` was not needed."""
+    yield
+    h5py.File(path, "r+").close()  # HDF5 cuts off what it does not use
 
 
 def check_features(path: Path, key: str, n_rows: int) -> None:

@@ -1,7 +1,8 @@
-"""Files and folders that appear under their names only when complete."""
+"""Files and folders that appear under their names only when complete, and room for them."""
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -30,3 +31,22 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         beside.rename(path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def reserve(path: Path, size: int) -> None:
+    """Let a file take up ``size`` bytes of the disk, if it does not yet.
+
+    Raises
+    ------
+    OSError
+        If the disk has not so many left. The file is as it was then, or longer.
+    """
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+        except (AttributeError, OSError) as error:
+            if getattr(error, "errno", None) == errno.ENOSPC:
+                raise
+            # This system cannot; whether there is room can still be asked.
+            if size - path.stat().st_size > shutil.disk_usage(path.parent).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import torch
 from ebsc_core import features
 from ebsc_core.errors import DataError
 from ebsc_core.features import (
+    CHUNK_BYTES,
     FORMAT,
     FeatureTable,
     FeatureWriter,
@@ -184,3 +188,46 @@ def test_names_and_labels_are_added(tmp_path: Path, labels: np.ndarray | None) -
         if labels is not None:
             np.testing.assert_array_equal(file["labels"][:], labels)
     check_features(path, KEY, 6)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Of six megabytes."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(path)]
+    if shutil.which("mount") is None or subprocess.run(mounting, capture_output=True).returncode:
+        pytest.skip("mounting a small disk takes root")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+WRITES = """
+import sys, torch
+from pathlib import Path
+from ebsc_core.features import FeatureTable, FeatureWriter, add_identity
+path = Path(sys.argv[1])
+try:
+    with FeatureWriter(path, "key", {}) as writer:
+        for _ in range(int(sys.argv[2])):
+            writer.append(FeatureTable(torch.randn(500, 300), torch.randn(500, 128)))
+    add_identity(path, (f"{i}" * 100 for i in range(int(sys.argv[3]))), None)
+except OSError as error:
+    print(error.strerror)
+"""
+
+
+@pytest.mark.parametrize(("blocks", "names"), [(20, 0), (1, 60_000)])
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(
+    small_disk: Path, blocks: int, names: int
+) -> None:
+    words = [sys.executable, "-c", WRITES, str(small_disk / "a.h5"), str(blocks), str(names)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "No space left on device\n", "")
+    assert [path.name for path in small_disk.iterdir()] == (["a.h5"] if names else [])
+
+
+def test_a_file_takes_no_more_room_than_it_needs(path: Path) -> None:
+    before = path.stat().st_size
+    add_identity(path, [str(i) for i in range(ROWS)], np.arange(ROWS))
+    assert before < path.stat().st_size < 100_000 + CHUNK_BYTES * 2

@@ -14,10 +14,10 @@ from typing import Any
 from torch import nn
 
 from ebsc_core.errors import DataError
-from ebsc_core.features import check_features, digest
+from ebsc_core.features import FEATURES, check_features, digest
 from ebsc_core.training.state import read_weights, save_weights
 
-FEATURES, TRAINING = "features.h5", "training.json"
+TRAINING = "training.json"
 # What training.json holds of a Trained.
 RECORDED = {"history": list, "precision": str, "warnings": list, "cost": dict}
 

@@ -26,6 +26,8 @@ from ebsc_core.files import reserve, written_whole
 from ebsc_core.rows import BLOCK_ROWS
 
 FORMAT = "ebsc-features-1"
+FEATURES = "features.h5"
+"""What the file is called in a run directory and in the cache."""
 # Of a chunk of the file: half of what HDF5 holds of a data set while rows are added to it.
 CHUNK_BYTES = 1 << 19
 # Of an image's name and label, beside the name's own bytes.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import nn
 
 from ebsc_core import metrics
 from ebsc_core.assignment import Assigned
-from ebsc_core.cache import FEATURES, Trained, user_cache
+from ebsc_core.cache import Trained, user_cache
 from ebsc_core.clustering import Clustered, Method, cluster_best
 from ebsc_core.coefficients import Dictionary
 from ebsc_core.config import PROVENANCE, RefineOptions, RunConfig
@@ -26,6 +26,7 @@ from ebsc_core.data.source import ImageSource
 from ebsc_core.device import describe_device, own_device, prepare
 from ebsc_core.eigen import leading_eigenpairs
 from ebsc_core.errors import DataError
+from ebsc_core.features import FEATURES
 from ebsc_core.held_out import split
 from ebsc_core.interfaces import (
     Backbone,
@@ -141,6 +142,7 @@ class Pipeline:
                 representation.write(directory)
                 if isinstance(method.model, nn.Module):
                     save_weights(method.model, directory.checkpoints / "coefficients.safetensors")
+                directory.write_affinity(found.graph)
                 directory.write_assignments(_columns(scored))
                 directory.write_config(self._resolved(representation, trained))
                 directory.write_metrics(figures)
@@ -358,7 +360,8 @@ class Pipeline:
         if settled.trains:
             tables["precision"] = trained.precision
             tables["train"]["batch_size"] = settled.batch_size
-        return tables | {PROVENANCE: provenance() | {"parts": self.plan.suppliers()}}
+        made_with = provenance() | {"parts": self.plan.suppliers(), "images": asdict(self.info)}
+        return tables | {PROVENANCE: made_with}
 
 
 def _columns(found: list[tuple[ImageSource, Assigned]]) -> dict[str, Iterable[Any]]:

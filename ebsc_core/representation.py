@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ebsc_core.cache import FEATURES, Trained, TrainedCache, save_modules, user_cache
+from ebsc_core.cache import Trained, TrainedCache, save_modules, user_cache
 from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.data.source import ImageSource
 from ebsc_core.errors import DataError, EbscError, TrainingError
-from ebsc_core.features import FeatureWriter, add_identity, digest
+from ebsc_core.features import FEATURES, FeatureWriter, add_identity, digest
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.observers import Observers
 from ebsc_core.plan import Plan

@@ -3,6 +3,7 @@
 ==================  ===========================================================================
 ``run.toml``        the whole configuration, resolved; versions; the provider of each part
 ``checkpoints/``    weights as safetensors
+``affinity.npz``    the affinity of the rows that were clustered, as SciPy stores a sparse matrix
 ``features.h5``     features, embeddings, ids, labels where known (see ``ebsc_core.features``)
 ``assignments.csv`` image, cluster, confidence and, where known, label; held-out images after the others
 ``metrics.json``    scores, label-free figures, timings, training history, warnings
@@ -26,9 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
+from scipy import sparse
 
 from ebsc_core.errors import RunDirectoryError
 
+CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
+AFFINITY, CHECKPOINTS = "affinity.npz", "checkpoints"
 PACKAGES = ("ebsc", "torch", "torchvision", "timm", "scikit-learn", "scipy", "numpy", "h5py", "pluggy")
 
 
@@ -57,7 +61,7 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"cannot create {self.path}: {error.strerror}; choose another --out"
             ) from None
-        (self.beside / "checkpoints").mkdir()
+        self.checkpoints.mkdir()
         # mkdtemp makes folders for the owner's eyes only; a result is an ordinary folder.
         umask = os.umask(0)
         os.umask(umask)
@@ -91,7 +95,7 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        return self.beside / "checkpoints"
+        return self.beside / CHECKPOINTS
 
     def write_config(self, tables: dict[str, Any]) -> None:
         """``run.toml``; entries without a value are left out, as TOML has none.
@@ -99,16 +103,20 @@ class RunDirectory:
         Paths that are not UTF-8 keep their bytes.
         """
         text = tomli_w.dumps(without_none(tables))
-        (self.beside / "run.toml").write_text(text, encoding="utf-8", errors="surrogateescape")
+        (self.beside / CONFIG).write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """``metrics.json``."""
         text = json.dumps(metrics, indent=2, allow_nan=False)
-        (self.beside / "metrics.json").write_text(text + "\n", encoding="utf-8")
+        (self.beside / METRICS).write_text(text + "\n", encoding="utf-8")
+
+    def write_affinity(self, graph: sparse.csr_matrix) -> None:
+        """``affinity.npz``."""
+        sparse.save_npz(self.beside / AFFINITY, graph)
 
     def write_assignments(self, columns: Mapping[str, Iterable[Any]]) -> None:
         """``assignments.csv`` from its columns; file names that are not UTF-8 keep their bytes."""
-        path = self.beside / "assignments.csv"
+        path = self.beside / ASSIGNMENTS
         with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(columns)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ebsc_core.cache import FEATURES, TRAINING, Trained, TrainedCache, user_cache
+from ebsc_core.cache import TRAINING, Trained, TrainedCache, user_cache
 from ebsc_core.errors import DataError
-from ebsc_core.features import FeatureTable, FeatureWriter, digest
+from ebsc_core.features import FEATURES, FeatureTable, FeatureWriter, digest
 
 ROWS = 12
 MADE_FROM = {"data": "abc", "backbone": {"name": "some"}}

@@ -27,7 +27,8 @@ def test_run_leaves_every_artefact(ebsc, tmp_path):
     assert done.code == 0, done.err
     run = tmp_path / "run"
     names = {path.name for path in run.iterdir()}
-    assert names == {"run.toml", "assignments.csv", "metrics.json", "features.h5", "checkpoints"}
+    files = {"run.toml", "assignments.csv", "metrics.json", "features.h5", "affinity.npz"}
+    assert names == {*files, "checkpoints"}
     weights = {path.name for path in (run / "checkpoints").iterdir()}
     assert weights == {f"{m}.safetensors" for m in ("backbone", "objective", "joint", "coefficients")}
     backbone = load_file(run / "checkpoints" / "backbone.safetensors")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -46,6 +45,22 @@ class Method:
 
 
 @dataclass(frozen=True)
+class Joining:
+    """What new rows need to join the clusters of others."""
+
+    dictionary: Dictionary
+    clusters: np.ndarray
+    """``(M,)``, of the dictionary's rows; -1 for noise, which nothing joins."""
+    top_k: int
+    show: Callable[[Tensor], Tensor]
+    """From unit-length rows to those that express one another: on the device, whitened."""
+
+    def assign(self, rows: Rows) -> Assigned:
+        """Clusters of new rows, which change nothing for anyone else."""
+        return assign(MappedRows(rows, self.show), self.dictionary, self.clusters, self.top_k)
+
+
+@dataclass(frozen=True)
 class Clustered:
     """Clusters of ``N`` rows, and what new rows need to join them."""
 
@@ -61,24 +76,12 @@ class Clustered:
     agreement: float | None
     """Share of the dictionary's rows that the others would have given the cluster they are in; None where
     the dictionary is all rows, since then no row depends on it."""
-    dictionary: Dictionary
-    top_k: int
-    show: Callable[[Tensor], Tensor]
-    """From rows as they are stored to those that express one another: on the device, whitened."""
+    joining: Joining
 
     @property
     def within(self) -> float:
         """Mean share of a row's affinity that stays within its cluster, over the dictionary."""
         return float(self.confidence[self.chosen].mean())
-
-    @cached_property
-    def of_dictionary(self) -> np.ndarray:
-        """``(M,)``, the clusters of the dictionary's rows."""
-        return self.clusters[self.chosen]
-
-    def assign(self, rows: Rows) -> Assigned:
-        """Clusters of new rows, which change nothing for anyone else."""
-        return assign(MappedRows(rows, self.show), self.dictionary, self.of_dictionary, self.top_k)
 
 
 def cluster_best(
@@ -102,9 +105,8 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
     """Clusters of unit-length rows ``(N, D)``, which are read in blocks and never held all at once but as a
     dictionary.
     """
-    n, size = len(rows), method.dictionary_size
-    chosen = sample_positions(n, size, method.seed)
-    show = _shown(rows, method, stage)
+    size = method.dictionary_size
+    chosen, show = _dictionary_rows(rows, method), _shown(rows, method, stage)
     all_shown = MappedRows(rows, show)
     shown = all_shown.take(chosen) if size else all_shown.held()
     if isinstance(method.model, TrainableCoefficientModel):
@@ -112,7 +114,7 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
             refine(method.model.train(), shown, method.refine, method.seed, progress)
         method.model.eval()
     with stage("coefficients"):
-        dictionary = Dictionary(method.model, shown, n, method.search, method.seed)
+        dictionary = _dictionary(rows, method, shown)
         own = torch.arange(len(shown), device=shown.device)
         coefficients = dictionary.express(shown, method.top_k, own)
         del shown
@@ -127,7 +129,30 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
             found = assign(all_shown, dictionary, clusters, method.top_k)
         found.clusters[chosen], found.confidence[chosen] = clusters, confidence
         clusters, confidence = found.clusters, found.confidence
-    return Clustered(clusters, confidence, chosen, graph, agreement, dictionary, method.top_k, show)
+    joining = Joining(dictionary, clusters[chosen], method.top_k, show)
+    return Clustered(clusters, confidence, chosen, graph, agreement, joining)
+
+
+def joining(rows: Rows, method: Method, clusters: np.ndarray, stage: Stages) -> Joining:
+    """What :func:`cluster_rows` of the same rows and a model that has learned came to.
+
+    Parameters
+    ----------
+    clusters : ndarray of shape (N,)
+        That were found then.
+    """
+    chosen, show = _dictionary_rows(rows, method), _shown(rows, method, stage)
+    with stage("coefficients"):
+        shown = MappedRows(rows, show).take(chosen)
+        return Joining(_dictionary(rows, method, shown), clusters[chosen], method.top_k, show)
+
+
+def _dictionary_rows(rows: Rows, method: Method) -> np.ndarray:
+    return sample_positions(len(rows), method.dictionary_size, method.seed)
+
+
+def _dictionary(rows: Rows, method: Method, shown: Tensor) -> Dictionary:
+    return Dictionary(method.model, shown, len(rows), method.search, method.seed)
 
 
 def _shown(rows: Rows, method: Method, stage: Stages) -> Callable[[Tensor], Tensor]:

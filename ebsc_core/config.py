@@ -72,6 +72,23 @@ class DataChoice(PartChoice):
     processors, 8 at most. With 0 the run reads them itself."""
 
 
+class FeaturesChoice(Options):
+    """Rows that were computed elsewhere, in place of images."""
+
+    path: Text
+    """A file: .npy, .npz, .h5, .parquet or .csv."""
+    array: Text | None = None
+    """Which array of an .npz or data set of an .h5 they are; by default one called features, or the only
+    one."""
+    labels: Text | None = None
+    """Array or column with the classes, for scoring only; by default one called labels, label or class."""
+    ids: Text | None = None
+    """Array or column with the rows' names; by default one called ids, id, image, path or filename."""
+    images: Text | None = None
+    """Data set, folder, .zip or .npz with the images they are of, to be shown: found by the rows' names, or
+    in the order of the rows."""
+
+
 class JointChoice(PartChoice):
     """The coefficient model that trains together with the backbone, and how strongly it pulls.
 
@@ -158,6 +175,8 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_assignment=True)
 
     data: DataChoice = Field(default_factory=DataChoice)
+    features: FeaturesChoice | None = None
+    """Instead of ``data``: cluster these rows, and train nothing."""
     backbone: PartChoice = Field(default_factory=PartChoice)
     objective: PartChoice = Field(default_factory=PartChoice)
     joint: JointChoice = Field(default_factory=JointChoice)
@@ -206,6 +225,11 @@ class RunConfig(BaseModel):
     """Where features are kept for reuse; by default in the user's cache. ``none`` turns it off."""
 
 
+# What says nothing where features are given.
+OF_IMAGES = frozenset(
+    {"data", "backbone", "objective", "joint", "views", "train", "express", "protocol", "test_share"}
+    | {"precision", "compile", "cache"}
+)
 PART_SECTIONS = ("data", "backbone", "objective", "joint", "coefficients", "clusterer")
 
 
@@ -231,7 +255,17 @@ def load_config(
     for key, value in (flags or {}).items():
         if value is not None:
             _put(given, key, value)
-    tree = overlay(tree, given)
+    return checked(overlay(tree, given))
+
+
+def checked(tree: Mapping[str, Any]) -> RunConfig:
+    """The configuration that these tables are.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name or a value of the wrong type.
+    """
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ebsc_core.errors import DataError
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -31,6 +33,16 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         beside.rename(path)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise a DataError unless a file can be put there, over one that is."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; give the path of a file to write")
+    folder = path.absolute().parent
+    if not os.access(folder, os.W_OK):
+        what = "cannot be written to" if folder.is_dir() else "is not there"
+        raise DataError(f"the folder of {path} {what}; give the path of a file to write")
 
 
 def reserve(path: Path, size: int) -> None:

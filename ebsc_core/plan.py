@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from ebsc_core.config import PartChoice, RunConfig, describe, own_settings
+from ebsc_core.config import OF_IMAGES, PART_SECTIONS, PartChoice, RunConfig, describe, own_settings
 from ebsc_core.errors import ConfigError, EbscError, PartError, told
 from ebsc_core.options import Options
 from ebsc_core.registry import Kind, Part, Registry
@@ -59,25 +59,23 @@ class Choice:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The configuration and every part it names."""
+    """The configuration and every part that a run on features needs."""
 
+    unused: ClassVar[frozenset[str]] = frozenset(OF_IMAGES)
+    """Settings that say nothing to such a run."""
     config: RunConfig
-    data: Choice
-    backbone: Choice
-    objective: Choice
-    joint: Choice | None
-    """The coefficient model that trains along, or None for no joint phase."""
     coefficients: Choice
     clusterer: Choice
     observers: dict[str, Choice] = field(default_factory=dict)
     """By the names they are chosen by."""
+    images: Choice | None = None
+    """The data set that features were made from, if it is named."""
 
     def choices(self) -> dict[str, Choice]:
         """The parts by their section of the configuration; observers, which change nothing, are apart."""
-        sections = ("data", "backbone", "objective", "joint", "coefficients", "clusterer")
-        chosen = {section: getattr(self, section) for section in sections}
+        chosen = {section: getattr(self, section, None) for section in PART_SECTIONS}
         return {section: choice for section, choice in chosen.items() if choice is not None}
 
     def suppliers(self) -> dict[str, str]:
@@ -89,37 +87,66 @@ class Plan:
 
     def tables(self) -> dict[str, Any]:
         """The configuration as plain values, with the names and all options of the parts."""
-        tables = self.config.model_dump(mode="json", exclude={"out", "cache", Kind.OBSERVER.section})
+        left_out = {"out", "cache", Kind.OBSERVER.section, *self.unused}
+        tables = self.config.model_dump(mode="json", exclude=left_out)
         for section, choice in self.choices().items():
             tables[section] |= {"name": choice.name} | choice.options.model_dump(mode="json")
         told = {name: choice.options.model_dump(mode="json") for name, choice in self.observers.items()}
         return tables | ({Kind.OBSERVER.section: told} if told else {})
 
 
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan(Plan):
+    """The same of a run on images."""
+
+    unused: ClassVar[frozenset[str]] = frozenset({"features"})
+    data: Choice
+    backbone: Choice
+    objective: Choice
+    joint: Choice | None
+    """The coefficient model that trains along, or None for no joint phase."""
+
+
 def make_plan(config: RunConfig, registry: Registry) -> Plan:
-    """Find every part and check its options.
+    """Find every part that the run needs and check its options: an :class:`ImagePlan` unless it has features.
 
     Raises
     ------
     PartError, ConfigError
-        If a part is unknown or cannot be loaded, or an option is unknown or ill-typed.
+        If a part is unknown or cannot be loaded, an option is unknown or ill-typed, or there are features and
+        settings for images, too.
     """
+    coefficients = _choose(registry, Kind.COEFFICIENTS, config.coefficients)
+    _require_searchable(coefficients, config.search.method)
+    cutting: dict[str, Any] = {
+        "config": config,
+        "coefficients": coefficients,
+        "clusterer": _choose(registry, Kind.CLUSTERER, config.clusterer),
+        "observers": {name: _observer(registry, name, options) for name, options in config.observers.items()},
+    }
+    if config.features:
+        _require_no_images(config)
+        name = config.features.images
+        return Plan(**cutting, images=_choose(registry, Kind.DATA, PartChoice(name=name)) if name else None)
     joint = None
     if trains_jointly(config):
         joint = _choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
         _require_trainable(joint)
-    coefficients = _choose(registry, Kind.COEFFICIENTS, config.coefficients)
-    _require_searchable(coefficients, config.search.method)
-    return Plan(
-        config,
-        _choose(registry, Kind.DATA, config.data),
-        _choose(registry, Kind.BACKBONE, config.backbone),
-        _choose(registry, Kind.OBJECTIVE, config.objective),
-        joint,
-        coefficients,
-        _choose(registry, Kind.CLUSTERER, config.clusterer),
-        {name: _observer(registry, name, options) for name, options in config.observers.items()},
+    return ImagePlan(
+        **cutting,
+        data=_choose(registry, Kind.DATA, config.data),
+        backbone=_choose(registry, Kind.BACKBONE, config.backbone),
+        objective=_choose(registry, Kind.OBJECTIVE, config.objective),
+        joint=joint,
     )
+
+
+def _require_no_images(config: RunConfig) -> None:
+    given = sorted(OF_IMAGES & config.model_fields_set)
+    if given:
+        raise ConfigError(
+            f"features are given, so nothing is trained and {given[0]!r} says nothing; leave it out"
+        )
 
 
 def trains_jointly(config: RunConfig) -> bool:

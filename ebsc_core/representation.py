@@ -22,7 +22,7 @@ from ebsc_core.errors import DataError, EbscError, TrainingError
 from ebsc_core.features import FEATURES, FeatureWriter, add_identity, digest
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.observers import Observers
-from ebsc_core.plan import Plan
+from ebsc_core.plan import ImagePlan
 from ebsc_core.progress import Progress
 from ebsc_core.ranks import ALONE, Ranks
 from ebsc_core.runs import RunDirectory, peak_memory_mib
@@ -45,7 +45,7 @@ TRAINING_PARTS = ("backbone", "objective", "joint")
 class Representation:
     """Builds what trains, trains it unless the cache has it, and says what the features depend on."""
 
-    plan: Plan
+    plan: ImagePlan
     settled: Settled
     data: ImageSource
     info: ImageInfo

@@ -16,7 +16,7 @@ from ebsc_core.data.source import ImageSource
 from ebsc_core.data.views import ViewOptions, default_views
 from ebsc_core.errors import ConfigError
 from ebsc_core.interfaces import Backbone, ImageInfo
-from ebsc_core.plan import Plan
+from ebsc_core.plan import ImagePlan, Plan
 
 # Below this many images, more steps are worth more than larger batches.
 SMALL_DATA = 5000
@@ -42,34 +42,54 @@ class Preferences:
 
     @classmethod
     def of(cls, plan: Plan) -> Preferences:
-        model = plan.coefficients.part.factory
-        joint = plan.joint.part.factory if plan.joint else None
-        return cls(
-            getattr(plan.objective.part.factory, "expresses", cls.rows),
-            getattr(model, "default_top_k", cls.top_k),
-            getattr(model, "default_whiten", cls.whiten),
-            getattr(joint, "default_whiten", cls.joint_whiten),
-        )
+        wishes = {"top_k": "default_top_k", "whiten": "default_whiten"}
+        found = {name: getattr(plan.coefficients.part.factory, wish, None) for name, wish in wishes.items()}
+        if isinstance(plan, ImagePlan):
+            found["rows"] = getattr(plan.objective.part.factory, "expresses", None)
+            joint = plan.joint.part.factory if plan.joint else None
+            found["joint_whiten"] = getattr(joint, "default_whiten", None)
+        return cls(**{name: wish for name, wish in found.items() if wish is not None})
 
 
-@dataclass(frozen=True)
-class Settled:
-    """The open settings of a run, decided."""
+@dataclass(frozen=True, kw_only=True)
+class SettledCut:
+    """The open settings of what turns rows into clusters, decided."""
 
     n_clusters: int
+    dictionary_size: int | None
+    """How many rows, fewer than there are, are clustered; all if None."""
+    top_k: int
+    whiten: bool | Literal["choose"]
+    """Whether those rows are whitened first; ``choose`` if that is to be found out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled(SettledCut):
+    """The open settings of a run on images, decided."""
+
     trains: bool
     """Whether there is anything to train."""
     batch_size: int
     views: ViewOptions
     express: str
     """``features`` or ``embeddings``: the rows that express one another."""
-    dictionary_size: int | None
-    """How many rows, fewer than there are, are clustered; all if None."""
-    top_k: int
-    whiten: bool | Literal["choose"]
-    """Whether those rows are whitened first; ``choose`` if that is to be found out."""
     joint_whiten: bool
-    """Whether they are in the joint phase."""
+    """Whether they are whitened in the joint phase."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is to be clustered, as far as settings hang on it."""
+
+    name: str
+    n: int
+    n_classes: int | None
+    what: str = "images"
+    """What its ``n`` rows are."""
+
+    @classmethod
+    def of(cls, data: ImageSource) -> Given:
+        return cls(data.name, len(data), data.n_classes)
 
 
 def settle(
@@ -89,47 +109,64 @@ def settle(
     ConfigError
         If a setting does not fit the data.
     """
-    dictionary_size = _dictionary_size(config, len(data))
-    clustered = dictionary_size or len(data)
-    _check_neighbours(config, clustered)
     trains = config.train.epochs > 0 and any(p.requires_grad for p in backbone.parameters())
-    n_clusters = _n_clusters(config, data, clustered)
+    cut = settle_cut(config, Given.of(data), preferences)
     return Settled(
-        n_clusters=n_clusters,
+        **vars(cut),
         trains=trains,
         batch_size=_batch_size(config, data, trains, processes),
         views=_views(config, info),
         express=_express(config, trains, preferences.rows),
-        dictionary_size=dictionary_size,
-        top_k=_top_k(config, clustered, n_clusters, preferences.top_k),
-        whiten=preferences.whiten if config.whiten == "auto" else config.whiten,
         joint_whiten=_joint_whiten(config.joint, preferences.joint_whiten),
     )
 
 
-def _dictionary_size(config: RunConfig, n: int) -> int | None:
+def settle_cut(config: RunConfig, given: Given, preferences: Preferences) -> SettledCut:
+    """The same of what comes after the features.
+
+    Raises
+    ------
+    ConfigError
+        If a setting does not fit the data.
+    """
+    dictionary_size = _dictionary_size(config, given)
+    clustered = dictionary_size or given.n
+    _check_neighbours(config, clustered, given.what)
+    n_clusters = _n_clusters(config, given, clustered)
+    return SettledCut(
+        n_clusters=n_clusters,
+        dictionary_size=dictionary_size,
+        top_k=_top_k(config, clustered, n_clusters, preferences.top_k, given.what),
+        whiten=preferences.whiten if config.whiten == "auto" else config.whiten,
+    )
+
+
+def _dictionary_size(config: RunConfig, given: Given) -> int | None:
     size = config.dictionary_size
     if size is None:
-        return DICTIONARY_SIZE if n > MOST_CLUSTERED else None
-    if size >= n:
+        return DICTIONARY_SIZE if given.n > MOST_CLUSTERED else None
+    if size >= given.n:
         raise ConfigError(
-            f"dictionary_size is {size} but there are {n} images to draw it from; choose less or leave it out"
+            f"dictionary_size is {size} but there are {given.n} {given.what} to draw it from; choose less or "
+            "leave it out"
         )
     return size
 
 
-def _n_clusters(config: RunConfig, data: ImageSource, clustered: int) -> int:
-    n = config.n_clusters or data.n_classes
-    if len(data) < 2:
-        raise ConfigError(f"{data.name}: one image alone has nothing to be compared with; give more")
-    if n is None:
-        raise ConfigError(f"{data.name} has no classes; say how many clusters with --n-clusters")
-    if n < 2:
-        raise ConfigError(f"{data.name} has one class only; say how many clusters with --n-clusters")
-    if n > len(data):
+def _n_clusters(config: RunConfig, given: Given, clustered: int) -> int:
+    n = config.n_clusters or given.n_classes
+    if given.n < 2:
         raise ConfigError(
-            f"--n-clusters is {n} but {data.name} has only {len(data)} images; "
-            "ask for fewer clusters or give more images"
+            f"{given.name}: one {given.what[:-1]} alone has nothing to be compared with; give more"
+        )
+    if n is None:
+        raise ConfigError(f"{given.name} has no classes; say how many clusters with --n-clusters")
+    if n < 2:
+        raise ConfigError(f"{given.name} has one class only; say how many clusters with --n-clusters")
+    if n > given.n:
+        raise ConfigError(
+            f"--n-clusters is {n} but {given.name} has only {given.n} {given.what}; "
+            f"ask for fewer clusters or give more {given.what}"
         )
     if n > clustered:
         raise ConfigError(f"dictionary_size is {clustered}, too few rows for {n} clusters; choose more")
@@ -180,18 +217,18 @@ def _joint_whiten(joint: JointChoice, preferred: bool) -> bool:
     return preferred if joint.whiten == "auto" else joint.whiten
 
 
-def _top_k(config: RunConfig, clustered: int, n_clusters: int, preferred: int | None) -> int:
+def _top_k(config: RunConfig, clustered: int, n_clusters: int, preferred: int | None, what: str) -> int:
     if config.top_k and config.top_k >= clustered:
-        raise ConfigError(f"top_k is {config.top_k} but {_others(config, clustered)}")
+        raise ConfigError(f"top_k is {config.top_k} but {_others(config, clustered, what)}")
     return config.top_k or min(preferred or auto_top_k(clustered, n_clusters), clustered - 1)
 
 
-def _check_neighbours(config: RunConfig, clustered: int) -> None:
+def _check_neighbours(config: RunConfig, clustered: int, what: str) -> None:
     if config.affinity.form != "nearest_neighbors":
         return
     wanted = config.affinity.n_neighbors
     if wanted >= clustered:
-        raise ConfigError(f"affinity.n_neighbors is {wanted} but {_others(config, clustered)}")
+        raise ConfigError(f"affinity.n_neighbors is {wanted} but {_others(config, clustered, what)}")
     if clustered > MOST_COMPARED:
         raise ConfigError(
             f"affinity.form 'nearest_neighbors' compares every two of {clustered} rows; use 'symmetrize' "
@@ -199,6 +236,6 @@ def _check_neighbours(config: RunConfig, clustered: int) -> None:
         )
 
 
-def _others(config: RunConfig, clustered: int) -> str:
-    of = "dictionary rows" if config.dictionary_size else "images"
+def _others(config: RunConfig, clustered: int, what: str) -> str:
+    of = "dictionary rows" if config.dictionary_size else what
     return f"each of {clustered} {of} has only {clustered - 1} others"

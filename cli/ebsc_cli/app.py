@@ -11,6 +11,8 @@ import typer
 
 from ebsc_cli import plugins
 from ebsc_cli.benchmark import benchmark
+from ebsc_cli.cluster import cluster
+from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, is_first, is_one_of_several, leave
 from ebsc_cli.run import run
 from ebsc_core.errors import EbscError, Interrupted
@@ -56,12 +58,17 @@ def _restore(disabled: str | None) -> None:
 
 
 app.command()(run)
+app.command()(cluster)
+app.command()(predict)
 app.command()(benchmark)
 app.add_typer(plugins.app, name="plugins")
 
 
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 2."""
+    # Threads that wait for one another by spinning lose half of their speed on a machine that does other work
+    # (at times more), and gain nothing elsewhere. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     given = sys.argv[1:]
     words = sorted(given, key=lambda word: word not in EVERYWHERE)  # a stable order
     try:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from ebsc_cli.process import is_first, leave
-
-OPTION = typer.Option
-METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
+from ebsc_cli.flags import (
+    METHOD,
+    OPTION,
+    OUTPUT,
+    TRAINING,
+    ClustererName,
+    Coefficients,
+    ConfigFile,
+    Device,
+    DictionarySize,
+    NClusters,
+    ObserverNames,
+    Out,
+    Quiet,
+    Seed,
+    Settings,
+)
+from ebsc_cli.process import leave
+from ebsc_cli.start import configured, start
 
 
 def run(
@@ -30,48 +42,12 @@ def run(
         str | None,
         OPTION(help="Self-supervised objective. \\[default: simclr]", rich_help_panel=METHOD),
     ] = None,
-    coefficients: Annotated[
-        str | None,
-        OPTION(help="Model of the self-expressive coefficients. \\[default: energy]", rich_help_panel=METHOD),
-    ] = None,
-    clusterer: Annotated[
-        str | None,
-        OPTION(
-            help="spectral, k-subspaces, or any scikit-learn clusterer. \\[default: spectral]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    n_clusters: Annotated[
-        int | None,
-        OPTION(
-            help="How many clusters. \\[default: the number of classes, where known]", rich_help_panel=METHOD
-        ),
-    ] = None,
-    dictionary_size: Annotated[
-        int | None,
-        OPTION(
-            help="Cluster a seeded sample of this many images; the others join its clusters. "
-            "\\[default: all up to 2,000,000]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        OPTION(
-            "--set",
-            metavar="PART.OPTION=VALUE",
-            help="Any option of any part, e.g. objective.temperature=0.3; repeatable.",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        OPTION(
-            metavar="FILE.toml",
-            help="Read settings from a file; the command line wins.",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
+    coefficients: Coefficients = None,
+    clusterer: ClustererName = None,
+    n_clusters: NClusters = None,
+    dictionary_size: DictionarySize = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
     data_root: Annotated[
         str | None,
         OPTION(help="Where named data sets are kept or downloaded to.", rich_help_panel=METHOD),
@@ -94,10 +70,8 @@ def run(
         int | None,
         OPTION(help="Images per step. \\[default: 256; 128 below 5,000 images]", rich_help_panel=TRAINING),
     ] = None,
-    seed: Annotated[int | None, OPTION(help="\\[default: 0]", rich_help_panel=TRAINING)] = None,
-    device: Annotated[
-        str | None, OPTION(help="auto, cpu, cuda, cuda:N or mps. \\[default: auto]", rich_help_panel=OUTPUT)
-    ] = None,
+    seed: Seed = None,
+    device: Device = None,
     devices: Annotated[
         str | None,
         OPTION(
@@ -113,25 +87,13 @@ def run(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    out: Annotated[
-        Path | None,
-        OPTION(help="The run directory. \\[default: a new one under runs/]", rich_help_panel=OUTPUT),
-    ] = None,
+    out: Out = None,
     cache: Annotated[
         str | None,
         OPTION(help="Where trained features are kept for reuse; none for nowhere.", rich_help_panel=OUTPUT),
     ] = None,
-    observer: Annotated[
-        list[str] | None,
-        OPTION(
-            metavar="NAME",
-            help="Tell a tracker of the run, e.g. tensorboard; repeatable.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
-    quiet: Annotated[
-        bool, OPTION("--quiet", "-q", help="Print the result and warnings only.", rich_help_panel=OUTPUT)
-    ] = False,
+    observer: ObserverNames = None,
+    quiet: Quiet = False,
 ) -> None:
     """Cluster images: train a representation, express each image by others, cut the graph.
 
@@ -156,33 +118,11 @@ def run(
         "out": None if out is None else str(out),
         "cache": cache,
     }
-    # Imported here, so that `ebsc --help` does not wait for torch.
-    from ebsc_core.config import load_config
-    from ebsc_core.errors import ConfigError
-    from ebsc_core.registry import Registry
-
-    # A table for each, which --set may fill.
-    if not all(observer or []):
-        raise ConfigError("--observer needs the name of one; see `ebsc plugins list`")
-    observed = [f"observers.{name}={{}}" for name in observer or []]
-    loaded = load_config(config, [*observed, *(settings or [])], flags)
+    chosen = configured(config, observer, settings, flags)
     if devices is not None:
         from ebsc_core.launch import launch
 
-        status = launch(devices, loaded.device, ["-m", "ebsc_cli", *sys.argv[1:]])
+        status = launch(devices, chosen.device, ["-m", "ebsc_cli", *sys.argv[1:]])
         if status is not None:
             leave(status)  # the processes have said why
-
-    from ebsc_cli.console import ConsoleProgress, print_result
-    from ebsc_core.pipeline import run as run_pipeline
-    from ebsc_core.progress import Progress
-    from ebsc_core.recorded import compare_suppliers
-
-    shown = ConsoleProgress(quiet=quiet or not is_first())
-    progress, registry = shown if is_first() else Progress(), Registry()
-    with shown:
-        if config:
-            compare_suppliers(config, loaded, registry, progress.warn)
-        result = run_pipeline(loaded, registry, progress)
-    if result:
-        print_result(shown.console, result)
+    start(chosen, config, quiet)

@@ -42,9 +42,9 @@ def _end_with_parent() -> None:
 def _outcome(config: dict[str, Any], record: Path) -> dict[str, Any]:
     from ebsc_core.config import RunConfig
     from ebsc_core.errors import EbscError
-    from ebsc_core.pipeline import run
     from ebsc_core.progress import Progress
     from ebsc_core.registry import Registry
+    from ebsc_core.run import run
 
     try:
         with tempfile.TemporaryDirectory(prefix=".", suffix=".work", dir=record.parent) as folder:

@@ -122,7 +122,7 @@ def test_the_clusterer_is_told_where_the_run_computes(subspaces: tuple[Tensor, n
 def test_the_sample_keeps_the_clusters_it_was_given(subspaces: tuple[Tensor, np.ndarray]) -> None:
     found = cluster(HeldRows(subspaces[0]), 401, clusterer=Halves())
     assert len(np.unique(found.chosen)) == 401
-    assert found.of_dictionary.tolist() == [0] * 200 + [1] * 201
+    assert found.joining.clusters.tolist() == [0] * 200 + [1] * 201
     assert found.agreement is not None
     assert found.agreement < 0.9  # such clusters are not those of the rows
 
@@ -155,7 +155,7 @@ def test_stored_rows_lead_where_held_rows_lead(
 def test_new_rows_join_as_the_rest_does(subspaces: tuple[Tensor, np.ndarray]) -> None:
     rows = HeldRows(subspaces[0])
     found = cluster(rows, 400)
-    again = found.assign(rows)
+    again = found.joining.assign(rows)
     rest = np.setdiff1d(np.arange(N), found.chosen)
     assert (again.clusters[rest] == found.clusters[rest]).all()
     assert (again.confidence[rest] == found.confidence[rest]).all()

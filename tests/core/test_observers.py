@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from ebsc_core.config import RunConfig
-from ebsc_core.pipeline import Pipeline
+from ebsc_core.image_pipeline import ImagePipeline
+from ebsc_core.plan import make_plan
 from ebsc_core.progress import Progress
 from ebsc_core.ranks import Ranks
 from ebsc_core.registry import Registry
@@ -21,4 +22,5 @@ def test_only_the_first_process_tells(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Ranks, "join", lambda device: Ranks(index, 1))
     config = RunConfig(observers={"tensorboard": {}}, device="cpu")
-    assert len(Pipeline(config, Registry(), Progress()).observers.listening) == told
+    pipeline = ImagePipeline(make_plan(config, Registry()), Progress())  # type: ignore[arg-type]
+    assert len(pipeline.observers.listening) == told

@@ -71,7 +71,7 @@ def test_what_is_no_run_is_said(run: Path, tmp_path: Path) -> None:
         with pytest.raises(RunDirectoryError, match=said):
             SavedRun(path)
     (run / METRICS).unlink()
-    with pytest.raises(RunDirectoryError, match="no finished run: metrics.json is missing"):
+    with pytest.raises(RunDirectoryError, match=r"no finished run: metrics\.json is missing"):
         SavedRun(run)
 
 

@@ -166,7 +166,7 @@ def test_an_interrupt_says_so(ebsc, tmp_path, monkeypatch):
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebsc_core.pipeline.cluster_best", interrupt)
+    monkeypatch.setattr("ebsc_core.cutting.cluster_best", interrupt)
     done = ebsc("run", *SHORT)
     assert done.code == 130
     assert done.err == "ebsc: interrupted; nothing was written\n"

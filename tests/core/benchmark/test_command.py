@@ -31,7 +31,7 @@ def understood(shell_words: Callable[[str], list[str]], monkeypatch: pytest.Monk
     def catch(config: RunConfig, *others: object) -> None:
         raise Caught(config)
 
-    monkeypatch.setattr("ebsc_core.pipeline.run", catch)
+    monkeypatch.setattr("ebsc_core.run.run", catch)
 
     def read(cell: Cell) -> RunConfig:
         line = command(cell)

@@ -1,0 +1,88 @@
+"""``ebsc cluster``: features that were computed elsewhere, to clusters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ebsc_cli.flags import (
+    METHOD,
+    OPTION,
+    ClustererName,
+    Coefficients,
+    ConfigFile,
+    Device,
+    DictionarySize,
+    NClusters,
+    ObserverNames,
+    Out,
+    Quiet,
+    Seed,
+    Settings,
+)
+from ebsc_cli.start import configured, start
+
+
+def cluster(
+    features: Annotated[
+        str, typer.Argument(metavar="FEATURES", help="A .npy, .npz, .h5, .parquet or .csv of features.")
+    ],
+    coefficients: Coefficients = None,
+    clusterer: ClustererName = None,
+    n_clusters: NClusters = None,
+    dictionary_size: DictionarySize = None,
+    array: Annotated[
+        str | None,
+        OPTION(
+            help="Which array of an .npz or .h5 they are. \\[default: features, or the only one]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        OPTION(
+            metavar="NAME",
+            help="Array or column with the classes, for scoring only. \\[default: labels, label or class]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    ids: Annotated[
+        str | None,
+        OPTION(
+            metavar="NAME",
+            help="Array or column with the rows' names. \\[default: ids, id, image, path or filename]",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    images: Annotated[
+        str | None,
+        OPTION(
+            help="The images they are of, to be shown: a data set, folder, .zip or .npz.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    settings: Settings = None,
+    config: ConfigFile = None,
+    seed: Seed = None,
+    device: Device = None,
+    out: Out = None,
+    observer: ObserverNames = None,
+    quiet: Quiet = False,
+) -> None:
+    """Cluster features that you have: express each row by others, cut the graph. No backbone is trained."""
+    flags = {
+        "features.path": features,
+        "features.array": array,
+        "features.labels": labels,
+        "features.ids": ids,
+        "features.images": images,
+        "coefficients.name": coefficients,
+        "clusterer.name": clusterer,
+        "n_clusters": n_clusters,
+        "dictionary_size": dictionary_size,
+        "seed": seed,
+        "device": device,
+        "out": None if out is None else str(out),
+    }
+    start(configured(config, observer, settings, flags), config, quiet)

@@ -1,0 +1,74 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+OPTION = typer.Option
+METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
+
+Coefficients = Annotated[
+    str | None,
+    OPTION(help="Model of the self-expressive coefficients. \\[default: energy]", rich_help_panel=METHOD),
+]
+ClustererName = Annotated[
+    str | None,
+    OPTION(
+        "--clusterer",
+        help="spectral, k-subspaces, or any scikit-learn clusterer. \\[default: spectral]",
+        rich_help_panel=METHOD,
+    ),
+]
+NClusters = Annotated[
+    int | None,
+    OPTION(help="How many clusters. \\[default: the number of classes, where known]", rich_help_panel=METHOD),
+]
+DictionarySize = Annotated[
+    int | None,
+    OPTION(
+        help="Cluster a seeded sample of this many images; the others join its clusters. "
+        "\\[default: all up to 2,000,000]",
+        rich_help_panel=METHOD,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    OPTION(
+        "--set",
+        metavar="PART.OPTION=VALUE",
+        help="Any option of any part, e.g. objective.temperature=0.3; repeatable.",
+        rich_help_panel=METHOD,
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    OPTION(
+        "--config",
+        metavar="FILE.toml",
+        help="Read settings from a file; the command line wins.",
+        rich_help_panel=METHOD,
+    ),
+]
+Seed = Annotated[int | None, OPTION(help="\\[default: 0]", rich_help_panel=TRAINING)]
+Device = Annotated[
+    str | None, OPTION(help="auto, cpu, cuda, cuda:N or mps. \\[default: auto]", rich_help_panel=OUTPUT)
+]
+Out = Annotated[
+    Path | None,
+    OPTION(help="The run directory. \\[default: a new one under runs/]", rich_help_panel=OUTPUT),
+]
+ObserverNames = Annotated[
+    list[str] | None,
+    OPTION(
+        "--observer",
+        metavar="NAME",
+        help="Tell a tracker of the run, e.g. tensorboard; repeatable.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Quiet = Annotated[
+    bool, OPTION("--quiet", "-q", help="Print the result and warnings only.", rich_help_panel=OUTPUT)
+]

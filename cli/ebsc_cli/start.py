@@ -1,0 +1,60 @@
+"""From the command line's words to a run and its result on the screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ebsc_cli.process import is_first
+
+if TYPE_CHECKING:
+    from ebsc_core.config import RunConfig
+
+
+def configured(
+    file: Path | None,
+    observers: Sequence[str] | None,
+    settings: Sequence[str] | None,
+    flags: Mapping[str, Any],
+) -> RunConfig:
+    """The configuration that a file and the command line come to.
+
+    Raises
+    ------
+    ConfigError
+        If something in it is unknown or ill-typed.
+    """
+    # Imported here, so that `ebsc --help` does not wait for it.
+    from ebsc_core.config import load_config
+    from ebsc_core.errors import ConfigError
+
+    if not all(observers or []):
+        raise ConfigError("--observer needs the name of one; see `ebsc plugins list`")
+    # A table for each, which --set may fill.
+    observed = [f"observers.{name}={{}}" for name in observers or []]
+    return load_config(file, [*observed, *(settings or [])], flags)
+
+
+def start(config: RunConfig, file: Path | None, quiet: bool) -> None:
+    """Run it, and show how it goes and what comes out.
+
+    Parameters
+    ----------
+    file : Path, optional
+        What it was loaded from: if that is of an earlier run, other versions of parts are told.
+    """
+    from ebsc_cli.console import ConsoleProgress, print_result
+    from ebsc_core.progress import Progress
+    from ebsc_core.recorded import compare_suppliers
+    from ebsc_core.registry import Registry
+    from ebsc_core.run import run
+
+    shown = ConsoleProgress(quiet=quiet or not is_first())
+    progress, registry = shown if is_first() else Progress(), Registry()
+    with shown:
+        if file:
+            compare_suppliers(file, config, registry, progress.warn)
+        result = run(config, registry, progress)
+    if result:
+        print_result(shown.console, result)

@@ -1,0 +1,39 @@
+"""Doing what a configuration says."""
+
+from __future__ import annotations
+
+from ebsc_core.config import RunConfig
+from ebsc_core.data.source import ImageSource
+from ebsc_core.feature_pipeline import FeaturePipeline
+from ebsc_core.image_pipeline import ImagePipeline
+from ebsc_core.pipeline import Pipeline, RunResult
+from ebsc_core.plan import ImagePlan, make_plan
+from ebsc_core.progress import Progress
+from ebsc_core.registry import Registry
+
+
+def run(
+    config: RunConfig, registry: Registry, progress: Progress, data: ImageSource | None = None
+) -> RunResult | None:
+    """Do everything ``config`` says and leave a run directory.
+
+    Of several processes that a launcher has started, all train and the first returns a result.
+
+    Parameters
+    ----------
+    data : ImageSource, optional
+        Images that are in memory already, in place of those that ``config`` names.
+
+    Raises
+    ------
+    EbscError
+        For whatever the user can mend; no run directory is left behind then.
+    """
+    plan = make_plan(config, registry)
+    pipeline: Pipeline
+    if isinstance(plan, ImagePlan):
+        pipeline = ImagePipeline(plan, progress, data)
+    else:
+        pipeline = FeaturePipeline(plan, progress)
+    with pipeline.ranks.together():
+        return pipeline.run()

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ebsc_cli import plugins
+from ebsc_cli import features, plugins
 from ebsc_cli.benchmark import benchmark
 from ebsc_cli.cluster import cluster
 from ebsc_cli.predict import predict
@@ -61,6 +61,7 @@ app.command()(run)
 app.command()(cluster)
 app.command()(predict)
 app.command()(benchmark)
+app.add_typer(features.app, name="features")
 app.add_typer(plugins.app, name="plugins")
 
 

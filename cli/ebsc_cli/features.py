@@ -1,0 +1,89 @@
+"""``ebsc features``: what a file of features holds, and features of images without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ebsc_cli.flags import OPTION, Device, Quiet, Seed, Settings
+
+
+class ShowByDefault(TyperGroup):
+    """``ebsc features FILE`` is ``ebsc features show FILE``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+
+app = typer.Typer(
+    cls=ShowByDefault,
+    help="See what a file of features holds (ebsc features RUN or FILE), or make one of images (extract).",
+    no_args_is_help=True,
+)
+
+
+@app.command()
+def show(
+    file: Annotated[
+        Path, typer.Argument(metavar="RUN|FILE", help="A run's directory, or a file of features.")
+    ],
+    array: Annotated[str | None, OPTION(help="Which array of an .npz or .h5.")] = None,
+) -> None:
+    """How many rows, how wide, their names, classes, lengths and effective rank."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ebsc_core.config import FeaturesChoice
+    from ebsc_core.feature_facts import feature_facts
+    from ebsc_core.saved import SavedRun
+
+    path = SavedRun(file).path / "features.h5" if file.is_dir() else file
+    table = Table(show_header=False)
+    for name, value in feature_facts(FeaturesChoice(path=str(path), array=array)).items():
+        table.add_row(name, escape(value))
+    Console(highlight=False, soft_wrap=True).print(table)
+
+
+@app.command()
+def extract(
+    data: Annotated[str, typer.Argument(help="A data set's name, or a folder, .zip or .npz of images.")],
+    backbone: Annotated[str | None, OPTION(help="Any timm model by its name. \\[default: resnet18]")] = None,
+    out: Annotated[
+        Path, OPTION("-o", "--out", metavar="FILE.h5", help="Where to write features, names and labels.")
+    ] = Path("features.h5"),
+    settings: Settings = None,
+    data_root: Annotated[str | None, OPTION(help="Where named data sets are kept or downloaded to.")] = None,
+    limit: Annotated[int | None, OPTION(help="Take a seeded sample of this many images.")] = None,
+    skip_bad_images: Annotated[
+        bool | None, OPTION("--skip-bad-images", help="Leave unreadable images out.")
+    ] = None,
+    seed: Seed = None,
+    device: Device = None,
+    quiet: Quiet = False,
+) -> None:
+    """Features of images by a backbone as it is: no training. `ebsc cluster FILE.h5` clusters them."""
+    from ebsc_cli.console import ConsoleProgress
+    from ebsc_cli.start import configured
+    from ebsc_core.extract import extract_features
+    from ebsc_core.files import check_writable
+    from ebsc_core.registry import Registry
+
+    flags = {
+        "data.name": data,
+        "data.root": data_root,
+        "data.limit": limit,
+        "data.skip_bad_images": skip_bad_images,
+        "backbone.name": backbone,
+        "seed": seed,
+        "device": device,
+    }
+    config = configured(None, None, settings, flags)
+    check_writable(out)
+    shown = ConsoleProgress(quiet=quiet)
+    with shown:
+        n, width = extract_features(config, Registry(), shown, out)
+    shown.note(f"{n} images, {width} features each -> {out}")

@@ -1,0 +1,220 @@
+"""Features in place of images: clustered, looked at, extracted; and new rows and images that join a run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tomllib
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+QUICK = ("--set", "refine.steps=30")
+PIXELS = ("--backbone", "identity", "--epochs", "0", *QUICK)
+HELD_OUT = 300
+
+
+def lines_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        return list(csv.DictReader(file))
+
+
+def agreement(one: Path, other: Path) -> float:
+    """Share of lines with the same cluster."""
+    pairs = zip(lines_of(one), lines_of(other), strict=True)
+    return float(np.mean([a["cluster"] == b["cluster"] for a, b in pairs]))
+
+
+def acc(run: Path) -> float:
+    return json.loads((run / "metrics.json").read_text())["scores"]["acc"]
+
+
+@pytest.fixture
+def digits(tmp_path: Path) -> Path:
+    """``new`` and ``old`` digits, as ``.npz`` of features and, in ``*-images.npz``, of images."""
+    found = load_digits()
+    pixels, labels = (found.images / 16).astype(np.float32), found.target
+    for name, part in {"new": slice(HELD_OUT), "old": slice(HELD_OUT, None), "all": slice(None)}.items():
+        np.savez(tmp_path / f"{name}-images.npz", images=pixels[part], labels=labels[part])
+        np.savez(tmp_path / f"{name}.npz", features=found.data[part], labels=labels[part])
+    return tmp_path
+
+
+def test_features_are_clustered_as_images_of_the_same_pixels(ebsc, digits: Path) -> None:
+    assert ebsc("run", "--data", "all-images.npz", *PIXELS, "--out", "images").code == 0
+    done = ebsc("cluster", "all.npz", *QUICK, "--out", "rows")
+    assert done.code == 0, done.err
+    assert "1797 rows of 64, 10 classes (for scoring only)" in done.out
+    assert agreement(digits / "images/assignments.csv", digits / "rows/assignments.csv") > 0.99
+    names = {path.name for path in (digits / "rows").iterdir()}
+    files = {"run.toml", "assignments.csv", "metrics.json", "features.h5", "affinity.npz"}
+    assert names >= {*files, "checkpoints"}
+    config = tomllib.loads((digits / "rows/run.toml").read_text())
+    assert "backbone" not in config
+    assert config["features"]["path"] == str(digits / "all.npz")
+    again = ebsc("run", "--config", "rows/run.toml", "--out", "again")
+    assert again.code == 0, again.err
+    first, second = (digits / run / "assignments.csv" for run in ("rows", "again"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_images_are_found_by_the_rows_names_or_in_order(ebsc, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(30, 4))
+    names = [f"{i:02d}.png" for i in range(30)]
+    (tmp_path / "pictures").mkdir()
+    for name in names:
+        Image.new("L", (8, 8), int(name[:2])).save(tmp_path / "pictures" / name)
+    few = ("--n-clusters", "3", "--images", "pictures", *QUICK)
+    np.savez(tmp_path / "some.npz", features=rows[:20], ids=np.array(names[:20][::-1]))
+    assert ebsc("cluster", "some.npz", *few, "--out", "some").code == 0
+    np.save(tmp_path / "all.npy", rows)
+    assert ebsc("cluster", "all.npy", *few, "--out", "all").code == 0
+    np.save(tmp_path / "few.npy", rows[:20])
+    done = ebsc("cluster", "few.npy", *few, "--out", "few")
+    assert (done.code, "30 images for 20 rows" in done.err) == (2, True)
+    assert not (tmp_path / "few").exists()
+
+
+@pytest.mark.parametrize("kind", ["images", "rows"])
+def test_new_ones_join_about_as_well_as_if_they_had_been_there(ebsc, digits: Path, kind: str) -> None:
+    if kind == "images":
+        fit = ("run", "--data", "old-images.npz", *PIXELS)
+        new, whole = "new-images.npz", ("run", "--data", "all-images.npz", *PIXELS)
+    else:
+        fit, new, whole = ("cluster", "old.npz", *QUICK), "new.npz", ("cluster", "all.npz", *QUICK)
+    assert ebsc(*fit, "--out", "fitted").code == 0
+    assert ebsc(*whole, "--out", "whole").code == 0
+    done = ebsc("predict", "fitted", new, "-o", "new.csv")
+    assert done.code == 0, done.err
+    lines = lines_of(digits / "new.csv")
+    assert [line["image"] for line in lines] == [str(i) for i in range(HELD_OUT)]
+    assert all(0 < float(line["confidence"]) <= 1 for line in lines)
+    said = float(done.out.partition("ACC ")[2].partition(" %")[0]) / 100
+    assert said > acc(digits / "whole") - 0.05
+
+
+def test_predict_gives_held_out_images_what_the_run_gave_them(ebsc, tmp_path: Path) -> None:
+    trained = (
+        "--limit",
+        "400",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "100",
+        "--set",
+        "protocol=train-test",
+        *QUICK,
+    )
+    assert ebsc("run", *trained, "--out", "run").code == 0
+    done = ebsc("predict", "run", "digits", "-o", "all.csv", "--features", "all.h5")
+    assert done.code == 0, done.err
+    given = {line["image"]: line["cluster"] for line in lines_of(tmp_path / "all.csv")}
+    held_out = [line for line in lines_of(tmp_path / "run/assignments.csv") if line["split"] == "test"]
+    assert len(held_out) == 80
+    assert all(given[line["image"]] == line["cluster"] for line in held_out)
+    with h5py.File(tmp_path / "all.h5") as new, h5py.File(tmp_path / "run/features.h5") as old:
+        assert new["features"].shape == (1797, 512)
+        place = {name: i for i, name in enumerate(new["ids"][:])}
+        chosen = [place[name] for name in old["ids"][:]]
+        np.testing.assert_allclose(new["embeddings"][:][chosen], old["embeddings"][:], atol=1e-4)
+
+
+def write_images(folder: Path, mode: str, side: int) -> None:
+    folder.mkdir()
+    for i, (digit, label) in enumerate(zip(*load_digits(return_X_y=True), strict=True)):
+        if i < 120:
+            picture = Image.fromarray((digit.reshape(8, 8) * 15).astype(np.uint8)).convert(mode)
+            picture.resize((side, side)).save(folder / f"{label}-{i}.png")
+
+
+@pytest.mark.parametrize(("mode", "side"), [("L", 8), ("RGB", 8), ("RGB", 32)])
+def test_new_images_may_be_of_another_size_and_in_colour(ebsc, tmp_path: Path, mode: str, side: int) -> None:
+    write_images(tmp_path / "old", "L", 8)
+    write_images(tmp_path / "new", mode, side)
+    assert ebsc("run", "--data", "old", "--n-clusters", "5", *PIXELS, "--out", "run").code == 0
+    done = ebsc("predict", "run", "new", "-o", "new.csv")
+    assert done.code == 0, done.err
+    assert agreement(tmp_path / "run/assignments.csv", tmp_path / "new.csv") > 0.9
+
+
+def test_a_colour_run_takes_grey_images(ebsc, tmp_path: Path) -> None:
+    write_images(tmp_path / "old", "RGB", 8)
+    write_images(tmp_path / "new", "L", 8)
+    assert ebsc("run", "--data", "old", "--n-clusters", "5", *PIXELS, "--out", "run").code == 0
+    assert ebsc("predict", "run", "new", "-o", "new.csv").code == 0
+    assert agreement(tmp_path / "run/assignments.csv", tmp_path / "new.csv") == 1
+
+
+def test_names_of_any_bytes_are_kept(ebsc, tmp_path: Path) -> None:
+    write_images(tmp_path / "old", "L", 8)
+    nasty = [b'"quoted", and comma.png', b"new\nline.png", b"<script>alert(1)</script>".replace(b"/", b"") + b".png",
+             b"\xff\xfe.png"]  # fmt: skip
+    for name in nasty:
+        os.rename(
+            tmp_path / "old" / next(iter(sorted(os.listdir(tmp_path / "old")))),
+            os.fsencode(tmp_path / "old") + b"/" + name,
+        )
+    assert ebsc("run", "--data", "old", "--n-clusters", "3", *PIXELS, "--out", "run").code == 0
+    assert ebsc("predict", "run", "old", "-o", "new.csv", "--features", "new.h5").code == 0
+    names = {os.fsencode(line["image"]) for line in lines_of(tmp_path / "new.csv")}
+    assert names >= set(nasty)
+
+
+def test_features_are_extracted_and_looked_at(ebsc, digits: Path) -> None:
+    done = ebsc("features", "extract", "digits", "--backbone", "pca", "--limit", "200", "-o", "f.h5")
+    assert done.code == 0, done.err
+    shown = ebsc("features", "f.h5").out
+    assert "200 of " in shown
+    assert '"name": "pca"' in shown
+    assert ebsc("cluster", "f.h5", *QUICK, "--out", "run").code == 0
+    assert "200 of " in ebsc("features", "run").out
+    assert "300 of 64" in ebsc("features", "show", "new.npz").out
+
+
+BAD = np.full((20, 4), np.nan)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("cluster", "none.npy"), "does not exist"),
+        (("cluster", "all.npz", "--labels", "kind"), "--labels"),
+        (("cluster", "bad.npy", "--n-clusters", "2"), "row 0 ('0') holds NaN"),
+        (("cluster", "good.npy"), "has no classes; say how many clusters with --n-clusters"),
+        (("cluster", "good.npy", "--n-clusters", "21"), "has only 20 rows"),
+        (("cluster", "good.npy", "--n-clusters", "2", "--images", "none"), "none"),
+        (("cluster", "all.npz", "--set", "backbone.name=resnet18"), "'backbone' says nothing"),
+        (("cluster", "all.npz", "--set", "protocol=train-test"), "'protocol' says nothing"),
+        (("predict", "run", "wide.npy", "-o", "x.csv"), "have 5 numbers"),
+        (("predict", "run", "bad.npy", "-o", "x.csv"), "row 0 ('0') holds NaN"),
+        (("predict", "run", "none.npy", "-o", "x.csv"), "does not exist"),
+        (("predict", "none", "good.npy", "-o", "x.csv"), "none does not exist"),
+        (("predict", "run", "good.npy", "-o", "none/x.csv"), "is not there"),
+        (("predict", "run", "good.npy", "-o", "run"), "is a folder"),
+        (("predict", "run", "good.npy", "-o", "x.csv", "--features", "x.h5"), "was a run on features"),
+        (("predict", "run", "good.npy", "-o", "x.csv", "--set", "features.colour=1"), "colour"),
+        (("features", "none.npy"), "does not exist"),
+        (("features", "."), "holds no finished run"),
+        (("features", "bad.npy"), "holds NaN"),
+        (("features", "extract", "none", "-o", "x.h5"), "none"),
+        (("features", "extract", "digits", "-o", "."), "is a folder"),
+    ],
+)
+def test_bad_input_is_one_line(ebsc, digits: Path, words: tuple[str, ...], said: str) -> None:
+    good = np.random.default_rng(0).normal(size=(20, 4))
+    np.save(digits / "good.npy", good)
+    np.save(digits / "bad.npy", BAD)
+    np.save(digits / "wide.npy", np.ones((3, 5)))
+    if words[0] == "predict":
+        assert ebsc("cluster", "good.npy", "--n-clusters", "2", *QUICK, "--out", "run").code == 0
+    before = set(digits.rglob("*"))
+    done = ebsc(*words)
+    assert done.code == 2
+    assert said in done.err
+    assert done.err.count("\n") == 1
+    assert set(digits.rglob("*")) - before <= {digits / "runs"}

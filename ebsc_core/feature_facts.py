@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -30,17 +29,23 @@ def feature_facts(choice: FeaturesChoice) -> dict[str, str]:
     features = read_features(choice)
     n, width = features.shape
     lengths, sample = _pass(features)
+    names = f"{', '.join(map(_shown, features.ids[:3]))}, …"
     span = f"from {lengths.min():.4g} to {lengths.max():.4g}"
     facts = {
         "file": str(features.path),
         "rows": f"{n} of {width} numbers",
-        "names": f"{', '.join(islice(features.ids, 3))}, …" if features.named else "none: rows are numbered",
+        "names": names if features.named else "none: rows are numbered",
         "classes": str(features.n_classes) if features.n_classes else "no labels",
         "length of a row": f"{lengths.mean():.4g} ± {lengths.std():.2g}, {span}",
         "rows of zeros": str(int((lengths == 0).sum())),
         "effective rank": f"{effective_rank(sample):.1f} of {width} (of {len(sample)} rows)",
     }
     return facts | _of_ours(features.path)
+
+
+def _shown(name: str) -> str:
+    """A name on one line that any terminal can show."""
+    return name if name.isprintable() else repr(name)
 
 
 def _pass(features: FeatureSource) -> tuple[np.ndarray, torch.Tensor]:

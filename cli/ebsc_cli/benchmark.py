@@ -35,6 +35,13 @@ def benchmark(
     cache: Annotated[
         str | None, OPTION(help="Where trained features are kept for reuse; none for nowhere.")
     ] = None,
+    minutes: Annotated[
+        float | None,
+        OPTION(
+            min=0,
+            help="Stop after so long; the same command goes on, even in the midst of training.",
+        ),
+    ] = None,
     quiet: Annotated[bool, OPTION("--quiet", "-q", help="Print the table and warnings only.")] = False,
 ) -> None:
     """Run every row of a suite on every data set with every seed, and write the table.
@@ -51,7 +58,7 @@ def benchmark(
     chosen = load_suite(suite, settings or [], baseline)
     folder = out or Path("runs") / f"benchmark-{chosen.name}"
     with ConsoleProgress(quiet=quiet) as progress:
-        results = run_suite(chosen, folder, jobs, cache, Registry(), progress)
+        results = run_suite(chosen, folder, jobs, cache, Registry(), progress, minutes)
     console = progress.console
     if not console.is_terminal:
         console.width = max(WIDTH, console.width)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -29,16 +31,26 @@ from ebsc_core.registry import Registry
 POLL_SECONDS = 0.05
 # Without a word from a cell for so long, the user is told that it is still at work.
 PATIENCE_SECONDS = 60.0
+# What a cell that is stopped may take to keep its training.
+GRACE_SECONDS = 60.0
+NOT_YET = "not finished when the time was up; the same command goes on"
 # Bytes of a data file that are read to know it again: a second's worth.
 READ = 1 << 30
 
 
 def run_suite(
-    suite: Suite, out: Path, jobs: int, cache: str | None, registry: Registry, progress: Progress
+    suite: Suite,
+    out: Path,
+    jobs: int,
+    cache: str | None,
+    registry: Registry,
+    progress: Progress,
+    minutes: float | None = None,
 ) -> Results:
     """Run what is not finished of a suite, then write ``results.json``, ``table.md`` and ``table.html``.
 
-    Results found in ``out`` that are another suite's, or another version's, are moved into a folder beside.
+    After so many ``minutes`` cells are stopped; the table has what is finished by then. Results found in
+    ``out`` that are another suite's, or another version's, are moved into a folder beside.
 
     Raises
     ------
@@ -51,7 +63,8 @@ def run_suite(
     """
     try:
         suite.check(registry)
-        runner = Runner(suite, out, source_digest(registry), jobs, cache, progress)
+        deadline = inf if minutes is None else time.monotonic() + 60 * minutes
+        runner = Runner(suite, out, source_digest(registry), jobs, cache, progress, deadline)
         runner.run()
         records = [(cell, runner.records[key]) for cell, key in zip(runner.cells, runner.keys, strict=True)]
         results = Results(suite, runner.source, records)
@@ -82,6 +95,8 @@ class Runner:
     jobs: int
     cache: str | None
     progress: Progress
+    deadline: float = inf
+    """By the monotonic clock, when cells are stopped."""
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each cell came to, by its key."""
     heard: float = field(default_factory=time.monotonic)
@@ -142,7 +157,7 @@ class Runner:
         ready: set[str] = set()
         """Features that are in the cache now."""
         try:
-            while waiting or running:
+            while (waiting or running) and time.monotonic() < self.deadline:
                 for key in self._startable(waiting, [cells[key] for key in running], ready, len(running)):
                     running[key] = self._start(key, waiting.pop(key))
                 for key in [key for key, process in running.items() if process.poll() is not None]:
@@ -154,11 +169,10 @@ class Runner:
                 self._reassure([cells[key] for key in running])
                 time.sleep(POLL_SECONDS)
         finally:
-            for process in running.values():
-                process.kill()
-                process.wait()
+            _stop(list(running.values()))
             for key in cells.keys() - self.records.keys():
                 (self.folder / f"{key}.log").unlink(missing_ok=True)
+        self.records = {key: {"failed": NOT_YET} for key in cells} | self.records
 
     def _finished(self, key: str) -> dict[str, Any] | None:
         """The record of a cell that ran to its end; a failed one gets another chance."""
@@ -194,6 +208,7 @@ class Runner:
                 stderr=subprocess.STDOUT,
                 text=True,
                 env=os.environ | self.thread_settings(),
+                start_new_session=True,  # it is told of Ctrl-C by us, once
             )
         assert process.stdin
         task = {"config": config, "record": str((self.folder / f"{key}.json").absolute())}
@@ -260,6 +275,24 @@ class Runner:
             return mean(t for _, t in known)
 
         return sum(expected(cell) for cell in left) / self.jobs if known else 0.0
+
+
+def _stop(running: list[subprocess.Popen[str]]) -> None:
+    """As by Ctrl-C, so that training is kept; what does not end by itself is ended."""
+    for process in running:
+        if os.name == "posix":
+            process.send_signal(signal.SIGINT)
+        else:
+            process.terminate()
+    until = time.monotonic() + GRACE_SECONDS
+    try:
+        for process in running:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, until - time.monotonic()))
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
 
 
 def _is_whole(record: Any) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from sklearn.datasets import load_digits
 
 HEAD = """
@@ -173,3 +174,26 @@ def test_interrupted_as_on_a_terminal(start: Any, tmp_path: Path) -> None:
     assert process.stderr.read() == "ebsc: interrupted; finished cells are kept, the same command goes on\n"
     assert list((out / "cells").iterdir()) == []
     assert cells_running() == []
+
+
+@posix
+@pytest.mark.slow
+def test_when_the_time_is_up_training_is_kept_and_goes_on(ebsc: Any, tmp_path: Path) -> None:
+    small = 'data.limit = 800\ntrain = { epochs = 40, batch_size = 64 }\nbackbone.name = "resnet10t"\n'
+    head = f'title = "T"\nseeds = [0]\n[settings]\n{small}refine.steps = 5\n'
+    (tmp_path / "tiny.toml").write_text(head + DIGITS + "[rows.knn]\n")
+    words = ("benchmark", "tiny.toml", "--out", "out", "--cache", "kept")
+    done = ebsc(*words, "--minutes", "0.3")
+    assert done.code == 1
+    assert "not finished when the time was up" in (tmp_path / "out/table.md").read_text()
+    (kept,) = (tmp_path / "kept").glob("*.training.safetensors")
+    first = steps_done(kept)
+    assert first > 0
+    assert ebsc(*words, "--minutes", "0.3").code == 1
+    assert steps_done(kept) > first
+    assert cells_running() == []
+
+
+def steps_done(kept: Path) -> int:
+    with safe_open(kept, framework="pt") as file:
+        return json.loads(file.metadata()["record"])["steps"]

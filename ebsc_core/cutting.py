@@ -13,6 +13,7 @@ from ebsc_core import metrics
 from ebsc_core.clustering import Clustered, Method, cluster_best
 from ebsc_core.coefficients import Dictionary
 from ebsc_core.config import RefineOptions
+from ebsc_core.device import device_memory
 from ebsc_core.eigen import leading_eigenpairs
 from ebsc_core.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.plan import Plan
@@ -80,7 +81,9 @@ class Cutter:
         wished = self.settled.whiten
         ways = (False, True) if wished == "choose" else (wished,)
         methods = [self.method(rows.width, whiten, joint) for whiten in ways]
-        method, kept, found = cluster_best(rows, methods, self.stage, self.progress)
+        with device_memory(self.device) as held:
+            method, kept, found = cluster_best(rows, methods, self.stage, self.progress)
+            peak = held()
         tried = None
         if wished == "choose":
             tried = dict(zip(("plain", "whitened"), kept, strict=True))
@@ -90,6 +93,7 @@ class Cutter:
         self._check_clusters(method.clusterer, found.clusters)
         with self.stage("figures"):
             figures = self._figures(rows, found, method.clusterer, tried)
+        figures["clustering_device_memory_mib"] = peak
         return Cut(method, found, self.settled.n_clusters, figures)
 
     def method(self, width: int, whiten: bool, joint: Joint | None = None) -> Method:

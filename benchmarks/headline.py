@@ -1,0 +1,180 @@
+"""The headline on one GPU, in pieces: throughput, both suites, images that took no part, and reports.
+
+    python benchmarks/headline.py --data DIR --work DIR --out DIR --minutes 9 [--set train.epochs=400]
+
+Give the same command again, with the same ``--work``, until it says that it is done: finished cells are found
+there, and training goes on where it was stopped. ``--data`` holds cifar10-train.zip, cifar10-test.zip,
+fashion-mnist.npz and mnist.npz; what is missing is left out. No network is needed. ``--out`` gets at most
+eight files: tables, figures and the reports of the first seed. Throughput is measured on a GPU only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomli_w
+import torch
+from measuring import described, keep
+
+from ebsc_core import metrics
+from ebsc_core.benchmark.suite import load_suite
+from ebsc_core.files import written_whole
+from ebsc_core.runs import without_none
+
+HERE = Path(__file__).parent
+SUITES = ("headline", "senet-published")
+FILES = ("cifar10-train.zip", "fashion-mnist.npz", "mnist.npz")
+# Trained with everything; fitted again from the cache, to be scored on images that took no part.
+OUT_OF_SAMPLE = ("simclr joint + energy", "moco-v3 joint + energy", "byol joint + energy")
+TRAINED_ON, HELD_OUT = "CIFAR-10", "cifar10-test.zip"
+# What the end of a piece needs: a step, keeping the training, tables and copies.
+MARGIN = 1.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="PART.OPTION=VALUE")
+    options = parser.parse_args()
+    piece = Piece(options)
+    done = piece.throughput() and piece.suites() and piece.out_of_sample()
+    piece.copy()
+    print("done" if done else "the time is up: give the same command again")
+
+
+class Piece:
+    """As much as fits into the minutes given."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.until = time.monotonic() + 60 * (options.minutes - MARGIN)
+        self.data, self.work, self.out = (
+            path.absolute() for path in (options.data, options.work, options.out)
+        )
+        self.settings = [word for setting in options.settings for word in ("--set", setting)]
+        self.work.mkdir(parents=True, exist_ok=True)
+        self.out.mkdir(parents=True, exist_ok=True)
+        os.environ["EBSC_DATA_DIR"] = str(self.data)
+
+    @property
+    def left(self) -> float:
+        """Minutes."""
+        return max(0.0, (self.until - time.monotonic()) / 60)
+
+    def throughput(self) -> bool:
+        """Images a second beside lightly, where it is installed, and where the step's time goes; once."""
+        scripts = {
+            "simclr": ["--steps", "20", "--workers", "8", "--batch", "512"],
+            "step_profile": ["--batch", "512"],
+        }
+        for name, words in scripts.items():
+            record = self.work / f"speed-{name}.json"
+            if not record.exists() and self.left and torch.cuda.is_available():
+                words += ["--device", "cuda", "--out", str(record)]
+                subprocess.run([sys.executable, HERE / "speed" / f"{name}.py", *words], check=False)
+        return True
+
+    def suites(self) -> bool:
+        """Both suites; whether every cell of data that is there is finished."""
+        finished = [self._suite(name) for name in SUITES]
+        return all(finished)
+
+    def _suite(self, name: str) -> bool:
+        if not self.left:
+            return False
+        suite = self.work / f"{name}.toml"
+        with written_whole(suite) as beside:
+            beside.write_text(self._of_data_there((HERE / "suites" / f"{name}.toml").read_text()))
+        words = ["--out", self.work / name, "--cache", self.work / "cache", "--minutes", f"{self.left:.2f}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "ebsc_cli", "benchmark", suite, *words, *self.settings], check=False
+        )
+        return done.returncode == 0
+
+    def _of_data_there(self, suite: str) -> str:
+        """The suite without the tables of data sets that are not there."""
+        tables = suite.split("\n\n")
+        missing = [file for file in FILES if not (self.data / file).exists()]
+        return "\n\n".join(
+            table for table in tables if not (table.startswith("[data.") and any(f in table for f in missing))
+        )
+
+    def out_of_sample(self) -> bool:
+        """Scores on images that took no part, for each finished cell of the whole method."""
+        if not (self.data / HELD_OUT).exists():
+            return True
+        suite = load_suite(self.work / "headline.toml", self.settings[1::2])
+        finished = json.loads((self.work / "headline/results.json").read_text())["cells"]
+        for cell in suite.cells():
+            scored = any(
+                (found["row"], found["data"], found["seed"]) == (cell.row, cell.column, cell.seed)
+                and "failed" not in found
+                for found in finished
+            )
+            if scored and cell.column == TRAINED_ON and cell.row in OUT_OF_SAMPLE:
+                if not self.left:
+                    return False
+                self._predict(cell)
+        return True
+
+    def _predict(self, cell: Any) -> None:
+        run = self.work / "runs" / f"{cell.row}-{cell.seed}".replace(" ", "-").replace("+", "and")
+        scores = run / "out-of-sample.json"
+        if scores.exists():
+            return
+        shutil.rmtree(run, ignore_errors=True)
+        config, clusters = self.work / "cell.toml", self.work / "clusters.csv"
+        settings = cell.config.model_dump(mode="json", exclude_unset=True)
+        config.write_text(tomli_w.dumps(without_none(settings | {"cache": str(self.work / "cache")})))
+        ebsc("run", "--config", config, "--out", run)
+        ebsc("predict", run, self.data / HELD_OUT, "-o", clusters)
+        with clusters.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        labels = np.unique([line["label"] for line in lines], return_inverse=True)[1]
+        figures = metrics.scores(labels, np.array([int(line["cluster"]) for line in lines]))
+        fitted = json.loads((run / "metrics.json").read_text())
+        keep(
+            {
+                "fitted": fitted["scores"],
+                "seconds": fitted["features_cost"]["seconds"] | fitted["seconds"],
+                "clustering_device_memory_mib": fitted["clustering_device_memory_mib"],
+                "images": len(lines),
+                "scores": figures,
+            },
+            scores,
+        )
+
+    def copy(self) -> None:
+        """What is worth keeping, to ``--out``."""
+        for name in SUITES:
+            for file in ("table.md", "results.json"):
+                if (self.work / name / file).exists():
+                    shutil.copyfile(self.work / name / file, self.out / f"{name}-{file}")
+        scored = {
+            path.parent.name: json.loads(path.read_text())
+            for path in self.work.glob("runs/*/out-of-sample.json")
+        }
+        speed = {path.stem: json.loads(path.read_text()) for path in self.work.glob("speed-*.json")}
+        keep(described() | {"out_of_sample": scored} | speed, self.out / "headline.json")
+        for report in sorted(self.work.glob("runs/*-0/report.html"))[:3]:
+            shutil.copyfile(report, self.out / f"{report.parent.name}.html")
+
+
+def ebsc(*words: object) -> None:
+    subprocess.run([sys.executable, "-m", "ebsc_cli", *map(str, words), "--quiet"], check=True)
+
+
+if __name__ == "__main__":
+    main()

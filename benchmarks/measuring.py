@@ -56,7 +56,7 @@ def described() -> dict[str, Any]:
     import torch
 
     from ebsc_core.benchmark import results
-    from ebsc_core.runs import provenance
+    from ebsc_core.provenance import provenance
 
     made_with, machine = provenance(), results.machine()
     return {

@@ -29,6 +29,13 @@ def user_cache() -> Path:
     return Path(own) if own else Path(base) / "ebsc"
 
 
+def features_folder(cache: str | None) -> Path | None:
+    """Where features are kept for reuse, by the setting of that name; None for nowhere."""
+    if cache == "none":
+        return None
+    return Path(cache).expanduser() if cache else user_cache() / "features"
+
+
 @dataclass(frozen=True)
 class Trained:
     """What training leaves behind."""

@@ -48,6 +48,12 @@ def missing_package(part: str, package: str, extra: str, error: ImportError) -> 
     )
 
 
+def advice(error: BaseException) -> list[str]:
+    """What is noted on an error or on what has led to it: how to go on, for instance."""
+    both = (error, error.__cause__)
+    return [note for one in both for note in getattr(one, "__notes__", [])]
+
+
 def told(error: BaseException) -> str:
     """Kind and text of an error that may be a stranger's."""
     return f"{type(error).__name__}: {text_of(error)}"

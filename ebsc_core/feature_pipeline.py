@@ -22,10 +22,10 @@ from ebsc_core.settle import Given, Preferences, settle_cut
 class FeaturePipeline(Pipeline):
     """Clusters the rows of a file."""
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
+    def __init__(self, plan: Plan, progress: Progress, going_on: bool = False) -> None:
         assert plan.config.features
         self.choice: FeaturesChoice = plan.config.features
-        super().__init__(plan, progress)
+        super().__init__(plan, progress, going_on)
 
     def _source(self) -> Path:
         return Path(self.choice.path)

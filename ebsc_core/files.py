@@ -1,13 +1,15 @@
-"""Files and folders that appear under their names only when complete, and room for them."""
+"""Files and folders that appear under their names only when complete, room for them, and locks."""
 
 from __future__ import annotations
 
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 from ebsc_core.errors import DataError
 
@@ -62,3 +64,49 @@ def reserve(path: Path, size: int) -> None:
             # This system cannot; whether there is room can still be asked.
             if size - path.stat().st_size > shutil.disk_usage(path.parent).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def locked(path: Path) -> IO[bytes] | None:
+    """A file, made if need be, that this process alone has until it is closed or the process ends, however.
+
+    None if another one has it.
+    """
+    file = path.open("ab")
+    # Someone may just be looking, see :func:`is_locked`.
+    for pause in (0.0, 0.1):
+        time.sleep(pause)
+        if _lock(file, shared=False):
+            return file
+    file.close()
+    return None
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process has the file by :func:`locked`; False where that cannot be known."""
+    try:
+        with path.open("rb") as file:
+            return not _lock(file, shared=True)
+    except OSError:
+        return False
+
+
+def _lock(file: IO[Any], shared: bool) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return True
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

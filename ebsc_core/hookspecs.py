@@ -108,7 +108,7 @@ class RunStarted:
     """The parts are found and their options checked; nothing is read yet."""
 
     directory: Path
-    """The run directory to come; it is there when the run has finished, and only then."""
+    """The run directory; what the run leaves is there when it has finished, and only then."""
     config: dict[str, Any]
     """The configuration as plain values, with the name and options of each part."""
     parts: dict[str, str]
@@ -142,7 +142,7 @@ class StageFinished:
 
 @dataclass(frozen=True)
 class RunFinished:
-    """The run directory is there."""
+    """The run directory is complete."""
 
     directory: Path
     metrics: dict[str, Any]
@@ -151,7 +151,7 @@ class RunFinished:
 
 @dataclass(frozen=True)
 class RunFailed:
-    """The run has ended early, by an error or by the user; there is no run directory."""
+    """The run has ended early, by an error or by the user; the directory is gone unless it can go on."""
 
     directory: Path
     error: str
@@ -179,7 +179,7 @@ class RunHooks:
 
     @hookspec
     def ebsc_run_finished(self, event: RunFinished) -> None:
-        """Last of all, if the run directory is there."""
+        """Last of all, if the run directory is complete."""
 
     @hookspec
     def ebsc_run_failed(self, event: RunFailed) -> None:

@@ -42,9 +42,15 @@ class ImagePipeline(Pipeline):
 
     plan: ImagePlan
 
-    def __init__(self, plan: ImagePlan, progress: Progress, data: ImageSource | None = None) -> None:
+    def __init__(
+        self,
+        plan: ImagePlan,
+        progress: Progress,
+        data: ImageSource | None = None,
+        going_on: bool = False,
+    ) -> None:
         self.given = data
-        super().__init__(plan, progress)
+        super().__init__(plan, progress, going_on)
 
     def _source(self) -> Path:
         return Path(self.given.name if self.given else self.plan.data.name)

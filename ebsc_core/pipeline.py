@@ -19,9 +19,11 @@ from ebsc_core.device import own_device
 from ebsc_core.observers import Observers
 from ebsc_core.plan import Plan
 from ebsc_core.progress import Progress, Stages
+from ebsc_core.provenance import provenance
 from ebsc_core.ranks import Ranks
-from ebsc_core.runs import RunDirectory, default_path, peak_memory_mib, provenance
+from ebsc_core.runs import RunDirectory, default_path, peak_memory_mib
 from ebsc_core.training.state import save_weights
+from ebsc_core.unfinished import to_go_on
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,16 @@ class Scored:
 class Pipeline(ABC):
     """One run. Cheap checks come first, so that a mistake costs seconds and not a training."""
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
+    def __init__(self, plan: Plan, progress: Progress, going_on: bool = False) -> None:
         self.plan, self.config, self.progress = plan, plan.config, progress
         self.device = own_device(self.config.device)
         self.ranks = Ranks.join(self.device)
         with self.ranks.agreed():
             if self.ranks.main:
-                self.directory = RunDirectory(Path(self.config.out) if self.config.out else self._own_path())
-                path = self.directory.path.absolute()
-                self.observers = Observers(plan.observers.values(), path, progress.warn)
+                path = Path(self.config.out) if self.config.out else self._own_path()
+                asked = to_go_on(self.config, self._asked(), plan.suppliers())
+                self.directory = RunDirectory(path, asked, going_on)
+                self.observers = Observers(plan.observers.values(), path.absolute(), progress.warn)
             else:
                 self.observers = Observers()
         self.stage = Stages(self.observers.stage_finished)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ebsc_core.cache import Trained, TrainedCache, save_modules, user_cache
+from ebsc_core.cache import Trained, TrainedCache, features_folder, save_modules
 from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.data.source import ImageSource
@@ -87,11 +87,11 @@ class Representation:
             If they have read different images.
         """
         self._compare()
-        folder = self.config.cache or str(user_cache() / "features")
-        cache = TrainedCache(None if folder == "none" else Path(folder).expanduser())
+        cache = TrainedCache(features_folder(self.config.cache))
         found = self._reuse(cache, directory)
         if cache.folder is not None and self.settled.trains:
             self.keeper = Keeper(cache.folder / f"{digest(self._goes_on_from)}.training.safetensors")
+            directory.training = self.keeper.path
         self.ranks.broadcast(found is not None)
         with closing(self.data):
             trained = found or self._train_and_extract(directory)

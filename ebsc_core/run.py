@@ -13,9 +13,13 @@ from ebsc_core.registry import Registry
 
 
 def run(
-    config: RunConfig, registry: Registry, progress: Progress, data: ImageSource | None = None
+    config: RunConfig,
+    registry: Registry,
+    progress: Progress,
+    data: ImageSource | None = None,
+    going_on: bool = False,
 ) -> RunResult | None:
-    """Do everything ``config`` says and leave a run directory.
+    """Do everything ``config`` says and leave a run directory, or finish the one that is there.
 
     Of several processes that a launcher has started, all train and the first returns a result.
 
@@ -23,17 +27,19 @@ def run(
     ----------
     data : ImageSource, optional
         Images that are in memory already, in place of those that ``config`` names.
+    going_on : bool
+        Whether ``config.out`` may be an unfinished run.
 
     Raises
     ------
     EbscError
-        For whatever the user can mend; no run directory is left behind then.
+        For whatever the user can mend; no run directory is left behind then, unless training is kept.
     """
     plan = make_plan(config, registry)
     pipeline: Pipeline
     if isinstance(plan, ImagePlan):
-        pipeline = ImagePipeline(plan, progress, data)
+        pipeline = ImagePipeline(plan, progress, data, going_on)
     else:
-        pipeline = FeaturePipeline(plan, progress)
+        pipeline = FeaturePipeline(plan, progress, going_on)
     with pipeline.ranks.together():
         return pipeline.run()

@@ -1,4 +1,7 @@
-"""The run directory: what is in it, and how it comes to be there all at once.
+"""The run directory: what is in it, and how it comes to be there.
+
+It holds ``unfinished.toml`` (see ``ebsc_core.unfinished``) from its start until everything else is in it, so
+that one without is finished.
 
 ==================  ===========================================================================
 ``run.toml``        the whole configuration, resolved; versions; the provider of each part
@@ -14,74 +17,134 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import platform
+import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import tomli_w
-from scipy import sparse
 
-from ebsc_core.errors import RunDirectoryError
+from ebsc_core.errors import Interrupted, RunDirectoryError
+from ebsc_core.files import locked, remove, written_whole
+from ebsc_core.unfinished import (
+    LOCK,
+    UNFINISHED,
+    WORK,
+    at_work,
+    check_unfinished,
+    how_unfinished,
+    is_unfinished,
+)
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
 AFFINITY, CHECKPOINTS = "affinity.npz", "checkpoints"
-PACKAGES = ("ebsc", "torch", "torchvision", "timm", "scikit-learn", "scipy", "numpy", "h5py", "pluggy")
 
 
 class RunDirectory:
-    """A context manager: files go to a hidden folder beside, which takes its name only on success.
+    """A context manager: files go to a hidden folder within, and out of it on success.
+
+    An error leaves nothing, unless training is kept: the unfinished directory then stays, and a note on the
+    error says how to go on.
+
+    Parameters
+    ----------
+    path : Path
+    to_go_on : mapping
+        What ``unfinished.toml`` is to hold.
+    going_on : bool
+        Whether this is an unfinished directory that is to be finished; an error then leaves it as it was.
 
     Raises
     ------
     RunDirectoryError
-        If the path is a file, a folder that holds something, or cannot be created.
+        If the path is a file, a folder that holds something, or cannot be created; of one that goes on, if it
+        is finished or another process is at work in it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # Of ".", a link or "runs/..", the folder beside must be found before anything is computed.
+    def __init__(self, path: Path, to_go_on: Mapping[str, Any] | None = None, going_on: bool = False) -> None:
+        self.path, self.to_go_on, self.going_on = path, to_go_on or {}, going_on
+        # Of ".", a link or "runs/..", it must be found before anything is computed.
         self.target = path.resolve()
-        check_free(path)
+        self.beside = self.target / WORK
+        """Where files lie until all are there."""
+        self.training: Path | None = None
+        """The file in which training is kept when it ends early."""
+        self.lock: IO[bytes] | None = None
+        check_unfinished(path) if going_on else check_free(path)
 
     def __enter__(self) -> RunDirectory:
+        self.made = not self.target.exists()
         try:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            self.beside = Path(
-                tempfile.mkdtemp(prefix=f".{self.target.name}.", suffix=".incomplete", dir=self.target.parent)
-            )
+            self.target.mkdir(parents=True, exist_ok=True)
+            self.beside.mkdir(exist_ok=self.going_on)
+            self._begin()
         except OSError as error:
+            if isinstance(error, FileExistsError):  # another process was faster
+                check_free(self.path)
+            elif not self.going_on:
+                self._leave_nothing()
             raise RunDirectoryError(
                 f"cannot create {self.path}: {error.strerror}; choose another --out"
             ) from None
-        self.checkpoints.mkdir()
-        # mkdtemp makes folders for the owner's eyes only; a result is an ordinary folder.
-        umask = os.umask(0)
-        os.umask(umask)
-        self.beside.chmod(0o777 & ~umask)
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None:
-            try:
-                check_free(self.target)
-            except RunDirectoryError as error:
-                raise RunDirectoryError(f"{error}; the finished run is kept in {self.beside}") from None
-            if self.target.is_dir():  # the user's own: perhaps a mount, or where the shell stands
-                for item in self.beside.iterdir():
-                    shutil.move(item, self.target)
-                self.beside.rmdir()
-            else:
-                os.rename(self.beside, self.target)
+    def _begin(self) -> None:
+        """Take hold of the directory; what a process that was killed had written there goes."""
+        self.lock = locked(self.beside / LOCK)
+        if self.lock is None:
+            raise RunDirectoryError(at_work(self.path))
+        if self.going_on and not is_unfinished(self.target):  # any more
+            self._let_go()
+            check_unfinished(self.path)
+        for item in self.beside.iterdir():
+            if item.name != LOCK:
+                remove(item)
+        self.checkpoints.mkdir()
+        with written_whole(self.target / UNFINISHED) as file:
+            _write_toml(file, self.to_go_on)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            with self.writing():
+                self._finish()
+        elif self.going_on or (self.training and self.training.exists()):
+            if self.lock:
+                self.lock.close()
+            how = f"to go on: ebsc resume {shlex.quote(str(self.path))}"
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted(f"interrupted; {how}") from error
+            error.add_note(how)
         else:
-            shutil.rmtree(self.beside, ignore_errors=True)
+            self._leave_nothing()
+
+    def _finish(self) -> None:
+        for item in self.beside.iterdir():
+            if item.name != LOCK:
+                remove(self.target / item.name)  # of a process that was killed here
+                item.rename(self.target / item.name)
+        (self.target / UNFINISHED).unlink()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of a directory without ``unfinished.toml``, as whoever takes the lock next must know."""
+        if self.lock:
+            self.lock.close()
+        shutil.rmtree(self.beside, ignore_errors=True)
+
+    def _leave_nothing(self) -> None:
+        with suppress(OSError):
+            (self.target / UNFINISHED).unlink(missing_ok=True)
+        self._let_go()
+        if self.made:
+            with suppress(OSError):  # somebody else has put something there
+                self.target.rmdir()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -102,8 +165,7 @@ class RunDirectory:
 
         Paths that are not UTF-8 keep their bytes.
         """
-        text = tomli_w.dumps(without_none(tables))
-        (self.beside / CONFIG).write_text(text, encoding="utf-8", errors="surrogateescape")
+        _write_toml(self.beside / CONFIG, tables)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """``metrics.json``."""
@@ -112,6 +174,8 @@ class RunDirectory:
 
     def write_affinity(self, graph: sparse.csr_matrix) -> None:
         """``affinity.npz``."""
+        from scipy import sparse
+
         sparse.save_npz(self.beside / AFFINITY, graph)
 
     def write_assignments(self, columns: Mapping[str, Iterable[Any]]) -> None:
@@ -123,8 +187,15 @@ class RunDirectory:
             writer.writerows(zip(*columns.values(), strict=True))
 
 
+def _write_toml(path: Path, tables: Mapping[str, Any]) -> None:
+    text = tomli_w.dumps(without_none(dict(tables)))
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
 def check_free(path: Path) -> None:
     """Raise a RunDirectoryError unless ``path`` is free or an empty folder."""
+    if is_unfinished(path):
+        raise RunDirectoryError(f"{how_unfinished(path)}, or choose another --out")
     if path.is_dir():
         if any(path.iterdir()):
             raise RunDirectoryError(f"{path} already holds files; choose another --out or remove it")
@@ -144,16 +215,6 @@ def default_path(parts: list[str], seed: int) -> Path:
     return path
 
 
-def provenance() -> dict[str, Any]:
-    """Versions of what matters, the machine's platform, and the time."""
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
-    }
-
-
 def peak_memory_mib() -> int | None:
     """The most memory this process has held; None where the system does not say (Windows)."""
     try:
@@ -163,13 +224,6 @@ def peak_memory_mib() -> int | None:
     # Linux counts in KiB, macOS in bytes.
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def without_none(value: Any) -> Any:

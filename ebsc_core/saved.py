@@ -20,6 +20,7 @@ from ebsc_core.errors import ConfigError, EbscError, RunDirectoryError, text_of
 from ebsc_core.features import FEATURES
 from ebsc_core.rows import StoredRows
 from ebsc_core.runs import AFFINITY, ASSIGNMENTS, CHECKPOINTS, CONFIG, METRICS
+from ebsc_core.unfinished import how_unfinished, is_unfinished
 
 T = TypeVar("T")
 # What reading a damaged file may raise.
@@ -56,6 +57,8 @@ class SavedRun:
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
             raise RunDirectoryError(f"{path} {what}; give the directory of a run")
+        if is_unfinished(path):
+            raise RunDirectoryError(how_unfinished(path))
         missing = [name for name in (CONFIG, METRICS, ASSIGNMENTS, FEATURES) if not (path / name).is_file()]
         if missing:
             raise RunDirectoryError(f"{path} holds no finished run: {missing[0]} is missing")

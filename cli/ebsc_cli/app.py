@@ -14,8 +14,9 @@ from ebsc_cli.benchmark import benchmark
 from ebsc_cli.cluster import cluster
 from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, is_first, is_one_of_several, leave
+from ebsc_cli.resume import resume
 from ebsc_cli.run import run
-from ebsc_core.errors import EbscError, Interrupted
+from ebsc_core.errors import EbscError, Interrupted, advice
 from ebsc_core.registry import ALL_OTHERS, DISABLED
 
 # Typer's or Click's, by the version of Typer.
@@ -60,6 +61,7 @@ def _restore(disabled: str | None) -> None:
 app.command()(run)
 app.command()(cluster)
 app.command()(predict)
+app.command()(resume)
 app.command()(benchmark)
 app.add_typer(features.app, name="features")
 app.add_typer(plugins.app, name="plugins")
@@ -75,12 +77,12 @@ def main() -> None:
     try:
         status = app(words, standalone_mode=False)
     except Interrupted as error:
-        complain(str(error))
+        complain("; ".join([str(error), *advice(error)]))
         leave(INTERRUPTED)
     except EbscError as error:
         if "--traceback" in given:
             traceback.print_exception(error)
-        complain(f"error: {error}")
+        complain("; ".join([f"error: {error}", *advice(error)]))
         leave(2)
     except UsageError as error:
         context = getattr(error, "ctx", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 from ebsc_cli.flags import (
@@ -22,7 +21,6 @@ from ebsc_cli.flags import (
     Seed,
     Settings,
 )
-from ebsc_cli.process import leave
 from ebsc_cli.start import configured, start
 
 
@@ -119,10 +117,4 @@ def run(
         "cache": cache,
     }
     chosen = configured(config, observer, settings, flags)
-    if devices is not None:
-        from ebsc_core.launch import launch
-
-        status = launch(devices, chosen.device, ["-m", "ebsc_cli", *sys.argv[1:]])
-        if status is not None:
-            leave(status)  # the processes have said why
-    start(chosen, config, quiet)
+    start(chosen, config, quiet, devices)

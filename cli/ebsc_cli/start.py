@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ebsc_cli.process import is_first
+from ebsc_cli.process import is_first, leave
 
 if TYPE_CHECKING:
     from ebsc_core.config import RunConfig
@@ -36,14 +37,27 @@ def configured(
     return load_config(file, [*observed, *(settings or [])], flags)
 
 
-def start(config: RunConfig, file: Path | None, quiet: bool) -> None:
-    """Run it, and show how it goes and what comes out.
+def start(
+    config: RunConfig, file: Path | None, quiet: bool, devices: str | None = None, going_on: bool = False
+) -> None:
+    """Run it, in this process or in several, and show how it goes and what comes out.
 
     Parameters
     ----------
     file : Path, optional
         What it was loaded from: if that is of an earlier run, other versions of parts are told.
+    devices : str, optional
+        On how many devices to train, a process each.
+    going_on : bool
+        Whether to finish the run directory that is there.
     """
+    if devices is not None:
+        from ebsc_core.launch import launch
+
+        status = launch(devices, config.device, ["-m", "ebsc_cli", *sys.argv[1:]])
+        if status is not None:
+            leave(status)  # the processes have said why
+
     from ebsc_cli.console import ConsoleProgress, print_result
     from ebsc_core.progress import Progress
     from ebsc_core.recorded import compare_suppliers
@@ -55,6 +69,6 @@ def start(config: RunConfig, file: Path | None, quiet: bool) -> None:
     with shown:
         if file:
             compare_suppliers(file, config, registry, progress.warn)
-        result = run(config, registry, progress)
+        result = run(config, registry, progress, going_on=going_on)
     if result:
         print_result(shown.console, result)

@@ -20,8 +20,8 @@ from typing import Any
 
 from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.files import written_whole
+from ebsc_core.provenance import provenance
 from ebsc_core.registry import Registry
-from ebsc_core.runs import provenance
 
 FORMAT = "ebsc-benchmark-1"
 SCORES = ("acc", "nmi", "ari")

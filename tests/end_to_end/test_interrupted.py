@@ -55,11 +55,10 @@ def test_a_run_without_memory_goes_on_with_a_smaller_batch(ebsc, before_step, tm
     assert done.code == 2
     assert done.err == (
         "ebsc: error: out of memory on cpu in batches of 40; lower --batch-size; training is kept and goes "
-        "on from epoch 2 of 3\n"
+        "on from epoch 2 of 3; to go on: ebsc resume run\n"
     )
-    assert not (tmp_path / "run").exists()
     assert len(kept(tmp_path)) == 1
-    done = ebsc(*RUN, *cache, "--batch-size", "20")
+    done = ebsc("resume", "run", "--batch-size", "20")
     assert done.code == 0, done.err
     assert "training goes on from epoch 2 of 3" in done.out
     assert "trained in batches of 40" in done.err
@@ -75,8 +74,10 @@ def test_a_run_that_is_stopped_ends_as_if_it_had_not_been(ebsc, before_step, tmp
     before_step(5, interrupt)
     done = ebsc(*flags, "--cache", "cache", "--out", "run")
     assert done.code == 130
-    assert done.err == "ebsc: interrupted; training is kept and goes on from epoch 2 of 3\n"
-    assert ebsc(*flags, "--cache", "cache", "--out", "run").code == 0
+    assert done.err == (
+        "ebsc: interrupted; training is kept and goes on from epoch 2 of 3; to go on: ebsc resume run\n"
+    )
+    assert ebsc("resume", "run").code == 0
     with h5py.File(tmp_path / "whole/features.h5") as one, h5py.File(tmp_path / "run/features.h5") as two:
         np.testing.assert_array_equal(one["features"][:], two["features"][:])
     assert not kept(tmp_path)

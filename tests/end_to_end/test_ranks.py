@@ -106,10 +106,13 @@ def test_a_process_that_fails_midway_ends_the_others(tmp_path):
     assert (first.code, failing.code) == (2, 2)
     assert said(failing.err) == ["ebsc: error: process 1 of 2: spilt tea"]
     assert said(first.err) == [
-        "ebsc: error: process 0 of 2 lost the others; one of them has said why it ended"
+        "ebsc: error: process 0 of 2 lost the others; one of them has said why it ended; "
+        "to go on: ebsc resume run"
     ]
     assert "Traceback" not in first.err + failing.err
-    assert [path.name for path in tmp_path.iterdir()] == ["failing.py"]
+    # What the first had trained until then is kept.
+    assert {path.name for path in tmp_path.iterdir()} == {"failing.py", "run"}
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.is_file()] == ["unfinished.toml"]
 
 
 def test_devices_starts_processes_that_ctrl_c_ends(tmp_path):
@@ -124,7 +127,8 @@ def test_devices_starts_processes_that_ctrl_c_ends(tmp_path):
     assert done.code == 130
     assert done.err.splitlines() == said(done.err)
     assert [line.partition(";")[0] for line in said(done.err)] == ["ebsc: interrupted"]
-    assert not list(tmp_path.iterdir())
+    # A directory if there is something to go on from.
+    assert [path.name for path in tmp_path.iterdir()] == ["run"] * ("to go on: ebsc resume run" in done.err)
 
 
 @pytest.mark.parametrize(

@@ -146,10 +146,11 @@ def test_kept_training_that_goes_on_with_another_version_is_told(
         return real(self, *arguments, **named)
 
     monkeypatch.setattr(JointStep, "__call__", stopped_in_the_third)
-    assert "training is kept and goes on from epoch 2 of 3" in ebsc(*TRAINED).err
+    assert "training is kept and goes on from epoch 2 of 3" in ebsc(*TRAINED, "--out", "run").err
     acme.update(version)
-    done = ebsc(*TRAINED, "--out", "run")
+    done = ebsc("resume", "run")
     assert done.code == 0, done.err
+    assert ("warning: run/unfinished.toml was made with acme 4.2" in done.err) == (version == "5.0")
     assert "training goes on from epoch 2 of 3" in done.out
     ours = f"ebsc {__version__}"
     warning = (

@@ -198,5 +198,5 @@ class TestSourceDigest:
 
     def test_changes_with_the_version_of_what_computes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         before = source_digest(Registry())
-        monkeypatch.setattr("ebsc_core.runs._version", lambda package: "99")
+        monkeypatch.setattr("ebsc_core.provenance._version", lambda package: "99")
         assert source_digest(Registry()) != before

@@ -1,0 +1,101 @@
+"""``ebsc resume``: runs that were stopped or killed are finished as if nothing had been."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ebsc_core.saved import SavedRun
+from ebsc_core.unfinished import UNFINISHED, is_unfinished
+
+TRAINED = (
+    *("run", "--limit", "120", "--epochs", "3", "--batch-size", "40", "--backbone", "resnet10t"),
+    *("--set", "refine.steps=10", "--precision", "fp32"),
+)
+# Training is kept after every step; the process kills itself when a function is called so many times.
+KILLED = """
+import os, signal, sys
+from importlib import import_module
+from ebsc_cli.app import main
+from ebsc_core.training import checkpoint
+
+checkpoint.EVERY = 0.0
+module, _, name = sys.argv.pop(1).rpartition(".")
+times = int(sys.argv.pop(1))
+owner = import_module(module.partition(":")[0])
+owner = getattr(owner, module.partition(":")[2]) if ":" in module else owner
+real, calls = getattr(owner, name), []
+
+def counted(*arguments, **named):
+    calls.append(1)
+    if len(calls) == times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(*arguments, **named)
+
+setattr(owner, name, counted)
+main()
+"""
+IN_TRAINING = ("ebsc_core.training.step:JointStep.__call__", "5")
+IN_WRITING = ("ebsc_core.runs:RunDirectory.write_metrics", "1")
+
+
+def killed(folder: Path, where: tuple[str, str], *arguments: str) -> None:
+    command = [sys.executable, "-c", KILLED, *where, *arguments]
+    done = subprocess.run(command, cwd=folder, env=dict(os.environ), capture_output=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+def test_a_run_that_is_killed_ends_as_if_it_had_not_been(ebsc, tmp_path):
+    assert ebsc(*TRAINED, "--cache", "none", "--out", "whole").code == 0
+    whole = SavedRun(tmp_path / "whole")
+    (tmp_path / "elsewhere").mkdir()
+    killed(tmp_path, IN_TRAINING, *TRAINED, "--cache", "cache", "--out", "run")
+    assert is_unfinished(tmp_path / "run")
+    killed(tmp_path / "elsewhere", IN_WRITING, "resume", "../run")
+    # With what it has left, and as if not even training had been kept.
+    shutil.copytree(tmp_path / "run", tmp_path / "lost")
+    record = tmp_path / "lost" / UNFINISHED
+    record.write_text(record.read_text().replace(f'"{tmp_path}/cache"', '"none"'))
+    for name, trains in (("run", False), ("lost", True)):
+        done = ebsc("resume", name)
+        assert done.code == 0, done.err
+        assert ("warm-up training" in done.out) == trains
+        saved = SavedRun(tmp_path / name)
+        assert (saved.path / "assignments.csv").read_text() == (whole.path / "assignments.csv").read_text()
+        assert len(saved.metrics["training"]) == 3
+        assert saved.metrics["warnings"] == []
+        assert saved.tables == whole.tables | {"provenance": saved.provenance}
+        assert set(os.listdir(saved.path)) == set(os.listdir(whole.path))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--config", f"run/{UNFINISHED}")], ids=["", "config"])
+def test_a_new_run_does_not_take_an_unfinished_one_s_place(ebsc, tmp_path, arguments):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / UNFINISHED).touch()
+    done = ebsc("run", *arguments, "--out", "run")
+    assert done.code == 2
+    assert done.err == "ebsc: error: run is unfinished; to go on: ebsc resume run, or choose another --out\n"
+
+
+def test_what_cannot_be_resumed_is_one_line(ebsc, tmp_path):
+    quick = ("--limit", "50", "--backbone", "identity", "--epochs", "0", "--set", "refine.steps=1")
+    assert ebsc("run", *quick, "--out", "run").code == 0
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / UNFINISHED).write_text("backbone = 3")
+    for path, said in (
+        ("run", "run is finished; nothing is left to do"),
+        ("none", "none does not exist; give the directory of an unfinished run"),
+        ("run/run.toml", "run/run.toml is a file; give the directory of an unfinished run"),
+        (".", ". holds no run"),
+        ("damaged", "damaged/unfinished.toml: 'backbone' is a section"),
+    ):
+        done = ebsc("resume", path)
+        assert done.code == 2
+        assert done.err.startswith(f"ebsc: error: {said}")
+        assert done.err.count("\n") == 1

@@ -65,4 +65,9 @@ def text_of(error: BaseException) -> str:
         text = str(error)
     except Exception:  # a stranger's
         return "(its text cannot be read)"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """On one line that any terminal can show."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -16,6 +16,7 @@ from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, is_first, is_one_of_several, leave
 from ebsc_cli.resume import resume
 from ebsc_cli.run import run
+from ebsc_cli.runs import runs
 from ebsc_core.errors import EbscError, Interrupted, advice
 from ebsc_core.registry import ALL_OTHERS, DISABLED
 
@@ -62,6 +63,7 @@ app.command()(run)
 app.command()(cluster)
 app.command()(predict)
 app.command()(resume)
+app.command()(runs)
 app.command()(benchmark)
 app.add_typer(features.app, name="features")
 app.add_typer(plugins.app, name="plugins")

@@ -1,0 +1,72 @@
+"""``ebsc runs``: what has been run, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ebsc_core.errors import printable
+from ebsc_core.listing import Listed, list_runs
+from ebsc_core.progress import clock
+
+# Of the table where no terminal says how wide it is.
+WIDTH = 160
+COLOURS = {"finished": "green", "running": "cyan", "unfinished": "yellow", "damaged": "red"}
+NUMBERS = ("K", "ACC", "NMI", "ARI", "within", "time")
+
+
+def runs(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where to look.", show_default="runs")
+    ] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="The same and more for programs.")] = False,
+) -> None:
+    """List the runs below a folder, newest first, finished or not.
+
+    ACC, NMI and ARI are in percent, where labels are known; "within" is the share of the affinity that stays
+    within clusters.
+    """
+    found = list_runs(folder)
+    if as_json:
+        print(json.dumps([run.record() for run in found], indent=2))
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(WIDTH, console.width)
+    if not found:
+        console.print(f"no runs in {escape(printable(str(folder)))}")
+        return
+    table = Table("run", "when", "data", "parts", *NUMBERS, "state")
+    for column in table.columns[:4]:
+        column.overflow = "fold"
+    for column in table.columns[4:-1]:
+        column.justify = "right"
+    for run in found:
+        table.add_row(*map(escape, _row(run, folder)), f"[{COLOURS[run.state]}]{run.state}[/]")
+    console.print(table)
+    for run in found:
+        if run.problem:
+            console.print(f"[red]damaged:[/] {escape(printable(run.problem))}", soft_wrap=True)
+
+
+def _row(run: Listed, folder: Path) -> list[str]:
+    scores, within = run.scores or {}, run.label_free.get("within_cluster_mass")
+    cells = [
+        os.path.relpath(run.path, folder),
+        f"{datetime.fromisoformat(run.when).astimezone():%Y-%m-%d %H:%M}" if run.when else "",
+        Path(run.data).name if run.data else "",
+        " ".join(run.parts.values()),
+        "" if run.clusters is None else str(run.clusters),
+        *(f"{100 * scores[name]:.1f}" if name in scores else "" for name in ("acc", "nmi", "ari")),
+        "" if within is None else f"{within:.3f}",
+        "" if run.seconds is None else clock(run.seconds),
+    ]
+    return [printable(cell) for cell in cells]

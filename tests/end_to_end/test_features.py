@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import sys
 import tomllib
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
+
+from ebsc_core.runs import RunDirectory
 
 QUICK = ("--set", "refine.steps=30")
 PIXELS = ("--backbone", "identity", "--epochs", "0", *QUICK)
@@ -217,3 +220,19 @@ def test_bad_input_is_one_line(ebsc, digits: Path, words: tuple[str, ...], said:
     assert said in done.err
     assert done.err.count("\n") == 1
     assert set(digits.rglob("*")) - before <= {digits / "runs"}
+
+
+def test_a_killed_run_on_features_goes_on(ebsc, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ends(directory: RunDirectory) -> None:
+        assert directory.lock
+        directory.lock.close()
+
+    with monkeypatch.context() as killed:
+        killed.setattr(RunDirectory, "_leave_nothing", ends)
+        killed.setattr("ebsc_core.cutting.cluster_best", lambda *_: sys.exit(137))
+        assert ebsc("cluster", "new.npz", *QUICK, "--out", "run").code == 137
+    assert [path.name for path in (digits / "run").iterdir() if path.is_file()] == ["unfinished.toml"]
+    assert ebsc("resume", "run").code == 0
+    assert ebsc("cluster", "new.npz", *QUICK, "--out", "other").code == 0
+    first, second = (digits / run / "assignments.csv" for run in ("run", "other"))
+    assert first.read_bytes() == second.read_bytes()

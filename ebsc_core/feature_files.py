@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -114,37 +114,37 @@ def _read_npy(path: Path, choice: FeaturesChoice) -> FeatureSource:
 
 def _read_npz(path: Path, choice: FeaturesChoice) -> FeatureSource:
     with np.load(path, allow_pickle=False) as archive:
-        return _read_arrays(path, choice, archive, lambda key: archive[key])
+        key, labels, ids = _arrays(path, choice, list(archive))
+        rows = archive[key]
+        beside = [None if name is None else archive[name] for name in (labels, ids)]
+    return _source(path, rows, rows.__getitem__, *beside)
 
 
 def _read_h5(path: Path, choice: FeaturesChoice) -> FeatureSource:
     with h5py.File(path, "r") as file:
-        arrays = {name: item for name, item in file.items() if isinstance(item, h5py.Dataset)}
-        source = _read_arrays(path, choice, arrays, lambda key: file[key])
-        key = _chosen(path, "array", choice.array, arrays, ROWS) or next(iter(arrays))
+        names = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
+        key, labels, ids = _arrays(path, choice, names)
+        beside = [None if name is None else np.asarray(file[name][()]) for name in (labels, ids)]
 
-    def read(part: slice) -> np.ndarray:
-        with h5py.File(path, "r") as file:
-            return file[key][part]
+        def read(part: slice) -> np.ndarray:
+            with h5py.File(path, "r") as again:
+                return again[key][part]
 
-    return FeatureSource(**(vars(source) | {"read": read}))
+        return _source(path, file[key], read, *beside)
 
 
-def _read_arrays(
-    path: Path, choice: FeaturesChoice, arrays: Mapping[str, Any], load: Callable[[str], Any]
-) -> FeatureSource:
-    labels = _chosen(path, "labels", choice.labels, arrays, LABELS)
-    ids = _chosen(path, "ids", choice.ids, arrays, IDS)
-    key = _chosen(path, "array", choice.array, arrays, ROWS)
-    others = [name for name in arrays if name not in (labels, ids)]
+def _arrays(path: Path, choice: FeaturesChoice, names: list[str]) -> tuple[str, str | None, str | None]:
+    """Which of the arrays are the features, the labels and the names."""
+    labels = _chosen(path, "labels", choice.labels, names, LABELS)
+    ids = _chosen(path, "ids", choice.ids, names, IDS)
+    key = _chosen(path, "array", choice.array, names, ROWS)
+    others = [name for name in names if name not in (labels, ids)]
     if key is None and len(others) != 1:
         raise DataError(
-            f"{path} has no array 'features' but {', '.join(map(repr, arrays)) or 'none'}; "
+            f"{path} has no array 'features' but {', '.join(map(repr, names)) or 'none'}; "
             "name the right one with --array"
         )
-    rows = load(key or others[0])
-    beside = [None if name is None else np.asarray(load(name)[:]) for name in (labels, ids)]
-    return _source(path, rows, rows.__getitem__, *beside)
+    return key or others[0], labels, ids
 
 
 def _read_parquet(path: Path, choice: FeaturesChoice) -> FeatureSource:
@@ -156,7 +156,7 @@ def _read_parquet(path: Path, choice: FeaturesChoice) -> FeatureSource:
     try:
         table = pyarrow.parquet.read_table(path)
         columns = {name: table.column(name) for name in table.column_names}
-        labels, ids, others = _columns(path, choice, columns)
+        labels, ids, others = _columns(path, choice, table.column_names)
         parts = [_parquet_numbers(path, name, columns[name]) for name in others]
         beside = [None if name is None else np.array(columns[name].to_pylist()) for name in (labels, ids)]
     except pyarrow.ArrowException as error:
@@ -167,46 +167,68 @@ def _read_parquet(path: Path, choice: FeaturesChoice) -> FeatureSource:
 
 def _parquet_numbers(path: Path, name: str, column: Any) -> np.ndarray:
     """A column of numbers as ``(N, 1)``, one of equally long lists of numbers as ``(N, D)``."""
-    lists = hasattr(column.type, "value_type")
-    values = np.array(column.to_pylist() if lists else column.to_numpy())
-    if values.dtype.kind not in "fiub" or values.ndim > 2:
+    import pyarrow.compute
+
+    width = 1
+    if hasattr(column.type, "value_type") and len(column):
+        lengths = pyarrow.compute.unique(pyarrow.compute.list_value_length(column)).to_pylist()
+        if len(lengths) > 1 or not lengths[0]:
+            raise DataError(f"{path}: the lists of column {name!r} are not of one length")
+        width, column = lengths[0], pyarrow.compute.list_flatten(column)
+    values = column.to_numpy()
+    if values.dtype.kind not in "fiub":
         raise DataError(_not_numeric(path, name))
-    return values if lists else values[:, None]
+    return values.reshape(-1, width)
 
 
 def _read_csv(path: Path, choice: FeaturesChoice) -> FeatureSource:
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        sample = file.read(1 << 16)
+        delimiter = max(",;\t", key=file.readline().count)
         file.seek(0)
-        delimiter = max(",;\t", key=sample.partition("\n")[0].count)
-        lines = csv.reader(file, delimiter=delimiter)
+        lines: Iterator[list[str]] = filter(None, csv.reader(file, delimiter=delimiter))
         head = next(lines, [])
-        if all(map(_is_number, head)):
-            lines = chain([head], lines)  # type: ignore[assignment]
-            head = [str(i) for i in range(len(head))]
+        if not _is_head(head):
+            lines, head = chain([head], lines), [str(i) for i in range(len(head))]
+        twice = [name for name in head if head.count(name) > 1]
+        if twice:
+            raise DataError(f"{path} has two columns called {twice[0]!r}; rename one")
         labels, ids, others = _columns(path, choice, head)
-        texts: dict[str, list[str]] = {name: [] for name in (labels, ids) if name is not None}
-        places, of_text = (
-            [head.index(name) for name in others],
-            [(t, head.index(n)) for n, t in texts.items()],
-        )
-        rows = []
-        for number, line in enumerate(filter(None, lines)):
-            if len(line) != len(head):
-                raise DataError(f"{path}: row {number} has {len(line)} entries, not {len(head)}")
-            try:
-                with np.errstate(over="ignore"):
-                    rows.append(np.array([line[place] for place in places], dtype=np.float32))
-            except ValueError:
-                wrong = next(
-                    name for name, place in zip(others, places, strict=True) if not _is_number(line[place])
-                )
-                raise DataError(f"{path}: row {number}: {_not_numeric(path, wrong)}") from None
-            for text, place in of_text:
-                text.append(line[place])
-    stacked = np.stack(rows) if rows else np.empty((0, len(others)), np.float32)
-    beside = [None if name is None else np.array(texts[name]) for name in (labels, ids)]
-    return _source(path, stacked, stacked.__getitem__, *beside)
+        texts: list[tuple[int, list[str]]] = [
+            (head.index(name), []) for name in (labels, ids) if name is not None
+        ]
+        rows = _numbers(path, lines, head, others, texts)
+    found = iter(texts)
+    beside = [None if name is None else np.array(next(found)[1]) for name in (labels, ids)]
+    return _source(path, rows, rows.__getitem__, *beside)
+
+
+def _numbers(
+    path: Path,
+    lines: Iterable[list[str]],
+    head: list[str],
+    columns: list[str],
+    texts: list[tuple[int, list[str]]],
+) -> np.ndarray:
+    """The columns ``(N, D)`` float32 of a CSV's lines; other entries go to the texts of their place."""
+    places, rows = [head.index(name) for name in columns], []
+    for number, line in enumerate(lines):
+        if len(line) != len(head):
+            raise DataError(f"{path}: row {number} has {len(line)} entries, not {len(head)}")
+        try:
+            with np.errstate(over="ignore"):  # it is infinite then, and said where blocks are read
+                rows.append(np.array([line[place] for place in places], dtype=np.float32))
+        except ValueError:
+            wrong = next(head[place] for place in places if not _is_number(line[place]))
+            raise DataError(f"{path}: row {number}: {_not_numeric(path, wrong)}") from None
+        for place, text in texts:
+            text.append(line[place])
+    return np.stack(rows) if rows else np.empty((0, len(columns)), np.float32)
+
+
+def _is_head(line: list[str]) -> bool:
+    """Whether the first line names the columns: it is not all numbers, and has no fractions."""
+    numbers = [entry for entry in line if _is_number(entry)]
+    return len(numbers) < len(line) and all(entry.strip().isdecimal() for entry in numbers)
 
 
 READERS: dict[str, Callable[[Path, FeaturesChoice], FeatureSource]] = {
@@ -220,7 +242,7 @@ READERS: dict[str, Callable[[Path, FeaturesChoice], FeatureSource]] = {
 
 
 def _columns(
-    path: Path, choice: FeaturesChoice, columns: Sequence[str] | Mapping[str, Any]
+    path: Path, choice: FeaturesChoice, columns: Sequence[str]
 ) -> tuple[str | None, str | None, list[str]]:
     """The columns of labels and of names, and all others."""
     _require_none(path, {"array": choice.array}, "columns")

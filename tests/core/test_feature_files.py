@@ -106,6 +106,24 @@ def test_a_csv_of_numbers_needs_no_head(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows_of(read(tmp_path / "a.csv")), ROWS, rtol=1e-6)
 
 
+def test_a_csv_without_a_head_may_have_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("cat.png,0.5\ndog.png,0.25\n")
+    source = read(tmp_path / "a.csv", ids="0")
+    assert list(source.ids) == ["cat.png", "dog.png"]
+    assert rows_of(source).tolist() == [[0.5], [0.25]]
+
+
+def test_columns_may_have_numbers_for_names(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("0,1,label\n0.5,1,x\n")
+    assert rows_of(read(tmp_path / "a.csv")).tolist() == [[0.5, 1]]
+
+
+def test_in_h5_what_is_left_are_the_features(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a_labels"], file["z"] = LABELS, ROWS
+    np.testing.assert_array_equal(rows_of(read(tmp_path / "a.h5", labels="a_labels")), ROWS)
+
+
 @pytest.mark.parametrize("dtype", ["f2", "f8", ">f4", "i4", "u1", "?"])
 def test_any_real_numbers_will_do(tmp_path: Path, dtype: str) -> None:
     np.save(tmp_path / "a.npy", ROWS.astype(dtype) if dtype != "u1" else np.abs(ROWS).astype(dtype))
@@ -163,6 +181,8 @@ def saved(path: Path, array: object, **others: object) -> Path:
         ("a.csv", b"a,b\n1,2\n1\n", {}, "row 1 has 1 entries, not 2"),
         ("a.csv", b"a,b\n1,2\n1,x\n", {}, "row 1: column 'b'"),
         ("a.csv", b"id,label\n1,2\n", {}, "no columns of features"),
+        ("a.csv", b"a,a\n1,2\n", {}, "two columns called 'a'"),
+        ("a.csv", b"cat.png,0.5\ndog.png,0.25\n", {}, "column '0'"),
         ("a.csv", b"a,b\n1,2\n", {"array": "a"}, "columns"),
         ("a.csv", b"\xff\xfe\x00", {}, "a.csv"),
     ],
@@ -187,8 +207,19 @@ def test_labels_and_names_are_one_per_row(tmp_path: Path) -> None:
         read(tmp_path / "none.npy")
 
 
-def test_a_parquet_of_text_is_named(tmp_path: Path) -> None:
-    table = pyarrow.table({"a": ["x", "y"], "b": [1.0, 2.0]})
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        (["x", "y"], "column 'a'"),
+        ([["x"], ["y"]], "column 'a'"),
+        ([[1.0], [1.0, 2.0]], "not of one length"),
+        ([[1.0], None], "not of one length"),
+        ([[], []], "not of one length"),
+        ([1.0, None], "row 1"),
+    ],
+)
+def test_a_parquet_of_other_than_numbers_is_named(tmp_path: Path, column: list[object], said: str) -> None:
+    table = pyarrow.table({"a": column, "b": [1.0, 2.0]})
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
-    with pytest.raises(DataError, match="column 'a'"):
-        read(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=said):
+        rows_of(read(tmp_path / "a.parquet"))

@@ -228,7 +228,7 @@ class RunConfig(BaseModel):
 # What says nothing where features are given.
 OF_IMAGES = frozenset(
     {"data", "backbone", "objective", "joint", "views", "train", "express", "protocol", "test_share"}
-    | {"precision", "compile", "cache"}
+    | {"precision", "compile"}
 )
 PART_SECTIONS = ("data", "backbone", "objective", "joint", "coefficients", "clusterer")
 

@@ -52,7 +52,13 @@ class FeaturePipeline(Pipeline):
             cut = cutter.cut(rows)
             cutter.pass_on_warnings(cut.model)
             scored = Scored(features, Assigned(cut.found.clusters, cut.found.confidence))
-            figures = cut.figures | self._scores(scored) | self._circumstances(n)
+            figures = cut.figures | {"protocol": "all"} | self._scores(scored) | self._circumstances(n)
+            # As every run says it; these were made elsewhere.
+            figures |= {
+                "processes": 1,
+                "features_cost": {"seconds": {}, "peak_memory_mib": None},
+                "training": [],
+            }
             return self._write(directory, cut, [scored], {"device": str(self.device)}, figures)
 
     def _asked(self) -> dict[str, Any]:

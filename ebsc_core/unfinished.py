@@ -35,9 +35,8 @@ def to_go_on(config: RunConfig, asked: Mapping[str, Any], suppliers: Mapping[str
 
     tables = dict(asked)
     # Training is kept there, wherever the default may be when it goes on.
-    if not config.features:
-        cache = features_folder(config.cache)
-        tables["cache"] = str(cache.absolute()) if cache else "none"
+    cache = features_folder(config.cache)
+    tables["cache"] = str(cache.absolute()) if cache else "none"
     # What is not set here is as the coefficient model wants it.
     tables["refine"] = config.refine.model_dump(mode="json", exclude_unset=True)
     if config.data.root:

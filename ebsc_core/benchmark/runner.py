@@ -113,12 +113,12 @@ class Runner:
     @cached_property
     def keys(self) -> list[str]:
         """The names of the cells' records; two cells that run the same have one."""
-        stamps = {name: _stamp(name) for name in {cell.config.data.name for cell in self.cells}}
+        stamps = {name: _stamp(name) for name in {_source(cell) for cell in self.cells}}
         return [
             digest(
                 {
                     "config": cell.config.model_dump(mode="json", exclude={"out", "cache"}),
-                    "data": stamps[cell.config.data.name],
+                    "data": stamps[_source(cell)],
                     "source": self.source,
                 }
             )
@@ -306,6 +306,12 @@ def _is_whole(record: Any) -> bool:
         return record["format"] == FORMAT and numbers and isinstance(metrics["warnings"], list)
     except (TypeError, KeyError, AttributeError):
         return False
+
+
+def _source(cell: Cell) -> str | None:
+    """What the cell reads."""
+    config = cell.config
+    return config.features.path if config.features else config.data.name
 
 
 def _stamp(name: str | None) -> list[Any]:

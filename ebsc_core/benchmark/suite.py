@@ -47,6 +47,8 @@ from ebsc_core.registry import Registry
 # What comes after the features: cells that differ only here share them.
 DOWNSTREAM = {"coefficients", "clusterer", "refine", "affinity", "whiten", "top_k", "n_clusters"}
 DOWNSTREAM |= {"out", "cache", "observers"}
+# In which environment variables are filled in.
+PATHS = ("data.name", "data.root", "features.path")
 # What is the same for all cells, or differs in a way that a table could not show; and where it is said.
 OF_THE_SUITE = {"seed": "`seeds` of the suite", "protocol": "`protocol` of the suite"}
 OF_THE_SUITE |= {"out": "--out of the benchmark", "cache": "--cache of the benchmark"}
@@ -108,10 +110,11 @@ class Cell:
             If a setting is unknown or ill-typed, or a path names an environment variable that is not set.
         """
         tree = overlay(self.settings, {})
-        data = tree.get("data")
-        for path in ("name", "root"):
-            if isinstance(data, dict) and isinstance(data.get(path), str):
-                data[path] = _expanded(f"data.{path}", data[path])
+        for setting in PATHS:
+            section, _, option = setting.partition(".")
+            table = tree.get(section)
+            if isinstance(table, dict) and isinstance(table.get(option), str):
+                table[option] = _expanded(setting, table[option])
         try:
             return RunConfig.model_validate(tree)
         except ValidationError as error:

@@ -13,7 +13,7 @@ import tomli_w
 from markdown_it import MarkdownIt
 
 from ebsc_core.benchmark.results import SCORES, Entry, Results, Spread
-from ebsc_core.benchmark.suite import Cell, flattened
+from ebsc_core.benchmark.suite import PATHS, Cell, flattened
 from ebsc_core.config import parse_settings
 
 # The settings `ebsc run` has a flag for that reads better, and what the flag takes.
@@ -28,8 +28,6 @@ FLAGS = {
     "train.epochs": ("--epochs", int),
     "seed": ("--seed", int),
 }
-# Those in which a suite fills in environment variables.
-PATHS = ("data.name", "data.root")
 LEGEND = (
     "ACC, NMI and ARI in percent, {seeds}. {protocol} Features, s: training and extraction, by "
     "whichever run made them; after, s: everything after the features. {machine}"

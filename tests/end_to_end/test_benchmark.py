@@ -197,3 +197,26 @@ def test_when_the_time_is_up_training_is_kept_and_goes_on(ebsc: Any, tmp_path: P
 def steps_done(kept: Path) -> int:
     with safe_open(kept, framework="pt") as file:
         return json.loads(file.metadata()["record"])["steps"]
+
+
+def test_features_from_elsewhere_are_data_of_a_suite(
+    ebsc: Any, shell_words: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, labels = load_digits(return_X_y=True)
+    np.savez(tmp_path / "rows.npz", features=rows[:200], labels=labels[:200])
+    monkeypatch.setenv("MINE", str(tmp_path))
+    data = '[data.mine]\nfeatures.path = "$MINE/rows.npz"\n'
+    both = '[rows.knn]\ncoefficients.name = "knn"\n[rows.omp]\ncoefficients.name = "omp"\n'
+    (tmp_path / "mine.toml").write_text('title = "T"\nseeds = [0]\n' + data + both)
+    done = ebsc("benchmark", "mine.toml", "--out", "out")
+    assert done.code == 0, done.err
+    cells = json.loads((tmp_path / "out/results.json").read_text())["cells"]
+    assert all(cell["scores"]["acc"] > 0.2 for cell in cells)
+    (command, _) = [
+        line for line in (tmp_path / "out/table.md").read_text().splitlines() if "ebsc run" in line
+    ]
+    again = ebsc(*shell_words(command), "--out", "again")
+    assert again.code == 0, again.err
+    assert json.loads((tmp_path / "again/metrics.json").read_text())["scores"] == cells[0]["scores"]
+    np.savez(tmp_path / "rows.npz", features=rows[:150], labels=labels[:150])
+    assert "finished already" not in ebsc("benchmark", "mine.toml", "--out", "out").out

@@ -28,7 +28,7 @@ class Caught(BaseException):
 def understood(shell_words: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch) -> Understood:
     """The configuration that ``ebsc run`` gets from the command printed for a cell."""
 
-    def catch(config: RunConfig, *others: object) -> None:
+    def catch(config: RunConfig, *others: object, **more: object) -> None:
         raise Caught(config)
 
     monkeypatch.setattr("ebsc_core.run.run", catch)

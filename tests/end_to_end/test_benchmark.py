@@ -149,7 +149,7 @@ def test_killed_half_way_it_goes_on_where_it_was(ebsc: Any, start: Any, tmp_path
     wait_for(lambda: set(out.glob("cells/*.log")) - set(logs))  # the next one has begun
     first = records(out)
     assert len(first) == 1
-    assert len(cells_running()) == 1
+    wait_for(lambda: len(cells_running()) == 1)  # its log is there a moment before it
     process.kill()
     process.wait()
     wait_for(lambda: not cells_running(), 30)  # the cell does not outlive it

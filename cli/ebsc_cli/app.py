@@ -12,6 +12,7 @@ import typer
 from ebsc_cli import features, plugins
 from ebsc_cli.benchmark import benchmark
 from ebsc_cli.cluster import cluster
+from ebsc_cli.compare import compare
 from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, is_first, is_one_of_several, leave
 from ebsc_cli.resume import resume
@@ -64,6 +65,7 @@ app.command()(cluster)
 app.command()(predict)
 app.command()(resume)
 app.command()(runs)
+app.command()(compare)
 app.command()(benchmark)
 app.add_typer(features.app, name="features")
 app.add_typer(plugins.app, name="plugins")

@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ebsc_cli.tables import table_console
 from ebsc_core.errors import printable
 from ebsc_core.listing import Listed, list_runs
 from ebsc_core.progress import clock
 
-# Of the table where no terminal says how wide it is.
-WIDTH = 160
 COLOURS = {"finished": "green", "running": "cyan", "unfinished": "yellow", "damaged": "red"}
 NUMBERS = ("K", "ACC", "NMI", "ARI", "within", "time")
 
@@ -38,9 +36,7 @@ def runs(
     if as_json:
         print(json.dumps([run.record() for run in found], indent=2))
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = max(WIDTH, console.width)
+    console = table_console()
     if not found:
         console.print(f"no runs in {escape(printable(str(folder)))}")
         return

@@ -1,0 +1,106 @@
+"""``ebsc compare``: runs side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ebsc_cli.tables import table_console
+from ebsc_core.errors import ConfigError, RunDirectoryError, printable
+
+if TYPE_CHECKING:
+    from ebsc_core.compare import Comparison
+
+
+def compare(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN ...", help="The directories of finished runs.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE.html", help="Write it as a page, too.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+) -> None:
+    """Compare runs: their figures, where their configurations differ, how far their clusters agree.
+
+    Images are matched by name, so that runs on different samples of the same data can be compared.
+    """
+    if len(runs) < 2:
+        raise ConfigError("there is nothing to compare: give the directories of two runs or more")
+    # Imported here, so that `ebsc --help` does not wait for them.
+    from ebsc_core.compare import compare as compare_runs
+    from ebsc_core.saved import SavedRun
+
+    found = compare_runs([SavedRun(run) for run in runs])
+    if out:
+        _write(out, found)
+    if as_json:
+        print(json.dumps(found.record(), indent=2))
+        return
+    console = table_console()
+    _print(console, found)
+    if out:
+        console.print(f"page: {escape(printable(str(out)))}", soft_wrap=True)
+
+
+def _write(out: Path, found: Comparison) -> None:
+    from ebsc_core.compare_page import page
+    from ebsc_core.files import written_whole
+
+    try:
+        with written_whole(out) as beside:
+            beside.write_text(page(found), encoding="utf-8")
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write {out}: {error.strerror or error}; choose another -o") from None
+
+
+def _print(console: Console, found: Comparison) -> None:
+    from ebsc_core.compare_page import figures, settings
+
+    numbers = [str(number) for number in range(1, len(found.runs) + 1)]
+    for number, run in zip(numbers, found.runs, strict=True):
+        console.print(f"{number}  {escape(printable(run))}", soft_wrap=True)
+    console.print("\n[bold]Figures[/] (and what is above or below run 1)", soft_wrap=True)
+    table = Table("", *numbers)
+    for name, cells in figures(found):
+        table.add_row(name, *(f"{value} ({change})" if change else value for value, change in cells))
+    console.print(table)
+    different = settings(found)
+    console.print("\n[bold]What differs in the configuration[/]" + ("" if different else ": nothing"))
+    table = Table("", *numbers)
+    for column in table.columns:
+        column.overflow = "fold"
+    for name, values in different:
+        table.add_row(escape(name), *map(escape, values))
+    if different:
+        console.print(table)
+    console.print("\n[bold]How far the clusters agree[/]")
+    for pair in found.agreements:
+        which = f"runs {pair.first + 1} and {pair.second + 1}"
+        console.print(f"{which}: ARI {pair.ari:.3f} on {pair.images} images that both have", soft_wrap=True)
+    _print_contingency(console, found)
+
+
+def _print_contingency(console: Console, found: Comparison) -> None:
+    """As it stands if it fits, or how to see it."""
+    contingency = found.contingency
+    if contingency is None:
+        return
+    total = contingency.counts.sum()
+    console.print(f"{contingency.matched} of {total} images are in matched clusters", soft_wrap=True)
+    table = Table("", *map(str, contingency.columns), padding=(0, 0))
+    for column in table.columns:
+        column.justify, column.no_wrap = "right", True
+    for cluster, counts in zip(contingency.rows, contingency.counts, strict=True):
+        table.add_row(f"[bold]{cluster}[/]", *(str(count) if count else "" for count in counts))
+    if console.measure(table).minimum > console.width or len(contingency.rows) > 60:
+        console.print("(too many to show here: write a page with -o)")
+        return
+    console.print("rows: the clusters of run 1, largest first; columns: those of run 2", soft_wrap=True)
+    console.print(table)

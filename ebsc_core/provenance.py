@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import platform
+import re
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 PACKAGES = ("ebsc", "torch", "torchvision", "timm", "scikit-learn", "scipy", "numpy", "h5py", "pluggy")
@@ -16,8 +19,28 @@ def provenance() -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that matter, as far as they are installed."""
+    return {name: found for name in PACKAGES if (found := _version(name))}
+
+
+def cuda_build() -> str | None:
+    """What torch was built for, e.g. ``CUDA 13.2``, without importing it; None if it does not say."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        said = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    for name, words in (("cuda", "CUDA"), ("hip", "ROCm"), ("xpu", "XPU")):
+        if found := re.search(rf"^{name}\b.*=\s*['\"](.+?)['\"]", said, re.MULTILINE):
+            return f"{words} {found[1]}"
+    return "CPU only"
 
 
 def _version(package: str) -> str | None:

@@ -18,6 +18,7 @@ from ebsc_cli.process import complain, is_first, is_one_of_several, leave
 from ebsc_cli.resume import resume
 from ebsc_cli.run import run
 from ebsc_cli.runs import runs
+from ebsc_cli.version import show_version
 from ebsc_core.errors import EbscError, Interrupted, advice
 from ebsc_core.registry import ALL_OTHERS, DISABLED
 
@@ -44,6 +45,12 @@ def everywhere(
     ] = False,
     with_traceback: Annotated[
         bool, typer.Option("--traceback", help="Show where an error came from, too.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Show what is installed, and leave."
+        ),
     ] = False,
 ) -> None:
     """Deep subspace clustering from exchangeable parts: images in, clusters out."""

@@ -7,18 +7,26 @@ from typing import Annotated
 
 import typer
 
+from ebsc_cli.completion import parts
+from ebsc_core.kinds import Kind
+
 OPTION = typer.Option
 METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
 
 Coefficients = Annotated[
     str | None,
-    OPTION(help="Model of the self-expressive coefficients. \\[default: energy]", rich_help_panel=METHOD),
+    OPTION(
+        help="Model of the self-expressive coefficients. \\[default: energy]",
+        autocompletion=parts(Kind.COEFFICIENTS),
+        rich_help_panel=METHOD,
+    ),
 ]
 ClustererName = Annotated[
     str | None,
     OPTION(
         "--clusterer",
         help="spectral, k-subspaces, or any scikit-learn clusterer. \\[default: spectral]",
+        autocompletion=parts(Kind.CLUSTERER),
         rich_help_panel=METHOD,
     ),
 ]
@@ -66,6 +74,7 @@ ObserverNames = Annotated[
         "--observer",
         metavar="NAME",
         help="Tell a tracker of the run, e.g. tensorboard; repeatable.",
+        autocompletion=parts(Kind.OBSERVER),
         rich_help_panel=OUTPUT,
     ),
 ]

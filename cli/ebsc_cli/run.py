@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from ebsc_cli.completion import parts
 from ebsc_cli.flags import (
     METHOD,
     OPTION,
@@ -22,6 +23,7 @@ from ebsc_cli.flags import (
     Settings,
 )
 from ebsc_cli.start import configured, start
+from ebsc_core.kinds import Kind
 
 
 def run(
@@ -29,16 +31,25 @@ def run(
         str | None,
         OPTION(
             help="A data set's name, or a folder, .zip or .npz of images. \\[default: digits]",
+            autocompletion=parts(Kind.DATA),
             rich_help_panel=METHOD,
         ),
     ] = None,
     backbone: Annotated[
         str | None,
-        OPTION(help="Any timm model by its name, or identity. \\[default: resnet18]", rich_help_panel=METHOD),
+        OPTION(
+            help="Any timm model by its name, or identity. \\[default: resnet18]",
+            autocompletion=parts(Kind.BACKBONE),
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     objective: Annotated[
         str | None,
-        OPTION(help="Self-supervised objective. \\[default: simclr]", rich_help_panel=METHOD),
+        OPTION(
+            help="Self-supervised objective. \\[default: simclr]",
+            autocompletion=parts(Kind.OBJECTIVE),
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     coefficients: Coefficients = None,
     clusterer: ClustererName = None,

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -24,7 +25,7 @@ def ebsc(*arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedP
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["plugins", "list"], ["plugins", "check", "--help"]],
+    [["--help"], ["run", "--help"], ["plugins", "list"], ["plugins", "check", "--help"], ["--version"]],
     ids=" ".join,
 )
 def test_reading_imports_nothing_heavy(arguments: list[str]) -> None:
@@ -32,6 +33,15 @@ def test_reading_imports_nothing_heavy(arguments: list[str]) -> None:
     imported = set(re.findall(r"\|\s+(\w+)\S*$", log, flags=re.MULTILINE))
     assert "ebsc_cli" in imported
     assert imported.isdisjoint(HEAVY)
+
+
+def test_versions_are_a_line_each() -> None:
+    lines = ebsc("--version").stdout.splitlines()
+    assert lines[0] == f"ebsc {version('ebsc')}"
+    assert [line.split()[0] for line in lines[1:]] == [
+        *("Python", "torch", "torchvision", "timm", "scikit-learn", "h5py", "pluggy")
+    ]
+    assert re.fullmatch(r"torch \S+ \((CUDA|ROCm|XPU) .+\)|torch \S+ \(CPU only\)", lines[2])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,24 @@
+"""``ebsc --version``: what is installed, a line each, from metadata alone."""
+
+from __future__ import annotations
+
+import platform
+
+import typer
+
+from ebsc_core.provenance import cuda_build, versions
+
+SHOWN = ("torch", "torchvision", "timm", "scikit-learn", "h5py", "pluggy")
+
+
+def show_version(asked: bool) -> None:
+    """Print the versions and leave, if asked for."""
+    if not asked:
+        return
+    found = versions()
+    print(f"ebsc {found.get('ebsc', 'unknown')}")
+    print(f"Python {platform.python_version()}")
+    for name in SHOWN:
+        build = cuda_build() if name == "torch" and name in found else None
+        print(f"{name} {found.get(name, 'not installed')}" + (f" ({build})" if build else ""))
+    raise typer.Exit

@@ -8,6 +8,7 @@ from typing import Any
 from ebsc_core.assignment import Assigned
 from ebsc_core.config import FeaturesChoice
 from ebsc_core.cutting import Cutter
+from ebsc_core.data.again import RunImages
 from ebsc_core.data.reading import read_pictures
 from ebsc_core.device import describe_device, prepare
 from ebsc_core.feature_files import FeatureSource, read_features
@@ -34,9 +35,9 @@ class FeaturePipeline(Pipeline):
         prepare(self.device)
         with self.stage("read features"):
             features = read_features(self.choice)
-            if self.plan.images:
+            if self.plan.images:  # now: what is wrong with them is to cost nothing
                 seed, warn = self.config.seed, self.progress.warn
-                read_pictures(self.plan.images, features.ids, features.named, seed, warn)
+                self.pictures = RunImages(read_pictures(self.plan.images, features.ids, seed, warn))
         given = Given(features.name, len(features), features.n_classes, "rows")
         settled = settle_cut(self.config, given, Preferences.of(self.plan))
         n, width = features.shape

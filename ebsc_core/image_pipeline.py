@@ -16,6 +16,7 @@ from ebsc_core.cache import Trained
 from ebsc_core.clustering import Clustered
 from ebsc_core.config import PROVENANCE
 from ebsc_core.cutting import Cutter, Joint
+from ebsc_core.data.again import RunImages
 from ebsc_core.data.reading import read_images
 from ebsc_core.data.source import ImageSource
 from ebsc_core.device import describe_device, prepare
@@ -89,6 +90,7 @@ class ImagePipeline(Pipeline):
                 "features_cost": trained.cost,
                 "training": trained.history,
             }
+            self.pictures = RunImages(self.data, self.held_out)
             with directory.writing():
                 representation.write(directory)
             return self._write(directory, cut, scored, self._resolved(trained), figures)

@@ -15,6 +15,7 @@ from ebsc_core import metrics
 from ebsc_core.assignment import Assigned
 from ebsc_core.config import PROVENANCE
 from ebsc_core.cutting import Cut
+from ebsc_core.data.again import RunImages
 from ebsc_core.device import own_device
 from ebsc_core.observers import Observers
 from ebsc_core.plan import Plan
@@ -32,6 +33,7 @@ class RunResult:
 
     directory: Path
     metrics: dict[str, Any]
+    report: Path | None = None
 
 
 class Named(Protocol):
@@ -70,6 +72,8 @@ class Pipeline(ABC):
             else:
                 self.observers = Observers()
         self.stage = Stages(self.observers.stage_finished)
+        self.pictures: RunImages | None = None
+        """The images that a report can show, once they are read."""
 
     def run(self) -> RunResult | None:
         """All stages, of which observers are told; of several processes the first returns a result."""

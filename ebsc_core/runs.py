@@ -10,6 +10,7 @@ that one without is finished.
 ``features.h5``     features, embeddings, ids, labels where known (see ``ebsc_core.features``)
 ``assignments.csv`` image, cluster, confidence and, where known, label; held-out images after the others
 ``metrics.json``    scores, label-free figures, timings, training history, warnings
+``report.html``     all of that on a page, with pictures; written last (see ``ebsc_core.report``)
 ==================  ===========================================================================
 """
 

@@ -75,6 +75,17 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("EBSC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture
+def with_reports() -> None:
+    """Runs of this test write their reports, which those of all others leave out: most take less time."""
+
+
+@pytest.fixture(autouse=True)
+def _no_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "with_reports" not in request.fixturenames:
+        monkeypatch.setattr("ebsc_core.report.report_on", lambda *arguments: None)
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """The same random numbers whatever ran before."""

@@ -15,6 +15,7 @@ from ebsc_cli.cluster import cluster
 from ebsc_cli.compare import compare
 from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, is_first, is_one_of_several, leave
+from ebsc_cli.report import report
 from ebsc_cli.resume import resume
 from ebsc_cli.run import run
 from ebsc_cli.runs import runs
@@ -73,6 +74,7 @@ app.command()(predict)
 app.command()(resume)
 app.command()(runs)
 app.command()(compare)
+app.command()(report)
 app.command()(benchmark)
 app.add_typer(features.app, name="features")
 app.add_typer(plugins.app, name="plugins")

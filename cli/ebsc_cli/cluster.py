@@ -20,6 +20,7 @@ from ebsc_cli.flags import (
     Quiet,
     Seed,
     Settings,
+    WithReport,
 )
 from ebsc_cli.start import configured, start
 
@@ -68,6 +69,7 @@ def cluster(
     device: Device = None,
     out: Out = None,
     observer: ObserverNames = None,
+    report: WithReport = True,
     quiet: Quiet = False,
 ) -> None:
     """Cluster features that you have: express each row by others, cut the graph. No backbone is trained."""
@@ -85,4 +87,4 @@ def cluster(
         "device": device,
         "out": None if out is None else str(out),
     }
-    start(configured(config, observer, settings, flags), config, quiet)
+    start(configured(config, observer, settings, flags), config, quiet, with_report=report)

@@ -87,12 +87,14 @@ class ConsoleProgress(Progress):
 
 
 def print_result(console: Console, result: RunResult) -> None:
-    """The final table and the run directory's path, which is printed even when quiet."""
+    """The final table and the paths of the run directory and the report, printed even when quiet."""
     table = Table("figure", "value", title="Result", title_justify="left")
     for name, value in _rows(result.metrics):
         table.add_row(name, value)
     console.print(table)
     console.print(f"run directory: {escape(str(result.directory))}")
+    if result.report:
+        console.print(f"report: {escape(str(result.report))}")
 
 
 def _rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:

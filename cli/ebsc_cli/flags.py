@@ -78,6 +78,14 @@ ObserverNames = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+WithReport = Annotated[
+    bool,
+    OPTION(
+        "--report/--no-report",
+        help="Write report.html, some seconds' work; `ebsc report` writes it later.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Quiet = Annotated[
     bool, OPTION("--quiet", "-q", help="Print the result and warnings only.", rich_help_panel=OUTPUT)
 ]

@@ -21,6 +21,7 @@ from ebsc_cli.flags import (
     Quiet,
     Seed,
     Settings,
+    WithReport,
 )
 from ebsc_cli.start import configured, start
 from ebsc_core.kinds import Kind
@@ -102,6 +103,7 @@ def run(
         OPTION(help="Where trained features are kept for reuse; none for nowhere.", rich_help_panel=OUTPUT),
     ] = None,
     observer: ObserverNames = None,
+    report: WithReport = True,
     quiet: Quiet = False,
 ) -> None:
     """Cluster images: train a representation, express each image by others, cut the graph.
@@ -128,4 +130,4 @@ def run(
         "cache": cache,
     }
     chosen = configured(config, observer, settings, flags)
-    start(chosen, config, quiet, devices)
+    start(chosen, config, quiet, devices, with_report=report)

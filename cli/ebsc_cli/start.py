@@ -38,7 +38,12 @@ def configured(
 
 
 def start(
-    config: RunConfig, file: Path | None, quiet: bool, devices: str | None = None, going_on: bool = False
+    config: RunConfig,
+    file: Path | None,
+    quiet: bool,
+    devices: str | None = None,
+    going_on: bool = False,
+    with_report: bool = True,
 ) -> None:
     """Run it, in this process or in several, and show how it goes and what comes out.
 
@@ -69,6 +74,6 @@ def start(
     with shown:
         if file:
             compare_suppliers(file, config, registry, progress.warn)
-        result = run(config, registry, progress, going_on=going_on)
+        result = run(config, registry, progress, going_on=going_on, with_report=with_report)
     if result:
         print_result(shown.console, result)

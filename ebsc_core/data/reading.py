@@ -52,9 +52,7 @@ def read_images(
     return data.sample(choice.limit, seed)
 
 
-def read_pictures(
-    part: Choice, ids: Sequence[str], named: bool, seed: int, warn: Callable[[str], None]
-) -> ImageSource:
+def read_pictures(part: Choice, ids: Sequence[str], seed: int, warn: Callable[[str], None]) -> ImageSource:
     """The images that rows of features were made from, in the order of the rows.
 
     Parameters
@@ -62,8 +60,8 @@ def read_pictures(
     part : Choice
         The data set they are in.
     ids : sequence of str
-        The rows' names, by which images are found if the rows are ``named`` and all are there; else the
-        images are in order.
+        The rows' names, by which images are found if all are there; else, or if rows are numbered, the images
+        are in order.
 
     Raises
     ------
@@ -72,9 +70,11 @@ def read_pictures(
     """
     images = read_images(part, DataChoice(), seed, warn)
     places = {name: place for place, name in enumerate(images.ids)}
-    if named and all(name in places for name in ids):
+    numbered = all(name == str(row) for row, name in enumerate(ids))
+    if not numbered and all(name in places for name in ids):
         return images.take(np.array([places[name] for name in ids], dtype=np.int64))
     if len(images) != len(ids):
-        found = "and not all names are among them" if named else "and rows have no names"
-        raise DataError(f"{images.name}: there are {len(images)} images for {len(ids)} rows, {found}")
+        raise DataError(
+            f"{images.name}: there are {len(images)} images for {len(ids)} rows, which are not named after them"
+        )
     return images

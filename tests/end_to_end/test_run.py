@@ -22,12 +22,12 @@ def rows_of(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_run_leaves_every_artefact(ebsc, tmp_path):
+def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports):
     done = ebsc("run", "--backbone", "resnet18", "--objective", "simclr", *SMALL, "--out", "run")
     assert done.code == 0, done.err
     run = tmp_path / "run"
     names = {path.name for path in run.iterdir()}
-    files = {"run.toml", "assignments.csv", "metrics.json", "features.h5", "affinity.npz"}
+    files = {"run.toml", "assignments.csv", "metrics.json", "features.h5", "affinity.npz", "report.html"}
     assert names == {*files, "checkpoints"}
     weights = {path.name for path in (run / "checkpoints").iterdir()}
     assert weights == {f"{m}.safetensors" for m in ("backbone", "objective", "joint", "coefficients")}
@@ -47,7 +47,7 @@ def test_run_leaves_every_artefact(ebsc, tmp_path):
     assert config["objective"]["temperature"] > 0
     assert config["joint"]["weight"] > 0
     assert "joint training" in done.out
-    assert "run directory: run" in done.out
+    assert "run directory: run\nreport: run/report.html\n" in done.out
 
 
 def test_another_clusterer_or_coefficient_model_reuses_the_features(ebsc, tmp_path):

@@ -1,0 +1,34 @@
+"""``ebsc report``: the page of a finished run, written anew."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+OPTION = typer.Option
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="The directory of a run.", metavar="RUN")],
+    open_it: Annotated[bool, OPTION("--open", help="Show it in the browser.")] = False,
+) -> None:
+    """Write report.html of a finished run anew: clusters in pictures, a map, figures, warnings.
+
+    Images are read again from where the run had them; the page says so if they are not there any more.
+    """
+    # Imported here, so that `ebsc --help` does not wait for torch.
+    from ebsc_core.registry import Registry
+    from ebsc_core.report import rewrite_report
+
+    console, errors = Console(highlight=False, soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    path = rewrite_report(
+        run, Registry(), lambda message: errors.print(f"[yellow]warning:[/] {escape(message)}")
+    )
+    console.print(f"report: {escape(str(path))}")
+    if open_it:
+        webbrowser.open(path.resolve().as_uri())

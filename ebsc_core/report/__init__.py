@@ -1,0 +1,77 @@
+"""``report.html``: what a run came to, on one page that needs nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from ebsc_core.data.again import RunImages, read_again
+from ebsc_core.errors import DataError, EbscError, RunDirectoryError, told
+from ebsc_core.files import written_whole
+from ebsc_core.registry import Registry
+from ebsc_core.report.page import Page
+from ebsc_core.report.words import shown
+from ebsc_core.saved import SavedRun
+
+REPORT = "report.html"
+
+
+def write_report(run: SavedRun, images: RunImages | None = None, why_none: str = "") -> Path:
+    """Write the report into the run's directory, in place of one that is there.
+
+    Parameters
+    ----------
+    run : SavedRun
+    images : RunImages, optional
+        What ``assignments.csv`` is about; without, the page has no pictures.
+    why_none : str
+        Why there are none, for the page.
+
+    Raises
+    ------
+    RunDirectoryError
+        If a file of the run is damaged, or the report cannot be written.
+    """
+    try:
+        text = Page(run, images, why_none).html()
+    except DataError as error:  # an image that has gone since
+        if images is None:
+            raise
+        text = Page(run, None, str(error)).html()
+    path = run.path / REPORT
+    try:
+        with written_whole(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write {path}: {error.strerror or error}") from None
+    return path
+
+
+def report_on(path: Path, images: RunImages | None, warn: Callable[[str], None]) -> Path | None:
+    """The report of a run that has just ended; what goes wrong is a warning, not an error."""
+    try:
+        return write_report(SavedRun(path), images)
+    except (Exception, KeyboardInterrupt) as error:  # hours may have gone into the run
+        again = shown(f"ebsc report {shlex.quote(str(path))}")
+        warn(f"the run is complete, but its report could not be written ({told(error)}); try: {again}")
+        return None
+
+
+def rewrite_report(path: Path, registry: Registry, warn: Callable[[str], None]) -> Path:
+    """The same of a run's directory, the images of which are read again if they are still there.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it holds no finished run, or a file of it is damaged.
+    """
+    run = SavedRun(path)
+    try:
+        images, why_none = read_again(run, registry, warn), ""
+    except RunDirectoryError:
+        raise
+    except EbscError as error:
+        images, why_none = None, str(error)
+        warn(f"the report has no pictures: {why_none}")
+    return write_report(run, images, why_none)

@@ -1,0 +1,110 @@
+"""The head of the page: what was clustered, in a sentence and in figures."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ebsc_core.progress import clock
+from ebsc_core.report.classes import Comparison
+from ebsc_core.report.words import number, percent, short
+from ebsc_core.saved import SavedRun
+
+
+class Tile(NamedTuple):
+    """One figure."""
+
+    name: str
+    value: str
+    note: str
+
+
+SCORES = {
+    "acc": ("ACC", "accuracy, after the best one-to-one assignment"),
+    "nmi": ("NMI", "normalised mutual information"),
+    "ari": ("ARI", "adjusted Rand index"),
+}
+FREE = {
+    "within_cluster_mass": ("Kept within", "share of the affinity that stays within its cluster"),
+    "silhouette": ("Silhouette", "from −1 to 1, of a sample of the rows"),
+    "eigengap": ("Eigengap", "how clearly the graph has so many parts"),
+    "connected_components": ("Pieces", "of the affinity that nothing connects"),
+    "dictionary_agreement": ("Agreement", "of the sample with what joining it would give"),
+}
+
+
+def summary(run: SavedRun, k: int, comparison: Comparison | None) -> dict[str, Any]:
+    """Title, parts, lede and tiles."""
+    metrics, tables = run.metrics, run.tables
+    seconds = sum((metrics.get("seconds") or {}).values())
+    device = str(tables.get("device", "an unknown device"))
+    processes = metrics.get("processes", 1)
+    where = f"{device}, {processes} processes" if processes > 1 else device
+    return {
+        "data_name": short(PurePath(str(_part(tables, "data"))).name or "images"),
+        "parts": _parts(run),
+        "created": str(run.provenance.get("created", ""))[:16].replace("T", " "),
+        "k": k,
+        "lede": _lede(run, k, comparison),
+        "score_tiles": [
+            Tile(name, percent(metrics["scores"][key], 1), note)
+            for key, (name, note) in SCORES.items()
+            if key in (metrics.get("scores") or {})
+        ],
+        "free_tiles": _free(metrics.get("label_free") or {}),
+        "cost_tiles": [
+            Tile("Time", clock(seconds), "all stages, what was reused left out"),
+            Tile("Device", short(where), f"seed {tables.get('seed', 0)}"),
+        ],
+    }
+
+
+def _free(free: dict[str, Any]) -> list[Tile]:
+    shown = []
+    for key, (name, note) in FREE.items():
+        value = free.get(key)
+        if value is not None:
+            as_share = key in ("within_cluster_mass", "dictionary_agreement")
+            shown.append(Tile(name, percent(value, 1) if as_share else number(value), note))
+    return shown
+
+
+def _parts(run: SavedRun) -> str:
+    tables, trained = run.tables, bool(run.metrics.get("training"))
+    backbone, objective = _part(tables, "backbone"), _part(tables, "objective")
+    learned = f"{backbone} trained by {objective}" if trained else str(backbone)
+    express = "whitened " if run.tables.get("whiten") is True else ""
+    return short(
+        f"{learned} · {_part(tables, 'coefficients')} on {express}{tables.get('express', 'features')} · "
+        f"{_part(tables, 'clusterer')}"
+    )
+
+
+def _part(tables: dict[str, Any], section: str) -> Any:
+    found = tables.get(section)
+    return found.get("name", "?") if isinstance(found, dict) else "?"
+
+
+def _lede(run: SavedRun, k: int, comparison: Comparison | None) -> str:
+    found = run.assignments
+    clusters = found.clusters[: found.fitted]
+    sizes = np.bincount(clusters[clusters >= 0], minlength=1)
+    sizes = sizes[sizes > 0]
+    inside = found.confidence[: found.fitted][clusters >= 0]
+    said = [f"{found.fitted:,} images were put into {len(sizes)} clusters"]
+    if len(sizes):
+        said[0] += f" of {sizes.min():,} to {sizes.max():,} images"
+        said.append(
+            f"on average, {percent(float(inside.mean()))} of what expresses an image is in its own cluster"
+        )
+    if run.metrics.get("dictionary_size"):
+        said.append(f"{run.metrics['dictionary_size']:,} of them were clustered, and the others joined")
+    held_out = len(found.ids) - found.fitted
+    if held_out:
+        said.append(f"{held_out:,} more were held out, and assigned afterwards")
+    if comparison:
+        of = "of those held out " if held_out else ""
+        said.append(f"{of}{percent(comparison.accuracy)} lie in the cluster that is matched to their class")
+    return "; ".join(said) + "."

@@ -1,0 +1,198 @@
+"""Colours, words, charts, pictures and the map."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy import sparse
+
+from ebsc_core.report import charts, words
+from ebsc_core.report.clusters import Graph
+from ebsc_core.report.layout import MOST_POINTS, SIDE, lay_out
+from ebsc_core.report.palette import DARK, LIGHT, colours, contrast
+from ebsc_core.report.pictures import gallery, sheet
+from ebsc_core.rows import HeldRows
+
+
+class TestPalette:
+    @pytest.mark.parametrize("n", [1, 2, 3, 10, 12, 13, 38, 100])
+    def test_every_colour_is_seen_on_both_pages(self, n: int) -> None:
+        found = colours(n)
+        assert len(found) == n
+        assert all(contrast(colour, page) >= 3 for colour in found for page in (LIGHT, DARK))
+        if n <= 40:
+            assert len(set(found)) == n
+
+    def test_contrast_is_that_of_the_recommendation(self) -> None:
+        assert contrast("#000000", "#ffffff") == pytest.approx(21)
+        assert contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.01)
+
+
+class TestWords:
+    def test_what_cannot_be_seen_is_shown(self) -> None:
+        assert words.shown("a\nb") == "a␊b"
+        assert words.shown(b"a\xff".decode("utf-8", "surrogateescape")) == "a\ufffd"
+        assert words.shown("a\u202eb\x7f") == "a\ufffdb␡"
+        assert words.shown('<b>"x"</b> é 猫') == '<b>"x"</b> é 猫'
+
+    @given(st.text())
+    def test_whatever_is_shown_can_be_written(self, text: str) -> None:
+        assert words.short(text).isprintable()
+        assert len(words.short(text)) <= words.LONGEST
+        words.shown(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")).encode()
+
+    def test_long_names_keep_their_ends(self) -> None:
+        assert words.short("folder/" + 100 * "x" + ".jpg").startswith("folder/")
+        assert words.short("folder/" + 100 * "x" + ".jpg").endswith(".jpg")
+
+    def test_figures(self) -> None:
+        assert words.percent(0.954) == "95\u00a0%"
+        assert words.percent(0.954, 1) == "95.4\u00a0%"
+        assert words.number(12345) == "12,345"
+        assert words.number(0.4812) == "0.481"
+        assert words.percent(None) == words.number(None) == "–"
+        assert words.ranges([0, 1, 2, 7]) == "0–2 and 7"
+        assert words.ranges([4]) == "4"
+        assert words.listed(list("abcdefghijkl"), 3) == "a, b, c and 9 more"
+
+
+class TestCharts:
+    @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+    def test_ticks_enclose_what_they_are_for(self, low: float, extent: float) -> None:
+        found = charts.ticks(low, low + extent)
+        slack = 1e-6 * max(1.0, abs(low), extent)
+        assert found[0] <= low + slack
+        assert found[-1] >= low + extent - slack
+        assert 2 <= len(found) <= 9
+        assert found == sorted(set(found))
+
+    def test_lines_lie_in_the_drawing(self) -> None:
+        chart = charts.line_chart("a", "A", "", "x", [1, 2, 3], {"a": [5.0, 1.0, 3.0]})
+        (series,) = chart.series
+        xs, ys = zip(*series.points, strict=True)
+        assert list(xs) == sorted(xs)
+        assert xs[0] == charts.LEFT
+        assert xs[-1] == charts.WIDTH - charts.RIGHT
+        assert charts.TOP <= min(ys) < max(ys) <= charts.HEIGHT - charts.BOTTOM
+        assert ys[1] == max(ys)  # downwards
+
+    def test_training(self) -> None:
+        history = [
+            {"stage": "warm-up", "loss": 4.0, "effective_rank": 9.0, "joint_error": None},
+            {"stage": "joint", "loss": 3.0, "effective_rank": 8.0, "joint_error": 0.5},
+            {"stage": "joint", "loss": 2.0, "effective_rank": 7.0, "joint_error": 0.4},
+        ]
+        loss, rank, error = charts.training_charts(history)
+        assert (loss.x_values, loss.series[0].values) == ([1, 2, 3], [4, 3, 2])
+        assert [name for *_, name in loss.bands] == ["joint phase"]
+        assert rank.y_ticks[0][1] == "0"
+        assert (error.x_values, error.bands) == ([2, 3], [])
+        assert charts.training_charts([]) == []
+
+    def test_the_gap_is_marked(self) -> None:
+        chart = charts.eigenvalue_chart([1.0, 0.9, 0.3, 0.2], 2)
+        assert chart is not None
+        assert "After number 2 they fall by 0.6000" in chart.said
+        (at, width, name), points = chart.bands[0], chart.series[0].points
+        assert (at, round(at + width, 1), name) == (points[1][0], points[2][0], "gap")
+        assert charts.eigenvalue_chart([], 2) is None
+        beyond = charts.eigenvalue_chart([1.0, 0.9], 2)
+        assert beyond is not None
+        assert beyond.bands == []
+
+    def test_numbers_of_clusters_that_were_tried(self) -> None:
+        tried = [{"k": 3, "eigengap": 0.2, "stability": 0.9}, {"k": 2, "eigengap": 0.1, "stability": None}]
+        (chart,) = charts.candidate_charts({"chosen": 3, "candidates": tried})
+        assert (chart.x_values, chart.series[0].values) == ([2, 3], [0.1, 0.2])
+        assert "3 was chosen" in chart.said
+        for absent in (None, 5, {}, {"chosen": 2, "candidates": []}, {"candidates": [3]}):
+            assert charts.candidate_charts(absent) == []
+
+
+def noise(n: int, side: int) -> dict[int, Image.Image]:
+    generator = np.random.default_rng(0)
+    return {i: Image.fromarray(generator.integers(0, 256, (side, side, 3), np.uint8)) for i in range(n)}
+
+
+class TestPictures:
+    def test_a_gallery_keeps_to_its_budget(self) -> None:
+        found = gallery(noise(40, 96), budget=60_000)
+        assert list(found) == list(range(40))
+        assert sum(len(uri) for uri in found.values()) <= 60_000 * 4 / 3 + 40 * 30
+
+    def test_small_pictures_lose_nothing(self) -> None:
+        pictures = noise(3, 8)
+        for key, uri in gallery(pictures).items():
+            decoded = Image.open(BytesIO(base64.b64decode(uri.partition(",")[2])))
+            assert np.array_equal(np.asarray(decoded), np.asarray(pictures[key]))
+
+    def test_a_sheet_holds_what_there_is_in_order(self) -> None:
+        pictures = noise(5, 8)
+        found = sheet(pictures, [4, 9, 0])
+        assert found is not None
+        assert (found.held, found.columns, found.width) == ([0, 2], 2, 8)
+        whole = np.asarray(Image.open(BytesIO(base64.b64decode(found.uri.partition(",")[2]))))
+        assert np.array_equal(whole[:8, :8], np.asarray(pictures[4]))
+        assert np.array_equal(whole[:8, 8:], np.asarray(pictures[0]))
+        assert sheet(pictures, [9]) is None
+
+    def test_a_sheet_keeps_to_its_budget(self) -> None:
+        found = sheet(noise(400, 48), range(400), budget=100_000)
+        assert found is not None
+        assert len(found.uri) <= 100_000 * 4 / 3 + 30
+        assert len(found.held) == 400
+
+
+class TestLayout:
+    def rows(self, n: int) -> tuple[HeldRows, np.ndarray]:
+        clusters = np.arange(n) % 3
+        centres = torch.eye(8)[torch.from_numpy(clusters)]
+        return HeldRows(centres + 0.05 * torch.randn(n, 8)), clusters
+
+    def test_what_is_alike_lies_together(self) -> None:
+        rows, clusters = self.rows(90)
+        found = lay_out(rows, None, 90, 0)
+        assert found is not None
+        assert found.points.min() >= 0
+        assert found.points.max() <= SIDE
+        distances = np.linalg.norm(found.points[:, None] - found.points[None], axis=2)
+        np.fill_diagonal(distances, np.inf)
+        assert (clusters[distances.argmin(axis=1)] == clusters).mean() > 0.95
+        assert 1 < found.rank < 8
+
+    def test_the_same_seed_gives_the_same_map(self) -> None:
+        rows, _ = self.rows(60)
+        one, two = lay_out(rows, None, 60, 1), lay_out(rows, None, 60, 1)
+        assert one is not None
+        assert two is not None
+        assert np.array_equal(one.points, two.points)
+
+    def test_neighbours_have_the_most_affinity(self) -> None:
+        rows, clusters = self.rows(6)
+        dense = np.zeros((6, 6))
+        dense[0, 1], dense[0, 2], dense[3, 4] = 1, 2, 3
+        found = lay_out(rows, Graph(sparse.csr_matrix(dense + dense.T), np.arange(6), clusters), 6, 0)
+        assert found is not None
+        assert found.neighbours == [[2, 1], [0], [0], [4], [3], []]
+
+    def test_odd_rows_have_a_map(self) -> None:
+        for rows in (torch.ones(10, 4), torch.randn(3, 5), torch.randn(20, 1), torch.zeros(5, 2)):
+            found = lay_out(HeldRows(rows), None, len(rows), 0)
+            assert found is not None
+            assert np.isfinite(found.points).all()
+        assert lay_out(HeldRows(torch.randn(2, 4)), None, 2, 0) is None
+
+    def test_many_rows_are_sampled(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ebsc_core.report.layout.MOST_POINTS", 50)
+        rows, _ = self.rows(200)
+        found = lay_out(rows, None, 200, 0)
+        assert found is not None
+        assert len(found.points) == len(set(found.positions.tolist())) == 50
+        assert MOST_POINTS == 2000

@@ -75,6 +75,6 @@ def read_pictures(part: Choice, ids: Sequence[str], seed: int, warn: Callable[[s
         return images.take(np.array([places[name] for name in ids], dtype=np.int64))
     if len(images) != len(ids):
         raise DataError(
-            f"{images.name}: there are {len(images)} images for {len(ids)} rows, which are not named after them"
+            f"{images.name}: there are {len(images)} images for {len(ids)} rows, not named after them"
         )
     return images

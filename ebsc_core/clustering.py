@@ -20,6 +20,7 @@ from ebsc_core.coefficients import Dictionary, affinity
 from ebsc_core.config import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.data.source import sample_positions
 from ebsc_core.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
+from ebsc_core.n_clusters import NumberOfClusters, find_n_clusters
 from ebsc_core.progress import Progress, Stages
 from ebsc_core.ridge import Whitening
 from ebsc_core.rows import HeldRows, MappedRows, Rows
@@ -42,6 +43,8 @@ class Method:
     """How many rows are clustered, fewer than there are; all if None."""
     seed: int
     device: torch.device
+    recount: Callable[[int], Clusterer] | None = None
+    """Builds the clusterer anew for the number of clusters that is found; None where that is given."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Clustered:
     """Share of the dictionary's rows that the others would have given the cluster they are in; None where
     the dictionary is all rows, since then no row depends on it."""
     joining: Joining
+    clusterer: Clusterer
+    """What has found the clusters."""
+    number: NumberOfClusters | None
+    """How many there are, and what else might be; None where that was given."""
 
     @property
     def within(self) -> float:
@@ -90,15 +97,20 @@ def cluster_best(
     """The method whose clusters keep most of the affinity within them, what each keeps, and those clusters.
 
     Graphs of as many coefficients a row can be compared by that; no label enters. Of equals it is the first.
+    Fewer clusters keep more; so where each finds their number, it is the method whose number is more stable.
     """
     best, kept = methods[0], cluster_rows(rows, methods[0], stage, progress)
     shares = [kept.within]
     for method in methods[1:]:
         found = cluster_rows(rows, method, stage, progress)
         shares.append(found.within)
-        if found.within > kept.within:
+        if _merit(found) > _merit(kept):
             best, kept = method, found
     return best, shares, kept
+
+
+def _merit(found: Clustered) -> float:
+    return found.number.candidates[0].score if found.number else found.within
 
 
 def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> Clustered:
@@ -119,9 +131,14 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
         coefficients = dictionary.express(shown, method.top_k, own)
         del shown
         graph = affinity(coefficients, method.affinity)
-    method.clusterer.device = method.device
+    clusterer, number = method.clusterer, None
+    if method.recount:
+        with stage("number of clusters"):
+            number = find_n_clusters(graph, method.seed, method.device)
+        clusterer = method.recount(number.chosen)
+    clusterer.device = method.device
     with stage("clusters"):
-        clusters = _cut(method.clusterer, graph, HeldRows(rows.take(chosen)) if size else rows)
+        clusters = _cut(clusterer, graph, HeldRows(rows.take(chosen)) if size else rows)
     confidence, agreement = metrics.confidence(graph, clusters), None
     if size:
         agreement = float((vote(coefficients, clusters).clusters == clusters).mean())
@@ -130,7 +147,7 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
         found.clusters[chosen], found.confidence[chosen] = clusters, confidence
         clusters, confidence = found.clusters, found.confidence
     joining = Joining(dictionary, clusters[chosen], method.top_k, show)
-    return Clustered(clusters, confidence, chosen, graph, agreement, joining)
+    return Clustered(clusters, confidence, chosen, graph, agreement, joining, clusterer, number)
 
 
 def joining(rows: Rows, method: Method, clusters: np.ndarray, stage: Stages) -> Joining:

@@ -22,7 +22,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 
 from ebsc_core.errors import ConfigError
 from ebsc_core.options import Options
@@ -36,6 +44,15 @@ def _some_text(text: str) -> str:
     if not text or "\0" in text:
         raise ValueError("it is empty or holds a null character")
     return text
+
+
+def _number_of_clusters(value: Any) -> Any:
+    if value is None or value == "auto":
+        return value
+    try:
+        return TypeAdapter(Annotated[int, Field(ge=2)]).validate_python(value)
+    except ValidationError:
+        raise ValueError("input should be a whole number from 2 on, or 'auto'") from None
 
 
 # Not by constraints of pydantic's: those refuse paths that are not UTF-8.
@@ -191,8 +208,9 @@ class RunConfig(BaseModel):
     search: SearchOptions = Field(default_factory=SearchOptions)
     affinity: AffinityOptions = Field(default_factory=AffinityOptions)
 
-    n_clusters: int | None = Field(None, ge=2)
-    """K; by default the number of classes the data set declares."""
+    n_clusters: Annotated[int | Literal["auto"] | None, BeforeValidator(_number_of_clusters)] = None
+    """K; by default the number of classes the data set declares. ``auto`` looks for the number whose clusters
+    come out again when the graph is perturbed (``ebsc_core.n_clusters``), and at no class."""
     dictionary_size: int | None = Field(None, ge=2)
     """Cluster a seeded sample of this many rows, and give every other the cluster that most of its
     coefficients over them go to; by default all up to 2,000,000 rows, and 200,000 of more."""

@@ -16,6 +16,7 @@ from ebsc_core.config import RefineOptions
 from ebsc_core.device import device_memory
 from ebsc_core.eigen import leading_eigenpairs
 from ebsc_core.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
+from ebsc_core.n_clusters import NumberOfClusters
 from ebsc_core.plan import Plan
 from ebsc_core.progress import Progress, Stages
 from ebsc_core.rows import Rows
@@ -42,7 +43,7 @@ class Cut:
     """The parts as built and, where they can learn, trained; with all that was settled about them."""
     found: Clustered
     n_clusters: int
-    """How many were asked for."""
+    """How many were asked for, or found to be there."""
     figures: dict[str, Any]
     """What needs no labels, as plain values."""
 
@@ -87,14 +88,15 @@ class Cutter:
         tried = None
         if wished == "choose":
             tried = dict(zip(("plain", "whitened"), kept, strict=True))
-            shares = " and ".join(f"{share:.1%} {way}" for way, share in tried.items())
-            chosen = "whitened" if method.whiten else "plain"
-            self.progress.note(f"{chosen} rows are chosen: of the affinity, {shares} stay within clusters")
-        self._check_clusters(method.clusterer, found.clusters)
+            self._tell_choice(method, found, tried)
+        self._tell_number(found.number)
+        n_clusters = found.number.chosen if found.number else self.settled.n_clusters
+        assert n_clusters is not None  # it is found where it is not settled
+        self._check_clusters(found, n_clusters)
         with self.stage("figures"):
-            figures = self._figures(rows, found, method.clusterer, tried)
+            figures = self._figures(rows, found, n_clusters, tried)
         figures["clustering_device_memory_mib"] = peak
-        return Cut(method, found, self.settled.n_clusters, figures)
+        return Cut(method, found, n_clusters, figures)
 
     def method(self, width: int, whiten: bool, joint: Joint | None = None) -> Method:
         """The parts that turn rows of this width into clusters, and what is settled about them."""
@@ -106,9 +108,16 @@ class Cutter:
                 self._go_on(joint, model, whiten)
             model.to(self.device)
             refinement = RefineOptions(**(model.refinement() | config.refine.model_dump(exclude_unset=True)))
+
+        def build(n_clusters: int) -> Clusterer:
+            clusterer: Clusterer = self.plan.clusterer.build(n_clusters, config.seed)
+            return clusterer
+
         return Method(
             model=model,
-            clusterer=self.plan.clusterer.build(settled.n_clusters, config.seed),
+            # Built now in any case, so that its options are checked.
+            clusterer=build(settled.n_clusters or 2),
+            recount=None if settled.n_clusters else build,
             top_k=settled.top_k,
             whiten=whiten,
             refine=refinement,
@@ -127,12 +136,28 @@ class Cutter:
         elif _copy_weights(joint.model, model):
             self.progress.note(f"{name} goes on from its joint training")
 
-    def _check_clusters(self, clusterer: Clusterer, clusters: np.ndarray) -> None:
-        self.pass_on_warnings(clusterer)
-        found, wanted = len(np.unique(clusters[clusters >= 0])), self.settled.n_clusters
+    def _tell_choice(self, method: Method, found: Clustered, tried: dict[str, float]) -> None:
+        why = " and ".join(f"{share:.1%} {way}" for way, share in tried.items())
+        why = f"of the affinity, {why} stay within clusters"
+        if found.number:
+            why = "their number of clusters is the more stable"
+        self.progress.note(f"{'whitened' if method.whiten else 'plain'} rows are chosen: {why}")
+
+    def _tell_number(self, number: NumberOfClusters | None) -> None:
+        if number is None:
+            return
+        best, *others = (f"{c.k} ({c.stability:.2f})" for c in (number.candidates[0], *number.runners_up))
+        after = f"; after it come {', '.join(others)}" if others else ""
+        self.progress.note(f"number of clusters, with its stability: {best}{after}")
+        for doubt in number.doubts():
+            self.progress.warn(doubt)
+
+    def _check_clusters(self, found: Clustered, wanted: int) -> None:
+        self.pass_on_warnings(found.clusterer)
+        count = len(np.unique(found.clusters[found.clusters >= 0]))
         # A clusterer that says so itself may say why.
-        if found != wanted and not getattr(clusterer, "warnings_", []):
-            self.progress.warn(f"{self.plan.clusterer.name} found {found} clusters, not {wanted}")
+        if count != wanted and not getattr(found.clusterer, "warnings_", []):
+            self.progress.warn(f"{self.plan.clusterer.name} found {count} clusters, not {wanted}")
 
     def pass_on_warnings(self, part: CoefficientModel | Clusterer) -> None:
         """Tell the user what a part has to say."""
@@ -140,10 +165,10 @@ class Cutter:
             self.progress.warn(warning)
 
     def _figures(
-        self, rows: Rows, found: Clustered, clusterer: Clusterer, tried: dict[str, float] | None
+        self, rows: Rows, found: Clustered, wanted: int, tried: dict[str, float] | None
     ) -> dict[str, Any]:
-        wanted, seed, graph = self.settled.n_clusters, self.config.seed, found.graph
-        eigenvalues = getattr(clusterer, "eigenvalues_", None)
+        seed, graph = self.config.seed, found.graph
+        eigenvalues = getattr(found.clusterer, "eigenvalues_", None)
         if eigenvalues is None or len(eigenvalues) <= wanted:
             eigenvalues = leading_eigenpairs(graph, min(wanted + 1, graph.shape[0]), seed).values
         within = found.confidence[found.chosen]
@@ -152,6 +177,7 @@ class Cutter:
             label_free["dictionary_agreement"] = found.agreement
         return {
             "dictionary_size": self.settled.dictionary_size,
+            "n_clusters": found.number.record() if found.number else None,
             "within_by_whitening": tried,
             "search": self._search(found.joining.dictionary),
             "label_free": label_free,

@@ -111,7 +111,8 @@ class Pipeline(ABC):
         form = {True: "whitened ", False: "", "choose": "plain or whitened "}[settled.whiten]
         say(f"coefficients  {plan.coefficients.name} on {form}{rows}, {settled.top_k} per row")
         given = "" if self.config.n_clusters else " (the number of classes)"
-        say(f"clusterer     {plan.clusterer.name}, {settled.n_clusters} clusters{given}")
+        count = f"{settled.n_clusters} clusters{given}" if settled.n_clusters else "their number to be found"
+        say(f"clusterer     {plan.clusterer.name}, {count}")
 
     def _scores(self, scored: Scored) -> dict[str, Any]:
         labels, clusters = scored.what.labels, scored.assigned.clusters

@@ -127,22 +127,21 @@ class Predictor:
     def _joining(self) -> Joining:
         run, config = self.run, self.run.config
         found = run.assignments
-        if config.top_k is None or config.n_clusters is None or not isinstance(config.whiten, bool):
+        count, whiten = config.n_clusters, config.whiten
+        if config.top_k is None or not isinstance(count, int) or not isinstance(whiten, bool):
             raise RunDirectoryError(f"{run.path}: run.toml does not say all that was settled")
         settled = SettledCut(
-            n_clusters=config.n_clusters,
+            n_clusters=count,
             dictionary_size=config.dictionary_size,
             top_k=config.top_k,
-            whiten=config.whiten,
+            whiten=whiten,
         )
         rows = run.rows
         if len(rows) != found.fitted:
             raise RunDirectoryError(
                 f"{run.path}: features.h5 has {len(rows)} rows, assignments.csv {found.fitted}"
             )
-        method = Cutter(self.plan, settled, self.device, Stages(), self.progress).method(
-            rows.width, config.whiten
-        )
+        method = Cutter(self.plan, settled, self.device, Stages(), self.progress).method(rows.width, whiten)
         if isinstance(method.model, nn.Module):
             self._load({"coefficients": method.model})
             method.model.eval()

@@ -37,6 +37,8 @@ from ebsc_core.training.trial import Arithmetic, choose_arithmetic
 WAITED_SHARE = 0.1
 # Weights and activations need the rest of a GPU; data sets above this part of it stay on the host.
 DEVICE_SHARE = 0.25
+# By these is collapse judged where the number is to be found later: a rank below 2 tells none apart.
+UNKNOWN_CLUSTERS = 4
 # The sections of the parts that train.
 TRAINING_PARTS = ("backbone", "objective", "joint")
 
@@ -290,7 +292,7 @@ class Representation:
             images=images,
             options=self.config.train,
             batch_size=self.settled.batch_size,
-            n_clusters=self.settled.n_clusters,
+            n_clusters=self.settled.n_clusters or UNKNOWN_CLUSTERS,
             seed=self.config.seed,
             progress=self.progress,
             keeper=self.keeper,

@@ -6,6 +6,7 @@ No choice looks at a label; the number of classes is what the number of clusters
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 from typing import Literal
 
 from pydantic import ValidationError
@@ -55,7 +56,8 @@ class Preferences:
 class SettledCut:
     """The open settings of what turns rows into clusters, decided."""
 
-    n_clusters: int
+    n_clusters: int | None
+    """None if it is to be found in the graph."""
     dictionary_size: int | None
     """How many rows, fewer than there are, are clustered; all if None."""
     top_k: int
@@ -153,16 +155,19 @@ def _dictionary_size(config: RunConfig, given: Given) -> int | None:
     return size
 
 
-def _n_clusters(config: RunConfig, given: Given, clustered: int) -> int:
-    n = config.n_clusters or given.n_classes
+def _n_clusters(config: RunConfig, given: Given, clustered: int) -> int | None:
     if given.n < 2:
         raise ConfigError(
             f"{given.name}: one {given.what[:-1]} alone has nothing to be compared with; give more"
         )
+    if config.n_clusters == "auto":
+        return None
+    n = config.n_clusters or given.n_classes
+    cure = "say how many clusters with --n-clusters, or have it found by --n-clusters auto"
     if n is None:
-        raise ConfigError(f"{given.name} has no classes; say how many clusters with --n-clusters")
+        raise ConfigError(f"{given.name} has no classes; {cure}")
     if n < 2:
-        raise ConfigError(f"{given.name} has one class only; say how many clusters with --n-clusters")
+        raise ConfigError(f"{given.name} has one class only; {cure}")
     if n > given.n:
         raise ConfigError(
             f"--n-clusters is {n} but {given.name} has only {given.n} {given.what}; "
@@ -217,10 +222,14 @@ def _joint_whiten(joint: JointChoice, preferred: bool) -> bool:
     return preferred if joint.whiten == "auto" else joint.whiten
 
 
-def _top_k(config: RunConfig, clustered: int, n_clusters: int, preferred: int | None, what: str) -> int:
+def _top_k(
+    config: RunConfig, clustered: int, n_clusters: int | None, preferred: int | None, what: str
+) -> int:
     if config.top_k and config.top_k >= clustered:
         raise ConfigError(f"top_k is {config.top_k} but {_others(config, clustered, what)}")
-    return config.top_k or min(preferred or auto_top_k(clustered, n_clusters), clustered - 1)
+    # A number that is to be found is found in the graph of these coefficients: √N stands for it.
+    expected = n_clusters or isqrt(clustered)
+    return config.top_k or min(preferred or auto_top_k(clustered, expected), clustered - 1)
 
 
 def _check_neighbours(config: RunConfig, clustered: int, what: str) -> None:

@@ -31,8 +31,13 @@ ClustererName = Annotated[
     ),
 ]
 NClusters = Annotated[
-    int | None,
-    OPTION(help="How many clusters. \\[default: the number of classes, where known]", rich_help_panel=METHOD),
+    str | None,
+    OPTION(
+        metavar="N|auto",
+        help="How many clusters; auto finds a number that is stable. "
+        "\\[default: the number of classes, where known]",
+        rich_help_panel=METHOD,
+    ),
 ]
 DictionarySize = Annotated[
     int | None,

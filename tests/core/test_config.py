@@ -109,7 +109,10 @@ class TestWrongSettings:
             ("train.lr=nan", "option 'train.lr': input should be "),
             ("joint.weight=inf", "option 'joint.weight': input should be a finite number"),
             ("joint.form=other", "option 'joint.form': input should be 'reconstruction' or 'agreement'"),
-            ("n_clusters=1", "option 'n_clusters': input should be greater than or equal to 2, got 1"),
+            (
+                "n_clusters=1",
+                "option 'n_clusters': input should be a whole number from 2 on, or 'auto'",
+            ),
             ("data.limit=0", "option 'data.limit': input should be greater than 0, got 0"),
             ("seed.x=1", "option 'seed': input should be a valid integer"),
             ("train=3", "'train' is a section, not an option"),

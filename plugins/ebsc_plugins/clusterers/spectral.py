@@ -7,15 +7,14 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 from scipy import sparse
-from scipy.optimize import brentq
 
 from ebsc_core.eigen import leading_eigenpairs
+from ebsc_core.embedding import effective_power, weighted_rows
 from ebsc_core.interfaces import Clusterer
 from ebsc_core.kmeans import kmeans
 from ebsc_core.options import Options
 
 SMALL = 5000
-MAX_POWER = 1000.0
 
 
 class SpectralOptions(Options):
@@ -61,9 +60,7 @@ class SpectralClustering(Clusterer):
         self.eigenvalues_ = pairs.values
         self.warnings_ = _convergence_warnings(pairs.weighted_residual, tolerance)
         self.power_ = self._power(pairs.values)
-        rows = pairs.vectors * self._weights(pairs.values)
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        self.embedding_ = rows / np.maximum(norms, np.finfo(np.float32).tiny)
+        self.embedding_ = weighted_rows(pairs.vectors, self._weights(pairs.values))
         n_init = self.options.n_init or (50 if small else 10)
         return kmeans(self.embedding_, self.n_clusters, n_init, self.seed, self.device)
 
@@ -74,25 +71,6 @@ class SpectralClustering(Clusterer):
     def _weights(self, eigenvalues: np.ndarray) -> np.ndarray:
         """How much each vector counts, ``λ^t``."""
         return np.clip(eigenvalues, 0, 1) ** self._power(eigenvalues)
-
-
-def effective_power(eigenvalues: np.ndarray, n_clusters: int) -> float:
-    """The power t with ``Σ λ^(2t) = K``, at most 1,000 (a graph in more than K pieces has none).
-
-    Parameters
-    ----------
-    eigenvalues : ndarray of shape (m,)
-        Leading eigenvalues in [0, 1]; with no more than K above 0, t is 0.
-    """
-
-    def surplus(power: float) -> float:
-        return float((eigenvalues.astype(np.float64) ** power).sum()) - n_clusters
-
-    if np.count_nonzero(eigenvalues) <= n_clusters:
-        return 0.0
-    if surplus(2 * MAX_POWER) >= 0:
-        return MAX_POWER
-    return float(brentq(surplus, 0.0, 2 * MAX_POWER)) / 2
 
 
 def _convergence_warnings(residual: float, tolerance: float) -> list[str]:

@@ -96,6 +96,35 @@ def test_the_way_that_keeps_more_within_clusters_is_taken(subspaces: tuple[Tenso
     assert (again, shares) == (ways[1], kept[::-1])
 
 
+def recounted(whiten: bool = True) -> Method:
+    return method(whiten=whiten, recount=lambda k: SpectralClustering(SpectralOptions(), k, 0))
+
+
+def test_a_number_that_is_not_given_is_found(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    some = HeldRows(subspaces[0][:600])
+    found, told = cluster_rows(some, recounted(), Stages(), Progress()), cluster(some)
+    assert found.number
+    assert found.number.chosen == CLUSTERS
+    assert told.number is None
+    assert np.array_equal(found.clusters, told.clusters)
+    assert isinstance(found.clusterer, SpectralClustering)
+    assert found.clusterer.n_clusters == CLUSTERS
+
+
+def test_the_way_whose_number_is_more_stable_is_taken(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    light = torch.randn(600, 3, generator=generator) @ torch.randn(3, WIDTH, generator=generator)
+    alike = HeldRows(F.normalize(subspaces[0][:600] + light, dim=1))
+    ways = [recounted(whiten) for whiten in (False, True)]
+    best, _, found = cluster_best(alike, ways, Stages(), Progress())
+    numbers = [cluster_rows(alike, way, Stages(), Progress()).number for way in ways]
+    assert all(numbers)
+    scores = [number.candidates[0].score for number in numbers if number]
+    assert best is ways[int(np.argmax(scores))]
+    assert found.number
+    assert found.number.candidates[0].score == max(scores)
+
+
 class Halves(Clusterer):
     """Remembers what it was given, and puts its first half into a cluster, the others into another."""
 

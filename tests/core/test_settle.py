@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from ebsc_core import settle as settle_module
+from ebsc_core.coefficients import auto_top_k
 from ebsc_core.config import RunConfig
 from ebsc_core.data.images import ImageSet
 from ebsc_core.data.views import COLOUR_VIEWS, GREY_VIEWS
@@ -36,6 +37,16 @@ def decide_with(
 def test_clusters_default_to_the_number_of_classes_and_can_be_told():
     assert decide(images(classes=4)).n_clusters == 4
     assert decide(images(classes=4), n_clusters=7).n_clusters == 7
+
+
+def test_clusters_to_be_found_do_not_hang_on_classes():
+    found = [decide(images(900, classes=classes), n_clusters="auto") for classes in (None, 1, 4, 300)]
+    assert all(settled == found[0] for settled in found)
+    assert found[0].n_clusters is None
+    assert found[0].top_k == auto_top_k(900, 30)
+    assert decide(images(900), n_clusters="auto", top_k=7).top_k == 7
+    with pytest.raises(ConfigError, match="one image alone"):
+        decide(images(n=1, classes=1), n_clusters="auto")
 
 
 @pytest.mark.parametrize(("classes", "n_clusters"), [(None, None), (1, None), (4, 41)])

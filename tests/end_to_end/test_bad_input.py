@@ -56,6 +56,8 @@ CASES = {
     "no value": (["--set", "train.lr"], ["train.lr", "part.option=value"]),
     "one cluster": (["--n-clusters", "1"], ["n_clusters", "2"]),
     "no clusters": (["--n-clusters", "0"], ["n_clusters", "2"]),
+    "less than no clusters": (["--n-clusters=-1"], ["n_clusters", "2", "-1"]),
+    "clusters in words": (["--n-clusters", "foo"], ["n_clusters", "from 2 on, or 'auto'", "foo"]),
     "dictionary as large as the data": (
         ["--dictionary-size", "1797"],
         ["dictionary_size", "1797", "choose less"],

@@ -181,6 +181,25 @@ def test_whitening_is_chosen_by_what_stays_within_clusters(ebsc, tmp_path):
     assert chosen == told == again
 
 
+@pytest.mark.parametrize("clusterer", ["spectral", "k-subspaces"])
+def test_the_number_of_clusters_is_found_and_recorded(ebsc, tmp_path, clusterer):
+    pixels = ("run", "--backbone", "identity", "--epochs", "0", "--limit", "600", "--coefficients", "knn")
+    pixels = (*pixels, "--set", "whiten=true", "--clusterer", clusterer)
+    done = ebsc(*pixels, "--n-clusters", "auto", "--out", "found")
+    assert done.code == 0, done.err
+    assert "number of clusters, with its stability: " in done.out
+    metrics = json.loads((tmp_path / "found/metrics.json").read_text())
+    config = tomllib.loads((tmp_path / "found/run.toml").read_text())
+    assert 8 <= metrics["n_clusters"]["chosen"] <= 12
+    assert config["n_clusters"] == metrics["n_clusters"]["chosen"]
+    assert len(metrics["label_free"]["cluster_sizes"]) == config["n_clusters"]
+    assert config["top_k"] == 5
+    assert ebsc("run", "--config", "found/run.toml", "--out", "again").code == 0
+    found, again = ((tmp_path / name / "assignments.csv").read_bytes() for name in ("found", "again"))
+    assert found == again
+    assert json.loads((tmp_path / "again/metrics.json").read_text())["n_clusters"] is None
+
+
 def test_the_jointly_trained_model_goes_on_if_it_is_used_to_such_rows(ebsc):
     tiny = ("run", "--backbone", "resnet10t", "--limit", "100", "--epochs", "1", "--batch-size", "50")
     tiny = (*tiny, "--set", "refine.steps=2")

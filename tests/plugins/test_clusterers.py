@@ -8,8 +8,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
@@ -22,12 +20,7 @@ from ebsc_core.registry import Kind, Registry
 from ebsc_core.rows import StoredRows
 from ebsc_plugins.clusterers import k_subspaces as k_subspaces_module
 from ebsc_plugins.clusterers.k_subspaces import KSubspaces, KSubspacesOptions
-from ebsc_plugins.clusterers.spectral import (
-    MAX_POWER,
-    SpectralClustering,
-    SpectralOptions,
-    effective_power,
-)
+from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions
 from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
 
 
@@ -59,22 +52,6 @@ def blocks(sizes: list[int]) -> tuple[sparse.csr_matrix, np.ndarray]:
 
 def spectral(k: int, seed: int = 0, **options: Any) -> SpectralClustering:
     return SpectralClustering(SpectralOptions(**options), k, seed)
-
-
-@given(
-    values=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=40),
-    n_clusters=st.integers(1, 40),
-)
-def test_effective_power_leaves_the_weight_of_k_vectors(values: list[float], n_clusters: int) -> None:
-    eigenvalues = np.sort(np.array(values, dtype=np.float32))[::-1]
-    power = effective_power(eigenvalues, n_clusters)
-    weight = (eigenvalues.astype(np.float64) ** (2 * power)).sum()
-    if power == 0:
-        assert len(values) <= n_clusters or np.count_nonzero(values) <= n_clusters
-    elif power == MAX_POWER:
-        assert weight >= n_clusters
-    else:
-        assert weight == pytest.approx(n_clusters, rel=1e-3)
 
 
 @pytest.mark.parametrize(("vectors_per_cluster", "power"), [(1, 0.0), (1, 20.0), (4, 20.0), (4, None)])

@@ -32,6 +32,7 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     plan = make_plan(config, registry)
     if not isinstance(plan, ImagePlan):
         raise ConfigError("features are given; name images to extract features from")
+    assert plan.data
     device = resolve_device(config.device)
     prepare(device)
     images = read_images(plan.data, config.data, config.seed, progress.warn)

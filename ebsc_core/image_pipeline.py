@@ -54,7 +54,14 @@ class ImagePipeline(Pipeline):
         super().__init__(plan, progress, going_on)
 
     def _source(self) -> Path:
-        return Path(self.given.name if self.given else self.plan.data.name)
+        return Path(self._named())
+
+    def _named(self) -> str:
+        """The data set, a path as it was given."""
+        if self.given:
+            return self.given.name
+        assert self.plan.data
+        return self.plan.data.name
 
     def _run(self) -> RunResult | None:
         """All stages; of several processes, all but the first take part in training alone."""
@@ -97,6 +104,7 @@ class ImagePipeline(Pipeline):
 
     def _read_data(self) -> ImageSource:
         config = self.config
+        assert self.plan.data
         return read_images(self.plan.data, config.data, config.seed, self.progress.warn, self.memory)
 
     def _settle(self) -> Backbone:
@@ -159,7 +167,7 @@ class ImagePipeline(Pipeline):
 
     def _asked(self) -> dict[str, Any]:
         tables = self.plan.tables()
-        tables["data"]["name"] = absolute(self.plan.data.name)
+        tables["data"]["name"] = self._named() if self.given else absolute(self._named())
         return tables
 
     def _resolved(self, trained: Trained) -> dict[str, Any]:

@@ -100,15 +100,21 @@ class ImagePlan(Plan):
     """The same of a run on images."""
 
     unused: ClassVar[frozenset[str]] = frozenset({"features"})
-    data: Choice
+    data: Choice | None
+    """None where nothing is read: images are given, or those of a finished run are not needed."""
     backbone: Choice
     objective: Choice
     joint: Choice | None
     """The coefficient model that trains along, or None for no joint phase."""
 
 
-def make_plan(config: RunConfig, registry: Registry) -> Plan:
+def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan:
     """Find every part that the run needs and check its options: an :class:`ImagePlan` unless it has features.
+
+    Parameters
+    ----------
+    reads : bool
+        Whether it reads the images that ``config`` names; else their data set need not be there.
 
     Raises
     ------
@@ -126,7 +132,7 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
     }
     if config.features:
         _require_no_images(config)
-        name = config.features.images
+        name = config.features.images if reads else None
         return Plan(**cutting, images=_choose(registry, Kind.DATA, PartChoice(name=name)) if name else None)
     joint = None
     if trains_jointly(config):
@@ -134,7 +140,7 @@ def make_plan(config: RunConfig, registry: Registry) -> Plan:
         _require_trainable(joint)
     return ImagePlan(
         **cutting,
-        data=_choose(registry, Kind.DATA, config.data),
+        data=_choose(registry, Kind.DATA, config.data) if reads else None,
         backbone=_choose(registry, Kind.BACKBONE, config.backbone),
         objective=_choose(registry, Kind.OBJECTIVE, config.objective),
         joint=joint,

@@ -28,8 +28,10 @@ from ebsc_core.files import written_whole
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective
 from ebsc_core.plan import Choice, ImagePlan, Plan, check_options, make_plan
 from ebsc_core.progress import Progress, Stages
+from ebsc_core.recorded import compare_suppliers
 from ebsc_core.registry import Kind, Registry
 from ebsc_core.rows import HeldRows
+from ebsc_core.runs import CONFIG
 from ebsc_core.saved import SavedRun
 from ebsc_core.settle import SettledCut
 from ebsc_core.training.extract import feature_blocks
@@ -50,7 +52,10 @@ class Predictor:
     ) -> None:
         self.run, self.registry, self.device = run, registry, device
         self.progress = progress or Progress()
-        self.plan: Plan = make_plan(run.config, registry)
+        # Images join though those of the run are gone.
+        needed = run.config.model_copy(update={"data": DataChoice()})
+        compare_suppliers(run.path / CONFIG, needed, registry, self.progress.warn)
+        self.plan: Plan = make_plan(run.config, registry, reads=False)
         self.width = run.rows.width
         """Numbers in a row that joins."""
         self.joining = self._joining()
@@ -93,7 +98,17 @@ class Predictor:
         if info.height == info.width and "size" in fields:
             settings = {"size": info.height} | settings
         chosen = Choice(part, check_options(part, settings, Kind.DATA.section))
-        images = read_images(chosen, choice, self.run.config.seed, self.progress.warn)
+        return self.alike(read_images(chosen, choice, self.run.config.seed, self.progress.warn))
+
+    def alike(self, images: ImageSource) -> ImageSource:
+        """Images in the channels of the run's.
+
+        Raises
+        ------
+        DataError
+            If they are of another size.
+        """
+        info = self._info
         if images.shape[1:] != (info.height, info.width):
             _, height, width = images.shape
             raise DataError(

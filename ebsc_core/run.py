@@ -40,7 +40,7 @@ def run(
     EbscError
         For whatever the user can mend; no run directory is left behind then, unless training is kept.
     """
-    plan = make_plan(config, registry)
+    plan = make_plan(config, registry, reads=data is None)
     pipeline: Pipeline
     if isinstance(plan, ImagePlan):
         pipeline = ImagePipeline(plan, progress, data, going_on)

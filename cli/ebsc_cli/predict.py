@@ -49,7 +49,6 @@ def predict(
     from ebsc_core.errors import ConfigError
     from ebsc_core.files import check_writable
     from ebsc_core.predict import Predictor, predict_to
-    from ebsc_core.recorded import compare_suppliers
     from ebsc_core.registry import Registry
     from ebsc_core.saved import SavedRun
 
@@ -60,7 +59,6 @@ def predict(
     shown = ConsoleProgress(quiet=quiet)
     with shown:
         prepare(chosen)
-        compare_suppliers(run / "run.toml", saved.config, registry, shown.warn)
         predictor = Predictor(saved, registry, chosen, shown)
         source = predictor.read(data, settings or [], root=data_root, skip_bad_images=skip_bad_images)
         if features and not isinstance(source, ImageSource):

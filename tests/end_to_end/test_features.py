@@ -147,6 +147,16 @@ def test_new_images_may_be_of_another_size_and_in_colour(ebsc, tmp_path: Path, m
     assert agreement(tmp_path / "run/assignments.csv", tmp_path / "new.csv") > 0.9
 
 
+def test_images_join_though_those_of_the_run_are_gone(ebsc, tmp_path: Path) -> None:
+    write_images(tmp_path / "old", "L", 8)
+    write_images(tmp_path / "new", "L", 8)
+    assert ebsc("run", "--data", "old", "--n-clusters", "5", *PIXELS, "--out", "run").code == 0
+    (tmp_path / "old").rename(tmp_path / "elsewhere")
+    done = ebsc("predict", "run", "new", "-o", "new.csv")
+    assert (done.code, done.err) == (0, "")
+    assert agreement(tmp_path / "run/assignments.csv", tmp_path / "new.csv") > 0.9
+
+
 def test_a_colour_run_takes_grey_images(ebsc, tmp_path: Path) -> None:
     write_images(tmp_path / "old", "RGB", 8)
     write_images(tmp_path / "new", "L", 8)

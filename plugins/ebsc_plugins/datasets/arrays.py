@@ -1,4 +1,4 @@
-"""Arrays of images: their pixels as uint8, and single rows of those that stay on disk."""
+"""Arrays of images in a file: where they lie, and single ones of those that stay there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from zipfile import ZIP_STORED, ZipFile
 import numpy as np
 from PIL import Image
 
+from ebsc_core.data.arrays import channels_first, to_uint8
 from ebsc_core.data.workers import BadImage, ImageReader
 from ebsc_core.errors import DataError
 from ebsc_plugins.datasets.decoding import fit
@@ -67,7 +68,7 @@ class ArrayReader(ImageReader):
     def __init__(self, stored: StoredArray, size: int | None) -> None:
         self.stored, self.size = stored, size
         nothing = np.broadcast_to(np.zeros((), stored.dtype), stored.shape)
-        channels, height, width = _channels_first(stored.path, nothing).shape[1:]
+        channels, height, width = channels_first(stored.path, nothing).shape[1:]
         self.shape = (channels, size or height, size or width)
 
     def name(self, position: int) -> str:
@@ -90,32 +91,6 @@ class ArrayReader(ImageReader):
         return (
             f"{self.stored.checksum} {self.stored.shape} {self.stored.dtype}".encode() + positions.tobytes()
         )
-
-
-def to_uint8(path: Path, images: np.ndarray) -> np.ndarray:
-    """``(N, C, H, W)`` uint8."""
-    images = _channels_first(path, images)
-    if images.dtype == np.uint8:
-        return np.ascontiguousarray(images)
-    if images.size and not (images.min() >= 0 and images.max() <= 1):  # also false for NaN
-        raise DataError(f"{path}: floating-point images must lie in [0, 1], without NaN")
-    return np.ascontiguousarray(np.rint(images * 255).astype(np.uint8))
-
-
-def _channels_first(path: Path, images: np.ndarray) -> np.ndarray:
-    """``(N, C, H, W)``, uint8 or floats."""
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and images.shape[-1] in (1, 3):
-        images = np.moveaxis(images, -1, 1)
-    if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise DataError(
-            f"{path}: images have shape {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W) "
-            "with C 1 or 3"
-        )
-    if images.dtype != np.uint8 and not np.issubdtype(images.dtype, np.floating):
-        raise DataError(f"{path}: images have dtype {images.dtype}; expected uint8 or floats in [0, 1]")
-    return images
 
 
 def resize(pixels: np.ndarray, size: int | None) -> np.ndarray:

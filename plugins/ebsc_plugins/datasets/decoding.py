@@ -9,10 +9,10 @@ from statistics import median
 import numpy as np
 from PIL import Image, ImageOps
 
+from ebsc_core.data.pictures import GREY_MODES, channels_of, eight_bit
 from ebsc_core.data.workers import BadImage
 from ebsc_plugins.datasets.files import UNREADABLE, Files
 
-GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
 LARGEST_SIDE = 224
 # What PIL raises beside on files that are no images, are cut short, or claim absurd sizes.
 BAD_IMAGE = (*UNREADABLE, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
@@ -67,19 +67,14 @@ def decode(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     mode = "L" if channels == 1 else "RGB"
     with Image.open(io.BytesIO(content)) as opened:
         opened.draft(mode, (width, height))  # JPEG decodes at the smallest scale that suffices
-        image = ImageOps.exif_transpose(opened)
-        if image.mode in ("I", "I;16", "I;16B"):  # 16-bit grey, which PIL would clip at 255
-            levels = np.asarray(image).astype(np.float64) / 257
-            image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
-        return fit(image.convert(mode), (width, height))
+        return fit(eight_bit(ImageOps.exif_transpose(opened), mode), (width, height))
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     """Pixels ``(C, H, W)``, the shorter side scaled to ``(width, height)`` and the centre cut out."""
     if image.size != size:
         image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
-    pixels = np.array(image)
-    return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    return channels_of(image)
 
 
 def decode_file(files: Files, position: int, shape: tuple[int, int, int]) -> np.ndarray:

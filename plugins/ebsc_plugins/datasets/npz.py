@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 
 from ebsc_core import ComponentSpec
+from ebsc_core.data.arrays import to_uint8
 from ebsc_core.data.images import ImageSet
 from ebsc_core.data.source import ImageSource, sample_positions
 from ebsc_core.data.stream import StreamedImages
@@ -19,7 +20,7 @@ from ebsc_core.data.workers import Workers
 from ebsc_core.errors import DataError
 from ebsc_core.interfaces import DataContext
 from ebsc_core.options import Options
-from ebsc_plugins.datasets.arrays import ArrayReader, StoredArray, find_array, resize, to_uint8
+from ebsc_plugins.datasets.arrays import ArrayReader, StoredArray, find_array, resize
 
 
 class NpzOptions(Options):

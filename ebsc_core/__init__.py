@@ -13,6 +13,8 @@ from ebsc_core.options import Options
 if TYPE_CHECKING:
     from ebsc_core.data.images import ImageSet
     from ebsc_core.data.source import ImageSource
+    from ebsc_core.estimators.images import EBSC
+    from ebsc_core.estimators.rows import EnergySubspaceClustering
     from ebsc_core.interfaces import (
         Backbone,
         Clusterer,
@@ -43,9 +45,12 @@ _LAZY = {
     "Clusterer": "ebsc_core.interfaces",
     "ImageSet": "ebsc_core.data.images",
     "ImageSource": "ebsc_core.data.source",
+    "EBSC": "ebsc_core.estimators.images",
+    "EnergySubspaceClustering": "ebsc_core.estimators.rows",
 }
 
 __all__ = [
+    "EBSC",
     "Backbone",
     "Clusterer",
     "CoefficientModel",
@@ -54,6 +59,7 @@ __all__ = [
     "ComponentSpec",
     "DataContext",
     "EbscError",
+    "EnergySubspaceClustering",
     "Expression",
     "ImageInfo",
     "ImageSet",

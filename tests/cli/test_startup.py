@@ -44,6 +44,15 @@ def test_versions_are_a_line_each() -> None:
     assert re.fullmatch(r"torch \S+ \((CUDA|ROCm|XPU) .+\)|torch \S+ \(CPU only\)", lines[2])
 
 
+def test_importing_the_estimators_waits_for_no_torch() -> None:
+    program = "from ebsc_core import EBSC, EnergySubspaceClustering; import sys; print(*sys.modules)"
+    light = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert set(light.stdout.split()).isdisjoint(("torch", "torchvision", "timm", "h5py"))
+    program = "import ebsc_core, sys; print(*sys.modules)"
+    light = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert set(light.stdout.split()).isdisjoint(HEAVY)
+
+
 @pytest.fixture(scope="module")
 def help_text() -> str:
     return ebsc("run", "--help").stdout

@@ -1,0 +1,88 @@
+"""Rows of features that have been clustered in memory, and what later ones need to join them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebsc_core.assignment import Assigned
+from ebsc_core.clustering import Joining, joining
+from ebsc_core.config import RunConfig, checked
+from ebsc_core.cutting import Cutter
+from ebsc_core.device import prepare, resolve_device
+from ebsc_core.estimators.apart import apart
+from ebsc_core.plan import make_plan
+from ebsc_core.progress import Progress, Stages
+from ebsc_core.registry import Registry
+from ebsc_core.rows import HeldRows
+from ebsc_core.settle import Given, Preferences, settle_cut
+
+
+class ClusteredRows:
+    """The second half of a run, without a directory. Pickled, it is rows, weights and plain values.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (N, D)
+        float32, not changed.
+    config : RunConfig
+        With ``features`` of any name.
+
+    Raises
+    ------
+    EbscError
+        As a run does.
+    """
+
+    def __init__(self, rows: np.ndarray, config: RunConfig, progress: Progress) -> None:
+        self.tables = config.model_dump(mode="json", exclude_unset=True)
+        self.rows = _unit(rows)
+        device = resolve_device(config.device)
+        with apart(device):
+            prepare(device)
+            plan = make_plan(config, Registry())
+            settled = settle_cut(config, Given("X", len(rows), None, "rows"), Preferences.of(plan))
+            cutter = Cutter(plan, settled, device, Stages(), progress)
+            cut = cutter.cut(HeldRows(self.rows))
+            cutter.pass_on_warnings(cut.model)
+        self.settled = replace(settled, n_clusters=cut.n_clusters, whiten=cut.method.whiten)
+        self.weights: dict[str, Tensor] = {}
+        if isinstance(cut.model, nn.Module):
+            self.weights = {name: value.cpu() for name, value in cut.model.state_dict().items()}
+        self.found = Assigned(cut.found.clusters, cut.found.confidence)
+        self.affinity, self.chosen = cut.found.graph, cut.found.chosen
+        self.figures: dict[str, Any] = cut.figures
+        self._joining: Joining | None = cut.found.joining
+
+    def assign(self, rows: np.ndarray) -> Assigned:
+        """Clusters and confidence of other rows ``(M, D)``."""
+        config = checked(self.tables)
+        device = resolve_device(config.device)
+        with apart(device):
+            prepare(device)
+            if self._joining is None:
+                self._joining = self._restored(config, device)
+            return self._joining.assign(HeldRows(_unit(rows)))
+
+    def _restored(self, config: RunConfig, device: torch.device) -> Joining:
+        whiten = bool(self.settled.whiten)
+        cutter = Cutter(make_plan(config, Registry()), self.settled, device, Stages(), Progress())
+        method = cutter.method(self.rows.shape[1], whiten)
+        if isinstance(method.model, nn.Module):
+            method.model.load_state_dict(self.weights)
+            method.model.eval()
+        return joining(HeldRows(self.rows), method, self.found.clusters, Stages())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_joining": None}
+
+
+def _unit(rows: np.ndarray) -> Tensor:
+    """Rows scaled to unit length, in memory of their own (zeros stay zero)."""
+    own = torch.tensor(rows)
+    return F.normalize(own, dim=1, out=own)

@@ -1,0 +1,147 @@
+"""A finished run on images, in its directory or a temporary one, and what new images need to join it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ebsc_core.assignment import Assigned
+from ebsc_core.config import RunConfig
+from ebsc_core.data.given import given_images
+from ebsc_core.data.source import ImageSource
+from ebsc_core.device import prepare, resolve_device
+from ebsc_core.errors import ConfigError, DeviceError
+from ebsc_core.estimators.apart import apart
+from ebsc_core.features import FeatureTable
+from ebsc_core.predict import Predictor
+from ebsc_core.progress import Progress
+from ebsc_core.registry import Registry
+from ebsc_core.run import run
+from ebsc_core.saved import SavedRun
+
+
+class Folder:
+    """Where a run lies. A temporary folder goes with the last who knows it; pickled, it takes its files.
+
+    Parameters
+    ----------
+    path : str, optional
+        The directory of the run; by default one in a temporary folder.
+    """
+
+    def __init__(self, path: str | None = None) -> None:
+        self.temporary = path is None
+        self.path = self._made() if path is None else Path(path).expanduser().absolute()
+
+    def _made(self) -> Path:
+        parent = tempfile.mkdtemp(prefix="ebsc-")
+        weakref.finalize(self, shutil.rmtree, parent, ignore_errors=True)
+        return Path(parent, "run")
+
+    def __getstate__(self) -> dict[str, Any]:
+        files = filter(Path.is_file, self.path.rglob("*")) if self.temporary else ()
+        return vars(self) | {"files": {str(file.relative_to(self.path)): file.read_bytes() for file in files}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        files = state.pop("files")
+        vars(self).update(state)
+        if self.temporary:
+            self.path = self._made()
+        for name, content in files.items():
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.path / name).write_bytes(content)
+
+
+class FinishedRun:
+    """What an estimator holds of its run.
+
+    Parameters
+    ----------
+    folder : Folder
+    device : str
+        Where new images are embedded.
+
+    Raises
+    ------
+    EbscError
+        If it holds no finished run on images.
+    """
+
+    def __init__(self, folder: Folder, device: str) -> None:
+        self.folder, self.device = folder, device
+        self.saved = SavedRun(folder.path)
+        if self.saved.config.features:
+            raise ConfigError(
+                f"{folder.path} was a run on features, not on images; use ebsc predict, or "
+                "EnergySubspaceClustering on the same features"
+            )
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.saved, Registry(), resolve_device(self.device))
+
+    def assign(self, images: Any, progress: Progress) -> Assigned:
+        """Clusters and confidence of new images."""
+        with self._joining(progress) as predictor:
+            found = [predictor.assign(predictor.rows_of(table)) for table in self._tables(images, predictor)]
+        clusters, confidence = ([getattr(part, name) for part in found] for name in vars(found[0]))
+        return Assigned(np.concatenate(clusters), np.concatenate(confidence))
+
+    def rows(self, images: Any, progress: Progress) -> np.ndarray:
+        """What new images are expressed by, ``(N, D)`` float32 of unit length."""
+        with self._joining(progress) as predictor:
+            return torch.cat([predictor.rows_of(table) for table in self._tables(images, predictor)]).numpy()
+
+    def _tables(self, images: Any, predictor: Predictor) -> Iterator[FeatureTable]:
+        if isinstance(images, str | os.PathLike):
+            source = predictor.read(os.fspath(images), root=self.saved.config.data.root)
+            assert isinstance(source, ImageSource)
+        else:
+            source = predictor.alike(given_images(images))
+        return predictor.extract(source)
+
+    @contextmanager
+    def _joining(self, progress: Progress) -> Iterator[Predictor]:
+        device = resolve_device(self.device)
+        with apart(device):
+            prepare(device)
+            self._predictor.progress = progress
+            yield self._predictor
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"folder": self.folder, "device": self.device}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.saved = SavedRun(self.folder.path)
+
+
+def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) -> FinishedRun:
+    """Do a run on images, which ``config`` names if they are a path or a name.
+
+    Raises
+    ------
+    EbscError
+        As :func:`ebsc_core.run.run` does.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise DeviceError("EBSC trains in one process; use `ebsc run` to train in several")
+    data = None
+    if not isinstance(images, str | os.PathLike):
+        data = given_images(images, labels)
+    elif labels is not None:
+        raise ConfigError(f"y is given, but {images} is read with labels of its own; leave it out")
+    folder = Folder(config.out)
+    with apart(resolve_device(config.device)):
+        run(config.model_copy(update={"out": str(folder.path)}), Registry(), progress, data)
+    return FinishedRun(folder, config.device)

@@ -1,0 +1,310 @@
+"""EBSC: the same engine as the command line, on whatever a Python program holds images in."""
+
+from __future__ import annotations
+
+import csv
+import gc
+import json
+import pickle
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone
+from sklearn.datasets import load_digits
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import adjusted_rand_score
+from sklearn.model_selection import GridSearchCV
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.datasets import ImageFolder, VisionDataset
+from torchvision.transforms import Grayscale, ToTensor
+
+from ebsc_core import EBSC, EbscError
+
+QUICK = {"refine.steps": 20}
+N = 150
+
+
+def pixels(**given: Any) -> EBSC:
+    """No training: raw pixels are expressed by one another."""
+    return EBSC(**({"n_clusters": 10, "backbone": "identity", "epochs": 0, "settings": QUICK} | given))
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """uint8 ``(N, 8, 8)``, and classes."""
+    found = load_digits()
+    return np.rint(found.images[:N] * (255 / 16)).astype(np.uint8), found.target[:N]
+
+
+@pytest.fixture(scope="module")
+def fitted(digits, tmp_path_factory: pytest.TempPathFactory) -> EBSC:
+    return pixels(cache=tmp_path_factory.mktemp("features")).fit(digits[0])
+
+
+def lines_of(run: Path) -> list[dict[str, str]]:
+    with (run / "assignments.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_gives_what_the_command_gives(ebsc, tmp_path: Path, digits) -> None:
+    images, labels = digits
+    np.savez(tmp_path / "digits.npz", images=images, labels=labels)
+    words = ("--backbone", "resnet10t", "--epochs", "2", "--set", "refine.steps=20", "--set", "train.lr=5e-4")
+    done = ebsc("run", "--data", "digits.npz", *words, "--seed", "1", "--cache", "none", "--out", "theirs")
+    assert done.code == 0, done.err
+    settings = {"refine": {"steps": 20}, "train.lr": np.float64(5e-4)}
+    given = {"backbone": "resnet10t", "epochs": 2, "settings": settings, "random_state": np.int64(1)}
+    ours = EBSC(**given, cache="none", run_dir=tmp_path / "ours").fit(images, labels)
+    assert lines_of(tmp_path / "ours") == lines_of(tmp_path / "theirs")
+    assert {path.name for path in ours.run_dir_.iterdir()} == {
+        f.name for f in (tmp_path / "theirs").iterdir()
+    }
+    assert ours.labels_.tolist() == [int(line["cluster"]) for line in lines_of(tmp_path / "theirs")]
+    assert ours.scores_ == json.loads((tmp_path / "theirs/metrics.json").read_text())["scores"]
+    assert ours.n_clusters_ == 10
+    assert (ours.predict(images) == ours.labels_).mean() > 0.9
+    assert ebsc("predict", "ours", "digits.npz", "-o", "joined.csv").code == 0
+    with (tmp_path / "joined.csv").open(newline="") as file:
+        joined = [int(line["cluster"]) for line in csv.DictReader(file)]
+    assert EBSC.load("theirs").predict(images).tolist() == joined == ours.predict(images).tolist()
+
+
+class Pictures(VisionDataset):
+    """A data set as torchvision has them: a picture and a class for each position."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, transform: Callable | None = None) -> None:
+        super().__init__(root="", transform=transform)
+        self.images, self.labels, self.classes = images, labels, [f"digit {i}" for i in range(10)]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, position: int) -> tuple[Any, int]:
+        picture = Image.fromarray(self.images[position])
+        return self.transform(picture) if self.transform else picture, int(self.labels[position])
+
+
+def floats(images: np.ndarray) -> np.ndarray:
+    return (images / 255).astype(np.float32)
+
+
+KINDS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
+    "N, H, W": lambda x, y: x,
+    "floats": lambda x, y: floats(x),
+    "doubles": lambda x, y: x / 255,
+    "N, H, W, 1": lambda x, y: x[..., None],
+    "N, 1, H, W": lambda x, y: x[:, None],
+    "not contiguous": lambda x, y: np.asfortranarray(x)[:, None],
+    "tensor": lambda x, y: torch.from_numpy(x),
+    "tensor with gradient": lambda x, y: torch.from_numpy(floats(x))[:, None].requires_grad_(),
+    "half": lambda x, y: torch.from_numpy(floats(x))[:, None].half(),
+    "pictures": lambda x, y: Pictures(x, y),
+    "tensors of pictures": lambda x, y: Pictures(x, y, ToTensor()),
+    "tensors": lambda x, y: TensorDataset(torch.from_numpy(floats(x))[:, None], torch.from_numpy(y)),
+    "tensors alone": lambda x, y: TensorDataset(torch.from_numpy(x)),
+    "list of pictures": lambda x, y: [Image.fromarray(image) for image in x],
+    "list of arrays": lambda x, y: list(floats(x)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_may_come_in_anything(digits, fitted: EBSC, kind: str) -> None:
+    given = KINDS[kind](*digits)
+    found = clone(fitted).fit(given)
+    np.testing.assert_array_equal(found.labels_, fitted.labels_)
+    np.testing.assert_array_equal(fitted.predict(given), fitted.predict(digits[0]))
+    assert (found.scores_ is not None) == (kind in ("pictures", "tensors of pictures", "tensors"))
+
+
+def test_colour_images_in_any_order_are_the_same(digits) -> None:
+    colour = np.stack([digits[0], digits[0] // 2, 255 - digits[0]], axis=-1)
+    kinds = [colour, np.moveaxis(colour, -1, 1), [Image.fromarray(image) for image in colour]]
+    first, *others = (pixels().fit_transform(kind) for kind in kinds)
+    assert first.shape == (N, 192)
+    for other in others:
+        np.testing.assert_array_equal(first, other)
+
+
+def test_grey_and_colour_pictures_may_be_mixed(digits) -> None:
+    grey = [Image.fromarray(image) for image in digits[0]]
+    mixed = [image.convert("RGB") if i % 2 else image for i, image in enumerate(grey)]
+    all_colour = [image.convert("RGB") for image in grey]
+    np.testing.assert_array_equal(pixels().fit_transform(mixed), pixels().fit_transform(all_colour))
+
+
+def test_paths_are_read_as_the_command_reads_them(digits, fitted: EBSC, tmp_path: Path) -> None:
+    for i, (image, label) in enumerate(zip(*digits, strict=True)):
+        (tmp_path / "images" / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "images" / str(label) / f"{i:03d}.png")
+    found = pixels().fit(tmp_path / "images")
+    places = [int(Path(name).stem) for name in found.ids_]
+    assert adjusted_rand_score(found.labels_, fitted.labels_[places]) > 0.7
+    assert found.scores_["acc"] > 0.5
+    np.testing.assert_array_equal(found.predict(str(tmp_path / "images")), found.predict(digits[0][places]))
+    folder = ImageFolder(tmp_path / "images", transform=Grayscale())  # which reads all files as colour
+    same = pixels().fit(folder)
+    np.testing.assert_array_equal(same.labels_, found.labels_)
+    assert same.scores_ == found.scores_
+    assert len(pixels(settings=QUICK | {"data.limit": 60}).fit("digits").labels_) == 60
+
+
+def test_what_it_says_of_the_images(digits, fitted: EBSC) -> None:
+    images, labels = digits
+    assert fitted.labels_.shape == fitted.confidence_.shape == (N,)
+    assert ((fitted.confidence_ > 0) & (fitted.confidence_ <= 1)).all()
+    assert fitted.ids_[:2] == ["0", "1"]
+    assert fitted.affinity_.shape == (N, N)
+    assert fitted.metrics_["label_free"]["cluster_sizes"] == np.bincount(fitted.labels_).tolist()
+    assert fitted.scores_ is None
+    np.testing.assert_allclose(np.linalg.norm(fitted.embedding_, axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(fitted.transform(images), fitted.embedding_, atol=1e-6)
+    assert (fitted.predict(images) == fitted.labels_).mean() > 0.9
+    assert adjusted_rand_score(labels, fitted.labels_) > 0.4
+    joined, confidence = fitted.predict(images[:1], return_confidence=True)
+    assert joined.shape == confidence.shape == (1,)
+
+
+def test_words_for_classes_are_scored(digits) -> None:
+    words = np.array(["zero", "one"])[(digits[1] > 4).astype(int)]
+    found = pixels(n_clusters=None).fit(digits[0], words)
+    assert found.n_clusters_ == 2
+    assert 0.5 <= found.scores_["acc"] <= 1
+    assert lines_of(found.run_dir_)[0]["label"] == words[0]
+
+
+def test_a_temporary_run_lives_as_long_as_its_estimator(digits) -> None:
+    found = pixels().fit(digits[0])
+    first = found.run_dir_
+    assert (first / "run.toml").exists()
+    again = pickle.loads(pickle.dumps(found))
+    expected = found.fit(digits[0]).predict(digits[0])
+    gc.collect()
+    assert not first.parent.exists()
+    np.testing.assert_array_equal(again.predict(digits[0]), expected)
+    second = found.run_dir_, again.run_dir_
+    assert second[0] != second[1]
+    del found, again
+    gc.collect()
+    assert not any(path.parent.exists() for path in second)
+
+
+def test_a_run_is_loaded_and_repeated_on_other_images(digits, tmp_path: Path) -> None:
+    images, _ = digits
+    made = pixels(run_dir=tmp_path / "run", clusterer="k-subspaces").fit(images[:100])
+    found = EBSC.load(tmp_path / "run")
+    np.testing.assert_array_equal(found.labels_, made.labels_)
+    np.testing.assert_array_equal(found.predict(images), made.predict(images))
+    assert found.fit(images[50:]).labels_.shape == (100,)
+    config = tomllib.loads((found.run_dir_ / "run.toml").read_text())
+    assert (config["clusterer"]["name"], config["data"]["name"]) == ("k-subspaces", "images in memory")
+    assert "data" not in config["provenance"]["parts"]
+    np.testing.assert_array_equal(EBSC.load(tmp_path / "run").labels_, made.labels_)
+
+
+def test_a_run_in_memory_is_not_repeated_on_other_images_by_accident(ebsc, digits, tmp_path: Path) -> None:
+    pixels(run_dir=tmp_path / "run").fit(digits[0])
+    done = ebsc("run", "--config", "run/run.toml", "--out", "again")
+    assert done.code == 2
+    assert "images in memory" in done.err
+
+
+def test_generators_are_left_as_they_were(digits, fitted: EBSC) -> None:
+    before = torch.get_rng_state()
+    clone(fitted).set_params(cache="none", backbone="resnet10t", epochs=1).fit(digits[0][:40])
+    fitted.predict(digits[0])
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_it_stands_in_a_search(digits) -> None:
+    images, labels = digits
+    search = GridSearchCV(pixels(), {"n_clusters": [3, 10]}, scoring="adjusted_rand_score", cv=2)
+    assert search.fit(images, labels).best_params_ == {"n_clusters": 10}
+    assert search.predict(images).shape == (N,)
+
+
+def test_it_shows_what_was_chosen() -> None:
+    assert (
+        repr(EBSC(12, backbone="resnet34", epochs=5)) == "EBSC(backbone='resnet34', epochs=5, n_clusters=12)"
+    )
+
+
+X = np.zeros((6, 8, 8), np.uint8)
+BAD_IMAGES: dict[str, tuple[Any, str]] = {
+    "flat": (np.zeros((6, 64)), "images have shape (6, 64); expected (N, H, W)"),
+    "five channels": (np.zeros((6, 8, 8, 5)), "with C 1 or 3"),
+    "one": (X[:1], "one image alone has nothing to be compared with"),
+    "none": (X[:0], "there are no images"),
+    "integers": (X.astype(np.int64), "dtype int64; expected uint8 or floats in [0, 1]"),
+    "large": (X + 16.0, "must lie in [0, 1], without NaN"),
+    "NaN": (X + np.nan, "must lie in [0, 1], without NaN"),
+    "empty list": ([], "there are no images"),
+    "list of names": (["a.png", "b.png"], "image 0 is a str"),
+    "sizes": ([X[0], X[1, :4]], "image 1 is of 4x8, the first of 8x8"),
+    "loader": (
+        DataLoader(TensorDataset(torch.zeros(4, 1, 8, 8))),
+        "DataLoader, which has no length and positions; give its .dataset",
+    ),
+    "iterator": (iter(X), "cannot take images from a"),
+    "number": (3, "cannot take images from a int"),
+    "path": ("nowhere/at-all", "unknown data set 'nowhere/at-all'"),
+}
+
+
+@pytest.mark.parametrize("bad", BAD_IMAGES)
+def test_what_cannot_be_images_is_one_line(bad: str, tmp_path: Path) -> None:
+    given, said = BAD_IMAGES[bad]
+    with pytest.raises(EbscError) as error:
+        pixels(n_clusters=2, run_dir=tmp_path / "run").fit(given)
+    assert isinstance(error.value, ValueError)
+    assert said in str(error.value)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"n_clusters": None}, "images in memory has no classes; say how many clusters with n_clusters"),
+        ({"n_clusters": 200}, f"n_clusters is 200 but images in memory has only {N} images"),
+        ({"backbone": "resnet17"}, "unknown backbone 'resnet17'"),
+        ({"backbone": "resnet10t", "epochs": 1, "batch_size": 500}, "batch_size is 500"),
+        ({"settings": {"data.size": 4}}, "'data.size' says nothing of images that are in memory"),
+        ({"settings": {"protocol": "train-test"}}, "fit holds nothing out"),
+        ({"settings": {"features.path": "x.npy"}}, "use EnergySubspaceClustering"),
+        ({"settings": {"objective": "simclr"}}, "'objective' is a section, not an option"),
+        ({"config": "missing.toml"}, "cannot read missing.toml"),
+        ({"run_dir": __file__}, "is a file, not a folder; choose another run_dir"),
+        ({"epochs": -1}, "option 'train.epochs'"),
+        ({"device": "cuda:99"}, "cuda"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_mistake_is_one_line(digits, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(EbscError) as error:
+        pixels(**given).fit(digits[0])
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "--" not in str(error.value)
+
+
+def test_what_cannot_join_is_refused(digits, fitted: EBSC, tmp_path: Path) -> None:
+    images, labels = digits
+    with pytest.raises(NotFittedError):
+        pixels().predict(images)
+    with pytest.raises(NotFittedError):
+        _ = pixels().embedding_
+    with pytest.raises(ValueError, match="images are of 4x8, those of"):
+        fitted.predict(images[:, :4])
+    with pytest.raises(ValueError, match="labels have shape"):
+        pixels().fit(images, labels[:-1])
+    with pytest.raises(ValueError, match="is read with labels of its own"):
+        pixels().fit("digits", labels)
+    with pytest.raises(EbscError, match="holds no finished run"):
+        EBSC.load(tmp_path)
+    colour = np.repeat(images[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(fitted.predict(colour), fitted.predict(images))

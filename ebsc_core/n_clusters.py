@@ -209,7 +209,7 @@ def rand_index(first: np.ndarray, second: np.ndarray, sizes: np.ndarray) -> floa
 
 def _small(graph: sparse.csr_matrix) -> tuple[sparse.csr_matrix, np.ndarray]:
     """The graph, or a coarser one of few enough nodes, and how many rows each node stands for."""
-    sizes = np.ones(graph.shape[0])
+    sizes: np.ndarray = np.ones(graph.shape[0])
     while graph.shape[0] > NODES:
         coarse, aggregate = coarsened(graph)
         if coarse.shape[0] > 0.9 * graph.shape[0]:

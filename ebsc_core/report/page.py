@@ -51,7 +51,8 @@ class Page:
         self.found, self.metrics = run.assignments, run.metrics
         self.graph = graph_of(run)
         present = self.found.clusters[self.found.clusters >= 0]
-        self.k = max(run.config.n_clusters or 0, int(present.max(initial=-1)) + 1)
+        asked = run.config.n_clusters
+        self.k = max(asked if isinstance(asked, int) else 0, int(present.max(initial=-1)) + 1)
         each = max(LEAST_EACH, min(MOST_EACH, PICTURES // max(1, min(self.k, MOST_CLUSTERS))))
         self.between = between(self.graph, self.k) if self.graph and self.k <= MOST_DENSE else None
         self.clusters = describe(run, self.graph, self.between, each, MOST_CLUSTERS)

@@ -128,7 +128,10 @@ def test_warnings_are_pythons(digits) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"n_clusters": 1}, "option 'n_clusters': input should be greater than or equal to 2, got 1"),
+        (
+            {"n_clusters": 1},
+            "option 'n_clusters': input should be a whole number from 2 on, or 'auto', got 1",
+        ),
         ({"n_clusters": 90}, "n_clusters is 90 but X has only 60 rows"),
         ({"coefficients": "enrgy"}, "unknown coefficient model 'enrgy': did you mean energy"),
         ({"clusterer": "nothing"}, "unknown clusterer 'nothing'"),

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -33,6 +32,7 @@ from pydantic import (
 )
 
 from ebsc_core.errors import ConfigError
+from ebsc_core.mistakes import describe, field_names
 from ebsc_core.options import Options
 
 PROVENANCE = "provenance"
@@ -333,38 +333,7 @@ def overlay(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def own_settings(section: str) -> list[str]:
     """What a part's section takes whichever part it names."""
-    return _field_names(RunConfig, [section]) if section in RunConfig.model_fields else []
-
-
-def describe(
-    error: ValidationError, model: type[BaseModel], prefix: str, also_known: Iterable[str] = ()
-) -> str:
-    """The first problem of a validation error as one line: the setting, what is wrong, the nearest name."""
-    problem = error.errors(include_url=False)[0]
-    path = [str(part) for part in problem["loc"]]
-    setting = ".".join([prefix, *path] if prefix else path)
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    if problem["type"] == "extra_forbidden":
-        known = [*_field_names(model, path[:-1]), *also_known]
-        near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
-        return f"unknown option {setting!r}: {hint}{more}"
-    if problem["type"] == "model_type":
-        return f"{setting!r} is a section, not an option: set what is in it, got {problem['input']!r}{more}"
-    if problem["type"] == "missing":
-        return f"{setting!r} is missing{more}"
-    message = problem["msg"].removeprefix("Value error, ").replace("dictionary", "table")
-    message = message[0].lower() + message[1:]
-    return f"option {setting!r}: {message}, got {problem['input']!r}{more}"
-
-
-def _field_names(model: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+    return field_names(RunConfig, [section]) if section in RunConfig.model_fields else []
 
 
 def read_toml(file: Path) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from ebsc_core.config import OF_IMAGES, PART_SECTIONS, PartChoice, RunConfig, describe, own_settings
+from ebsc_core.config import OF_IMAGES, PART_SECTIONS, PartChoice, RunConfig, own_settings
 from ebsc_core.errors import ConfigError, EbscError, PartError, told
+from ebsc_core.mistakes import describe
 from ebsc_core.options import Options
 from ebsc_core.registry import Kind, Part, Registry
 

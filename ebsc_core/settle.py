@@ -12,11 +12,12 @@ from typing import Literal
 from pydantic import ValidationError
 
 from ebsc_core.coefficients import auto_top_k
-from ebsc_core.config import JointChoice, RunConfig, describe
+from ebsc_core.config import JointChoice, RunConfig
 from ebsc_core.data.source import ImageSource
 from ebsc_core.data.views import ViewOptions, default_views
 from ebsc_core.errors import ConfigError
 from ebsc_core.interfaces import Backbone, ImageInfo
+from ebsc_core.mistakes import describe
 from ebsc_core.plan import ImagePlan, Plan
 
 # Below this many images, more steps are worth more than larger batches.

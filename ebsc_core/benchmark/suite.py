@@ -36,11 +36,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ebsc_core.config import PROVENANCE, RunConfig, describe, overlay, parse_settings
+from ebsc_core.config import PROVENANCE, RunConfig, overlay, parse_settings
 from ebsc_core.data.views import GREY_VIEWS, ViewOptions
 from ebsc_core.device import resolve_device
 from ebsc_core.errors import ConfigError, EbscError
 from ebsc_core.features import digest
+from ebsc_core.mistakes import describe
 from ebsc_core.plan import make_plan
 from ebsc_core.registry import Registry
 

@@ -1,0 +1,40 @@
+"""A mistake in a configuration, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from pydantic import BaseModel, ValidationError
+
+
+def describe(
+    error: ValidationError, model: type[BaseModel], prefix: str, also_known: Iterable[str] = ()
+) -> str:
+    """The first problem of a validation error as one line: the setting, what is wrong, the nearest name."""
+    problem = error.errors(include_url=False)[0]
+    path = [str(part) for part in problem["loc"]]
+    setting = ".".join([prefix, *path] if prefix else path)
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    if problem["type"] == "extra_forbidden":
+        known = [*field_names(model, path[:-1]), *also_known]
+        near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        return f"unknown option {setting!r}: {hint}{more}"
+    if problem["type"] == "model_type":
+        return f"{setting!r} is a section, not an option: set what is in it, got {problem['input']!r}{more}"
+    if problem["type"] == "missing":
+        return f"{setting!r} is missing{more}"
+    message = problem["msg"].removeprefix("Value error, ").replace("dictionary", "table")
+    message = message[0].lower() + message[1:]
+    return f"option {setting!r}: {message}, got {problem['input']!r}{more}"
+
+
+def field_names(model: type[BaseModel], path: list[str]) -> list[str]:
+    """What a model holds at a path of sections."""
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
 
 from ebsc_core.data.source import sample_positions
 from ebsc_core.report.clusters import Graph
@@ -21,6 +22,8 @@ PERPLEXITY = 30.0
 # t-SNE compares rows by distance: what lies beyond these directions is mostly noise.
 DIRECTIONS = 50
 NEIGHBOURS = 6
+# Points that make out what is around one.
+AROUND = 25
 # Side of the map's square.
 SIDE = 1000
 
@@ -37,6 +40,20 @@ class Layout:
     """Of each the points that have most of its affinity, the largest first."""
     rank: float
     """Effective rank of the sample's rows."""
+
+    def centres(self, clusters: np.ndarray) -> dict[int, int]:
+        """For each of the clusters ``(M,)`` the point to write its number at: among its own, near the middle.
+
+        Where clusters are mixed, their middles coincide, but not where each is at its densest.
+        """
+        around = NearestNeighbors(n_neighbors=min(AROUND, len(clusters))).fit(self.points)
+        own = (clusters[around.kneighbors(self.points)[1]] == clusters[:, None]).mean(axis=1)
+        found = {}
+        for number in np.unique(clusters[clusters >= 0]).tolist():
+            members = np.flatnonzero(clusters == number)
+            aside = np.abs(self.points[members] - np.median(self.points[members], axis=0)).sum(axis=1)
+            found[number] = int(members[np.lexsort((aside, -own[members]))[0]])
+        return found
 
 
 def lay_out(rows: Rows, graph: Graph | None, fitted: int, seed: int) -> Layout | None:
@@ -63,7 +80,8 @@ def _points(rows: np.ndarray, seed: int) -> np.ndarray:
     principal = PCA(directions, svd_solver="randomized", random_state=seed).fit_transform(rows)
     if directions < 2 or not principal[:, :2].std(axis=0).all():
         return np.pad(principal, ((0, 0), (0, 2)))[:, :2]
-    perplexity = min(PERPLEXITY, (n - 1) / 3)
+    # Few images have few neighbours: with more, small clusters would shrink to points.
+    perplexity = min(PERPLEXITY, max(n / 10, 5.0), (n - 1) / 3)
     start = principal[:, :2] / principal[:, 0].std() * 1e-4
     return TSNE(perplexity=perplexity, init=start, max_iter=STEPS, random_state=seed).fit_transform(principal)
 

@@ -23,6 +23,7 @@ def made(run: SavedRun) -> dict[str, Any]:
         "suppliers": [
             (section, shown(_named(run, section)), shown(supplier))
             for section, supplier in _table(provenance, "parts").items()
+            if section != "objective" or metrics.get("training")  # else it took no part
         ],
         "stages": [(shown(name), _time(value), value / longest) for name, value in seconds.items()],
         "reused": ", ".join(f"{shown(name)} {clock(value)}" for name, value in reused.items()),

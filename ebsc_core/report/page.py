@@ -19,7 +19,7 @@ from ebsc_core.report.advice import advice
 from ebsc_core.report.classes import compare, confusions
 from ebsc_core.report.clusters import between, describe, graph_of, ties
 from ebsc_core.report.heat import heat, table_heat
-from ebsc_core.report.layout import SIDE, Layout, lay_out
+from ebsc_core.report.layout import SIDE, lay_out
 from ebsc_core.report.made import made
 from ebsc_core.report.palette import colours
 from ebsc_core.report.pictures import Sheet, gallery, read_pictures, sheet
@@ -156,11 +156,12 @@ class Page:
         of_label = [number[found.labels[p]] if found.labels else -1 for p in places]
         clusters = found.clusters[layout.positions].tolist()
         rounded = np.rint(layout.points).astype(int).tolist()
+        centres = layout.centres(found.clusters[layout.positions])
         pictures: Sheet | None = sheet(self.pictures, places)
         return {
             "side": SIDE,
             "points": [(x, y, k, of) for (x, y), k, of in zip(rounded, clusters, of_label, strict=True)],
-            "centres": _centres(layout, found.clusters[layout.positions]),
+            "centres": [(k, *rounded[at]) for k, at in centres.items()],
             "of": found.fitted,
             "labels": labels,
             "sheet": pictures,
@@ -199,16 +200,6 @@ def _enlarged(width: int, height: int) -> tuple[int, int]:
     """Small pictures as so many whole screen pixels each that they are about 64 wide."""
     scale = max(1, round(64 / max(width, height)))
     return width * scale, height * scale
-
-
-def _centres(layout: Layout, clusters: np.ndarray) -> list[tuple[int, int, int]]:
-    """Where to write a cluster's number: at the point that is nearest to the median of its points."""
-    found = []
-    for k in np.unique(clusters[clusters >= 0]).tolist():
-        points = layout.points[clusters == k]
-        nearest = points[np.abs(points - np.median(points, axis=0)).sum(axis=1).argmin()]
-        found.append((k, *np.rint(nearest).astype(int).tolist()))
-    return found
 
 
 def _joined(groups: Iterable[np.ndarray]) -> list[int]:

@@ -95,7 +95,8 @@ def _lede(run: SavedRun, k: int, comparison: Comparison | None) -> str:
     inside = found.confidence[: found.fitted][clusters >= 0]
     said = [f"{found.fitted:,} images were put into {len(sizes)} clusters"]
     if len(sizes):
-        said[0] += f" of {sizes.min():,} to {sizes.max():,} images"
+        low, high = int(sizes.min()), int(sizes.max())
+        said[0] += f" of {low:,} to {high:,} images" if low < high else f" of {low:,} images each"
         said.append(
             f"on average, {percent(float(inside.mean()))} of what expresses an image is in its own cluster"
         )

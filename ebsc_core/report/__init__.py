@@ -67,6 +67,9 @@ def rewrite_report(path: Path, registry: Registry, warn: Callable[[str], None]) 
         If it holds no finished run, or a file of it is damaged.
     """
     run = SavedRun(path)
+    features = run.config.features
+    if features and not features.images:  # there never were any
+        return write_report(run)
     try:
         images, why_none = read_again(run, registry, warn), ""
     except RunDirectoryError:

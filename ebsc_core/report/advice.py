@@ -14,6 +14,8 @@ from ebsc_core.saved import Assignments
 MERGED, TINY = 3.0, 0.2
 # Clusters that keep less than this of their coefficients within them are more doubt than cluster.
 LOW_CONFIDENCE = 0.5
+# Of the run's own warnings, which may be one for each damaged image.
+MOST_WARNINGS = 20
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,12 @@ def advice(
     rank : float, optional
         Effective rank of the rows that express one another, of ``width`` columns.
     """
-    own = [Advice(str(warning)) for warning in metrics.get("warnings") or []]
+    warnings = metrics.get("warnings") or []
+    own = [Advice(str(warning)) for warning in warnings[:MOST_WARNINGS]]
+    if len(warnings) > MOST_WARNINGS:
+        own.append(
+            Advice(f"The run gave {len(warnings) - MOST_WARNINGS:,} more warnings; metrics.json has all.")
+        )
     told = " ".join(item.said for item in own)
     free = metrics.get("label_free") or {}
     derived = [
@@ -77,30 +84,28 @@ def _sizes(found: Assignments, k: int) -> list[Advice | None]:
     sizes = np.bincount(clusters[clusters >= 0], minlength=k)
     present = sizes[sizes > 0]
     if not len(present):
-        return [Advice("No image is in any cluster.")]
+        return [Advice("Nothing is in any cluster.")]
     median = float(np.median(present))
     merged = np.flatnonzero(sizes > MERGED * median).tolist()
     tiny = np.flatnonzero((sizes > 0) & (sizes < TINY * median)).tolist()
     none, empty = int((clusters < 0).sum()), int((sizes == 0).sum())
     return [
         Advice(
-            f"{_clusters(merged)} {_has(merged)} more than {MERGED:.0f} times the images of the median "
+            f"{_clusters(merged)} {_has(merged)} more than {MERGED:.0f} times the size of the median "
             f"cluster ({_numbers(sizes[merged])} against {median:,.0f}): several groups may have merged.",
-            "Look at its doubtful images; try a larger --n-clusters.",
+            "Look at what is doubtful in it; try a larger --n-clusters.",
         )
         if merged
         else None,
         Advice(
-            f"{_clusters(tiny)} {_has(tiny)} less than a fifth of the images of the median cluster "
+            f"{_clusters(tiny)} {_has(tiny)} less than a fifth of the size of the median cluster "
             f"({_numbers(sizes[tiny])} against {median:,.0f}): fragments, or outliers.",
             "Try a smaller --n-clusters, or a larger --set top_k.",
         )
         if tiny
         else None,
         Advice(f"{empty} of {k} clusters {'is' if empty == 1 else 'are'} empty.") if empty else None,
-        Advice(
-            f"{none:,} of {len(clusters):,} images ({percent(none / len(clusters), 1)}) belong to no cluster."
-        )
+        Advice(f"{none:,} of {len(clusters):,} ({percent(none / len(clusters), 1)}) belong to no cluster.")
         if none
         else None,
     ]
@@ -115,7 +120,7 @@ def _confidence(found: Assignments) -> list[Advice | None]:
     if mean < LOW_CONFIDENCE:
         return [
             Advice(
-                f"On average only {percent(mean)} of an image's coefficients stay within its cluster: "
+                f"On average only {percent(mean)} of the coefficients stay within the cluster they are of: "
                 "the clusters are not well separated.",
                 "Better features help most: another backbone, pretrained weights, or longer training.",
             )
@@ -127,7 +132,7 @@ def _confidence(found: Assignments) -> list[Advice | None]:
         return []
     return [
         Advice(
-            f"In {_clusters(weak).lower()}, images keep less than half of their coefficients within.",
+            f"In {_clusters(weak).lower()}, less than half of the coefficients stay within.",
             "Look at where they lean: they may be parts of others.",
         )
     ]

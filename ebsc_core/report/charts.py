@@ -9,7 +9,7 @@ from typing import Any
 
 # Of the drawing, in its own units; the page scales it.
 WIDTH, HEIGHT = 480, 240
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 16, 44
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 22, 44
 
 
 # Of each figure of an epoch: its name, a title, what it should do, whether its axis begins at zero.
@@ -196,8 +196,9 @@ def candidate_charts(choice: Any) -> list[Chart]:
     candidates.sort(key=lambda candidate: candidate["k"])
     chosen, charts = choice.get("chosen"), []
     for name, said in (
+        ("score", "What decides: its stability, and that of its better neighbour."),
+        ("stability", "How alike its clusters are each time the affinity is perturbed."),
         ("eigengap", "How far the eigenvalue after it falls off."),
-        ("stability", "How alike clusters of different samples are."),
     ):
         known = [c for c in candidates if isinstance(c.get(name), int | float)]
         if len(known) > 1:

@@ -14,6 +14,7 @@ from ebsc_core.saved import SavedRun
 def made(run: SavedRun) -> dict[str, Any]:
     """Parts and their suppliers, stages and their time, versions, configuration, command."""
     provenance, metrics = run.provenance, run.metrics
+    command = "cluster" if run.config.features else "run"
     seconds = metrics.get("seconds") or {}
     longest = max(seconds.values(), default=0.0) or 1.0
     cost = (metrics.get("features_cost") or {}).get("seconds") or {}
@@ -31,7 +32,7 @@ def made(run: SavedRun) -> dict[str, Any]:
         "versions": [(shown(name), shown(v)) for name, v in _table(provenance, "versions").items()]
         + [(name, shown(provenance[name])) for name in ("python", "platform") if name in provenance],
         "configuration": lines(text),
-        "command": shown(f"ebsc run --config {shlex.quote(str(run.path / CONFIG))}"),
+        "command": shown(f"ebsc {command} --config {shlex.quote(str(run.path / CONFIG))}"),
         "rebuild": shown(f"ebsc report {shlex.quote(str(run.path))}"),
     }
 

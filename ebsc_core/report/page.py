@@ -16,7 +16,7 @@ from markupsafe import Markup
 from ebsc_core.data.again import RunImages
 from ebsc_core.report import charts, words
 from ebsc_core.report.advice import advice
-from ebsc_core.report.classes import compare, confusions
+from ebsc_core.report.classes import ClassFigures, compare, confusions
 from ebsc_core.report.clusters import between, describe, graph_of, ties
 from ebsc_core.report.heat import heat, table_heat
 from ebsc_core.report.layout import SIDE, lay_out
@@ -32,6 +32,8 @@ MOST_CLUSTERS, PICTURES, LEAST_EACH, MOST_EACH = 100, 1000, 6, 18
 CONFUSIONS, OF_EACH = 8, 8
 # Tables with more rows or columns become a picture.
 LARGEST_TABLE = 25
+# Classes that are listed.
+MOST_CLASSES = 200
 # Ties between clusters that are named; of more clusters none are, which would take their square.
 MOST_TIES, MOST_DENSE = 10, 2000
 
@@ -51,8 +53,8 @@ class Page:
         self.found, self.metrics = run.assignments, run.metrics
         self.graph = graph_of(run)
         present = self.found.clusters[self.found.clusters >= 0]
-        asked = run.config.n_clusters
-        self.k = max(asked if isinstance(asked, int) else 0, int(present.max(initial=-1)) + 1)
+        wanted = run.config.n_clusters
+        self.k = max(wanted if isinstance(wanted, int) else 0, int(present.max(initial=-1)) + 1)
         each = max(LEAST_EACH, min(MOST_EACH, PICTURES // max(1, min(self.k, MOST_CLUSTERS))))
         self.between = between(self.graph, self.k) if self.graph and self.k <= MOST_DENSE else None
         self.clusters = describe(run, self.graph, self.between, each, MOST_CLUSTERS)
@@ -96,6 +98,7 @@ class Page:
             "hidden": max(0, int((np.bincount(self._assigned) > 0).sum()) - len(self.clusters)),
             "picture": self._picture,
             "comparison": self.comparison,
+            "class_figures": self._class_figures(),
             "confusion_picture": self._confusion_picture(),
             "wrong": self.wrong,
             "heat": heat(self.graph, self.found.confidence[self.graph.positions]) if self.graph else None,
@@ -141,6 +144,13 @@ class Page:
         uri = self.gallery.get(position)
         size = _enlarged(*self.pictures[position].size) if uri else (0, 0)
         return {"uri": uri, "said": ", ".join(said), "name": said[0], "width": size[0], "height": size[1]}
+
+    def _class_figures(self) -> list[ClassFigures]:
+        """Those of each class; of very many, the ones found worst."""
+        figures = self.comparison.figures if self.comparison else []
+        if len(figures) <= MOST_CLASSES:
+            return figures
+        return sorted(figures, key=lambda one: one.f1)[:MOST_CLASSES]
 
     def _confusion_picture(self) -> str | None:
         counts = self.comparison.counts if self.comparison else np.zeros((1, 1))

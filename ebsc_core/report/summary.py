@@ -43,7 +43,8 @@ def summary(run: SavedRun, k: int, comparison: Comparison | None) -> dict[str, A
     processes = metrics.get("processes", 1)
     where = f"{device}, {processes} processes" if processes > 1 else device
     return {
-        "data_name": short(PurePath(str(_part(tables, "data"))).name or "images"),
+        "data_name": _data_name(run),
+        "noun": _noun(run),
         "parts": _parts(run),
         "created": str(run.provenance.get("created", ""))[:16].replace("T", " "),
         "k": k,
@@ -72,14 +73,28 @@ def _free(free: dict[str, Any]) -> list[Tile]:
 
 
 def _parts(run: SavedRun) -> str:
-    tables, trained = run.tables, bool(run.metrics.get("training"))
-    backbone, objective = _part(tables, "backbone"), _part(tables, "objective")
-    learned = f"{backbone} trained by {objective}" if trained else str(backbone)
-    express = "whitened " if run.tables.get("whiten") is True else ""
-    return short(
-        f"{learned} · {_part(tables, 'coefficients')} on {express}{tables.get('express', 'features')} · "
-        f"{_part(tables, 'clusterer')}"
-    )
+    tables = run.tables
+    cut = str(_part(tables, "clusterer"))
+    whitened = "whitened " if tables.get("whiten") is True else ""
+    coefficients = f"{_part(tables, 'coefficients')} on {whitened}{tables.get('express', 'rows')}"
+    if run.config.features:
+        return short(f"{coefficients} · {cut}")
+    learned = str(_part(tables, "backbone"))
+    if run.metrics.get("training"):
+        learned += f" trained by {_part(tables, 'objective')}"
+    return short(f"{learned} · {coefficients} · {cut}")
+
+
+def _data_name(run: SavedRun) -> str:
+    features = run.config.features
+    whole = features.path if features else str(_part(run.tables, "data"))
+    return short(PurePath(whole).name or "images")
+
+
+def _noun(run: SavedRun) -> str:
+    """What is clustered: of features that came from elsewhere, rows, unless their images are named."""
+    features = run.config.features
+    return "images" if features is None or features.images else "rows"
 
 
 def _part(tables: dict[str, Any], section: str) -> Any:
@@ -93,12 +108,12 @@ def _lede(run: SavedRun, k: int, comparison: Comparison | None) -> str:
     sizes = np.bincount(clusters[clusters >= 0], minlength=1)
     sizes = sizes[sizes > 0]
     inside = found.confidence[: found.fitted][clusters >= 0]
-    said = [f"{found.fitted:,} images were put into {len(sizes)} clusters"]
+    said = [f"{found.fitted:,} {_noun(run)} were put into {len(sizes)} clusters"]
     if len(sizes):
         low, high = int(sizes.min()), int(sizes.max())
-        said[0] += f" of {low:,} to {high:,} images" if low < high else f" of {low:,} images each"
+        said[0] += f" of {low:,} to {high:,}" if low < high else f" of {low:,} each"
         said.append(
-            f"on average, {percent(float(inside.mean()))} of what expresses an image is in its own cluster"
+            f"on average, {percent(float(inside.mean()))} of what expresses each is in its own cluster"
         )
     if run.metrics.get("dictionary_size"):
         said.append(f"{run.metrics['dictionary_size']:,} of them were clustered, and the others joined")

@@ -50,7 +50,8 @@ def number(value: float | None, digits: int = 3) -> str:
         return "–"
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
-    return f"{value:,.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
+    text = f"{value:,.{digits}f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return text.replace("-", "−")
 
 
 def listed(items: list[str], most: int = 8) -> str:

@@ -145,6 +145,23 @@ def test_numbers_of_clusters_that_were_tried(ebsc, tmp_path: Path) -> None:
     assert "Eigengap by number of clusters" in page(tmp_path / "run")
 
 
+def test_a_run_on_features(ebsc, tmp_path: Path, photos: Path) -> None:
+    rows = np.repeat(np.eye(3), 10, axis=0) + 0.05 * np.random.default_rng(0).normal(size=(30, 3))
+    np.save(tmp_path / "rows.npy", rows)
+    flags = ("--n-clusters", "3", "--coefficients", "knn")
+    assert ebsc("cluster", "rows.npy", *flags, "--out", "bare").code == 0
+    done = ebsc("report", "bare")
+    assert (done.code, done.err) == (0, "")
+    text = page(tmp_path / "bare")
+    for said in ("rows.npy: 3 clusters", "30 rows were put", "ebsc cluster --config bare/run.toml"):
+        assert said in text
+    assert "<img " not in text
+    assert "no pictures" not in text
+    assert ebsc("cluster", "rows.npy", *flags, "--images", photos, "--out", "shown").code == 0
+    assert ebsc("report", "shown").code == 0
+    assert "<img " in page(tmp_path / "shown")
+
+
 def test_what_is_no_run_is_one_line(ebsc, tmp_path: Path) -> None:
     done = ebsc("report", "nowhere")
     assert (done.code, done.err.count("\n")) == (2, 1)

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from ebsc_core.config import load_config
-from ebsc_core.pipeline import run
 from ebsc_core.progress import Progress
 from ebsc_core.registry import Registry
 from ebsc_core.report import rewrite_report
+from ebsc_core.run import run
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 QUICK = {"train.epochs": 0, "coefficients.name": "knn", "cache": "none"}
@@ -41,7 +41,7 @@ def finished(folder: Path, **flags: Any) -> Path:
     """The report of a quick run."""
     settings = {key.replace("__", "."): value for key, value in flags.items()}
     config, warned = load_config(None, [], QUICK | settings | {"out": str(folder / "run")}), []
-    assert run(config, Registry(), Progress(), with_report=False)
+    assert run(config, Registry(), Progress())
     began = time.process_time()
     report = rewrite_report(folder / "run", Registry(), warned.append)
     assert time.process_time() - began < 20

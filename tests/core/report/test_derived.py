@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+from io import BytesIO
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from scipy import sparse
 
 from ebsc_core.metrics import clustering_accuracy
@@ -15,7 +18,7 @@ from ebsc_core.metrics import confidence as confidence_of
 from ebsc_core.report.advice import advice
 from ebsc_core.report.classes import compare, confusions
 from ebsc_core.report.clusters import Graph, between, describe, graph_of, own_affinity, ties
-from ebsc_core.report.heat import heat
+from ebsc_core.report.heat import heat, table_heat
 from ebsc_core.saved import Assignments
 
 
@@ -187,6 +190,13 @@ class TestAdvice:
         own = "the representation has collapsed: its effective rank is 1.0 of 64"
         assert self.said({"warnings": [own]}, k=30).count("collapsed") == 1
 
+    def test_of_very_many_warnings_some_are_said(self) -> None:
+        items = advice({"warnings": [f"left out {i}" for i in range(5000)]}, self.even, 2, 10.0, 64)
+        assert [item.said for item in items][-2:] == [
+            "left out 19",
+            "The run gave 4,980 more warnings; metrics.json has all.",
+        ]
+
     def test_pieces(self) -> None:
         assert "5 pieces" in self.said({"label_free": {"connected_components": 5}})
         assert self.said({"label_free": {"connected_components": 2}}) == ""
@@ -199,10 +209,10 @@ class TestAdvice:
         assert "1 of 5 clusters is empty" in said
 
     def test_images_of_no_cluster(self) -> None:
-        assert "2 of 10 images (20\u00a0%) belong" in self.said(
-            found=assignments([0, 1] * 4 + [-1, -1])
-        ).replace("20.0", "20")
-        assert "No image is in any cluster" in self.said(found=assignments([-1, -1]))
+        assert "2 of 10 (20\u00a0%) belong" in self.said(found=assignments([0, 1] * 4 + [-1, -1])).replace(
+            "20.0", "20"
+        )
+        assert "Nothing is in any cluster" in self.said(found=assignments([-1, -1]))
 
     def test_low_confidence_of_all_and_of_some(self) -> None:
         low = assignments([0, 1] * 5, confidence=[0.3] * 10)
@@ -219,6 +229,25 @@ class TestHeat:
     def test_those_of_no_cluster_come_last(self) -> None:
         found = heat(graph(FOUR.matrix.toarray(), [-1, 0, 0, -1]), np.ones(4))
         assert [(block.number, block.end) for block in found.blocks] == [(0, 0.5)]
+
+    @given(st.lists(st.integers(-1, 6), min_size=2, max_size=60))
+    def test_ink_lies_in_the_blocks_where_clusters_keep_to_themselves(self, clusters: list[int]) -> None:
+        numbers = np.array(clusters)
+        same = (numbers[:, None] == numbers[None]) & (numbers[:, None] >= 0)
+        found = heat(graph(same * (1 - np.eye(len(numbers))), clusters), np.ones(len(numbers)))
+        data = base64.b64decode(found.uri.partition(",")[2])
+        ink = np.asarray(Image.open(BytesIO(data)))[..., 3] > 0
+        inside = np.zeros_like(ink)
+        for block in found.blocks:
+            part = slice(round(block.start * found.bins), max(round(block.end * found.bins), 1))
+            inside[part, part] = True
+        narrow = any(block.end == block.start for block in found.blocks)
+        assert narrow or not (ink & ~inside).any()
+
+    def test_a_large_table_becomes_a_small_picture(self) -> None:
+        data = base64.b64decode(table_heat(np.eye(640)).partition(",")[2])
+        ink = np.asarray(Image.open(BytesIO(data)))[..., 3]
+        assert np.array_equal(ink, 255 * np.eye(320))
 
     def test_no_affinity_at_all_is_a_picture_too(self) -> None:
         assert heat(graph(np.zeros((3, 3)), [0, 0, 1]), np.ones(3)).uri.startswith("data:image/png")

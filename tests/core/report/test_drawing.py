@@ -57,6 +57,7 @@ class TestWords:
         assert words.percent(0.954, 1) == "95.4\u00a0%"
         assert words.number(12345) == "12,345"
         assert words.number(0.4812) == "0.481"
+        assert words.number(-0.0441) == "−0.044"
         assert words.percent(None) == words.number(None) == "–"
         assert words.ranges([0, 1, 2, 7]) == "0–2 and 7"
         assert words.ranges([4]) == "4"

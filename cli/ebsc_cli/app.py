@@ -13,6 +13,7 @@ from ebsc_cli import features, plugins
 from ebsc_cli.benchmark import benchmark
 from ebsc_cli.cluster import cluster
 from ebsc_cli.compare import compare
+from ebsc_cli.doctor import doctor
 from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, is_first, is_one_of_several, leave
 from ebsc_cli.report import report
@@ -75,6 +76,7 @@ app.command()(resume)
 app.command()(runs)
 app.command()(compare)
 app.command()(report)
+app.command()(doctor)
 app.command()(benchmark)
 app.add_typer(features.app, name="features")
 app.add_typer(plugins.app, name="plugins")

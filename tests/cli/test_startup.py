@@ -25,7 +25,14 @@ def ebsc(*arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedP
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["run", "--help"], ["plugins", "list"], ["plugins", "check", "--help"], ["--version"]],
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["plugins", "list"],
+        ["plugins", "check", "--help"],
+        ["--version"],
+        ["runs", "--help"],
+    ],
     ids=" ".join,
 )
 def test_reading_imports_nothing_heavy(arguments: list[str]) -> None:

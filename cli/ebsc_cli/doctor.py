@@ -1,0 +1,41 @@
+"""``ebsc doctor``: what a run would find here, and whether a small one works."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from ebsc_core.errors import printable
+
+MARKS = {"ok": "[green]✓[/]", "note": "[yellow]![/]", "failed": "[red]✗[/]"}
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False) -> None:
+    """Look at packages, plugins, devices and disks, and make a small run; exit status 1 if one fails."""
+    # Imported here, so that `ebsc --help` does not wait for what it imports.
+    from ebsc_core.doctor import FAILED, examine
+
+    console = Console(highlight=False, soft_wrap=True)
+    findings = []
+    topic = ""
+    for finding in examine():
+        findings.append(finding)
+        if as_json:
+            continue
+        if finding.topic != topic:
+            topic = finding.topic
+            console.print(f"[bold]{topic}[/]")
+        console.print(f"  {MARKS[finding.status]} {escape(printable(finding.text))}")
+    failed = sum(finding.status == FAILED for finding in findings)
+    if as_json:
+        record = {"ok": not failed, "findings": [asdict(finding) for finding in findings]}
+        print(json.dumps(record, indent=2))
+    else:
+        console.print(f"[red]{failed} failed[/]" if failed else "[green]all is well[/]")
+    if failed:
+        raise typer.Exit(1)

@@ -15,7 +15,9 @@ from sklearn.metrics.cluster import contingency_matrix
 
 from ebsc_core.benchmark.suite import flattened
 from ebsc_core.config import PROVENANCE
-from ebsc_core.errors import DataError, RunDirectoryError
+from ebsc_core.errors import DataError, RunDirectoryError, told
+from ebsc_core.listing import data_of
+from ebsc_core.runs import CONFIG, METRICS
 from ebsc_core.saved import SavedRun
 
 SCORES = ("acc", "nmi", "ari")
@@ -147,9 +149,11 @@ def _clusters(run: SavedRun) -> dict[str, int]:
     }
 
 
-def _data(run: SavedRun) -> Any:
-    data = run.tables.get("data")
-    return data.get("name") if isinstance(data, dict) else None
+def _data(run: SavedRun) -> str:
+    try:
+        return data_of(run.tables)
+    except (KeyError, TypeError):
+        raise RunDirectoryError(f"{run.path / CONFIG} is damaged: it names no data") from None
 
 
 def _figures(runs: Sequence[SavedRun]) -> dict[str, list[float | None]]:
@@ -164,14 +168,18 @@ def _figures_of(run: SavedRun) -> dict[str, float | None]:
     try:
         scores, free = metrics["scores"] or {}, metrics["label_free"]
         return {
-            **{name: scores.get(name) for name in SCORES},
-            **{name: free[name] for name in FREE},
+            **{name: _number(scores.get(name)) for name in SCORES},
+            **{name: _number(free[name]) for name in FREE},
             "clusters": len([size for size in free["cluster_sizes"] if size]),
             "images": metrics["images"],
             "seconds": round(sum(metrics["seconds"].values()), 2),
         }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunDirectoryError(f"{run.path}/metrics.json is damaged ({error} is not as expected)") from None
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise RunDirectoryError(f"{run.path / METRICS} is damaged ({told(error)})") from None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _differing(runs: Sequence[SavedRun]) -> dict[str, list[Any]]:

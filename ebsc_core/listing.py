@@ -100,11 +100,16 @@ def _told(tables: Mapping[str, Any]) -> dict[str, Any]:
     chosen = [one for one in sections if one in tables and (trains or one != "objective")]
     return {
         "when": None if when is None else datetime.fromisoformat(when).astimezone(UTC).isoformat(),
-        "data": str(tables["data"]["name"]),
+        "data": data_of(tables),
         "parts": {section: str(tables[section]["name"]) for section in chosen},
         "seed": tables["seed"],
         "clusters": tables.get("n_clusters"),
     }
+
+
+def data_of(tables: Mapping[str, Any]) -> str:
+    """The data set, or the file of features, that a configuration names."""
+    return str(tables["features"]["path"] if "features" in tables else tables["data"]["name"])
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:

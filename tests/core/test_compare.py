@@ -122,15 +122,21 @@ def test_figures_and_differences(tmp_path: Path) -> None:
 
 
 def test_only_settings_that_differ(tmp_path: Path) -> None:
-    one = saved(tmp_path / "one", [0] * 6, toml="seed = 1\nk = 3\n[provenance]\ncreated = 'now'")
-    two = saved(tmp_path / "two", [0] * 6, toml="seed = 1\nk = 4\n[train]\nlr = 0.1\n[provenance]\nx = 2")
+    one = saved(
+        tmp_path / "one", [0] * 6, toml="seed = 1\nk = 3\ndata.name = 'x'\n[provenance]\ncreated = 'now'"
+    )
+    two = saved(
+        tmp_path / "two",
+        [0] * 6,
+        toml="seed = 1\nk = 4\ndata.name = 'x'\n[train]\nlr = 0.1\n[provenance]\nx = 2",
+    )
     assert compare([one, two]).settings == {"k": [3, 4], "train.lr": [None, 0.1]}
 
 
 class TestThePage:
     def test_is_escaped_and_needs_no_other(self, tmp_path: Path) -> None:
         evil = "<script>alert(1)</script>"
-        one = saved(tmp_path / "<i>one", [0, 0, 1, 1, 2, 2], toml=f"x = '{evil}'")
+        one = saved(tmp_path / "<i>one", [0, 0, 1, 1, 2, 2], toml=f"data.name = '{evil}'")
         two = saved(tmp_path / "two", [0, 1, 1, 1, 2, 2])
         text = page(compare([one, two]))
         tags = Tags(text).found
@@ -193,6 +199,8 @@ class TestTheCommand:
     def test_bad_input_is_one_line(self, ebsc, two: Path) -> None:
         shutil.copytree(two / "one", two / "damaged")
         (two / "damaged/metrics.json").write_text('{"scores": 3}')
+        shutil.copytree(two / "one", two / "strange")
+        (two / "strange/run.toml").write_text("data = 3")
         shutil.copytree(two / "one", two / "other")
         text = (two / "other/run.toml").read_text()
         (two / "other/run.toml").write_text(text.replace('"digits"', '"mnist"'))
@@ -205,6 +213,7 @@ class TestTheCommand:
             (("one", "."), "holds no finished run"),
             (("one", "begun"), "begun is unfinished; to go on: ebsc resume begun"),
             (("one", "damaged"), "damaged/metrics.json is damaged"),
+            (("one", "strange"), "strange/run.toml is damaged: it names no data"),
             (("one", "other"), "one and other have no image in common"),
             (("one", "two", "-o", "nowhere/x.html"), "cannot write nowhere/x.html"),
         ):

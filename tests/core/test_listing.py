@@ -74,6 +74,16 @@ def test_what_came_of_it(tmp_path: Path) -> None:
     assert "objective" not in found["pixels"].parts
 
 
+def test_runs_on_features_are_runs(tmp_path: Path) -> None:
+    run = make(tmp_path / "run")
+    (run / "run.toml").write_text(
+        "seed = 0\nfeatures.path = '/mine/f.npz'\ncoefficients.name = 'knn'\nclusterer.name = 'KMeans'"
+    )
+    (found,) = list_runs(tmp_path)
+    assert (found.state, found.data) == ("finished", "/mine/f.npz")
+    assert found.parts == {"coefficients": "knn", "clusterer": "KMeans"}
+
+
 def test_what_is_not_finished_is_there(tmp_path: Path) -> None:
     asked = {"seed": 3, "data": {"name": "digits"}, "provenance": {"started": "2026-01-01T00:00:00+00:00"}}
     running = RunDirectory(tmp_path / "running", asked)

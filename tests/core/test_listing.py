@@ -128,7 +128,7 @@ def test_hundreds_take_no_time(tmp_path: Path) -> None:
         make(tmp_path / f"run-{number}", training=[{"loss": 1 / 3, "stage": "warm-up"}] * 100)
     start = time.process_time()
     assert len(list_runs(tmp_path)) == 300
-    assert time.process_time() - start < 3  # measured: 0.5
+    assert time.process_time() - start < 1  # measured: 0.04
 
 
 class TestTheCommand:

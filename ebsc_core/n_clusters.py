@@ -6,7 +6,7 @@ cut anew; a number's *stability* is the mean adjusted Rand index of every two of
 Elisseeff, Guyon, "A stability based method for discovering structure in clustered data", PSB 2002; von
 Luxburg, "Clustering stability: an overview", 2010). What is stable may still be too coarse (ibid.), so
 
-- a number is judged by its stability and that of its better neighbour, three to one: where there are K
+- a number is judged by its stability and that of its better neighbour, three to two: where there are K
   clusters, one more or less moves the rows of one of them only, while a coarser cut is stable alone;
 - of those that are equal by this the *eigengap* decides: ``λ_K^t - λ_{K+1}^t`` of the normalised affinity, at
   the time t after which the first eigenvalue beyond the bound has shrunk to 1/e (Azran and Ghahramani,
@@ -37,13 +37,13 @@ from ebsc_core.kmeans import kmeans
 MOST, LEAST_MEAN_SIZE = 50, 5
 # Graphs of more nodes are joined into coarser ones until they have no more.
 NODES = 5000
-RESAMPLES, STARTS = 8, 5
+RESAMPLES, STARTS = 12, 5
 TOLERANCE = 3e-3
 VECTORS_PER_CLUSTER = 4
 # The search is over once twice the best number, and ten more, are passed and the last ten were so much worse.
 FURTHER, WORSE = 10, 0.1
 # Of a number's own stability in its score; the rest is its better neighbour's.
-OWN = 0.75
+OWN = 0.6
 # Scores that differ by less are equal; those that differ by less than the second are near.
 EQUAL, NEAR = 0.005, 0.02
 # Below it no number's clusters come out again.
@@ -58,7 +58,7 @@ class Candidate:
     stability: float
     """Mean adjusted Rand index between clusterings of perturbed graphs; 1 if all agree."""
     score: float
-    """Its stability and its better neighbour's, three to one."""
+    """Its stability and its better neighbour's, three to two."""
     eigengap: float
     """``λ_K^t - λ_{K+1}^t``."""
 

@@ -6,7 +6,6 @@ No choice looks at a label; the number of classes is what the number of clusters
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isqrt
 from typing import Literal
 
 from pydantic import ValidationError
@@ -25,6 +24,8 @@ SMALL_DATA = 5000
 # All rows are clustered up to so many (their affinity is held in memory); of more, a sample.
 MOST_CLUSTERED = 2_000_000
 DICTIONARY_SIZE = 200_000
+# A number that is to be found is found in the graph; how many coefficients that has hangs on one expected.
+EXPECTED_CLUSTERS = 10
 # The affinity of nearest neighbours compares the coefficients of every two rows.
 MOST_COMPARED = 200_000
 
@@ -228,9 +229,8 @@ def _top_k(
 ) -> int:
     if config.top_k and config.top_k >= clustered:
         raise ConfigError(f"top_k is {config.top_k} but {_others(config, clustered, what)}")
-    # A number that is to be found is found in the graph of these coefficients: √N stands for it.
-    expected = n_clusters or isqrt(clustered)
-    return config.top_k or min(preferred or auto_top_k(clustered, expected), clustered - 1)
+    wanted = preferred or auto_top_k(clustered, n_clusters or EXPECTED_CLUSTERS)
+    return config.top_k or min(wanted, clustered - 1)
 
 
 def _check_neighbours(config: RunConfig, clustered: int, what: str) -> None:

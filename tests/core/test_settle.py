@@ -43,7 +43,7 @@ def test_clusters_to_be_found_do_not_hang_on_classes():
     found = [decide(images(900, classes=classes), n_clusters="auto") for classes in (None, 1, 4, 300)]
     assert all(settled == found[0] for settled in found)
     assert found[0].n_clusters is None
-    assert found[0].top_k == auto_top_k(900, 30)
+    assert found[0].top_k == auto_top_k(900, settle_module.EXPECTED_CLUSTERS) == 6
     assert decide(images(900), n_clusters="auto", top_k=7).top_k == 7
     with pytest.raises(ConfigError, match="one image alone"):
         decide(images(n=1, classes=1), n_clusters="auto")

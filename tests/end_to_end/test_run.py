@@ -193,7 +193,7 @@ def test_the_number_of_clusters_is_found_and_recorded(ebsc, tmp_path, clusterer)
     assert 8 <= metrics["n_clusters"]["chosen"] <= 12
     assert config["n_clusters"] == metrics["n_clusters"]["chosen"]
     assert len(metrics["label_free"]["cluster_sizes"]) == config["n_clusters"]
-    assert config["top_k"] == 5
+    assert config["top_k"] == 6
     assert ebsc("run", "--config", "found/run.toml", "--out", "again").code == 0
     found, again = ((tmp_path / name / "assignments.csv").read_bytes() for name in ("found", "again"))
     assert found == again

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
+from ebsc_core.estimators.settings import spoken
 from ebsc_core.progress import Progress, clock
 
 LINE_EVERY_SECONDS = 10.0
@@ -50,7 +51,7 @@ class Spoken(Progress):
 
     def warn(self, message: str) -> None:
         super().warn(message)
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warnings.warn(spoken(message), UserWarning, stacklevel=3)
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self.stage, self.total, self.unit = stage, total, unit

@@ -28,6 +28,7 @@ from ebsc_core.progress import Progress
 from ebsc_core.registry import Registry
 from ebsc_core.run import run
 from ebsc_core.saved import SavedRun
+from ebsc_core.unfinished import is_unfinished
 
 
 class Folder:
@@ -142,6 +143,7 @@ def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) 
     elif labels is not None:
         raise ConfigError(f"y is given, but {images} is read with labels of its own; leave it out")
     folder = Folder(config.out)
+    kept = {"going_on": is_unfinished(folder.path), "with_report": not folder.temporary}
     with apart(resolve_device(config.device)):
-        run(config.model_copy(update={"out": str(folder.path)}), Registry(), progress, data)
+        run(config.model_copy(update={"out": str(folder.path)}), Registry(), progress, data, **kept)
     return FinishedRun(folder, config.device)

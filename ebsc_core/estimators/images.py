@@ -23,8 +23,9 @@ class EBSC(ClusterMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_clusters : int, default=None
+    n_clusters : int or "auto", default=None
         How many clusters to look for; by default the number of classes, if the images have labels.
+        ``"auto"`` finds the number in the graph.
     backbone : str, default=None
         What makes features of images: any timm model by its name, or a part that ``ebsc plugins list`` shows;
         by default a ResNet-18.
@@ -47,8 +48,8 @@ class EBSC(ClusterMixin, BaseEstimator):
         A TOML file as ``ebsc run --config`` takes it, such as ``run.toml`` of another run; settings and
         parameters win over it.
     run_dir : path-like, default=None
-        Where the run is written, with all that ``ebsc run`` leaves; it must not exist or be empty. By default
-        a temporary folder, which goes when the estimator does.
+        Where the run is written, with all that ``ebsc run`` leaves; a folder that is new, empty, or of a run
+        that was stopped, which then goes on. By default a temporary one, which goes when the estimator does.
     cache : path-like, default=None
         Where trained features are kept for reuse; by default where ``ebsc run`` keeps them. ``"none"`` for
         nowhere.
@@ -68,7 +69,7 @@ class EBSC(ClusterMixin, BaseEstimator):
     ids_ : list of str
         What the images are called, in the same order: their paths within a folder, else their positions.
     n_clusters_ : int
-        How many clusters were looked for.
+        How many clusters were looked for, or found to be there.
     scores_ : dict or None
         ACC, NMI and ARI against the labels, where there are any.
     metrics_ : dict
@@ -98,7 +99,7 @@ class EBSC(ClusterMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_clusters: int | None = None,
+        n_clusters: int | str | None = None,
         *,
         backbone: str | None = None,
         objective: str | None = None,

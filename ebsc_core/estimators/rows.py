@@ -24,8 +24,8 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        How many clusters to look for.
+    n_clusters : int or "auto", default=8
+        How many clusters to look for, two or more; ``"auto"`` finds the number in the graph.
     coefficients : str, default=None
         The model that expresses rows by others; by default the energy network, which is trained on the rows.
         ``ebsc plugins list`` shows what is installed.
@@ -59,7 +59,7 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
     dictionary_indices_ : ndarray of shape (n_dictionary,)
         Positions of the rows that express the others: all of them unless ``dictionary_size`` is given.
     n_clusters_ : int
-        How many clusters were looked for.
+        How many clusters were looked for, or found to be there.
     metrics_ : dict
         Figures that need no labels, as ``metrics.json`` of a run has them.
     n_features_in_ : int
@@ -84,7 +84,7 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_clusters: int = 8,
+        n_clusters: int | str = 8,
         *,
         coefficients: str | None = None,
         clusterer: str | None = None,
@@ -178,7 +178,7 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
                 "seed": drawn_seed(self.random_state),
             },
         )
-        useless = sorted({"out", "observers"} & config.model_fields_set)
+        useless = sorted({"out", "observers", "cache"} & config.model_fields_set)
         if useless:
             raise ConfigError(f"{useless[0]!r} says nothing here: rows are clustered without a run directory")
         return config

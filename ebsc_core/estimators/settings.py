@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ebsc_core.config import DataChoice, RunConfig, load_config
-from ebsc_core.errors import ConfigError, DataError, DeviceError, EbscError, PartError
+from ebsc_core.errors import ConfigError, DataError, DeviceError, EbscError, PartError, advice
 from ebsc_core.recorded import compare_suppliers
 from ebsc_core.registry import Registry
 
@@ -135,14 +135,19 @@ def mistakes() -> Iterator[None]:
         yield
     except GivenError:
         raise
-    except (ConfigError, DataError, PartError, DeviceError) as error:
-        raise GivenError(spoken(str(error))) from error.__cause__
     except EbscError as error:
-        raise type(error)(spoken(str(error))) from error.__cause__
+        wrong = isinstance(error, ConfigError | DataError | PartError | DeviceError)
+        kind = GivenError if wrong else type(error)
+        said = kind(spoken(str(error)))
+        for note in advice(error):
+            said.add_note(spoken(note))
+        raise said from error.__cause__
 
 
 def spoken(text: str) -> str:
     """A message for the command line in the words of Python."""
+    text = re.sub(r"ebsc resume ('[^']*'|\S+)", "fit again", text)
+    text = text.replace("--n-clusters auto", "n_clusters='auto'")
     text = re.sub(r"--set ([\w.]+)=([\w.]+)", _as_setting, text)
     text = re.sub(r"--set (?=[\w.]+)", "", text)
     return re.sub(r"--[a-z-]+[a-z]", lambda flag: FLAGS.get(flag[0], flag[0]), text)

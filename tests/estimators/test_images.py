@@ -6,6 +6,7 @@ import csv
 import gc
 import json
 import pickle
+import signal
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ from torchvision.datasets import ImageFolder, VisionDataset
 from torchvision.transforms import Grayscale, ToTensor
 
 from ebsc_core import EBSC, EbscError
+from ebsc_core.errors import Interrupted
+from ebsc_core.estimators.apart import Spoken
 
 QUICK = {"refine.steps": 20}
 N = 150
@@ -207,6 +210,24 @@ def test_a_run_is_loaded_and_repeated_on_other_images(digits, tmp_path: Path) ->
     np.testing.assert_array_equal(EBSC.load(tmp_path / "run").labels_, made.labels_)
 
 
+def test_a_fit_that_was_stopped_goes_on(digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"backbone": "resnet10t", "epochs": 2, "cache": tmp_path / "features"}
+    whole = pixels(**given | {"cache": "none"}).fit(digits[0])
+
+    def ctrl_c(self: Spoken, done: int, figures: Any = None) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    stopped = pixels(**given, run_dir=tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Spoken, "advance", ctrl_c)
+        with pytest.raises(Interrupted, match=r"goes on from epoch 2 of 2\nto go on: fit again"):
+            stopped.fit(digits[0])
+    with pytest.raises(EbscError, match="is unfinished"):
+        EBSC.load(tmp_path / "run")
+    np.testing.assert_array_equal(stopped.fit(digits[0]).labels_, whole.labels_)
+    assert stopped.metrics_["training"] == whole.metrics_["training"]
+
+
 def test_a_run_in_memory_is_not_repeated_on_other_images_by_accident(ebsc, digits, tmp_path: Path) -> None:
     pixels(run_dir=tmp_path / "run").fit(digits[0])
     done = ebsc("run", "--config", "run/run.toml", "--out", "again")
@@ -269,7 +290,10 @@ def test_what_cannot_be_images_is_one_line(bad: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"n_clusters": None}, "images in memory has no classes; say how many clusters with n_clusters"),
+        (
+            {"n_clusters": None},
+            "has no classes; say how many clusters with n_clusters, or have it found by n_clusters='auto'",
+        ),
         ({"n_clusters": 200}, f"n_clusters is 200 but images in memory has only {N} images"),
         ({"backbone": "resnet17"}, "unknown backbone 'resnet17'"),
         ({"backbone": "resnet10t", "epochs": 1, "batch_size": 500}, "batch_size is 500"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ def test_a_dictionary_is_clustered_and_the_others_join(digits) -> None:
     assert adjusted_rand_score(y, found.labels_) > 0.6
 
 
+def test_the_number_of_clusters_is_found_if_nobody_says_it() -> None:
+    draws = np.random.default_rng(0)
+    bases = np.linalg.qr(draws.normal(size=(4, 30, 3))).Q
+    X = (draws.normal(size=(4, 60, 3)) @ bases.transpose(0, 2, 1)).reshape(240, 30)
+    found = estimator("auto").fit(X)
+    assert found.n_clusters_ == 4
+    assert adjusted_rand_score(np.arange(240) // 60, found.labels_) > 0.95
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(found)).predict(X), found.predict(X))
+
+
 def test_it_stands_in_a_pipeline_and_a_search(digits) -> None:
     X, y = digits
     pipeline = make_pipeline(StandardScaler(), estimator())
@@ -112,6 +123,17 @@ def test_the_same_seed_gives_the_same_and_no_generator_is_disturbed(digits) -> N
     assert abs(first - second).max() > 0
 
 
+def test_fits_in_several_threads_do_not_mix_their_seeds(digits) -> None:
+    X, _ = digits
+    models = [estimator(random_state=seed) for seed in (0, 1, 0, 1)]
+    with ThreadPoolExecutor(4) as pool:
+        graphs = [model.affinity_matrix_ for model in pool.map(lambda model: model.fit(X[:200]), models)]
+    alone = estimator(random_state=1).fit(X[:200]).affinity_matrix_
+    assert abs(graphs[0] - graphs[2]).max() == abs(graphs[1] - graphs[3]).max() == 0
+    assert abs(graphs[1] - alone).max() == 0
+    assert abs(graphs[0] - graphs[1]).max() > 0
+
+
 def test_it_tells_what_it_does_only_if_asked(digits, capsys: pytest.CaptureFixture[str]) -> None:
     X, _ = digits
     estimator().fit(X[:100])
@@ -140,6 +162,7 @@ def test_warnings_are_pythons(digits) -> None:
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"settings": {"refine.step": 3}}, "unknown option 'refine.step': did you mean 'steps'?"),
         ({"settings": {"train": {"epochs": 3}}}, "'train' says nothing; leave it out"),
+        ({"settings": {"cache": "x"}}, "'cache' says nothing here"),
         ({"settings": {"out": "x"}}, "'out' says nothing here"),
         ({"settings": "refine.steps=3"}, "settings must be a dictionary"),
     ],

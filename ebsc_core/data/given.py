@@ -14,7 +14,7 @@ from ebsc_core.data.arrays import to_uint8
 from ebsc_core.data.images import ImageSet
 from ebsc_core.data.pictures import GREY_MODES, channels_of, eight_bit
 from ebsc_core.data.source import ImageSource
-from ebsc_core.errors import DataError
+from ebsc_core.errors import DataError, told
 from ebsc_core.machine import available_memory
 
 IN_MEMORY = "images in memory"
@@ -77,7 +77,7 @@ def _of_items(items: Any) -> tuple[np.ndarray, np.ndarray | None]:
     pixels: np.ndarray | None = None
     labels: list[int] = []
     for position in range(n):
-        image, label = _taken_apart(items[position])
+        image, label = _taken_apart(_item(items, position))
         here = _pixels(image, f"image {position}")
         if pixels is None:
             _check_memory(n, here.nbytes)
@@ -109,6 +109,16 @@ def _count(items: Any) -> int:
     kind = type(items).__name__
     cure = "give its .dataset" if hasattr(items, "dataset") else "see docs/python.md for what can be given"
     raise DataError(f"cannot take images from a {kind}, which has no length and positions; {cure}")
+
+
+def _item(items: Any, position: int) -> Any:
+    try:
+        return items[position]
+    except (LookupError, TypeError, NotImplementedError) as error:  # a table, a data set without positions
+        raise DataError(
+            f"cannot take image {position} from a {type(items).__name__} ({told(error)}); see docs/python.md "
+            "for what can be given"
+        ) from error
 
 
 def _taken_apart(item: Any) -> tuple[Any, int | None]:

@@ -6,6 +6,7 @@ import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import forkserver
 from typing import Any
 
@@ -110,7 +111,9 @@ class Workers:
         if self.loader is None:
             self.loader = self._start(pin)
         try:
-            yield from self.loader
+            with _script_stays_here(self.reader):
+                batches = iter(self.loader)
+            yield from batches
         except (RuntimeError, OSError, EOFError) as error:
             if type(error) is RuntimeError and not str(error).startswith("DataLoader worker"):
                 raise
@@ -150,6 +153,25 @@ class Workers:
             # it, but closes the queues first, and waits five seconds for processes that hear of nothing.
             passing._shutdown_workers()
         self.loader = None
+
+
+@contextmanager
+def _script_stays_here(reader: ImageReader) -> Iterator[None]:
+    """Processes that start in here do not run the main module anew, unless the reader is defined there.
+
+    They all would, for the sake of what it defines; and a script that calls us without asking whether it is
+    the main module would call us in each of them.
+    """
+    main = vars(sys.modules["__main__"])
+    said = {} if type(reader).__module__ == "__main__" else {"__file__": None, "__spec__": None}
+    before = {name: main[name] for name in said if name in main}
+    main.update(said)
+    try:
+        yield
+    finally:
+        for name in said:
+            main.pop(name)
+        main.update(before)
 
 
 class _Plan:

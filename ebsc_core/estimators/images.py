@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from scipy import sparse
 from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from ebsc_core.estimators.settings import image_configuration, mistakes
@@ -232,6 +233,11 @@ class EBSC(ClusterMixin, BaseEstimator):
     def affinity_(self) -> sparse.csr_matrix:
         check_is_fitted(self)
         return self._run.saved.affinity
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
+        return tags
 
     def _adopt(self, run: Any) -> Self:
         self._run, found = run, run.saved.assignments

@@ -7,8 +7,11 @@ import gc
 import json
 import pickle
 import signal
+import subprocess
+import sys
 import tomllib
-from collections.abc import Callable
+from collections import UserDict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import adjusted_rand_score
 from sklearn.model_selection import GridSearchCV
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision.datasets import ImageFolder, VisionDataset
 from torchvision.transforms import Grayscale, ToTensor
 
@@ -157,6 +160,23 @@ def test_paths_are_read_as_the_command_reads_them(digits, fitted: EBSC, tmp_path
     assert len(pixels(settings=QUICK | {"data.limit": 60}).fit("digits").labels_) == 60
 
 
+def test_a_plain_script_may_stream(digits, tmp_path: Path) -> None:
+    """Without a question for ``__main__``: the processes that read must not run it."""
+    (tmp_path / "images").mkdir()
+    for i, image in enumerate(digits[0][:40]):
+        Image.fromarray(image).save(tmp_path / "images" / f"{i:02d}.png")
+    (tmp_path / "script.py").write_text(
+        "print('begins')\n"
+        "from ebsc_core import EBSC\n"
+        "settings = {'data.stream': True, 'data.workers': 1, 'refine.steps': 2}\n"
+        "model = EBSC(3, backbone='identity', epochs=0, cache='none', settings=settings).fit('images')\n"
+        "print(len(model.predict('images')), __file__, __spec__)\n"
+    )
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["begins", f"40 {tmp_path / 'script.py'} None"]
+
+
 def test_what_it_says_of_the_images(digits, fitted: EBSC) -> None:
     images, labels = digits
     assert fitted.labels_.shape == fitted.confidence_.shape == (N,)
@@ -255,6 +275,14 @@ def test_it_shows_what_was_chosen() -> None:
     )
 
 
+class Stream(IterableDataset):
+    def __len__(self) -> int:
+        return 6
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(X)
+
+
 X = np.zeros((6, 8, 8), np.uint8)
 BAD_IMAGES: dict[str, tuple[Any, str]] = {
     "flat": (np.zeros((6, 64)), "images have shape (6, 64); expected (N, H, W)"),
@@ -272,6 +300,8 @@ BAD_IMAGES: dict[str, tuple[Any, str]] = {
         "DataLoader, which has no length and positions; give its .dataset",
     ),
     "iterator": (iter(X), "cannot take images from a"),
+    "table": (UserDict({"image": X}), "cannot take images from a UserDict"),
+    "no positions": (Stream(), "cannot take image 0 from a Stream (NotImplementedError"),
     "number": (3, "cannot take images from a int"),
     "path": ("nowhere/at-all", "unknown data set 'nowhere/at-all'"),
 }

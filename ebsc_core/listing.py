@@ -36,7 +36,8 @@ class Listed:
     parts: dict[str, str] = field(default_factory=dict)
     """Those that took part, by section."""
     seed: int | None = None
-    clusters: int | None = None
+    clusters: int | str | None = None
+    """``auto`` of a run that is still to find out."""
     scores: dict[str, float] | None = None
     """``acc``, ``nmi`` and ``ari``, where there are labels."""
     label_free: dict[str, float | None] = field(default_factory=dict)

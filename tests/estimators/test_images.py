@@ -201,6 +201,13 @@ def test_words_for_classes_are_scored(digits) -> None:
     assert lines_of(found.run_dir_)[0]["label"] == words[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*; n_clusters decides it")  # of 150 digits it is not clear
+def test_the_number_of_clusters_is_found_without_the_classes(digits) -> None:
+    first, second = (pixels(n_clusters="auto").fit(digits[0], labels) for labels in (None, digits[1] % 2))
+    assert first.n_clusters_ == second.n_clusters_ == len(np.unique(first.labels_))
+    np.testing.assert_array_equal(first.labels_, second.labels_)
+
+
 def test_a_temporary_run_lives_as_long_as_its_estimator(digits) -> None:
     found = pixels().fit(digits[0])
     first = found.run_dir_

@@ -61,8 +61,8 @@ def lay_out(rows: Rows, graph: Graph | None, fitted: int, seed: int) -> Layout |
 
     t-SNE (van der Maaten and Hinton, 2008) of the rows that express one another, not of the clusters: what is
     mixed there is mixed here. Two diffusion coordinates of the affinity would be cheaper, but put fewer
-    images beside their like: of the 15 nearest, 94 and 85 % are of the same class on digits, 21 and 13 % on
-    CIFAR-10.
+    images beside their like: of the 15 nearest, 85 and not 94 % are of the same class on digits, 13 and not
+    21 % on CIFAR-10.
     """
     among = graph.positions if graph is not None else np.arange(fitted)
     positions = among[sample_positions(len(among), MOST_POINTS, seed)]

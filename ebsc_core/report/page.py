@@ -71,6 +71,7 @@ class Page:
             trim_blocks=True,
             lstrip_blocks=True,
         )
+        environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
         environment.filters |= {
             "shown": words.shown,
             "short": words.short,
@@ -78,7 +79,7 @@ class Page:
             "number": words.number,
         }
         style = _part("style.css") + self._colours()
-        script = _part("map.js")
+        script = _part("page.js")
         return environment.get_template("page.html.j2").render(
             self._context() | {"style": Markup(style), "script": Markup(script)},
             policy=f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; "

@@ -7,6 +7,8 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import product
+from math import ceil, sqrt
 
 import numpy as np
 from PIL import Image
@@ -14,12 +16,14 @@ from PIL import Image
 from ebsc_core.data.again import RunImages
 
 # Bytes, before base64 makes 4 of every 3: with all else a page stays below 5 MB.
-GALLERY_BYTES, SHEET_BYTES = 1_500_000, 1_200_000
+GALLERY_BYTES, SHEET_BYTES = 1_200_000, 900_000
 # Longer sides, in pixels, of pictures in the gallery and on the map's sheet.
 GALLERY_SIDE, SHEET_SIDE = 96, 48
 # Losses that small pictures would show and that save nothing.
 LOSSLESS_SIDE = 16
 QUALITIES = (84, 70, 50, 30, 15)
+# Pictures that a size and quality is first tried on.
+TRIED = 60
 # Reading the map's pictures ends then: those that are large files, or far away, would take all day.
 READ_SECONDS = 8.0
 
@@ -63,12 +67,13 @@ def read_pictures(
 
 def gallery(pictures: dict[int, Image.Image], budget: int = GALLERY_BYTES) -> dict[int, str]:
     """Each picture as a data URI, all together of at most ``budget`` bytes before base64."""
-    encoded: list[bytes] = []
-    for side in (GALLERY_SIDE, 64, 32, 16):
-        for quality in QUALITIES:
-            encoded = [_webp(_fitted(picture, side), quality) for picture in pictures.values()]
-            if sum(map(len, encoded)) <= budget:
-                return {key: data_uri(data, "webp") for key, data in zip(pictures, encoded, strict=True)}
+    some = _some(list(pictures.values()))
+    for side, quality in product((GALLERY_SIDE, 64, 32, 16), QUALITIES):
+        if sum(len(_small(picture, side, quality)) for picture in some) * len(pictures) > budget * len(some):
+            continue
+        encoded = {key: _small(picture, side, quality) for key, picture in pictures.items()}
+        if sum(map(len, encoded.values())) <= budget:
+            return {key: data_uri(data, "webp") for key, data in encoded.items()}
     return {}
 
 
@@ -77,18 +82,19 @@ def sheet(pictures: dict[int, Image.Image], order: Iterable[int], budget: int = 
     held = [(index, pictures[key]) for index, key in enumerate(order) if key in pictures]
     if not held:
         return None
-    columns = int(np.ceil(np.sqrt(len(held))))
-    rows = -(-len(held) // columns)
     for side in (SHEET_SIDE, 32, 16):
         small = [_fitted(picture, side) for _, picture in held]
+        some, whole = _tiled(_some(small)), _tiled(small)
         width, height = small[0].size
-        whole = Image.new("RGB", (columns * width, rows * height))
-        for place, picture in enumerate(small):
-            whole.paste(picture, (place % columns * width, place // columns * height))
+        lossless = max(width, height) <= LOSSLESS_SIDE
         for quality in QUALITIES:
-            data = _webp(whole, quality, lossless=max(width, height) <= LOSSLESS_SIDE)
+            pixels = whole.width * whole.height / (some.width * some.height)
+            if len(_webp(some, quality, lossless)) * pixels > budget:
+                continue
+            data = _webp(whole, quality, lossless)
             if len(data) <= budget:
-                return Sheet(data_uri(data, "webp"), width, height, columns, [index for index, _ in held])
+                indices = [index for index, _ in held]
+                return Sheet(data_uri(data, "webp"), width, height, whole.width // width, indices)
     return None
 
 
@@ -116,8 +122,26 @@ def _fitted(picture: Image.Image, side: int) -> Image.Image:
     return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
-def _webp(picture: Image.Image, quality: int, lossless: bool = False) -> bytes:
+def _some(pictures: list[Image.Image]) -> list[Image.Image]:
+    """Enough of them to tell how large all will be, which takes far less time than to try all."""
+    return pictures[:: max(1, len(pictures) // TRIED)]
+
+
+def _tiled(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures of one size side by side, in about as many rows as columns."""
+    columns, (width, height) = ceil(sqrt(len(pictures))), pictures[0].size
+    whole = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height))
+    for place, picture in enumerate(pictures):
+        whole.paste(picture, (place % columns * width, place // columns * height))
+    return whole
+
+
+def _small(picture: Image.Image, side: int, quality: int) -> bytes:
+    small = _fitted(picture, side)
+    return _webp(small, quality, lossless=max(small.size) <= LOSSLESS_SIDE)
+
+
+def _webp(picture: Image.Image, quality: int, lossless: bool) -> bytes:
     file = BytesIO()
-    lossless = lossless or max(picture.size) <= LOSSLESS_SIDE
     picture.save(file, "WEBP", quality=quality, lossless=lossless, method=4)
     return file.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import webbrowser
@@ -137,10 +138,9 @@ def test_many_clusters(ebsc, tmp_path: Path) -> None:
 def test_numbers_of_clusters_that_were_tried(ebsc, tmp_path: Path) -> None:
     assert ebsc("run", *QUICK, "--limit", "100").code == 0
     metrics = tmp_path / "run/metrics.json"
-    tried = (
-        '"n_clusters": {"chosen": 9, "candidates": [{"k": 9, "eigengap": 0.1}, {"k": 10, "eigengap": 0.2}]},'
-    )
-    metrics.write_text("{" + tried + metrics.read_text()[1:])
+    candidates = [{"k": 9, "eigengap": 0.1}, {"k": 10, "eigengap": 0.2}]
+    tried = {"n_clusters": {"chosen": 9, "candidates": candidates}}
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | tried))
     assert ebsc("report", "run").code == 0
     assert "Eigengap by number of clusters" in page(tmp_path / "run")
 

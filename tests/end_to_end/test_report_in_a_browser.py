@@ -71,7 +71,22 @@ def nasty(folder: Path, data_dir: Path) -> Path:
     return finished(folder, backbone__name="identity", data__name=os.fsdecode(photos), n_clusters=3)
 
 
-MAKERS: dict[str, Callable[[Path, Path], Path]] = {"digits": digits, "cifar": cifar, "nasty": nasty}
+def many(folder: Path, data_dir: Path) -> Path:
+    """More classes and clusters than a table has room for."""
+    labels = np.arange(600) % 60
+    images = np.random.default_rng(0).integers(0, 60, (60, 8, 8), np.uint8)[labels] * 4
+    np.savez(folder / "many.npz", images=images, labels=labels * 1_000_003)
+    return finished(
+        folder, backbone__name="identity", data__name=str(folder / "many.npz"), clusterer__name="KMeans"
+    )
+
+
+MAKERS: dict[str, Callable[[Path, Path], Path]] = {
+    "digits": digits,
+    "cifar": cifar,
+    "nasty": nasty,
+    "many": many,
+}
 
 
 @pytest.fixture(scope="module")

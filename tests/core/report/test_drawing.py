@@ -150,6 +150,9 @@ class TestPictures:
         assert len(found.uri) <= 100_000 * 4 / 3 + 30
         assert len(found.held) == 400
 
+    def test_no_pictures_make_no_gallery(self) -> None:
+        assert gallery({}) == {}
+
 
 class TestLayout:
     def rows(self, n: int) -> tuple[HeldRows, np.ndarray]:

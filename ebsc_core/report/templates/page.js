@@ -1,6 +1,10 @@
 "use strict";
-(() => {
-  const data = JSON.parse(document.getElementById("map-data").textContent);
+// What is said of a picture is shown, too; written twice, long names would fill the page.
+for (const picture of document.querySelectorAll(".strip img")) picture.title = picture.alt;
+
+const map = document.getElementById("map-data");
+if (map) (() => {
+  const data = JSON.parse(map.textContent);
   const plane = document.getElementById("plane");
   const svg = plane.querySelector("svg");
   const dots = [...document.querySelectorAll("#points circle")];

@@ -10,7 +10,9 @@ Luxburg, "Clustering stability: an overview", 2010). What is stable may still be
   clusters, one more or less moves the rows of one of them only, while a coarser cut is stable alone;
 - of those that are equal by this the *eigengap* decides: ``λ_K^t - λ_{K+1}^t`` of the normalised affinity, at
   the time t after which the first eigenvalue beyond the bound has shrunk to 1/e (Azran and Ghahramani,
-  "Spectral methods for automatic multiscale data clustering", CVPR 2006, look at all times).
+  "Spectral methods for automatic multiscale data clustering", CVPR 2006, look at all times);
+- of neighbours that are equal the smaller is taken, unless its gap is faint beside the other's: a class with
+  two styles is cut in two as stably as not, while pieces that nothing connects leave no gap between them.
 
 The eigengap alone is fooled by fragments and sub-styles; ``docs/method.md`` has the figures. No label enters.
 Of many rows it is a coarser graph that is looked at.
@@ -46,6 +48,8 @@ FURTHER, WORSE = 10, 0.1
 OWN = 0.6
 # Scores that differ by less are equal; those that differ by less than the second are near.
 EQUAL, NEAR = 0.005, 0.02
+# A gap that is a smaller part than this of another's is nothing beside it.
+FAINT = 0.25
 # Below it no number's clusters come out again.
 UNSTABLE = 0.8
 
@@ -156,7 +160,7 @@ def find_n_clusters(
     eigenvalues = pairs[0].values[: most + 1]
     gaps, time = eigengaps(eigenvalues)
     candidates = [Candidate(k, s, _score(stability, k), _gap(gaps, k)) for k, s in stability.items()]
-    return NumberOfClusters(tuple(_ranked(candidates)), time, eigenvalues, graph.shape[0])
+    return NumberOfClusters(tuple(ranked(candidates)), time, eigenvalues, graph.shape[0])
 
 
 def most_clusters(n_rows: int) -> int:
@@ -247,9 +251,11 @@ def _gap(gaps: np.ndarray, k: int) -> float:
     return float(gaps[k - 1]) if k <= len(gaps) else 0.0  # there are no more vectors than rows
 
 
-def _ranked(candidates: list[Candidate]) -> list[Candidate]:
-    """By their scores, but first the one of largest eigengap among those that equal the best."""
+def ranked(candidates: list[Candidate]) -> list[Candidate]:
+    """By their scores, but first the one that the eigengap decides for among those that equal the best."""
     found = sorted(candidates, key=lambda candidate: -candidate.score)
-    equal = [candidate for candidate in found if found[0].score - candidate.score <= EQUAL]
-    best = max(equal, key=lambda candidate: candidate.eigengap)
+    equal = {each.k: each for each in found if found[0].score - each.score <= EQUAL}
+    best = max(equal.values(), key=lambda candidate: candidate.eigengap)
+    while (less := equal.get(best.k - 1)) and less.eigengap >= FAINT * best.eigengap:
+        best = less
     return [best, *(candidate for candidate in found if candidate is not best)]

@@ -10,7 +10,15 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
 from ebsc_core import n_clusters as module
-from ebsc_core.n_clusters import eigengaps, find_n_clusters, most_clusters, perturbed, rand_index
+from ebsc_core.n_clusters import (
+    Candidate,
+    eigengaps,
+    find_n_clusters,
+    most_clusters,
+    perturbed,
+    rand_index,
+    ranked,
+)
 
 
 def planted(sizes: list[int], between: float = 0.0, seed: int = 0) -> sparse.csr_matrix:
@@ -142,3 +150,19 @@ def test_a_perturbed_graph_has_the_same_edges_and_is_symmetric(seed: int) -> Non
     assert (found != found.T).nnz == 0
     assert (found != graph).nnz == graph.nnz
     assert ((found > 0) != (graph > 0)).nnz == 0
+
+
+@pytest.mark.parametrize(
+    ("gaps", "expected"),
+    [
+        ({9: 0.9, 10: 0.02, 11: 0.03, 12: 0.05}, 10),  # of equal neighbours the smallest; 9 is not equal
+        ({10: 0.001, 11: 0.05, 12: 0.02}, 11),  # the gap of 10 is faint
+        ({10: 0.04, 12: 0.05}, 12),  # no neighbours
+    ],
+)
+def test_of_equal_neighbours_the_smaller_is_taken(gaps: dict[int, float], expected: int) -> None:
+    scores = {9: 0.9}
+    candidates = [Candidate(k, 0.95, scores.get(k, 0.95 + k / 1e4), gap) for k, gap in gaps.items()]
+    found = ranked(candidates)
+    assert found[0].k == expected
+    assert sorted(each.k for each in found) == sorted(gaps)

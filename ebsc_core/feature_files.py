@@ -27,7 +27,17 @@ from ebsc_core.rows import BLOCK_ROWS
 # What arrays and columns beside the features are called, if nobody says.
 LABELS, IDS = ("labels", "label", "class"), ("ids", "id", "image", "path", "filename")
 ROWS = ("features", "embeddings", "x", "X")
-UNREADABLE = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,8 @@ class FeatureSource:
                     block = np.array(self.read(slice(start, start + size)), dtype=np.float32)
             except UNREADABLE as error:
                 raise DataError(f"{self.path} cannot be read ({text_of(error)})") from None
-            good = np.isfinite(block).all(axis=1)
+            with np.errstate(over="ignore", invalid="ignore"):  # rows that have no length either
+                good = np.isfinite(np.einsum("ij,ij->i", block, block))
             if not good.all():
                 row = start + int(good.argmin())
                 raise DataError(

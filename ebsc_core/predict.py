@@ -152,10 +152,6 @@ class Predictor:
             whiten=whiten,
         )
         rows = run.rows
-        if len(rows) != found.fitted:
-            raise RunDirectoryError(
-                f"{run.path}: features.h5 has {len(rows)} rows, assignments.csv {found.fitted}"
-            )
         method = Cutter(self.plan, settled, self.device, Stages(), self.progress).method(rows.width, whiten)
         if isinstance(method.model, nn.Module):
             self._load({"coefficients": method.model})

@@ -77,12 +77,14 @@ class StoredRows(Rows):
     Raises
     ------
     DataError
-        If the file cannot be read, now or later.
+        If the file cannot be read, now or later, or holds NaN or infinity.
     """
 
     def __init__(self, path: Path, name: str) -> None:
         self.path, self.name = path, name
         with self._opened() as rows:
+            if not isinstance(rows, h5py.Dataset) or rows.ndim != 2 or rows.dtype.kind not in "fiub":
+                raise ValueError(f"{name!r} holds no rows of real numbers")
             self.n, self.width = rows.shape
 
     def __len__(self) -> int:
@@ -133,4 +135,7 @@ class MappedRows(Rows):
 def _unit(rows: np.ndarray) -> Tensor:
     """The rows as float32 of unit length, in place where they are float32 already."""
     read = torch.from_numpy(np.asarray(rows, dtype=np.float32))
-    return F.normalize(read, dim=1, out=read)
+    F.normalize(read, dim=1, out=read)
+    if not read.sum().isfinite():  # rows of unit length have a finite one
+        raise ValueError("a row holds NaN or infinity")
+    return read

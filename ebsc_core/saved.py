@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,17 @@ from ebsc_core.unfinished import how_unfinished, is_unfinished
 
 T = TypeVar("T")
 # What reading a damaged file may raise.
-DAMAGED = (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile)
+DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    NotImplementedError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,9 @@ class SavedRun:
         metrics = self._read(METRICS, lambda path: json.loads(path.read_text(encoding="utf-8")))
         if not isinstance(metrics, dict):
             raise RunDirectoryError(f"{self.path / METRICS} is damaged: it holds no table")
+        for name in ("scores", "label_free", "seconds"):
+            if not isinstance(metrics.get(name) or {}, dict):
+                raise RunDirectoryError(f"{self.path / METRICS} is damaged: {name!r} is no table")
         return metrics
 
     @cached_property
@@ -96,14 +110,20 @@ class SavedRun:
     def rows(self) -> StoredRows:
         """The rows that express one another, of the fitted images."""
         express = self.config.express
-        return self._read(FEATURES, lambda path: StoredRows(path, _stored(path, express)))
+        rows = self._read(FEATURES, lambda path: StoredRows(path, _stored(path, express)))
+        fitted = self.assignments.fitted
+        if len(rows) != fitted:
+            raise RunDirectoryError(
+                f"{self.path} is damaged: {FEATURES} has {len(rows)} rows, {ASSIGNMENTS} {fitted}"
+            )
+        return rows
 
     @cached_property
     def affinity(self) -> sparse.csr_matrix | None:
         """The affinity ``(M, M)`` of the rows that were clustered; None if the run did not keep it."""
         if not (self.path / AFFINITY).exists():
             return None
-        return self._read(AFFINITY, lambda path: sparse.csr_matrix(sparse.load_npz(path)))
+        return self._read(AFFINITY, _read_affinity)
 
     @property
     def checkpoints(self) -> Path:
@@ -114,7 +134,8 @@ class SavedRun:
         try:
             return read(path)
         except ConfigError as error:
-            raise RunDirectoryError(f"{path}: {error}") from None
+            text = str(error)
+            raise RunDirectoryError(text if str(path) in text else f"{path}: {text}") from None
         except EbscError:
             raise
         except DAMAGED as error:
@@ -122,10 +143,13 @@ class SavedRun:
 
 
 def _read_assignments(path: Path) -> Assignments:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+    # A spreadsheet that has saved it again begins it with a mark.
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         head, *lines = csv.reader(file)
     columns = dict(zip(head, zip(*lines, strict=True), strict=True))
     clusters = np.array(columns["cluster"], dtype=np.int64)
+    if clusters.min() < -1 or clusters.max() >= len(clusters):
+        raise ValueError("its clusters are no numbers from 0 on, or -1 for none")
     split = columns.get("split")
     return Assignments(
         ids=list(columns["image"]),
@@ -134,6 +158,14 @@ def _read_assignments(path: Path) -> Assignments:
         labels=list(columns["label"]) if "label" in columns else None,
         fitted=len(clusters) if split is None else split.count("train"),
     )
+
+
+def _read_affinity(path: Path) -> sparse.csr_matrix:
+    matrix = sparse.csr_matrix(sparse.load_npz(path))
+    matrix.check_format(full_check=True)
+    if matrix.dtype.kind != "f" or not np.isfinite(matrix.data).all():
+        raise ValueError("its entries are no finite real numbers")
+    return matrix
 
 
 def _stored(path: Path, express: str) -> str:

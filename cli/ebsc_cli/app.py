@@ -107,7 +107,9 @@ def main() -> None:
         command = context.command_path if context else "ebsc"
         complain(f"error: {error.format_message()} (see `{command} --help`)")
         leave(2)
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort) as error:
+        if isinstance(error.__cause__, EOFError):  # Typer takes it for a Ctrl-D, but nothing is asked for here
+            raise error.__cause__ from None
         status = INTERRUPTED
     except Exception:
         if not is_one_of_several():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+from scipy import sparse
 
-from ebsc_core.errors import RunDirectoryError
+from ebsc_core.errors import EbscError, RunDirectoryError
 from ebsc_core.runs import AFFINITY, ASSIGNMENTS, CONFIG, METRICS
 from ebsc_core.saved import SavedRun
 
@@ -50,7 +52,11 @@ def test_everything_is_read_back(run: Path) -> None:
         (ASSIGNMENTS, b"", "damaged"),
         (ASSIGNMENTS, b"image,cluster\n1,2\n", "damaged"),
         (ASSIGNMENTS, b"image,cluster,confidence\n1,x,0.5\n", "damaged"),
+        (ASSIGNMENTS, b"image,cluster,confidence\n1,7,0.5\n", "clusters"),
+        (ASSIGNMENTS, b"image,cluster,confidence\n1,0," + b"5" * 200_000, "damaged"),
+        (METRICS, b'{"scores": 3}', "'scores' is no table"),
         (AFFINITY, b"PK", "damaged"),
+        (AFFINITY, b"", "damaged"),
         ("features.h5", b"HDF", "features.h5"),
     ],
 )
@@ -64,6 +70,43 @@ def test_a_damaged_file_is_named(run: Path, name: str, content: bytes, said: str
     with pytest.raises(RunDirectoryError, match=said) as raised:
         read_all()
     assert str(run / name) in str(raised.value)
+
+
+def test_an_affinity_that_is_none_is_said(run: Path) -> None:
+    matrix = sparse.load_npz(run / AFFINITY)
+    beyond = {"indices": matrix.indices + N, "indptr": matrix.indptr, "shape": matrix.shape, "format": b"csr"}
+    for write in (
+        lambda: sparse.save_npz(run / AFFINITY, matrix * np.nan),
+        lambda: sparse.save_npz(run / AFFINITY, matrix * 1j),
+        lambda: np.savez(run / AFFINITY, data=matrix.data, **beyond),
+    ):
+        write()
+        with pytest.raises(RunDirectoryError, match=r"affinity\.npz is damaged"):
+            _ = SavedRun(run).affinity
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda rows: rows[:50], "features.h5 has 50 rows, assignments.csv 96"),
+        (lambda rows: rows[:, 0], "no rows of real numbers"),
+        (lambda rows: rows.astype("c8"), "no rows of real numbers"),
+        (lambda rows: rows * np.nan, "NaN or infinity"),
+    ],
+)
+def test_features_that_are_none_of_the_run_are_said(run: Path, wrong, said: str) -> None:
+    with h5py.File(run / "features.h5", "r+") as file:
+        rows = wrong(file["features"][:])
+        del file["features"]
+        file["features"] = rows
+    with pytest.raises(EbscError, match=said):
+        _ = list(SavedRun(run).rows.blocks())
+
+
+def test_assignments_that_a_spreadsheet_has_saved_are_read(run: Path) -> None:
+    text = (run / ASSIGNMENTS).read_bytes()
+    (run / ASSIGNMENTS).write_bytes(b"\xef\xbb\xbf" + text)
+    assert len(SavedRun(run).assignments.ids) == N
 
 
 def test_what_is_no_run_is_said(run: Path, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from ebsc_core.config import FeaturesChoice
 from ebsc_core.errors import DataError, missing_package, text_of
 from ebsc_core.rows import BLOCK_ROWS
 
-# What arrays and columns beside the features are called, if nobody says.
-LABELS, IDS = ("labels", "label", "class"), ("ids", "id", "image", "path", "filename")
+# What arrays and columns beside the features are called, if nobody says; the last is an index of pandas.
+LABELS, IDS = ("labels", "label", "class"), ("ids", "id", "image", "path", "filename", "__index_level_0__")
 ROWS = ("features", "embeddings", "x", "X")
 UNREADABLE = (
     OSError,
@@ -126,8 +126,8 @@ def _read_npy(path: Path, choice: FeaturesChoice) -> FeatureSource:
 def _read_npz(path: Path, choice: FeaturesChoice) -> FeatureSource:
     with np.load(path, allow_pickle=False) as archive:
         key, labels, ids = _arrays(path, choice, list(archive))
-        rows = archive[key]
-        beside = [None if name is None else archive[name] for name in (labels, ids)]
+        rows = np.asarray(archive[key])  # bytes, if that is no array
+        beside = [None if name is None else np.asarray(archive[name]) for name in (labels, ids)]
     return _source(path, rows, rows.__getitem__, *beside)
 
 
@@ -204,6 +204,8 @@ def _read_csv(path: Path, choice: FeaturesChoice) -> FeatureSource:
         if twice:
             raise DataError(f"{path} has two columns called {twice[0]!r}; rename one")
         labels, ids, others = _columns(path, choice, head)
+        if not head[0]:  # of a table that was written with its index, as pandas does
+            ids, others = ids or head[0], [name for name in others if name]
         texts: list[tuple[int, list[str]]] = [
             (head.index(name), []) for name in (labels, ids) if name is not None
         ]

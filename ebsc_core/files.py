@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -16,7 +16,17 @@ from ebsc_core.errors import DataError
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path beside to write to, which takes the name ``path`` on success and is gone otherwise."""
+    """A path beside to write to, which takes the name ``path`` on success and is gone otherwise.
+
+    Raises
+    ------
+    DataError
+        If a device or a pipe has that name: a rename would put a file in place of it, for all programs.
+    """
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is not a file; give the path of a file to write")
+    # A link stays one: what it leads to is written. /dev/stdout is one, too.
+    path = Path(os.path.realpath(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield beside
@@ -37,12 +47,15 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def check_writable(path: Path) -> None:
-    """Raise a DataError unless a file can be put there, over one that is."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder; give the path of a file to write")
-    folder = path.absolute().parent
-    if not os.access(folder, os.W_OK):
+def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
+    """Raise a DataError unless a file can be put there, over one that is but none of those that are read."""
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "not a file"
+        raise DataError(f"{path} is {what}; give the path of a file to write")
+    if path.exists() and any(other.exists() and path.samefile(other) for other in read):
+        raise DataError(f"{path} is read here and would be lost; give the path of another file to write")
+    folder = Path(os.path.realpath(path)).parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
         what = "cannot be written to" if folder.is_dir() else "is not there"
         raise DataError(f"the folder of {path} {what}; give the path of a file to write")
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 import shutil
 import sys
@@ -48,6 +49,12 @@ CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
 AFFINITY, CHECKPOINTS = "affinity.npz", "checkpoints"
 
 
+def own_files(path: Path) -> list[Path]:
+    """What the run in a directory has written and needs, as far as it is there; no report."""
+    named = [path / name for name in (CONFIG, ASSIGNMENTS, METRICS, AFFINITY, "features.h5", UNFINISHED)]
+    return [*named, *(path / CHECKPOINTS).glob("*")]
+
+
 class RunDirectory:
     """A context manager: files go to a hidden folder within, and out of it on success.
 
@@ -72,7 +79,7 @@ class RunDirectory:
     def __init__(self, path: Path, to_go_on: Mapping[str, Any] | None = None, going_on: bool = False) -> None:
         self.path, self.to_go_on, self.going_on = path, to_go_on or {}, going_on
         # Of ".", a link or "runs/..", it must be found before anything is computed.
-        self.target = path.resolve()
+        self.target = Path(os.path.realpath(path))  # Path.resolve has a traceback for links in a circle
         self.beside = self.target / WORK
         """Where files lie until all are there."""
         self.training: Path | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -37,6 +38,8 @@ app = typer.Typer(
 )
 # Wherever they stand on the command line, they are meant for all of it.
 EVERYWHERE = ("--no-plugins", "--traceback")
+# What a path or the machine is to blame for, wherever it shows.
+OF_PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
 
 
 @app.callback()
@@ -108,10 +111,17 @@ def main() -> None:
         complain(f"error: {error.format_message()} (see `{command} --help`)")
         leave(2)
     except (KeyboardInterrupt, typer.Abort) as error:
-        if isinstance(error.__cause__, EOFError):  # Typer takes it for a Ctrl-D, but nothing is asked for here
+        if isinstance(
+            error.__cause__, EOFError
+        ):  # Typer takes it for a Ctrl-D, but nothing is asked for here
             raise error.__cause__ from None
         status = INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_PATHS and "--traceback" not in given:
+            complain(
+                f"error: {error.strerror}: {error.filename}; choose another path, or make room or way there"
+            )
+            leave(2)
         if not is_one_of_several():
             raise
         traceback.print_exc()

@@ -35,8 +35,12 @@ def compare(
         raise ConfigError("there is nothing to compare: give the directories of two runs or more")
     # Imported here, so that `ebsc --help` does not wait for them.
     from ebsc_core.compare import compare as compare_runs
+    from ebsc_core.files import check_writable
+    from ebsc_core.runs import own_files
     from ebsc_core.saved import SavedRun
 
+    if out:
+        check_writable(out, [file for run in runs for file in own_files(run)])
     found = compare_runs([SavedRun(run) for run in runs])
     if out:
         _write(out, found)

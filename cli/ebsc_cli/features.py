@@ -82,7 +82,7 @@ def extract(
         "device": device,
     }
     config = configured(None, None, settings, flags)
-    check_writable(out)
+    check_writable(out, [Path(data).expanduser()])
     shown = ConsoleProgress(quiet=quiet)
     with shown:
         n, width = extract_features(config, Registry(), shown, out)

@@ -50,11 +50,15 @@ def predict(
     from ebsc_core.files import check_writable
     from ebsc_core.predict import Predictor, predict_to
     from ebsc_core.registry import Registry
+    from ebsc_core.runs import own_files
     from ebsc_core.saved import SavedRun
 
-    check_writable(out)
+    read = [Path(data).expanduser(), *own_files(run)]
+    check_writable(out, read)
     if features:
-        check_writable(features)
+        check_writable(features, read)
+        if features.absolute() == out.absolute():
+            raise ConfigError(f"-o and --features are both {out}; give two files")
     saved, registry, chosen = SavedRun(run), Registry(), resolve_device(device or "auto")
     shown = ConsoleProgress(quiet=quiet)
     with shown:

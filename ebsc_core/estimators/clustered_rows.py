@@ -84,5 +84,5 @@ class ClusteredRows:
 
 def _unit(rows: np.ndarray) -> Tensor:
     """Rows scaled to unit length, in memory of their own (zeros stay zero)."""
-    own = torch.tensor(rows)
+    own = torch.tensor(np.ascontiguousarray(rows))  # torch knows no rows that run backwards
     return F.normalize(own, dim=1, out=own)

@@ -215,7 +215,7 @@ class TestTheCommand:
             (("one", "damaged"), "damaged/metrics.json is damaged"),
             (("one", "strange"), "strange/run.toml is damaged: it names no data"),
             (("one", "other"), "one and other have no image in common"),
-            (("one", "two", "-o", "nowhere/x.html"), "cannot write nowhere/x.html"),
+            (("one", "two", "-o", "nowhere/x.html"), "the folder of nowhere/x.html is not there"),
         ):
             done = ebsc("compare", *arguments)
             assert done.code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -116,6 +117,32 @@ def test_a_csv_without_a_head_may_have_names(tmp_path: Path) -> None:
 def test_columns_may_have_numbers_for_names(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("0,1,label\n0.5,1,x\n")
     assert rows_of(read(tmp_path / "a.csv")).tolist() == [[0.5, 1]]
+
+
+@pytest.mark.parametrize(("head", "names"), [(",a,b", ["7", "8"]), (",id,b", ["1", "3"])])
+def test_the_index_of_a_table_is_no_feature(tmp_path: Path, head: str, names: list[str]) -> None:
+    (tmp_path / "x.csv").write_text(f"{head}\n7,1,2\n8,3,4\n")
+    source = read(tmp_path / "x.csv")
+    assert list(source.ids) == names
+    assert rows_of(source)[:, -1].tolist() == [2, 4]
+    assert source.shape[1] == head.count(",") - head.count("id")
+
+
+def test_what_is_no_array_or_too_long_an_entry_is_one_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("features.txt", "no array")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["features"] = h5py.Empty("f4")
+    (tmp_path / "x.csv").write_text("a,b\n1," + "2" * 200_000)
+    for name in ("x.npz", "x.h5", "x.csv"):
+        with pytest.raises(DataError, match=name):
+            read(tmp_path / name)
+
+
+def test_rows_whose_length_is_too_large_are_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.full((3, 4), 1e30, np.float32))
+    with pytest.raises(DataError, match="row 0"):
+        rows_of(read(tmp_path / "x.npy"))
 
 
 def test_in_h5_what_is_left_are_the_features(tmp_path: Path) -> None:

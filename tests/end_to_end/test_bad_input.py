@@ -164,6 +164,23 @@ def test_a_failure_inside_the_run_leaves_no_directory(ebsc, tmp_path, monkeypatc
 SHORT = ("--limit", "50", "--backbone", "identity", "--set", "refine.steps=1", "--out", "run")
 
 
+def test_paths_that_can_be_none_are_one_line(ebsc, tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    for command in (["run", "--out", "circle"], ["run", "--out", "a" * 300], ["report", "a" * 300]):
+        code, _, err = ebsc(*command)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert command[-1] in err
+
+
+def test_an_end_of_a_file_is_no_interrupt(ebsc, monkeypatch):
+    def fail(*arguments, **flags):
+        raise EOFError("no data left")
+
+    monkeypatch.setattr("ebsc_core.run.run", fail)
+    with pytest.raises(EOFError, match="no data left"):
+        ebsc("run")
+
+
 def test_an_interrupt_says_so(ebsc, tmp_path, monkeypatch):
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt

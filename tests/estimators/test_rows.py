@@ -191,6 +191,14 @@ def test_what_cannot_be_rows_is_refused(digits) -> None:
         fitted.predict(X[:, :60])
 
 
+def test_rows_that_lie_backwards_in_memory_are_rows(digits) -> None:
+    images, _ = digits
+    backwards = images[:60, ::-1]
+    found = estimator(3, coefficients="knn", random_state=0).fit(backwards).labels_
+    same = estimator(3, coefficients="knn", random_state=0).fit(backwards.copy()).labels_
+    assert (found == same).all()
+
+
 def test_x_is_not_changed_and_rows_count_by_direction(digits) -> None:
     X, _ = digits
     before = X.copy()

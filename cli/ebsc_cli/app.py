@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 import traceback
@@ -90,6 +91,10 @@ def main() -> None:
     # Threads that wait for one another by spinning lose half of their speed on a machine that does other work
     # (at times more), and gain nothing elsewhere. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files need not be UTF-8, and not all terminals know every character.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:]
     words = sorted(given, key=lambda word: word not in EVERYWHERE)  # a stable order
     try:

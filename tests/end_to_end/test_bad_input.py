@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -170,6 +173,15 @@ def test_paths_that_can_be_none_are_one_line(ebsc, tmp_path):
         code, _, err = ebsc(*command)
         assert (code, err.count("\n")) == (2, 1), err
         assert command[-1] in err
+
+
+def test_a_terminal_need_not_know_every_character(tmp_path):
+    np.save(tmp_path / "x.npy", np.eye(4))
+    command = [sys.executable, "-m", "ebsc_cli", "features", "x.npy"]
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=tmp_path, env=ascii_only, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "4 of 4 numbers" in done.stdout
 
 
 def test_an_end_of_a_file_is_no_interrupt(ebsc, monkeypatch):

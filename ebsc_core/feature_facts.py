@@ -67,9 +67,9 @@ def _of_ours(path: Path) -> dict[str, str]:
     with h5py.File(path, "r") as file:
         if file.attrs.get("format") != FORMAT:
             return {}
-        arrays = (f"{name} {file[name].shape}" for name in file)
+        arrays = (f"{name} {item.shape}" for name, item in file.items() if isinstance(item, h5py.Dataset))
         return {
             "arrays": ", ".join(arrays),
-            "key": str(file.attrs["key"]),
-            "made from": str(file.attrs["made_from"]),
+            "key": str(file.attrs.get("key")),
+            "made from": str(file.attrs.get("made_from")),
         }

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from ebsc_core.config import FeaturesChoice
 from ebsc_core.errors import EbscError, RunDirectoryError
+from ebsc_core.feature_facts import feature_facts
 from ebsc_core.runs import AFFINITY, ASSIGNMENTS, CONFIG, METRICS
 from ebsc_core.saved import SavedRun
 
@@ -121,3 +123,9 @@ def test_what_is_no_run_is_said(run: Path, tmp_path: Path) -> None:
 def test_a_run_without_its_affinity_has_none(run: Path) -> None:
     (run / AFFINITY).unlink()
     assert SavedRun(run).affinity is None
+
+
+def test_facts_of_features_pass_over_what_is_no_array(run: Path) -> None:
+    with h5py.File(run / "features.h5", "r+") as file:
+        file.create_group("notes")
+    assert "notes" not in feature_facts(FeaturesChoice(path=str(run / "features.h5")))["arrays"]

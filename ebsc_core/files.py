@@ -23,7 +23,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     DataError
         If a device or a pipe has that name: a rename would put a file in place of it, for all programs.
     """
-    if path.exists() and not path.is_file():
+    if path.exists() and not (path.is_file() or path.is_dir()):
         raise DataError(f"{path} is not a file; give the path of a file to write")
     # A link stays one: what it leads to is written. /dev/stdout is one, too.
     path = Path(os.path.realpath(path))

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 import torch
-from measuring import described, keep
+from measuring import described, ebsc, keep
 
 from ebsc_core import metrics
 from ebsc_core.benchmark.suite import load_suite
@@ -170,10 +170,6 @@ class Piece:
         keep(described() | {"out_of_sample": scored} | speed, self.out / "headline.json")
         for report in sorted(self.work.glob("runs/*-0/report.html"))[:3]:
             shutil.copyfile(report, self.out / f"{report.parent.name}.html")
-
-
-def ebsc(*words: object) -> None:
-    subprocess.run([sys.executable, "-m", "ebsc_cli", *map(str, words), "--quiet"], check=True)
 
 
 if __name__ == "__main__":

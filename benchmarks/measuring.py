@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +51,13 @@ def timed(work: Callable[[], T]) -> tuple[T, dict[str, float]]:
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     return result, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+
+
+def ebsc(*words: object) -> float:
+    """Seconds of a whole command, which must succeed."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "ebsc_cli", *map(str, words), "--quiet"], check=True)
+    return round(time.perf_counter() - began, 1)
 
 
 def described() -> dict[str, Any]:

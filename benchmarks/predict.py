@@ -12,16 +12,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
-from measuring import command, described, keep
+from measuring import command, described, ebsc, keep
 
 from ebsc_core import metrics
 
@@ -95,13 +92,6 @@ def extract(data: str, backbone: str, limit: int | None) -> None:
     path = Path(os.environ["EBSC_DATA_DIR"]) / data
     words = ["features", "extract", path if path.exists() else data, "--backbone", backbone]
     ebsc(*words, *(["--limit", limit] if limit else []))
-
-
-def ebsc(*words: object) -> float:
-    """Seconds of one command."""
-    began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "ebsc_cli", *map(str, words), "--quiet"], check=True)
-    return round(time.perf_counter() - began, 1)
 
 
 def clusters(path: Path) -> np.ndarray:

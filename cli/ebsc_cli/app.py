@@ -116,16 +116,14 @@ def main() -> None:
         complain(f"error: {error.format_message()} (see `{command} --help`)")
         leave(2)
     except (KeyboardInterrupt, typer.Abort) as error:
-        if isinstance(
-            error.__cause__, EOFError
-        ):  # Typer takes it for a Ctrl-D, but nothing is asked for here
+        # Typer takes one for a Ctrl-D, but nothing is asked for here.
+        if isinstance(error.__cause__, EOFError):
             raise error.__cause__ from None
         status = INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OF_PATHS and "--traceback" not in given:
-            complain(
-                f"error: {error.strerror}: {error.filename}; choose another path, or make room or way there"
-            )
+            what = f"{error.strerror}: {error.filename}"
+            complain(f"error: {what}; choose another path, or make room or way there")
             leave(2)
         if not is_one_of_several():
             raise

@@ -39,9 +39,10 @@ def show(
 
     from ebsc_core.config import FeaturesChoice
     from ebsc_core.feature_facts import feature_facts
+    from ebsc_core.features import FEATURES
     from ebsc_core.saved import SavedRun
 
-    path = SavedRun(file).path / "features.h5" if file.is_dir() else file
+    path = SavedRun(file).path / FEATURES if file.is_dir() else file
     table = Table(show_header=False)
     for name, value in feature_facts(FeaturesChoice(path=str(path), array=array)).items():
         table.add_row(name, escape(value))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ebsc_core import metrics
-from ebsc_core.clustering import Clustered, Method, cluster_best
+from ebsc_core.clustering import Clustered, Joining, Method, cluster_best, joining
 from ebsc_core.coefficients import Dictionary
 from ebsc_core.config import RefineOptions
 from ebsc_core.device import device_memory
@@ -127,6 +128,23 @@ class Cutter:
             seed=config.seed,
             device=self.device,
         )
+
+    def joining(
+        self, rows: Rows, clusters: np.ndarray, weights: Callable[[nn.Module], Mapping[str, Tensor]]
+    ) -> Joining:
+        """What new rows need to join clusters ``(N,)`` that were found of these rows before.
+
+        Parameters
+        ----------
+        weights : callable
+            Gives what the coefficient model had learned then, if it is one that learns.
+        """
+        assert isinstance(self.settled.whiten, bool)  # as it was found then
+        method = self.method(rows.width, self.settled.whiten)
+        if isinstance(method.model, nn.Module):
+            method.model.load_state_dict(weights(method.model))
+            method.model.eval()
+        return joining(rows, method, clusters, self.stage)
 
     def _go_on(self, joint: Joint, model: TrainableCoefficientModel, whiten: bool) -> None:
         """Start from the jointly trained weights if this is the same model, used to such rows."""

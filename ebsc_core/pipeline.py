@@ -23,6 +23,7 @@ from ebsc_core.progress import Progress, Stages
 from ebsc_core.provenance import provenance
 from ebsc_core.ranks import Ranks
 from ebsc_core.runs import RunDirectory, default_path, peak_memory_mib
+from ebsc_core.settle import SettledCut
 from ebsc_core.training.state import save_weights
 from ebsc_core.unfinished import to_go_on
 
@@ -104,7 +105,7 @@ class Pipeline(ABC):
         names = [choices[section].name for section in sections if section in choices]
         return default_path([self._source().stem or "data", *names], self.config.seed)
 
-    def _announce_cut(self, settled: Any, rows: str, n: int, what: str) -> None:
+    def _announce_cut(self, settled: SettledCut, rows: str, n: int, what: str) -> None:
         plan, say = self.plan, self.progress.note
         if settled.dictionary_size:
             say(f"dictionary    {settled.dictionary_size} of {n} {what} are clustered; the others join them")

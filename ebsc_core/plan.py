@@ -123,27 +123,27 @@ def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan
         If a part is unknown or cannot be loaded, an option is unknown or ill-typed, or there are features and
         settings for images, too.
     """
-    coefficients = _choose(registry, Kind.COEFFICIENTS, config.coefficients)
+    coefficients = choose(registry, Kind.COEFFICIENTS, config.coefficients)
     _require_searchable(coefficients, config.search.method)
     cutting: dict[str, Any] = {
         "config": config,
         "coefficients": coefficients,
-        "clusterer": _choose(registry, Kind.CLUSTERER, config.clusterer),
+        "clusterer": choose(registry, Kind.CLUSTERER, config.clusterer),
         "observers": {name: _observer(registry, name, options) for name, options in config.observers.items()},
     }
     if config.features:
         _require_no_images(config)
         name = config.features.images if reads else None
-        return Plan(**cutting, images=_choose(registry, Kind.DATA, PartChoice(name=name)) if name else None)
+        return Plan(**cutting, images=choose(registry, Kind.DATA, PartChoice(name=name)) if name else None)
     joint = None
     if trains_jointly(config):
-        joint = _choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
+        joint = choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
         _require_trainable(joint)
     return ImagePlan(
         **cutting,
-        data=_choose(registry, Kind.DATA, config.data) if reads else None,
-        backbone=_choose(registry, Kind.BACKBONE, config.backbone),
-        objective=_choose(registry, Kind.OBJECTIVE, config.objective),
+        data=choose(registry, Kind.DATA, config.data) if reads else None,
+        backbone=choose(registry, Kind.BACKBONE, config.backbone),
+        objective=choose(registry, Kind.OBJECTIVE, config.objective),
         joint=joint,
     )
 
@@ -161,7 +161,14 @@ def trains_jointly(config: RunConfig) -> bool:
     return config.train.epochs > 0 and config.joint.start < 1
 
 
-def _choose(registry: Registry, kind: Kind, choice: PartChoice, section: str | None = None) -> Choice:
+def choose(registry: Registry, kind: Kind, choice: PartChoice, section: str | None = None) -> Choice:
+    """The part that a section names, or the installed default, with its options checked.
+
+    Raises
+    ------
+    PartError, ConfigError
+        If it is unknown or cannot be loaded, or an option is unknown or ill-typed.
+    """
     part = registry.find(kind, choice.name or registry.default(kind))
     return Choice(part, check_options(part, choice.options, section or kind.section))
 

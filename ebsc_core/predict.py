@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.assignment import Assigned
-from ebsc_core.clustering import Joining, joining
+from ebsc_core.clustering import Joining
 from ebsc_core.config import DataChoice, checked, overlay, parse_settings
 from ebsc_core.cutting import Cutter
 from ebsc_core.data.channels import InChannels
@@ -151,12 +151,12 @@ class Predictor:
             top_k=config.top_k,
             whiten=whiten,
         )
-        rows = run.rows
-        method = Cutter(self.plan, settled, self.device, Stages(), self.progress).method(rows.width, whiten)
-        if isinstance(method.model, nn.Module):
-            self._load({"coefficients": method.model})
-            method.model.eval()
-        return joining(rows, method, found.clusters[: found.fitted], Stages())
+        cutter = Cutter(self.plan, settled, self.device, Stages(), self.progress)
+        return cutter.joining(
+            run.rows,
+            found.clusters[: found.fitted],
+            lambda model: self._weights("coefficients", model),
+        )
 
     @property
     def _info(self) -> ImageInfo:
@@ -169,7 +169,7 @@ class Predictor:
         except (TypeError, ValueError, KeyError):
             raise RunDirectoryError(
                 f"{self.run.path}: run.toml does not say what its images were like; repeat the run with "
-                f"`ebsc run --config {self.run.path / 'run.toml'}`"
+                f"`ebsc run --config {self.run.path / CONFIG}`"
             ) from None
 
     def _network(self) -> tuple[Backbone, Objective | None]:
@@ -181,12 +181,12 @@ class Predictor:
         if (self.run.checkpoints / "objective.safetensors").exists():
             objective = self.plan.objective.build_seeded(seed, backbone)
             modules["objective"] = objective
-        self._load(modules)
+        for name, module in modules.items():
+            module.load_state_dict(self._weights(name, module))
         return backbone.to(self.device), objective and objective.to(self.device)
 
-    def _load(self, modules: dict[str, nn.Module]) -> None:
-        for name, module in modules.items():
-            module.load_state_dict(read_weights(module, self.run.checkpoints / f"{name}.safetensors"))
+    def _weights(self, name: str, module: nn.Module) -> dict[str, Tensor]:
+        return read_weights(module, self.run.checkpoints / f"{name}.safetensors")
 
 
 def predict_to(
@@ -218,6 +218,7 @@ def predict_to(
     made_from = {"run": str(predictor.run.path.absolute()), "of": source.name}
     tables = predictor.extract(source) if isinstance(source, ImageSource) else _tables(source)
     names, labels = iter(source.ids), source.label_names()
+    classes = iter(labels or [])
     found: list[np.ndarray] = []
     try:
         with ExitStack() as stack:
@@ -236,8 +237,7 @@ def predict_to(
                     (f"{value:.4f}" for value in assigned.confidence),
                 ]
                 if labels is not None:
-                    start = sum(map(len, found))
-                    columns.append(labels[start : start + len(assigned.clusters)])
+                    columns.append(islice(classes, len(assigned.clusters)))
                 lines.writerows(zip(*columns, strict=True))
                 found.append(assigned.clusters)
                 if writer:

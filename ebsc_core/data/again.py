@@ -16,7 +16,7 @@ from ebsc_core.data.source import ImageSource
 from ebsc_core.errors import DataError
 from ebsc_core.held_out import split
 from ebsc_core.kinds import Kind
-from ebsc_core.plan import Choice, check_options, make_plan
+from ebsc_core.plan import choose, make_plan
 from ebsc_core.registry import Registry
 from ebsc_core.saved import SavedRun
 
@@ -98,8 +98,7 @@ def _of_features(run: SavedRun, registry: Registry, warn: Callable[[str], None])
 
 def _read(config: RunConfig, registry: Registry, warn: Callable[[str], None]) -> ImageSource:
     choice = config.data.model_copy(update={"workers": 0})
-    part = registry.find(Kind.DATA, choice.name or registry.default(Kind.DATA))
-    data = Choice(part, check_options(part, choice.options, Kind.DATA.section))
+    data = choose(registry, Kind.DATA, choice)
     try:
         # A few will be looked at; what can be streamed need not be read as a whole.
         return read_images(data, choice, config.seed, warn, memory=0)

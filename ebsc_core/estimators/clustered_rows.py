@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.assignment import Assigned
-from ebsc_core.clustering import Joining, joining
+from ebsc_core.clustering import Joining
 from ebsc_core.config import RunConfig, checked
 from ebsc_core.cutting import Cutter
 from ebsc_core.device import prepare, resolve_device
@@ -70,13 +70,8 @@ class ClusteredRows:
             return self._joining.assign(HeldRows(_unit(rows)))
 
     def _restored(self, config: RunConfig, device: torch.device) -> Joining:
-        whiten = bool(self.settled.whiten)
         cutter = Cutter(make_plan(config, Registry()), self.settled, device, Stages(), Progress())
-        method = cutter.method(self.rows.shape[1], whiten)
-        if isinstance(method.model, nn.Module):
-            method.model.load_state_dict(self.weights)
-            method.model.eval()
-        return joining(HeldRows(self.rows), method, self.found.clusters, Stages())
+        return cutter.joining(HeldRows(self.rows), self.found.clusters, lambda model: self.weights)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_joining": None}

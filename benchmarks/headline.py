@@ -26,10 +26,10 @@ import tomli_w
 import torch
 from measuring import described, ebsc, keep
 
-from ebsc_core import metrics
 from ebsc_core.benchmark.suite import load_suite
-from ebsc_core.files import written_whole
-from ebsc_core.runs import without_none
+from ebsc_core.clustering import metrics
+from ebsc_core.runs.store.directory import without_none
+from ebsc_core.utils.files import written_whole
 
 HERE = Path(__file__).parent
 SUITES = ("headline", "senet-published")

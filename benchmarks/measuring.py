@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ebsc_core.files import written_whole
+from ebsc_core.utils.files import written_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ def described() -> dict[str, Any]:
     import torch
 
     from ebsc_core.benchmark import results
-    from ebsc_core.provenance import provenance
+    from ebsc_core.utils.provenance import provenance
 
     made_with, machine = provenance(), results.machine()
     return {

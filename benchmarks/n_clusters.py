@@ -4,7 +4,7 @@
     python benchmarks/n_clusters.py runs/* [--out FILE.json]
 
 stability and gap
-    The rule that ships (``ebsc_core.n_clusters``).
+    The rule that ships (``ebsc_core.clustering.n_clusters``).
 stability
     The number whose clusters agree most between perturbed graphs, by itself.
 gap

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from measuring import command, described, ebsc, keep
 
-from ebsc_core import metrics
+from ebsc_core.clustering import metrics
 
 SETS = {
     "digits": ("digits", "identity", None),

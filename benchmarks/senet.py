@@ -31,12 +31,12 @@ from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
 from ebsc_core.benchmark.results import SCORES, Spread
-from ebsc_core.coefficients import nearest_neighbours, self_expressive_coefficients
-from ebsc_core.config import RefineOptions
-from ebsc_core.device import describe_device
-from ebsc_core.metrics import scores
-from ebsc_core.progress import Progress
-from ebsc_core.training.refine import refine
+from ebsc_core.clustering.coefficients import nearest_neighbours, self_expressive_coefficients
+from ebsc_core.clustering.metrics import scores
+from ebsc_core.clustering.refine import refine
+from ebsc_core.config.schema import RefineOptions
+from ebsc_core.utils.device import describe_device
+from ebsc_core.utils.progress import Progress
 from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions
 from ebsc_plugins.coefficients.senet import SENet, SENetOptions
 

@@ -6,16 +6,16 @@ Importing this package is light; names that need torch are loaded when first use
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ebsc_core.errors import EbscError
-from ebsc_core.hookspecs import ComponentFamily, ComponentSpec, hookimpl
-from ebsc_core.options import Options
+from ebsc_core.config.options import Options
+from ebsc_core.plugins.hookspecs import ComponentFamily, ComponentSpec, hookimpl
+from ebsc_core.utils.errors import EbscError
 
 if TYPE_CHECKING:
-    from ebsc_core.data.images import ImageSet
-    from ebsc_core.data.source import ImageSource
+    from ebsc_core.data.images.in_memory import ImageSet
+    from ebsc_core.data.images.source import ImageSource
     from ebsc_core.estimators.images import EBSC
     from ebsc_core.estimators.rows import EnergySubspaceClustering
-    from ebsc_core.interfaces import (
+    from ebsc_core.plugins.interfaces import (
         Backbone,
         Clusterer,
         CoefficientModel,
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _LAZY = {
-    "Backbone": "ebsc_core.interfaces",
-    "Objective": "ebsc_core.interfaces",
-    "CoefficientModel": "ebsc_core.interfaces",
-    "Coefficients": "ebsc_core.interfaces",
-    "DataContext": "ebsc_core.interfaces",
-    "Expression": "ebsc_core.interfaces",
-    "ImageInfo": "ebsc_core.interfaces",
-    "InnerProductModel": "ebsc_core.interfaces",
-    "ProjectorOptions": "ebsc_core.interfaces",
-    "TrainableCoefficientModel": "ebsc_core.interfaces",
-    "Clusterer": "ebsc_core.interfaces",
-    "ImageSet": "ebsc_core.data.images",
-    "ImageSource": "ebsc_core.data.source",
+    "Backbone": "ebsc_core.plugins.interfaces",
+    "Objective": "ebsc_core.plugins.interfaces",
+    "CoefficientModel": "ebsc_core.plugins.interfaces",
+    "Coefficients": "ebsc_core.plugins.interfaces",
+    "DataContext": "ebsc_core.plugins.interfaces",
+    "Expression": "ebsc_core.plugins.interfaces",
+    "ImageInfo": "ebsc_core.plugins.interfaces",
+    "InnerProductModel": "ebsc_core.plugins.interfaces",
+    "ProjectorOptions": "ebsc_core.plugins.interfaces",
+    "TrainableCoefficientModel": "ebsc_core.plugins.interfaces",
+    "Clusterer": "ebsc_core.plugins.interfaces",
+    "ImageSet": "ebsc_core.data.images.in_memory",
+    "ImageSource": "ebsc_core.data.images.source",
     "EBSC": "ebsc_core.estimators.images",
     "EnergySubspaceClustering": "ebsc_core.estimators.rows",
 }

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 import pluggy
 
-from ebsc_core.hookspecs import ENTRY_POINT_GROUP, Hooks, RunHooks
+from ebsc_core.plugins.hookspecs import ENTRY_POINT_GROUP, Hooks, RunHooks
 
 PREFIX = "ebsc_"
 

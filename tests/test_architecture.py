@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ebsc_core import Options
-from ebsc_core.hookspecs import ComponentSpec, Hooks
-from ebsc_core.registry import Entry, Kind, Part, Registry, installed_entry_points
+from ebsc_core.plugins.hookspecs import ComponentSpec, Hooks
+from ebsc_core.plugins.registry import Entry, Kind, Part, Registry, installed_entry_points
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = {

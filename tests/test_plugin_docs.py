@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ebsc_core import interfaces
-from ebsc_core.data.source import ImageSource
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.plugins import interfaces
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "plugins"
 PAGES: dict[str, list[type]] = {

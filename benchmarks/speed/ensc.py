@@ -58,7 +58,7 @@ def main() -> None:
 def settings(options: Namespace) -> dict[str, Any]:
     import torch
 
-    from ebsc_core.device import describe_device
+    from ebsc_core.utils.device import describe_device
 
     source = options.toolbox / "cluster" / "selfrepresentation.py"
     return {
@@ -84,7 +84,7 @@ def sampled(options: Namespace) -> tuple[Any, Any]:
 def our_elastic_net(options: Namespace) -> Callable[[], Any]:
     import torch
 
-    from ebsc_core.coefficients import expressed
+    from ebsc_core.clustering.coefficients import expressed
     from ebsc_plugins.coefficients.elastic_net import ElasticNet, ElasticNetOptions
 
     features = torch.from_numpy(sampled(options)[0]).float().to(options.device)
@@ -105,11 +105,11 @@ def our_energy(options: Namespace) -> Callable[[], Any]:
     import numpy as np
     import torch
 
-    from ebsc_core.coefficients import auto_top_k, expressed
-    from ebsc_core.config import RefineOptions
-    from ebsc_core.progress import Progress
-    from ebsc_core.ridge import Whitening
-    from ebsc_core.training.refine import refine
+    from ebsc_core.clustering.coefficients import auto_top_k, expressed
+    from ebsc_core.clustering.refine import refine
+    from ebsc_core.config.schema import RefineOptions
+    from ebsc_core.data.features.whitening import Whitening
+    from ebsc_core.utils.progress import Progress
     from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 
     rows, labels = sampled(options)
@@ -134,7 +134,7 @@ def their_elastic_net(options: Namespace) -> Callable[[], Any]:
     import torch
     from cluster import selfrepresentation
 
-    from ebsc_core.interfaces import Coefficients
+    from ebsc_core.plugins.interfaces import Coefficients
 
     rows, n_queries = sampled(options)[0], options.queries or options.rows
     # Their loop over the rows goes through this name: where it may end early.
@@ -207,9 +207,9 @@ def clusterings(coefficients: Any, labels: Any) -> dict[str, dict[str, dict[str,
     from cluster.selfrepresentation import ElasticNetSubspaceClustering
     from scipy import sparse
 
-    from ebsc_core.coefficients import affinity
-    from ebsc_core.config import AffinityOptions
-    from ebsc_core.metrics import scores
+    from ebsc_core.clustering.coefficients import affinity
+    from ebsc_core.clustering.metrics import scores
+    from ebsc_core.config.schema import AffinityOptions
     from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions
 
     n, n_clusters = len(labels), len(np.unique(labels))

@@ -27,7 +27,7 @@ from typing import Any
 
 from sides import CLOCKS, command, described, keep, timed
 
-from ebsc_core.progress import Stages
+from ebsc_core.utils.progress import Stages
 
 CLUSTERS, DIMENSION, WIDTH = 10, 6, 128
 ROWS = (10_000, 30_000, 100_000, 200_000, 400_000, 1_000_000)
@@ -55,8 +55,8 @@ def write(path: Path, n: int, noise: float) -> None:
     import numpy as np
     import torch
 
-    from ebsc_core.features import FeatureTable, FeatureWriter
-    from ebsc_core.rows import BLOCK_ROWS
+    from ebsc_core.data.features.rows import BLOCK_ROWS
+    from ebsc_core.data.features.store import FeatureTable, FeatureWriter
 
     bases = np.linalg.qr(np.random.default_rng(0).normal(size=(CLUSTERS, WIDTH, DIMENSION))).Q
     labels = []
@@ -80,7 +80,7 @@ def copy(path: Path, n: int, features: Path) -> None:
     import numpy as np
     import torch
 
-    from ebsc_core.features import FeatureTable, FeatureWriter
+    from ebsc_core.data.features.store import FeatureTable, FeatureWriter
 
     with np.load(features) as stored:
         chosen = np.random.default_rng(0).permutation(len(stored["y"]))[:n]
@@ -97,14 +97,14 @@ def measure(path: Path, dictionary_size: int | None, kept: Path) -> dict[str, An
     import numpy as np
     import torch
 
-    from ebsc_core.clustering import Method, cluster_rows
-    from ebsc_core.coefficients import auto_top_k
-    from ebsc_core.config import AffinityOptions, RefineOptions, SearchOptions
-    from ebsc_core.metrics import scores
-    from ebsc_core.progress import Progress
-    from ebsc_core.registry import Kind, Registry
-    from ebsc_core.rows import StoredRows
-    from ebsc_core.runs import peak_memory_mib
+    from ebsc_core.clustering.cluster import Method, cluster_rows
+    from ebsc_core.clustering.coefficients import auto_top_k
+    from ebsc_core.clustering.metrics import scores
+    from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
+    from ebsc_core.data.features.rows import StoredRows
+    from ebsc_core.plugins.registry import Kind, Registry
+    from ebsc_core.runs.store.directory import peak_memory_mib
+    from ebsc_core.utils.progress import Progress
 
     registry = Registry()
     energy = registry.find(Kind.COEFFICIENTS, "energy")

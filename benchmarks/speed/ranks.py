@@ -36,11 +36,11 @@ def gradients(ranks: Any) -> Iterator[tuple[str, Any]]:
     import torch
     from torch import Tensor
 
-    from ebsc_core.data.view_pixels import draw_view
-    from ebsc_core.data.views import default_views
-    from ebsc_core.interfaces import DataContext
-    from ebsc_core.registry import Kind, Registry
-    from ebsc_core.training.norms import sync_norms
+    from ebsc_core.data.views.apply import draw_view
+    from ebsc_core.data.views.options import default_views
+    from ebsc_core.plugins.interfaces import DataContext
+    from ebsc_core.plugins.registry import Kind, Registry
+    from ebsc_core.training.sync_batch_norm import sync_norms
 
     registry = Registry()
     data = registry.find(Kind.DATA, "digits").factory(None, DataContext(Path(".")))
@@ -84,7 +84,7 @@ def worker(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from ebsc_core.ranks import ALONE, Ranks
+    from ebsc_core.utils.distributed import ALONE, Ranks
 
     ranks = Ranks.join(torch.device("cpu"))
     together = dict(gradients(ranks))
@@ -98,7 +98,7 @@ def agreement(processes: int, folder: Path) -> dict[str, dict[str, float]]:
     """Relative L2 distances of the gradients from one process's."""
     from safetensors.torch import load_file
 
-    from ebsc_core.launch import launch
+    from ebsc_core.utils.launch import launch
 
     if launch(str(processes), "cpu", [__file__, "--worker", str(folder)]):
         raise SystemExit("the processes failed")

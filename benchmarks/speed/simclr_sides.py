@@ -21,16 +21,16 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ebsc_core.config import JointChoice, TrainOptions
-    from ebsc_core.data.images import ImageSet
-    from ebsc_core.data.views import COLOUR_VIEWS
-    from ebsc_core.device import prepare
-    from ebsc_core.interfaces import ImageInfo
-    from ebsc_core.progress import Progress
-    from ebsc_core.training.joint import JointTrainer
+    from ebsc_core.config.schema import JointChoice, TrainOptions
+    from ebsc_core.data.images.in_memory import ImageSet
+    from ebsc_core.data.views.options import COLOUR_VIEWS
+    from ebsc_core.plugins.interfaces import ImageInfo
+    from ebsc_core.training.precision import Trial, choose_arithmetic
     from ebsc_core.training.standing import Standing
     from ebsc_core.training.step import JointStep
-    from ebsc_core.training.trial import Trial, choose_arithmetic
+    from ebsc_core.training.trainer import JointTrainer
+    from ebsc_core.utils.device import prepare
+    from ebsc_core.utils.progress import Progress
     from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
     from ebsc_plugins.objectives.simclr import SimCLR
 
@@ -70,7 +70,7 @@ def lightlys(best: bool, workers: int, stem: str, batch: int, steps: int, device
     from torch import nn
     from torchvision.models import resnet18
 
-    from ebsc_core.device import prepare
+    from ebsc_core.utils.device import prepare
 
     prepare(torch.device(device))
     network = resnet18()
@@ -111,7 +111,7 @@ def solo_learns(
     )
     from solo.methods import METHODS
 
-    from ebsc_core.device import prepare
+    from ebsc_core.utils.device import prepare
 
     prepare(torch.device(device))
     folder = Path(checkout) / "scripts" / "pretrain" / "cifar"
@@ -159,7 +159,7 @@ def products(dtype: str, device: str) -> Work:
     """A matrix product, as large as runs at full speed."""
     import torch
 
-    from ebsc_core.device import prepare
+    from ebsc_core.utils.device import prepare
 
     prepare(torch.device(device))
     side = PRODUCT if device == "cpu" else 4 * PRODUCT

@@ -90,7 +90,7 @@ def scikit_learns(path: Path, n_clusters: int, seed: int, solver: str) -> Callab
 
 def judge(clusters: np.ndarray, path: Path, *_: Any) -> dict[str, float]:
     """ARI on the nodes that have a label."""
-    from ebsc_core.metrics import scores
+    from ebsc_core.clustering.metrics import scores
 
     _, labels = load(path)
     known = labels >= 0
@@ -163,13 +163,13 @@ def self_expressive(
     import numpy as np
     import torch
 
-    from ebsc_core.coefficients import self_expressive_coefficients, symmetrised
-    from ebsc_core.config import RefineOptions
-    from ebsc_core.interfaces import TrainableCoefficientModel
-    from ebsc_core.progress import Progress
-    from ebsc_core.registry import Kind, Registry
-    from ebsc_core.ridge import Whitening
-    from ebsc_core.training.refine import refine
+    from ebsc_core.clustering.coefficients import self_expressive_coefficients, symmetrised
+    from ebsc_core.clustering.refine import refine
+    from ebsc_core.config.schema import RefineOptions
+    from ebsc_core.data.features.whitening import Whitening
+    from ebsc_core.plugins.interfaces import TrainableCoefficientModel
+    from ebsc_core.plugins.registry import Kind, Registry
+    from ebsc_core.utils.progress import Progress
 
     features, labels = unit_rows(Path(options.graph), lambda n: rng.permutation(n)[: options.nodes])
     rows = torch.from_numpy(features.astype(np.float32))

@@ -58,15 +58,15 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
     """What does a number of steps and returns the seconds of each stage; and the precision."""
     import torch
 
-    from ebsc_core.config import JointChoice, TrainOptions
-    from ebsc_core.data.images import ImageSet
-    from ebsc_core.data.views import COLOUR_VIEWS
-    from ebsc_core.device import prepare
-    from ebsc_core.interfaces import ImageInfo
-    from ebsc_core.progress import Progress
+    from ebsc_core.config.schema import JointChoice, TrainOptions
+    from ebsc_core.data.images.in_memory import ImageSet
+    from ebsc_core.data.views.options import COLOUR_VIEWS
+    from ebsc_core.plugins.interfaces import ImageInfo
     from ebsc_core.training import step as step_module
-    from ebsc_core.training.joint import JointTrainer
-    from ebsc_core.training.trial import choose_arithmetic
+    from ebsc_core.training.precision import choose_arithmetic
+    from ebsc_core.training.trainer import JointTrainer
+    from ebsc_core.utils.device import prepare
+    from ebsc_core.utils.progress import Progress
     from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
     from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
     from ebsc_plugins.objectives.simclr import SimCLR

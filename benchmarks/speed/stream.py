@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 from sides import CLOCKS, command, described, keep, timed
 
 if TYPE_CHECKING:
-    from ebsc_core.data.source import ImageSource
-    from ebsc_core.data.stream import StreamedImages
+    from ebsc_core.data.images.source import ImageSource
+    from ebsc_core.data.images.streamed import StreamedImages
 
 BATCH, SIZE = 256, 64
 
@@ -123,7 +123,7 @@ def status(process: int | str, entry: str) -> int:
 
 def opened(folder: Path, stream: bool, workers: int, limit: int | None = None) -> StreamedImages:
     """The folder's images, or some of them."""
-    from ebsc_core.interfaces import DataContext
+    from ebsc_core.plugins.interfaces import DataContext
     from ebsc_plugins.datasets.folder import FolderOptions, resolve_folder
 
     spec = resolve_folder(str(folder))
@@ -180,11 +180,11 @@ def trained(images: ImageSource) -> None:
     """An epoch of SimCLR with a ResNet-18."""
     import torch
 
-    from ebsc_core.config import JointChoice, TrainOptions
-    from ebsc_core.data.views import COLOUR_VIEWS
-    from ebsc_core.progress import Progress
-    from ebsc_core.training.joint import JointTrainer
+    from ebsc_core.config.schema import JointChoice, TrainOptions
+    from ebsc_core.data.views.options import COLOUR_VIEWS
     from ebsc_core.training.step import JointStep
+    from ebsc_core.training.trainer import JointTrainer
+    from ebsc_core.utils.progress import Progress
     from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
     from ebsc_plugins.objectives.simclr import SimCLR
 

@@ -68,8 +68,8 @@ def start(path: Path, top_k: int, given: dict[str, int], side: str) -> Callable[
     """The work of a side: scores and positions ``(N, k)``."""
     import torch
 
-    from ebsc_core.coefficients import Dictionary
-    from ebsc_core.config import SearchOptions
+    from ebsc_core.clustering.coefficients import Dictionary
+    from ebsc_core.config.schema import SearchOptions
     from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
 
     rows, _ = load(path)
@@ -123,7 +123,7 @@ def judge(found: tuple[Tensor, Tensor], path: Path, *_: Any) -> dict[str, float]
 def load(path: Path) -> tuple[Tensor, np.ndarray]:
     import h5py
 
-    from ebsc_core.rows import StoredRows
+    from ebsc_core.data.features.rows import StoredRows
 
     with h5py.File(path) as file:
         labels = file["labels"][:]

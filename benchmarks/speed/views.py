@@ -7,7 +7,7 @@ Every side crops, flips, jitters colours and greys as ``COLOUR_VIEWS`` says, eac
 own, and is given a batch of uint8 images. kornia takes the batch (in its faster form, which resamples crops);
 torchvision's v2 takes image by image, as in a data loader, tensors or PIL images. Its transforms blend
 colours in a random order and, like kornia's, clamp in between, where ours are composed in one matrix. That
-each of our operations agrees with torchvision's is tested (``tests/core/data/test_views.py``).
+each of our operations agrees with torchvision's is tested (``tests/core/data/views/test_apply.py``).
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def repeated(view: Callable[[], Any], batches: int) -> Callable[[], None]:
 def ours(size: int, batch: int, batches: int, exact_hue: bool) -> Callable[[], None]:
     import torch
 
-    from ebsc_core.data.view_pixels import draw_view
-    from ebsc_core.data.views import COLOUR_VIEWS
+    from ebsc_core.data.views.apply import draw_view
+    from ebsc_core.data.views.options import COLOUR_VIEWS
 
     images, generator = random_images(size, batch), torch.Generator().manual_seed(0)
     options = COLOUR_VIEWS.model_copy(update={"exact_hue": exact_hue})

@@ -23,8 +23,8 @@ from ebsc_cli.resume import resume
 from ebsc_cli.run import run
 from ebsc_cli.runs import runs
 from ebsc_cli.version import show_version
-from ebsc_core.errors import EbscError, Interrupted, advice
-from ebsc_core.registry import ALL_OTHERS, DISABLED
+from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
+from ebsc_core.utils.errors import EbscError, Interrupted, advice
 
 # Typer's or Click's, by the version of Typer.
 UsageError: type[Any] = typer.BadParameter.__base__  # type: ignore[assignment]

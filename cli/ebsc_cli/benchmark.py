@@ -53,7 +53,7 @@ def benchmark(
     from ebsc_core.benchmark.runner import run_suite
     from ebsc_core.benchmark.suite import load_suite
     from ebsc_core.benchmark.table import markdown
-    from ebsc_core.registry import Registry
+    from ebsc_core.plugins.registry import Registry
 
     chosen = load_suite(suite, settings or [], baseline)
     folder = out or Path("runs") / f"benchmark-{chosen.name}"

@@ -11,10 +11,10 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ebsc_core.config import parse_settings
-from ebsc_core.errors import ConfigError
-from ebsc_core.kinds import REQUIRED, Kind
-from ebsc_core.registry import Registry, UnknownPartError
+from ebsc_core.config.schema import parse_settings
+from ebsc_core.plugins.kinds import REQUIRED, Kind
+from ebsc_core.plugins.registry import Registry, UnknownPartError
+from ebsc_core.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from ebsc_core.testing.checks import Result
@@ -49,7 +49,7 @@ def check(
         chosen = " or ".join(one.section for one in found)
         raise ConfigError(f"{strange.pop()} is not what is checked; options here begin with {chosen}.")
     # Imported here, so that `ebsc --help` does not wait for torch.
-    from ebsc_core.testing.door import make_suite
+    from ebsc_core.testing.suites import make_suite
 
     console = Console(highlight=False, soft_wrap=True)
     failed = 0

@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ebsc_cli.tables import table_console
-from ebsc_core.errors import ConfigError, RunDirectoryError, printable
+from ebsc_core.utils.errors import ConfigError, RunDirectoryError, printable
 
 if TYPE_CHECKING:
-    from ebsc_core.compare import Comparison
+    from ebsc_core.runs.store.compare import Comparison
 
 
 def compare(
@@ -34,10 +34,10 @@ def compare(
     if len(runs) < 2:
         raise ConfigError("there is nothing to compare: give the directories of two runs or more")
     # Imported here, so that `ebsc --help` does not wait for them.
-    from ebsc_core.compare import compare as compare_runs
-    from ebsc_core.files import check_writable
-    from ebsc_core.runs import own_files
-    from ebsc_core.saved import SavedRun
+    from ebsc_core.runs.store.compare import compare as compare_runs
+    from ebsc_core.runs.store.directory import own_files
+    from ebsc_core.runs.store.saved import SavedRun
+    from ebsc_core.utils.files import check_writable
 
     if out:
         check_writable(out, [file for run in runs for file in own_files(run)])
@@ -54,8 +54,8 @@ def compare(
 
 
 def _write(out: Path, found: Comparison) -> None:
-    from ebsc_core.compare_page import page
-    from ebsc_core.files import written_whole
+    from ebsc_core.report.compare_page import page
+    from ebsc_core.utils.files import written_whole
 
     try:
         with written_whole(out) as beside:
@@ -65,7 +65,7 @@ def _write(out: Path, found: Comparison) -> None:
 
 
 def _print(console: Console, found: Comparison) -> None:
-    from ebsc_core.compare_page import figures, settings
+    from ebsc_core.report.compare_page import figures, settings
 
     numbers = [str(number) for number in range(1, len(found.runs) + 1)]
     for number, run in zip(numbers, found.runs, strict=True):

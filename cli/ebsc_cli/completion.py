@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable
 from contextlib import redirect_stderr
 
-from ebsc_core.hookspecs import ComponentSpec
-from ebsc_core.kinds import Kind
-from ebsc_core.registry import Registry
+from ebsc_core.plugins.hookspecs import ComponentSpec
+from ebsc_core.plugins.kinds import Kind
+from ebsc_core.plugins.registry import Registry
 
 Completer = Callable[[str], list[tuple[str, str]]]
 

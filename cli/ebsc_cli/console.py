@@ -12,8 +12,8 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from ebsc_core.pipeline import RunResult
-from ebsc_core.progress import Progress, clock
+from ebsc_core.runs.pipeline import RunResult
+from ebsc_core.utils.progress import Progress, clock
 
 LINE_EVERY_SECONDS = 10.0
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ebsc_core.errors import printable
+from ebsc_core.utils.errors import printable
 
 MARKS = {"ok": "[green]✓[/]", "note": "[yellow]![/]", "failed": "[red]✗[/]"}
 
@@ -18,7 +18,7 @@ MARKS = {"ok": "[green]✓[/]", "note": "[yellow]![/]", "failed": "[red]✗[/]"}
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False) -> None:
     """Look at packages, plugins, devices and disks, and make a small run; exit status 1 if one fails."""
     # Imported here, so that `ebsc --help` does not wait for what it imports.
-    from ebsc_core.doctor import FAILED, examine
+    from ebsc_core.runs.doctor import FAILED, examine
 
     console = Console(highlight=False, soft_wrap=True)
     findings = []

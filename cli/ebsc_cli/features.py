@@ -37,10 +37,10 @@ def show(
     from rich.markup import escape
     from rich.table import Table
 
-    from ebsc_core.config import FeaturesChoice
-    from ebsc_core.feature_facts import feature_facts
-    from ebsc_core.features import FEATURES
-    from ebsc_core.saved import SavedRun
+    from ebsc_core.config.schema import FeaturesChoice
+    from ebsc_core.data.features.store import FEATURES
+    from ebsc_core.data.features.summary import feature_facts
+    from ebsc_core.runs.store.saved import SavedRun
 
     path = SavedRun(file).path / FEATURES if file.is_dir() else file
     table = Table(show_header=False)
@@ -69,9 +69,9 @@ def extract(
     """Features of images by a backbone as it is: no training. `ebsc cluster FILE.h5` clusters them."""
     from ebsc_cli.console import ConsoleProgress
     from ebsc_cli.start import configured
-    from ebsc_core.extract import extract_features
-    from ebsc_core.files import check_writable
-    from ebsc_core.registry import Registry
+    from ebsc_core.plugins.registry import Registry
+    from ebsc_core.runs.extract_features import extract_features
+    from ebsc_core.utils.files import check_writable
 
     flags = {
         "data.name": data,

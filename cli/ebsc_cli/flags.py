@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ebsc_cli.completion import parts
-from ebsc_core.kinds import Kind
+from ebsc_core.plugins.kinds import Kind
 
 OPTION = typer.Option
 METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"

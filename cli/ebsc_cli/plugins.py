@@ -14,10 +14,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from ebsc_cli.check import check
-from ebsc_core.errors import PartError
-from ebsc_core.hookspecs import Component, ComponentFamily, ComponentSpec
-from ebsc_core.registry import BrokenPluginError, Entry, Kind, Part, Provider, Registry, UnknownPartError
-from ebsc_core.scaffold import write_package
+from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
+from ebsc_core.plugins.registry import (
+    BrokenPluginError,
+    Entry,
+    Kind,
+    Part,
+    Provider,
+    Registry,
+    UnknownPartError,
+)
+from ebsc_core.plugins.scaffold import write_package
+from ebsc_core.utils.errors import PartError
 
 app = typer.Typer(
     help="See what parts are installed and what they can be told, check them, or start one of your own.",

@@ -43,15 +43,15 @@ def predict(
     Images are read, embedded and assigned batch by batch, however many there are.
     """
     from ebsc_cli.console import ConsoleProgress
-    from ebsc_core import metrics
-    from ebsc_core.data.source import ImageSource
-    from ebsc_core.device import prepare, resolve_device
-    from ebsc_core.errors import ConfigError
-    from ebsc_core.files import check_writable
-    from ebsc_core.predict import Predictor, predict_to
-    from ebsc_core.registry import Registry
-    from ebsc_core.runs import own_files
-    from ebsc_core.saved import SavedRun
+    from ebsc_core.clustering import metrics
+    from ebsc_core.data.images.source import ImageSource
+    from ebsc_core.plugins.registry import Registry
+    from ebsc_core.runs.predict import Predictor, predict_to
+    from ebsc_core.runs.store.directory import own_files
+    from ebsc_core.runs.store.saved import SavedRun
+    from ebsc_core.utils.device import prepare, resolve_device
+    from ebsc_core.utils.errors import ConfigError
+    from ebsc_core.utils.files import check_writable
 
     read = [Path(data).expanduser(), *own_files(run)]
     check_writable(out, read)

@@ -22,7 +22,7 @@ def report(
     Images are read again from where the run had them; the page says so if they are not there any more.
     """
     # Imported here, so that `ebsc --help` does not wait for torch.
-    from ebsc_core.registry import Registry
+    from ebsc_core.plugins.registry import Registry
     from ebsc_core.report import rewrite_report
 
     console, errors = Console(highlight=False, soft_wrap=True), Console(stderr=True, soft_wrap=True)

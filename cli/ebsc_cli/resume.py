@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ebsc_cli.start import start
-from ebsc_core.unfinished import UNFINISHED, load_unfinished
+from ebsc_core.runs.store.unfinished import UNFINISHED, load_unfinished
 
 OPTION = typer.Option
 

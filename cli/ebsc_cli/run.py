@@ -24,7 +24,7 @@ from ebsc_cli.flags import (
     WithReport,
 )
 from ebsc_cli.start import configured, start
-from ebsc_core.kinds import Kind
+from ebsc_core.plugins.kinds import Kind
 
 
 def run(

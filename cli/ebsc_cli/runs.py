@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from ebsc_cli.tables import table_console
-from ebsc_core.errors import printable
-from ebsc_core.listing import Listed, list_runs
-from ebsc_core.progress import clock
+from ebsc_core.runs.store.listing import Listed, list_runs
+from ebsc_core.utils.errors import printable
+from ebsc_core.utils.progress import clock
 
 COLOURS = {"finished": "green", "running": "cyan", "unfinished": "yellow", "damaged": "red"}
 NUMBERS = ("K", "ACC", "NMI", "ARI", "within", "time")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ebsc_cli.process import is_first, leave
 
 if TYPE_CHECKING:
-    from ebsc_core.config import RunConfig
+    from ebsc_core.config.schema import RunConfig
 
 
 def configured(
@@ -27,8 +27,8 @@ def configured(
         If something in it is unknown or ill-typed.
     """
     # Imported here, so that `ebsc --help` does not wait for it.
-    from ebsc_core.config import load_config
-    from ebsc_core.errors import ConfigError
+    from ebsc_core.config.schema import load_config
+    from ebsc_core.utils.errors import ConfigError
 
     if not all(observers or []):
         raise ConfigError("--observer needs the name of one; see `ebsc plugins list`")
@@ -57,17 +57,17 @@ def start(
         Whether to finish the run directory that is there.
     """
     if devices is not None:
-        from ebsc_core.launch import launch
+        from ebsc_core.utils.launch import launch
 
         status = launch(devices, config.device, ["-m", "ebsc_cli", *sys.argv[1:]])
         if status is not None:
             leave(status)  # the processes have said why
 
     from ebsc_cli.console import ConsoleProgress, print_result
-    from ebsc_core.progress import Progress
-    from ebsc_core.recorded import compare_suppliers
-    from ebsc_core.registry import Registry
-    from ebsc_core.run import run
+    from ebsc_core.plugins.registry import Registry
+    from ebsc_core.runs.run import run
+    from ebsc_core.runs.store.compatibility import compare_suppliers
+    from ebsc_core.utils.progress import Progress
 
     shown = ConsoleProgress(quiet=quiet or not is_first())
     progress, registry = shown if is_first() else Progress(), Registry()

@@ -6,7 +6,7 @@ import platform
 
 import typer
 
-from ebsc_core.provenance import cuda_build, versions
+from ebsc_core.utils.provenance import cuda_build, versions
 
 SHOWN = ("torch", "torchvision", "timm", "scikit-learn", "h5py", "pluggy")
 

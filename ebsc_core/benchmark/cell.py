@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.files import written_whole
+from ebsc_core.utils.files import written_whole
 
 FORMAT = "ebsc-cell-1"
 
@@ -40,11 +40,11 @@ def _end_with_parent() -> None:
 
 
 def _outcome(config: dict[str, Any], record: Path) -> dict[str, Any]:
-    from ebsc_core.config import RunConfig
-    from ebsc_core.errors import EbscError
-    from ebsc_core.progress import Progress
-    from ebsc_core.registry import Registry
-    from ebsc_core.run import run
+    from ebsc_core.config.schema import RunConfig
+    from ebsc_core.plugins.registry import Registry
+    from ebsc_core.runs.run import run
+    from ebsc_core.utils.errors import EbscError
+    from ebsc_core.utils.progress import Progress
 
     try:
         with tempfile.TemporaryDirectory(prefix=".", suffix=".work", dir=record.parent) as folder:

@@ -19,9 +19,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from ebsc_core.benchmark.suite import Cell, Suite
-from ebsc_core.files import written_whole
-from ebsc_core.provenance import provenance
-from ebsc_core.registry import Registry
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.utils.files import written_whole
+from ebsc_core.utils.provenance import provenance
 
 FORMAT = "ebsc-benchmark-1"
 SCORES = ("acc", "nmi", "ari")

@@ -36,14 +36,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ebsc_core.config import PROVENANCE, RunConfig, overlay, parse_settings
-from ebsc_core.data.views import GREY_VIEWS, ViewOptions
-from ebsc_core.device import resolve_device
-from ebsc_core.errors import ConfigError, EbscError
-from ebsc_core.features import digest
-from ebsc_core.mistakes import describe
-from ebsc_core.plan import make_plan
-from ebsc_core.registry import Registry
+from ebsc_core.config.messages import describe
+from ebsc_core.config.schema import PROVENANCE, RunConfig, overlay, parse_settings
+from ebsc_core.data.features.store import digest
+from ebsc_core.data.views.options import GREY_VIEWS, ViewOptions
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.plan import make_plan
+from ebsc_core.utils.device import resolve_device
+from ebsc_core.utils.errors import ConfigError, EbscError
 
 # What comes after the features: cells that differ only here share them.
 DOWNSTREAM = {"coefficients", "clusterer", "refine", "affinity", "whiten", "top_k", "n_clusters"}

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.assignment import Assigned
-from ebsc_core.clustering import Joining
-from ebsc_core.config import RunConfig, checked
-from ebsc_core.cutting import Cutter
-from ebsc_core.device import prepare, resolve_device
-from ebsc_core.estimators.apart import apart
-from ebsc_core.plan import make_plan
-from ebsc_core.progress import Progress, Stages
-from ebsc_core.registry import Registry
-from ebsc_core.rows import HeldRows
-from ebsc_core.settle import Given, Preferences, settle_cut
+from ebsc_core.clustering.assign import Assigned
+from ebsc_core.clustering.cluster import Joining
+from ebsc_core.config.schema import RunConfig, checked
+from ebsc_core.data.features.rows import HeldRows
+from ebsc_core.estimators.torch_state import apart
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.clustering_stage import Cutter
+from ebsc_core.runs.plan import make_plan
+from ebsc_core.runs.resolve import Given, Preferences, settle_cut
+from ebsc_core.utils.device import prepare, resolve_device
+from ebsc_core.utils.progress import Progress, Stages
 
 
 class ClusteredRows:

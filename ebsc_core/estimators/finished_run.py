@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from ebsc_core.assignment import Assigned
-from ebsc_core.config import RunConfig
-from ebsc_core.data.given import given_images
-from ebsc_core.data.source import ImageSource
-from ebsc_core.device import prepare, resolve_device
-from ebsc_core.errors import ConfigError, DeviceError
-from ebsc_core.estimators.apart import apart
-from ebsc_core.features import FeatureTable
-from ebsc_core.predict import Predictor
-from ebsc_core.progress import Progress
-from ebsc_core.registry import Registry
-from ebsc_core.run import run
-from ebsc_core.saved import SavedRun
-from ebsc_core.unfinished import is_unfinished
+from ebsc_core.clustering.assign import Assigned
+from ebsc_core.config.schema import RunConfig
+from ebsc_core.data.features.store import FeatureTable
+from ebsc_core.data.images.python_inputs import given_images
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.estimators.torch_state import apart
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.predict import Predictor
+from ebsc_core.runs.run import run
+from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.runs.store.unfinished import is_unfinished
+from ebsc_core.utils.device import prepare, resolve_device
+from ebsc_core.utils.errors import ConfigError, DeviceError
+from ebsc_core.utils.progress import Progress
 
 
 class Folder:
@@ -133,7 +133,7 @@ def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) 
     Raises
     ------
     EbscError
-        As :func:`ebsc_core.run.run` does.
+        As :func:`ebsc_core.runs.run.run` does.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise DeviceError("EBSC trains in one process; use `ebsc run` to train in several")

@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ebsc_core.errors import ConfigError
 from ebsc_core.estimators.settings import configuration, drawn_seed, mistakes
+from ebsc_core.utils.errors import ConfigError
 
 # What the rows are called where a run has the name of a file.
 ROWS = "X"
@@ -122,8 +122,8 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
         self
         """
         # Imported here, so that importing the package does not wait for torch.
-        from ebsc_core.estimators.apart import Spoken
         from ebsc_core.estimators.clustered_rows import ClusteredRows
+        from ebsc_core.estimators.torch_state import Spoken
 
         X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
         with mistakes():

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ebsc_core.config import DataChoice, RunConfig, load_config
-from ebsc_core.errors import ConfigError, DataError, DeviceError, EbscError, PartError, advice
-from ebsc_core.recorded import compare_suppliers
-from ebsc_core.registry import Registry
+from ebsc_core.config.schema import DataChoice, RunConfig, load_config
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.store.compatibility import compare_suppliers
+from ebsc_core.utils.errors import ConfigError, DataError, DeviceError, EbscError, PartError, advice
 
 # What the flags that messages speak of are called here.
 FLAGS = {
@@ -44,7 +44,7 @@ def configuration(
     Raises
     ------
     ConfigError
-        As :func:`ebsc_core.config.load_config` does.
+        As :func:`ebsc_core.config.schema.load_config` does.
     """
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigError(f"settings must be a dictionary, such as {{'train.lr': 1e-3}}; got {settings!r}")

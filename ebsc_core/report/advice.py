@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ebsc_core.report.words import listed, number, percent, ranges
-from ebsc_core.saved import Assignments
+from ebsc_core.report.formatting import listed, number, percent, ranges
+from ebsc_core.runs.store.saved import Assignments
 
 # Of a cluster's size over the median: beyond the first it may be several, below the second a fragment.
 MERGED, TINY = 3.0, 0.2

@@ -13,18 +13,18 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ebsc_core.data.again import RunImages
-from ebsc_core.report import charts, words
+from ebsc_core.data.images.run_images import RunImages
+from ebsc_core.report import charts, formatting
 from ebsc_core.report.advice import advice
-from ebsc_core.report.classes import ClassFigures, compare, confusions
 from ebsc_core.report.clusters import between, describe, graph_of, ties
-from ebsc_core.report.heat import heat, table_heat
-from ebsc_core.report.layout import SIDE, lay_out
-from ebsc_core.report.made import made
+from ebsc_core.report.confusion import ClassFigures, compare, confusions
+from ebsc_core.report.heatmap import heat, table_heat
+from ebsc_core.report.how_made import made
+from ebsc_core.report.map import SIDE, lay_out
 from ebsc_core.report.palette import colours
-from ebsc_core.report.pictures import Sheet, gallery, read_pictures, sheet
 from ebsc_core.report.summary import summary
-from ebsc_core.saved import SavedRun
+from ebsc_core.report.thumbnails import Sheet, gallery, read_pictures, sheet
+from ebsc_core.runs.store.saved import SavedRun
 
 # Clusters that are shown with pictures, and pictures of them in all; of one, at least and at most.
 MOST_CLUSTERS, PICTURES, LEAST_EACH, MOST_EACH = 100, 1000, 6, 18
@@ -73,10 +73,10 @@ class Page:
         )
         environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False}
         environment.filters |= {
-            "shown": words.shown,
-            "short": words.short,
-            "percent": words.percent,
-            "number": words.number,
+            "shown": formatting.shown,
+            "short": formatting.short,
+            "percent": formatting.percent,
+            "number": formatting.number,
         }
         style = _part("style.css") + self._colours()
         script = _part("page.js")
@@ -139,9 +139,9 @@ class Page:
         """What the page says of an image, and its picture if there is one."""
         found, position = self.found, int(position)
         label = found.labels[position] if found.labels else None
-        said = [words.short(found.ids[position])]
-        said += [f"class {words.short(label)}"] if label is not None else []
-        said += [f"confidence {words.percent(float(found.confidence[position]))}"]
+        said = [formatting.short(found.ids[position])]
+        said += [f"class {formatting.short(label)}"] if label is not None else []
+        said += [f"confidence {formatting.percent(float(found.confidence[position]))}"]
         uri = self.gallery.get(position)
         size = _enlarged(*self.pictures[position].size) if uri else (0, 0)
         return {"uri": uri, "said": ", ".join(said), "name": said[0], "width": size[0], "height": size[1]}
@@ -177,9 +177,9 @@ class Page:
             "labels": labels,
             "sheet": pictures,
             "data": {
-                "names": [words.short(found.ids[p]) for p in places],
+                "names": [formatting.short(found.ids[p]) for p in places],
                 "confidence": [round(float(found.confidence[p]), 3) for p in places],
-                "labels": [words.short(label) for label in labels],
+                "labels": [formatting.short(label) for label in labels],
                 "neighbours": layout.neighbours,
                 "sheet": {
                     "width": pictures.width,

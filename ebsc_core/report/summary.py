@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ebsc_core.progress import clock
-from ebsc_core.report.classes import Comparison
-from ebsc_core.report.words import number, percent, short
-from ebsc_core.saved import SavedRun
+from ebsc_core.report.confusion import Comparison
+from ebsc_core.report.formatting import number, percent, short
+from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.utils.progress import clock
 
 
 class Tile(NamedTuple):

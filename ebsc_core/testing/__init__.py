@@ -28,8 +28,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ebsc_core.hookspecs import ComponentSpec
-from ebsc_core.registry import Kind
+from ebsc_core.plugins.hookspecs import ComponentSpec
+from ebsc_core.plugins.registry import Kind
 
 if TYPE_CHECKING:
     from ebsc_core.testing.checks import Check
@@ -101,6 +101,6 @@ def clusterer_checks(
 
 
 def _checks(kind: Kind, part: str | ComponentSpec, options: Options, reasons: Reasons, **where: Any) -> Test:
-    from ebsc_core.testing.door import as_test, make_suite
+    from ebsc_core.testing.suites import as_test, make_suite
 
     return as_test(make_suite(kind, part, options, **where), reasons)

@@ -8,8 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ebsc_core.interfaces import Backbone, ImageInfo
-from ebsc_core.registry import Kind
+from ebsc_core.plugins.interfaces import Backbone, ImageInfo
+from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, NotApplicable, require
 from ebsc_core.testing.subject import Subject

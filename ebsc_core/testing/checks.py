@@ -13,9 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ebsc_core.errors import EbscError, told
-from ebsc_core.registry import Kind
+from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing.subject import Subject
+from ebsc_core.utils.errors import EbscError, told
 
 
 class ContractBroken(AssertionError):

@@ -9,10 +9,10 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.coefficients import symmetrised
-from ebsc_core.interfaces import Clusterer, Coefficients
-from ebsc_core.registry import Kind
-from ebsc_core.rows import HeldRows
+from ebsc_core.clustering.coefficients import symmetrised
+from ebsc_core.data.features.rows import HeldRows
+from ebsc_core.plugins.interfaces import Clusterer, Coefficients
+from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, NotApplicable, require
 from ebsc_core.testing.subject import Subject

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.coefficients import expressed
-from ebsc_core.interfaces import CoefficientModel, Coefficients, InnerProductModel
-from ebsc_core.registry import Kind
+from ebsc_core.clustering.coefficients import expressed
+from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients, InnerProductModel
+from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, NotApplicable, require
 from ebsc_core.testing.memory import peak_bytes

@@ -15,11 +15,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ebsc_core.options import Options
-from ebsc_core.runs import without_none
+from ebsc_core.config.options import Options
+from ebsc_core.runs.store.directory import without_none
 from ebsc_core.testing.checks import Contract, ContractBroken, NotApplicable, require
 from ebsc_core.testing.subject import Subject
-from ebsc_core.training.state import read_weights, save_weights
+from ebsc_core.utils.weights import read_weights, save_weights
 
 # Float32 sums in another order differ by about this.
 ROUNDING = 1e-4

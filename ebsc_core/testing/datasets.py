@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ebsc_core.cache import user_cache
-from ebsc_core.data.source import ImageSource
-from ebsc_core.interfaces import DataContext
-from ebsc_core.registry import Kind
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.plugins.interfaces import DataContext
+from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, require
 from ebsc_core.testing.subject import Subject
+from ebsc_core.training.cache import user_cache
 
 # Images looked at; a data set of more gives a sample.
 MOST = 64

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.interfaces import Backbone, Objective, Views
-from ebsc_core.ranks import Ranks
-from ebsc_core.registry import Kind
+from ebsc_core.plugins.interfaces import Backbone, Objective, Views
+from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, require
 from ebsc_core.testing.subject import Subject
+from ebsc_core.utils.distributed import Ranks
 
 BATCH, SIDE, WIDTH = 8, 4, 6
 

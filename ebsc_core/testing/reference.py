@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ebsc_core.kinds import REQUIRED, Kind
-from ebsc_core.testing.door import contract_of
+from ebsc_core.plugins.kinds import REQUIRED, Kind
+from ebsc_core.testing.suites import contract_of
 
 HEAD = """\
 # What a part must do, and how it is checked

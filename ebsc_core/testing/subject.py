@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.errors import PartError
-from ebsc_core.hookspecs import ComponentFamily, ComponentSpec
-from ebsc_core.plan import Choice, check_options
-from ebsc_core.registry import Kind, Part, Provider, Registry
+from ebsc_core.plugins.hookspecs import ComponentFamily, ComponentSpec
+from ebsc_core.plugins.registry import Kind, Part, Provider, Registry
+from ebsc_core.runs.plan import Choice, check_options
+from ebsc_core.utils.errors import PartError
 
 # Who supplies a record that is handed over directly.
 UNREGISTERED = Provider("(not registered)", "0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ebsc_core.interfaces import Expression, TrainableCoefficientModel
+from ebsc_core.plugins.interfaces import Expression, TrainableCoefficientModel
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import NotApplicable, require
 from ebsc_core.testing.coefficients import (

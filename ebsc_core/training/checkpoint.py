@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ebsc_core.errors import DataError
-from ebsc_core.files import written_whole
+from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.files import written_whole
 
 FORMAT = "ebsc-training-2"
 # Seconds of training that a machine's failure may cost.

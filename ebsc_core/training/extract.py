@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ebsc_core.data.source import ImageSource
-from ebsc_core.features import FeatureTable
-from ebsc_core.interfaces import Backbone, Objective
-from ebsc_core.progress import Progress
-from ebsc_core.ranks import ALONE, Ranks
+from ebsc_core.data.features.store import FeatureTable
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.plugins.interfaces import Backbone, Objective
+from ebsc_core.utils.distributed import ALONE, Ranks
+from ebsc_core.utils.progress import Progress
 
 BATCH = 512
 

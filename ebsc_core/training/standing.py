@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ebsc_core.training.checkpoint import Kept, module_tensors, optimiser_tensors, restore
 
 if TYPE_CHECKING:
-    from ebsc_core.training.joint import JointTrainer
+    from ebsc_core.training.trainer import JointTrainer
 
 
 @dataclass

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.config import JointChoice
-from ebsc_core.data.view_parameters import ViewParameters
-from ebsc_core.data.view_pixels import apply_view
-from ebsc_core.data.views import ViewOptions
-from ebsc_core.errors import TrainingError
-from ebsc_core.interfaces import Objective, TrainableCoefficientModel, Views
-from ebsc_core.ranks import ALONE, Ranks
-from ebsc_core.ridge import Whitening
+from ebsc_core.config.schema import JointChoice
+from ebsc_core.data.features.whitening import Whitening
+from ebsc_core.data.views.apply import apply_view
+from ebsc_core.data.views.options import ViewOptions
+from ebsc_core.data.views.parameters import ViewParameters
+from ebsc_core.plugins.interfaces import Objective, TrainableCoefficientModel, Views
+from ebsc_core.utils.distributed import ALONE, Ranks
+from ebsc_core.utils.errors import TrainingError
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class JointStep:
             If the network has layers that cannot be computed over several processes.
         """
         if ranks.count > 1:
-            from ebsc_core.training.norms import sync_norms  # which asks for timm
+            from ebsc_core.training.sync_batch_norm import sync_norms  # which asks for timm
 
             sync_norms(self.objective, ranks)
             self.ranks = self.objective.ranks = ranks
@@ -101,7 +101,7 @@ class JointStep:
         if len(plain) != self.ranks.count * len(images):
             raise TrainingError(
                 f"{type(self.objective).__name__} returns rows of its own process only: "
-                "its forward must gather them (see ebsc_core.interfaces.Objective)"
+                "its forward must gather them (see ebsc_core.Objective)"
             )
         if not joint or self.model is None:
             figures = torch.stack([views.loss.detach(), views.loss.new_zeros(())])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ebsc_core import __version__
-from ebsc_core.kinds import REQUIRED
-from ebsc_core.registry import Kind, Registry
+from ebsc_core.plugins.kinds import REQUIRED
+from ebsc_core.plugins.registry import Kind, Registry
 
 Ebsc = Callable[..., tuple[object, str, str]]
 MakeDistribution = Callable[[str, str, str], None]

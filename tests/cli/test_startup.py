@@ -10,9 +10,9 @@ from importlib.metadata import version
 
 import pytest
 
-from ebsc_core.config import RunConfig
-from ebsc_core.kinds import REQUIRED
-from ebsc_core.registry import Kind, Registry, installed_entry_points
+from ebsc_core.config.schema import RunConfig
+from ebsc_core.plugins.kinds import REQUIRED
+from ebsc_core.plugins.registry import Kind, Registry, installed_entry_points
 
 HEAVY = ("accelerate", "torch", "torchvision", "timm", "sklearn", "scipy", "h5py")
 

@@ -130,7 +130,7 @@ def test_one_clear_line(ebsc, inputs, tmp_path, case):
 
 
 def test_a_search_by_a_library_that_is_not_there(ebsc, tmp_path, monkeypatch):
-    monkeypatch.setattr("ebsc_core.plan.find_spec", lambda name: None)
+    monkeypatch.setattr("ebsc_core.runs.plan.find_spec", lambda name: None)
     done = ebsc("run", "--set", "search.method=faiss", "--out", "run")
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
@@ -188,7 +188,7 @@ def test_an_end_of_a_file_is_no_interrupt(ebsc, monkeypatch):
     def fail(*arguments, **flags):
         raise EOFError("no data left")
 
-    monkeypatch.setattr("ebsc_core.run.run", fail)
+    monkeypatch.setattr("ebsc_core.runs.run.run", fail)
     with pytest.raises(EOFError, match="no data left"):
         ebsc("run")
 
@@ -197,7 +197,7 @@ def test_an_interrupt_says_so(ebsc, tmp_path, monkeypatch):
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebsc_core.cutting.cluster_best", interrupt)
+    monkeypatch.setattr("ebsc_core.runs.clustering_stage.cluster_best", interrupt)
     done = ebsc("run", *SHORT)
     assert done.code == 130
     assert done.err == "ebsc: interrupted; nothing was written\n"
@@ -208,7 +208,7 @@ def test_a_full_disk_is_one_line(ebsc, tmp_path, monkeypatch):
     def fail(*arguments: object) -> None:
         raise SafetensorError("no space left on device")
 
-    monkeypatch.setattr("ebsc_core.training.state.save_file", fail)
+    monkeypatch.setattr("ebsc_core.utils.weights.save_file", fail)
     done = ebsc("run", *SHORT)
     assert done.code == 2
     warning, error = done.err.splitlines()  # the cache first, which need not be

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
-from ebsc_core.runs import RunDirectory
+from ebsc_core.runs.store.directory import RunDirectory
 
 QUICK = ("--set", "refine.steps=30")
 PIXELS = ("--backbone", "identity", "--epochs", "0", *QUICK)
@@ -239,7 +239,7 @@ def test_a_killed_run_on_features_goes_on(ebsc, digits: Path, monkeypatch: pytes
 
     with monkeypatch.context() as killed:
         killed.setattr(RunDirectory, "_leave_nothing", ends)
-        killed.setattr("ebsc_core.cutting.cluster_best", lambda *_: sys.exit(137))
+        killed.setattr("ebsc_core.runs.clustering_stage.cluster_best", lambda *_: sys.exit(137))
         assert ebsc("cluster", "new.npz", *QUICK, "--out", "run").code == 137
     assert [path.name for path in (digits / "run").iterdir() if path.is_file()] == ["unfinished.toml"]
     assert ebsc("resume", "run").code == 0

@@ -91,7 +91,7 @@ def test_without_a_cache_nothing_is_kept(ebsc, before_step, tmp_path):
 
 def test_features_that_take_too_much_memory_cost_no_training(ebsc, monkeypatch, tmp_path):
     with monkeypatch.context() as patched:
-        patched.setattr("ebsc_core.representation.feature_blocks", lambda *arguments: fail())
+        patched.setattr("ebsc_core.runs.training_stage.feature_blocks", lambda *arguments: fail())
         done = ebsc(*RUN, "--cache", "cache")
     assert done.code == 2
     assert "data.size" in done.err

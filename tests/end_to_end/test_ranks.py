@@ -26,7 +26,7 @@ PATIENCE = 300
 FAILING = """
 import os, sys
 from ebsc_cli.app import main
-from ebsc_core.errors import TrainingError
+from ebsc_core.utils.errors import TrainingError
 from ebsc_core.training.step import JointStep
 
 steps, call = [], JointStep.__call__

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebsc_core.config import load_config
-from ebsc_core.progress import Progress
-from ebsc_core.registry import Registry
+from ebsc_core.config.schema import load_config
+from ebsc_core.plugins.registry import Registry
 from ebsc_core.report import rewrite_report
-from ebsc_core.run import run
+from ebsc_core.runs.run import run
+from ebsc_core.utils.progress import Progress
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 QUICK = {"train.epochs": 0, "coefficients.name": "knn", "cache": "none"}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ebsc_core.saved import SavedRun
-from ebsc_core.unfinished import UNFINISHED, is_unfinished
+from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.runs.store.unfinished import UNFINISHED, is_unfinished
 
 TRAINED = (
     *("run", "--limit", "120", "--epochs", "3", "--batch-size", "40", "--backbone", "resnet10t"),
@@ -42,7 +42,7 @@ setattr(owner, name, counted)
 main()
 """
 IN_TRAINING = ("ebsc_core.training.step:JointStep.__call__", "5")
-IN_WRITING = ("ebsc_core.runs:RunDirectory.write_metrics", "1")
+IN_WRITING = ("ebsc_core.runs.store.directory:RunDirectory.write_metrics", "1")
 
 
 def killed(folder: Path, where: tuple[str, str], *arguments: str) -> None:

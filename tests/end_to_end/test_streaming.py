@@ -78,7 +78,7 @@ def test_backbones_without_training_see_streamed_images(ebsc, pictures, tmp_path
 
 
 def test_a_bad_image_ends_a_streamed_run_in_one_line(ebsc, pictures, tmp_path, monkeypatch):
-    for module in ("ebsc_plugins.datasets.folder", "ebsc_core.data.stream"):
+    for module in ("ebsc_plugins.datasets.folder", "ebsc_core.data.images.streamed"):
         monkeypatch.setattr(f"{module}.LOOKED_AT", 2)
     whole = (pictures / "0" / "0.png").read_bytes()
     (pictures / "1" / "torn.png").write_bytes(whole[: len(whole) // 2])
@@ -94,7 +94,7 @@ def test_a_bad_image_ends_a_streamed_run_in_one_line(ebsc, pictures, tmp_path, m
 
 
 def test_training_that_waits_for_images_is_told_so(ebsc, pictures, monkeypatch):
-    monkeypatch.setattr("ebsc_core.representation.WAITED_SHARE", 1e-6)
+    monkeypatch.setattr("ebsc_core.runs.training_stage.WAITED_SHARE", 1e-6)
     done = ebsc("run", *RUN, *STREAM, "--epochs", "1", "--out", "run")
     assert done.code == 0, done.err
     assert "% of its time" in done.err

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ebsc_core.benchmark.suite import load_suite
-from ebsc_core.registry import Registry
+from ebsc_core.plugins.registry import Registry
 
 SUITES = sorted((Path(__file__).parents[2] / "benchmarks/suites").glob("*.toml"))
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.errors import EbscError
-from ebsc_core.interfaces import TrainableCoefficientModel
+from ebsc_core.plugins.interfaces import TrainableCoefficientModel
+from ebsc_core.utils.errors import EbscError
 
 
 @pytest.fixture

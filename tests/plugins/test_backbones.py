@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ebsc_core.errors import PartError
-from ebsc_core.interfaces import ImageInfo
-from ebsc_core.options import Options
-from ebsc_core.registry import Kind, Registry
+from ebsc_core.config.options import Options
+from ebsc_core.plugins.interfaces import ImageInfo
+from ebsc_core.plugins.registry import Kind, Registry
+from ebsc_core.utils.errors import PartError
 from ebsc_plugins.backbones import timm_models
 from ebsc_plugins.backbones.identity import Identity
 from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebsc_core.kinds import REQUIRED
-from ebsc_core.registry import Registry
-from ebsc_core.scaffold import FILES, write_package
+from ebsc_core.plugins.kinds import REQUIRED
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.plugins.scaffold import FILES, write_package
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "plugins"
@@ -126,5 +126,5 @@ def test_the_wheel_holds_the_templates_and_no_example(tmp_path: Path) -> None:
     for kind in REQUIRED:
         for template in FILES.values():
             wanted = template.replace("$section", kind.section)
-            assert f"ebsc_core/templates/{wanted}.template" in names
+            assert f"ebsc_core/plugins/templates/{wanted}.template" in names
     assert not [name for name in names if "leiden" in name or "lrsc" in name]

@@ -46,7 +46,7 @@ import torch
 from pydantic import Field
 
 from ebsc_core import Objective
-from ebsc_core.interfaces import ProjectorOptions
+from ebsc_core.plugins.interfaces import ProjectorOptions
 
 
 class MyOptions(ProjectorOptions):

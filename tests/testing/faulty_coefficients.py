@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ebsc_core import CoefficientModel, Options, TrainableCoefficientModel
-from ebsc_core.coefficients import exclude_own
-from ebsc_core.interfaces import Coefficients, Expression, InnerProductModel
+from ebsc_core.clustering.coefficients import exclude_own
+from ebsc_core.plugins.interfaces import Coefficients, Expression, InnerProductModel
 
 
 class SoundModel(CoefficientModel):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core import Backbone, Objective, Options
-from ebsc_core.interfaces import ImageInfo, ProjectorOptions, Views
+from ebsc_core.plugins.interfaces import ImageInfo, ProjectorOptions, Views
 
 
 class SmallOptions(ProjectorOptions):

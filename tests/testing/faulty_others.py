@@ -14,7 +14,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ebsc_core import Clusterer, ImageSet, Options
-from ebsc_core.interfaces import DataContext
+from ebsc_core.plugins.interfaces import DataContext
 
 calls = count()
 

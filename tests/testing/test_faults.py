@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ebsc_core import ComponentSpec
-from ebsc_core.registry import Kind
+from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing.checks import Result
-from ebsc_core.testing.door import make_suite
+from ebsc_core.testing.suites import make_suite
 
 
 def _load(name: str) -> Any:

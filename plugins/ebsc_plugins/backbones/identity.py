@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ebsc_core.interfaces import Backbone, ImageInfo
-from ebsc_core.options import Options
+from ebsc_core.config.options import Options
+from ebsc_core.plugins.interfaces import Backbone, ImageInfo
 
 
 class Identity(Backbone):

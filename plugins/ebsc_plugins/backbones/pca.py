@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ebsc_core.errors import PartError
-from ebsc_core.interfaces import Backbone, ImageInfo
-from ebsc_core.options import Options
+from ebsc_core.config.options import Options
+from ebsc_core.plugins.interfaces import Backbone, ImageInfo
+from ebsc_core.utils.errors import PartError
 from ebsc_plugins.backbones.principal import BLOCK, fitting_images, principal_directions
 
 COMPONENTS = 500

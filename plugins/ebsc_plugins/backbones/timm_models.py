@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ebsc_core import ComponentSpec
-from ebsc_core.errors import PartError, text_of
-from ebsc_core.interfaces import Backbone, ImageInfo
-from ebsc_core.options import Options
+from ebsc_core.config.options import Options
+from ebsc_core.plugins.interfaces import Backbone, ImageInfo
+from ebsc_core.utils.errors import PartError, text_of
 
 SMALL_IMAGE = 64
 

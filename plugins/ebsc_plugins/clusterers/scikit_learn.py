@@ -13,9 +13,9 @@ from scipy import sparse
 from sklearn.utils import all_estimators
 
 from ebsc_core import ComponentSpec
-from ebsc_core.errors import ConfigError, text_of
-from ebsc_core.interfaces import Clusterer
-from ebsc_core.options import Options
+from ebsc_core.config.options import Options
+from ebsc_core.plugins.interfaces import Clusterer
+from ebsc_core.utils.errors import ConfigError, text_of
 
 # With its default RBF kernel it would build an N×N matrix where a sparse affinity is at hand.
 PREFERRED = {"SpectralClustering": {"affinity": "precomputed"}}

@@ -8,11 +8,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ebsc_core.coefficients import exclude_own
-from ebsc_core.interfaces import CoefficientModel, Coefficients
-from ebsc_core.options import Options
-from ebsc_core.products import PackedRows
-from ebsc_core.ridge import RidgeInverse
+from ebsc_core.clustering.coefficients import exclude_own
+from ebsc_core.config.options import Options
+from ebsc_core.data.features.whitening import RidgeInverse
+from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
+from ebsc_core.utils.matmul import PackedRows
 
 
 class LeastSquaresOptions(Options):

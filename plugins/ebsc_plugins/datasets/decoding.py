@@ -9,8 +9,8 @@ from statistics import median
 import numpy as np
 from PIL import Image, ImageOps
 
-from ebsc_core.data.pictures import GREY_MODES, channels_of, eight_bit
-from ebsc_core.data.workers import BadImage
+from ebsc_core.data.images.pil import GREY_MODES, channels_of, eight_bit
+from ebsc_core.data.images.workers import BadImage
 from ebsc_plugins.datasets.files import UNREADABLE, Files
 
 LARGEST_SIDE = 224

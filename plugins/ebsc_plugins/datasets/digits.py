@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ebsc_core.data.images import ImageSet
-from ebsc_core.interfaces import DataContext
-from ebsc_core.options import Options
+from ebsc_core.config.options import Options
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.plugins.interfaces import DataContext
 
 
 def read_digits(options: Options, context: DataContext) -> ImageSet:

@@ -13,8 +13,8 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from ebsc_core.data.names import Names
-from ebsc_core.errors import DataError
+from ebsc_core.utils.errors import DataError
+from ebsc_plugins.datasets.packed_names import Names
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # What reading raises beside OSError: zip members that are damaged, encrypted or compressed in a way Python

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torchvision import datasets
 
-from ebsc_core.data.images import ImageSet
-from ebsc_core.errors import DataError
-from ebsc_core.interfaces import DataContext
-from ebsc_core.options import Options
+from ebsc_core.config.options import Options
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.plugins.interfaces import DataContext
+from ebsc_core.utils.errors import DataError
 
 
 class SplitOptions(Options):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ebsc_cli.app import main
 from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.benchmark.table import command
-from ebsc_core.config import RunConfig
+from ebsc_core.config.schema import RunConfig
 
 MakeSuite = Callable[..., Suite]
 Understood = Callable[[Cell], RunConfig]
@@ -31,7 +31,7 @@ def understood(shell_words: Callable[[str], list[str]], monkeypatch: pytest.Monk
     def catch(config: RunConfig, *others: object, **more: object) -> None:
         raise Caught(config)
 
-    monkeypatch.setattr("ebsc_core.run.run", catch)
+    monkeypatch.setattr("ebsc_core.runs.run.run", catch)
 
     def read(cell: Cell) -> RunConfig:
         line = command(cell)

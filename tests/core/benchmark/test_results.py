@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from ebsc_core.benchmark.results import Results, Spread, set_aside, source_digest, write
 from ebsc_core.benchmark.table import html, markdown
-from ebsc_core.hookspecs import ENTRY_POINT_GROUP
-from ebsc_core.registry import Provider, Registry
+from ebsc_core.plugins.hookspecs import ENTRY_POINT_GROUP
+from ebsc_core.plugins.registry import Provider, Registry
 
 MakeResults = Callable[..., Results]
 
@@ -198,5 +198,5 @@ class TestSourceDigest:
 
     def test_changes_with_the_version_of_what_computes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         before = source_digest(Registry())
-        monkeypatch.setattr("ebsc_core.provenance._version", lambda package: "99")
+        monkeypatch.setattr("ebsc_core.utils.provenance._version", lambda package: "99")
         assert source_digest(Registry()) != before

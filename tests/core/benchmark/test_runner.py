@@ -15,9 +15,9 @@ import pytest
 from ebsc_core.benchmark.results import Results
 from ebsc_core.benchmark.runner import run_suite
 from ebsc_core.benchmark.suite import Suite
-from ebsc_core.errors import ConfigError, Interrupted, RunDirectoryError
-from ebsc_core.progress import Progress
-from ebsc_core.registry import Registry
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.utils.errors import ConfigError, Interrupted, RunDirectoryError
+from ebsc_core.utils.progress import Progress
 
 MakeSuite = Callable[..., Suite]
 StandIn = Callable[..., Path]

@@ -9,8 +9,8 @@ import pytest
 import tomli_w
 
 from ebsc_core.benchmark.suite import Suite, load_suite
-from ebsc_core.errors import ConfigError
-from ebsc_core.registry import Registry
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.utils.errors import ConfigError
 
 MakeSuite = Callable[..., Suite]
 Swapped = Callable[[str, str], str]

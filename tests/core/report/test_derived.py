@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import sparse
 
-from ebsc_core.metrics import clustering_accuracy
-from ebsc_core.metrics import confidence as confidence_of
+from ebsc_core.clustering.metrics import clustering_accuracy
+from ebsc_core.clustering.metrics import confidence as confidence_of
 from ebsc_core.report.advice import advice
-from ebsc_core.report.classes import compare, confusions
 from ebsc_core.report.clusters import Graph, between, describe, graph_of, own_affinity, ties
-from ebsc_core.report.heat import heat, table_heat
-from ebsc_core.saved import Assignments
+from ebsc_core.report.confusion import compare, confusions
+from ebsc_core.report.heatmap import heat, table_heat
+from ebsc_core.runs.store.saved import Assignments
 
 
 def assignments(clusters, labels=None, confidence=None, fitted=None) -> Assignments:

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import sparse
 
-from ebsc_core.report import charts, words
+from ebsc_core.data.features.rows import HeldRows
+from ebsc_core.report import charts, formatting
 from ebsc_core.report.clusters import Graph
-from ebsc_core.report.layout import MOST_POINTS, SIDE, lay_out
+from ebsc_core.report.map import MOST_POINTS, SIDE, lay_out
 from ebsc_core.report.palette import DARK, LIGHT, colours, contrast
-from ebsc_core.report.pictures import gallery, sheet
-from ebsc_core.rows import HeldRows
+from ebsc_core.report.thumbnails import gallery, sheet
 
 
 class TestPalette:
@@ -37,31 +37,31 @@ class TestPalette:
 
 class TestWords:
     def test_what_cannot_be_seen_is_shown(self) -> None:
-        assert words.shown("a\nb") == "a␊b"
-        assert words.shown(b"a\xff".decode("utf-8", "surrogateescape")) == "a\ufffd"
-        assert words.shown("a\u202eb\x7f") == "a\ufffdb␡"
-        assert words.shown('<b>"x"</b> é 猫') == '<b>"x"</b> é 猫'
+        assert formatting.shown("a\nb") == "a␊b"
+        assert formatting.shown(b"a\xff".decode("utf-8", "surrogateescape")) == "a\ufffd"
+        assert formatting.shown("a\u202eb\x7f") == "a\ufffdb␡"
+        assert formatting.shown('<b>"x"</b> é 猫') == '<b>"x"</b> é 猫'
 
     @given(st.text())
     def test_whatever_is_shown_can_be_written(self, text: str) -> None:
-        assert words.short(text).isprintable()
-        assert len(words.short(text)) <= words.LONGEST
-        words.shown(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")).encode()
+        assert formatting.short(text).isprintable()
+        assert len(formatting.short(text)) <= formatting.LONGEST
+        formatting.shown(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")).encode()
 
     def test_long_names_keep_their_ends(self) -> None:
-        assert words.short("folder/" + 100 * "x" + ".jpg").startswith("folder/")
-        assert words.short("folder/" + 100 * "x" + ".jpg").endswith(".jpg")
+        assert formatting.short("folder/" + 100 * "x" + ".jpg").startswith("folder/")
+        assert formatting.short("folder/" + 100 * "x" + ".jpg").endswith(".jpg")
 
     def test_figures(self) -> None:
-        assert words.percent(0.954) == "95\u00a0%"
-        assert words.percent(0.954, 1) == "95.4\u00a0%"
-        assert words.number(12345) == "12,345"
-        assert words.number(0.4812) == "0.481"
-        assert words.number(-0.0441) == "−0.044"
-        assert words.percent(None) == words.number(None) == "–"
-        assert words.ranges([0, 1, 2, 7]) == "0–2 and 7"
-        assert words.ranges([4]) == "4"
-        assert words.listed(list("abcdefghijkl"), 3) == "a, b, c and 9 more"
+        assert formatting.percent(0.954) == "95\u00a0%"
+        assert formatting.percent(0.954, 1) == "95.4\u00a0%"
+        assert formatting.number(12345) == "12,345"
+        assert formatting.number(0.4812) == "0.481"
+        assert formatting.number(-0.0441) == "−0.044"
+        assert formatting.percent(None) == formatting.number(None) == "–"
+        assert formatting.ranges([0, 1, 2, 7]) == "0–2 and 7"
+        assert formatting.ranges([4]) == "4"
+        assert formatting.listed(list("abcdefghijkl"), 3) == "a, b, c and 9 more"
 
 
 class TestCharts:
@@ -194,7 +194,7 @@ class TestLayout:
         assert lay_out(HeldRows(torch.randn(2, 4)), None, 2, 0) is None
 
     def test_many_rows_are_sampled(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ebsc_core.report.layout.MOST_POINTS", 50)
+        monkeypatch.setattr("ebsc_core.report.map.MOST_POINTS", 50)
         rows, _ = self.rows(200)
         found = lay_out(rows, None, 200, 0)
         assert found is not None

@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ebsc_core.config import JointChoice, TrainOptions
-from ebsc_core.data.images import ImageSet
-from ebsc_core.data.views import GREY_VIEWS
-from ebsc_core.errors import DataError, Interrupted
-from ebsc_core.interfaces import Backbone, Objective
-from ebsc_core.progress import Progress
+from ebsc_core.config.schema import JointChoice, TrainOptions
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.data.views.options import GREY_VIEWS
+from ebsc_core.plugins.interfaces import Backbone, Objective
 from ebsc_core.training import checkpoint
 from ebsc_core.training.checkpoint import Keeper, interruption, is_out_of_memory
-from ebsc_core.training.joint import JointTrainer
 from ebsc_core.training.step import JointStep
+from ebsc_core.training.trainer import JointTrainer
+from ebsc_core.utils.errors import DataError, Interrupted
+from ebsc_core.utils.progress import Progress
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 from ebsc_plugins.objectives.byol import BYOL
 from ebsc_plugins.objectives.simclr import SimCLR

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ebsc_core.data.images import ImageSet
-from ebsc_core.features import FeatureTable
-from ebsc_core.interfaces import Backbone
-from ebsc_core.progress import Progress
+from ebsc_core.data.features.store import FeatureTable
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.plugins.interfaces import Backbone
 from ebsc_core.training import extract as module
 from ebsc_core.training.extract import feature_blocks
+from ebsc_core.utils.progress import Progress
 from ebsc_plugins.objectives.simclr import SimCLR, SimCLROptions
 
 CPU = torch.device("cpu")

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ebsc_core.config import JointChoice, TrainOptions
-from ebsc_core.data.images import ImageSet
-from ebsc_core.data.views import COLOUR_VIEWS
-from ebsc_core.interfaces import Backbone, Objective, TrainableCoefficientModel
-from ebsc_core.progress import Progress
-from ebsc_core.training.joint import JointTrainer
+from ebsc_core.config.schema import JointChoice, TrainOptions
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.data.views.options import COLOUR_VIEWS
+from ebsc_core.plugins.interfaces import Backbone, Objective, TrainableCoefficientModel
 from ebsc_core.training.step import JointStep
+from ebsc_core.training.trainer import JointTrainer
+from ebsc_core.utils.progress import Progress
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 from ebsc_plugins.coefficients.senet import SENet, SENetOptions
 from ebsc_plugins.objectives.barlow_twins import BarlowTwins

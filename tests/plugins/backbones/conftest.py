@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebsc_core.interfaces import ImageInfo
+from ebsc_core.plugins.interfaces import ImageInfo
 from ebsc_plugins.datasets.digits import read_digits
 
 

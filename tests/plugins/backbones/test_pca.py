@@ -12,8 +12,8 @@ import torch
 from sklearn import decomposition
 from torch import Tensor
 
-from ebsc_core.errors import DataError, EbscError, PartError
-from ebsc_core.interfaces import ImageInfo
+from ebsc_core.plugins.interfaces import ImageInfo
+from ebsc_core.utils.errors import DataError, EbscError, PartError
 from ebsc_plugins.backbones.pca import PCA, PCAOptions
 
 Info = Callable[..., ImageInfo]

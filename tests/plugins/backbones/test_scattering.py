@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.errors import ConfigError, DataError, EbscError, PartError
-from ebsc_core.interfaces import ImageInfo
-from ebsc_core.plan import check_options
-from ebsc_core.registry import Kind, Registry
+from ebsc_core.plugins.interfaces import ImageInfo
+from ebsc_core.plugins.registry import Kind, Registry
+from ebsc_core.runs.plan import check_options
+from ebsc_core.utils.errors import ConfigError, DataError, EbscError, PartError
 from ebsc_plugins.backbones.scattering import FRONTEND, Scattering, ScatteringOptions
 
 Info = Callable[..., ImageInfo]

@@ -11,8 +11,8 @@ from sklearn import linear_model
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.coefficients import self_expressive_coefficients
-from ebsc_core.interfaces import Coefficients
+from ebsc_core.clustering.coefficients import self_expressive_coefficients
+from ebsc_core.plugins.interfaces import Coefficients
 from ebsc_plugins.coefficients import elastic_net
 from ebsc_plugins.coefficients.elastic_net import ElasticNet, ElasticNetOptions
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.coefficients import self_expressive_coefficients
-from ebsc_core.interfaces import Coefficients
+from ebsc_core.clustering.coefficients import self_expressive_coefficients
+from ebsc_core.plugins.interfaces import Coefficients
 from ebsc_plugins.coefficients.least_squares import LeastSquares, LeastSquaresOptions
 
 shapes = {"n": st.integers(2, 30), "width": st.integers(1, 30), "seed": st.integers(0, 10_000)}

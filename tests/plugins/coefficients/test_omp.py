@@ -11,8 +11,8 @@ from sklearn.linear_model import orthogonal_mp
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.coefficients import self_expressive_coefficients
-from ebsc_core.interfaces import Coefficients
+from ebsc_core.clustering.coefficients import self_expressive_coefficients
+from ebsc_core.plugins.interfaces import Coefficients
 from ebsc_plugins.coefficients import omp
 from ebsc_plugins.coefficients.omp import OmpOptions, OrthogonalMatchingPursuit
 

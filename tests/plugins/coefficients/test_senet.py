@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.coefficients import self_expressive_coefficients, symmetrised
-from ebsc_core.config import RefineOptions
-from ebsc_core.interfaces import Coefficients
-from ebsc_core.metrics import confidence
-from ebsc_core.progress import Progress
-from ebsc_core.training.refine import refine
+from ebsc_core.clustering.coefficients import self_expressive_coefficients, symmetrised
+from ebsc_core.clustering.metrics import confidence
+from ebsc_core.clustering.refine import refine
+from ebsc_core.config.schema import RefineOptions
+from ebsc_core.plugins.interfaces import Coefficients
+from ebsc_core.utils.progress import Progress
 from ebsc_plugins.coefficients import senet
 from ebsc_plugins.coefficients.senet import SENet, SENetOptions
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ebsc_core.coefficients import self_expressive_coefficients
-from ebsc_core.interfaces import CoefficientModel
+from ebsc_core.clustering.coefficients import self_expressive_coefficients
+from ebsc_core.plugins.interfaces import CoefficientModel
 from ebsc_plugins.coefficients.elastic_net import ElasticNet, ElasticNetOptions
 from ebsc_plugins.coefficients.omp import OmpOptions, OrthogonalMatchingPursuit
 from ebsc_plugins.coefficients.workers import side_by_side

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from ebsc_core.data.images import ImageSet
-from ebsc_core.interfaces import DataContext
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.plugins.interfaces import DataContext
 from ebsc_plugins.datasets.folder import FolderOptions, resolve_folder, resolve_zip
 
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ebsc_core.data.images import ImageSet
-from ebsc_core.errors import DataError
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.utils.errors import DataError
 from ebsc_plugins.datasets.folder import FolderOptions
 
 Read = Callable[..., ImageSet]

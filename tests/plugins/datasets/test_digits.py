@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ebsc_core.interfaces import DataContext
-from ebsc_core.options import Options
+from ebsc_core.config.options import Options
+from ebsc_core.plugins.interfaces import DataContext
 from ebsc_plugins.datasets.digits import read_digits
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ebsc_core.data.images import ImageSet
-from ebsc_core.errors import DataError
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.utils.errors import DataError
 from ebsc_plugins.datasets.folder import FolderOptions, resolve_folder, resolve_zip
 from ebsc_plugins.datasets.npz import resolve_npz
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from ebsc_core.data.images import ImageSet
-from ebsc_core.errors import DataError
-from ebsc_core.interfaces import DataContext
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.plugins.interfaces import DataContext
+from ebsc_core.utils.errors import DataError
 from ebsc_plugins.datasets.folder import FolderOptions, resolve_folder
 from ebsc_plugins.datasets.npz import NpzOptions, resolve_npz
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ebsc_core.data.images import ImageSet
-from ebsc_core.data.stream import StreamedImages
-from ebsc_core.data.workers import Workers
-from ebsc_core.errors import DataError
-from ebsc_core.interfaces import DataContext
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.data.images.streamed import StreamedImages
+from ebsc_core.data.images.workers import Workers
+from ebsc_core.plugins.interfaces import DataContext
+from ebsc_core.utils.errors import DataError
 from ebsc_plugins.datasets.arrays import ArrayReader, StoredArray
 from ebsc_plugins.datasets.folder import FolderOptions
 from ebsc_plugins.datasets.npz import NpzOptions, resolve_npz
@@ -95,7 +95,7 @@ def test_a_bad_image_is_named_when_it_is_met(
     tree: Path, monkeypatch: pytest.MonkeyPatch, read: Read, closing: list[StreamedImages], one_line: OneLine
 ) -> None:
     monkeypatch.setattr("ebsc_plugins.datasets.folder.LOOKED_AT", 4)
-    monkeypatch.setattr("ebsc_core.data.stream.LOOKED_AT", 4)
+    monkeypatch.setattr("ebsc_core.data.images.streamed.LOOKED_AT", 4)
     files = pictures(20)
     files["b/18.png"] = files["b/18.png"][:-60]
     images = read(tree, files, STREAM, workers=1)

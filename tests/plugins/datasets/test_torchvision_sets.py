@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from torchvision import datasets
 
-from ebsc_core.data.images import ImageSet
-from ebsc_core.errors import DataError
-from ebsc_core.interfaces import DataContext
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.plugins.interfaces import DataContext
+from ebsc_core.utils.errors import DataError
 from ebsc_plugins.datasets import torchvision_sets
 from ebsc_plugins.datasets.torchvision_sets import SplitOptions, Stl10Options
 

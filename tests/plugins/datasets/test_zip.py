@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ebsc_core.data.images import ImageSet
-from ebsc_core.errors import DataError
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.utils.errors import DataError
 
 Read = Callable[..., ImageSet]
 Tiny = Callable[..., dict[str, bytes]]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ebsc_core.interfaces import Backbone, Objective
+from ebsc_core.plugins.interfaces import Backbone, Objective
 
 
 class Tiny(Backbone):

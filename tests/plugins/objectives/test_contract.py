@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.interfaces import Objective
+from ebsc_core.plugins.interfaces import Objective
 from ebsc_plugins.objectives.barlow_twins import BarlowTwins
 from ebsc_plugins.objectives.byol import BYOL
 from ebsc_plugins.objectives.moco_v3 import MoCoV3

@@ -13,7 +13,7 @@ from lightly.loss import BarlowTwinsLoss, NegativeCosineSimilarity, NTXentLoss, 
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.interfaces import Objective
+from ebsc_core.plugins.interfaces import Objective
 from ebsc_plugins.objectives.barlow_twins import BarlowTwins, barlow_twins
 from ebsc_plugins.objectives.moco_v3 import MoCoV3, info_nce
 from ebsc_plugins.objectives.simclr import nt_xent

@@ -6,13 +6,13 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from ebsc_core.config import JointChoice, TrainOptions
-from ebsc_core.data.images import ImageSet
-from ebsc_core.data.views import GREY_VIEWS
-from ebsc_core.interfaces import ImageInfo, Objective
-from ebsc_core.progress import Progress
-from ebsc_core.training.joint import Epoch, JointTrainer
+from ebsc_core.config.schema import JointChoice, TrainOptions
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.data.views.options import GREY_VIEWS
+from ebsc_core.plugins.interfaces import ImageInfo, Objective
 from ebsc_core.training.step import JointStep
+from ebsc_core.training.trainer import Epoch, JointTrainer
+from ebsc_core.utils.progress import Progress
 from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
 from ebsc_plugins.objectives.barlow_twins import BarlowTwins
 from ebsc_plugins.objectives.byol import BYOL

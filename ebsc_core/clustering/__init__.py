@@ -1,0 +1,1 @@
+"""The algorithm: rows, coefficients, affinity, clusters, and what is measured of them."""

@@ -1,0 +1,113 @@
+"""Scores against labels, and figures that need none.
+
+Labels enter only :func:`scores`, and nothing is ever chosen by it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse.csgraph import connected_components
+from sklearn.metrics import (
+    adjusted_rand_score,
+    normalized_mutual_info_score,
+    silhouette_score,
+)
+from sklearn.metrics.cluster import contingency_matrix
+
+from ebsc_core.data.features.rows import Rows
+
+SILHOUETTE_SAMPLE = 2000
+
+
+def scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
+    """Accuracy after the best one-to-one assignment, NMI (arithmetic mean) and ARI, each at most 1.
+
+    Parameters
+    ----------
+    labels, clusters : ndarray of shape (N,)
+    """
+    return {
+        "acc": clustering_accuracy(labels, clusters),
+        "nmi": float(normalized_mutual_info_score(labels, clusters)),
+        "ari": float(adjusted_rand_score(labels, clusters)),
+    }
+
+
+def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
+    """Share of images whose cluster is matched to their class by the best one-to-one assignment.
+
+    Images of no cluster (-1) count as wrong.
+    """
+    assigned = clusters >= 0
+    if not assigned.any():
+        return 0.0
+    counts = contingency_matrix(labels[assigned], clusters[assigned])
+    rows, columns = linear_sum_assignment(counts, maximize=True)
+    return float(counts[rows, columns].sum() / len(labels))
+
+
+def confidence(affinity: sparse.csr_matrix, clusters: np.ndarray) -> np.ndarray:
+    """For each image, the share of its affinity that goes to images of its own cluster, ``(N,)``.
+
+    1 means it is expressed by its own cluster alone; an image without any affinity, or of no cluster, has 0.
+    """
+    n = affinity.shape[0]
+    rows = np.repeat(np.arange(n), np.diff(affinity.indptr))
+    own_cluster = clusters[rows]
+    same = (own_cluster == clusters[affinity.indices]) & (own_cluster >= 0)
+    total = np.bincount(rows, weights=affinity.data, minlength=n)
+    own = np.bincount(rows, weights=affinity.data * same, minlength=n)
+    return np.divide(own, total, out=np.zeros(n), where=total > 0)
+
+
+def label_free(
+    rows: Rows,
+    clusters: np.ndarray,
+    affinity: sparse.csr_matrix,
+    within: np.ndarray,
+    eigenvalues: np.ndarray,
+    n_clusters: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Figures that need no labels.
+
+    Parameters
+    ----------
+    rows : Rows
+        ``N`` of unit length.
+    clusters : ndarray of shape (N,)
+    affinity : csr_matrix of shape (M, M)
+        Of the rows that were clustered, all or some.
+    within : ndarray of shape (M,)
+        Their :func:`confidence`.
+    eigenvalues : ndarray of shape (>= min(K + 1, N),)
+        Leading eigenvalues of the normalised affinity, descending.
+    """
+    sizes = np.bincount(clusters[clusters >= 0], minlength=n_clusters)
+    gap = (
+        float(eigenvalues[n_clusters - 1] - eigenvalues[n_clusters])
+        if len(eigenvalues) > n_clusters
+        else None
+    )
+    return {
+        "silhouette": sampled_silhouette(rows, clusters, seed),
+        "eigengap": gap,
+        "within_cluster_mass": float(within.mean()),
+        "connected_components": int(connected_components(affinity, directed=False)[0]),
+        "cluster_sizes": sizes.tolist(),
+        "unassigned": int((clusters < 0).sum()),
+    }
+
+
+def sampled_silhouette(rows: Rows, clusters: np.ndarray, seed: int) -> float | None:
+    """Mean silhouette (cosine distance) of a seeded sample; None where it is not defined."""
+    assigned = np.flatnonzero(clusters >= 0)
+    chosen = np.random.default_rng(seed).permutation(assigned)[:SILHOUETTE_SAMPLE]
+    found = len(np.unique(clusters[chosen]))
+    if not 2 <= found < len(chosen):
+        return None
+    return float(silhouette_score(rows.take(chosen).numpy(), clusters[chosen], metric="cosine"))

@@ -1,0 +1,261 @@
+"""How many clusters a graph has: the number whose clusters come out again when its edges are weighed anew.
+
+Every number from 2 up to a bound is tried. The graph is perturbed a few times, each edge multiplied by a draw
+from the exponential distribution (Rubin, "The Bayesian bootstrap", Ann. Statist. 9, 1981, here of edges), and
+cut anew; a number's *stability* is the mean adjusted Rand index of every two of those clusterings (Ben-Hur,
+Elisseeff, Guyon, "A stability based method for discovering structure in clustered data", PSB 2002; von
+Luxburg, "Clustering stability: an overview", 2010). What is stable may still be too coarse (ibid.), so
+
+- a number is judged by its stability and that of its better neighbour, three to two: where there are K
+  clusters, one more or less moves the rows of one of them only, while a coarser cut is stable alone;
+- of those that are equal by this the *eigengap* decides: ``λ_K^t - λ_{K+1}^t`` of the normalised affinity, at
+  the time t after which the first eigenvalue beyond the bound has shrunk to 1/e (Azran and Ghahramani,
+  "Spectral methods for automatic multiscale data clustering", CVPR 2006, look at all times);
+- of neighbours that are equal the smaller is taken, unless its gap is faint beside the other's: a class with
+  two styles is cut in two as stably as not, while pieces that nothing connects leave no gap between them.
+
+The eigengap alone is fooled by fragments and sub-styles; ``docs/method.md`` has the figures. No label enters.
+Of many rows it is a coarser graph that is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from ebsc_core.clustering.spectral.coarsening import coarsened
+from ebsc_core.clustering.spectral.eigenvectors import Eigenpairs, leading_eigenpairs
+from ebsc_core.clustering.spectral.embedding import effective_power, weighted_rows
+from ebsc_core.clustering.spectral.kmeans import kmeans
+
+# The most that are considered, and the rows that a cluster has on average then: with fewer than the least
+# coefficients a row keeps, it would have to look for neighbours elsewhere.
+MOST, LEAST_MEAN_SIZE = 50, 5
+# Graphs of more nodes are joined into coarser ones until they have no more.
+NODES = 5000
+RESAMPLES, STARTS = 12, 5
+TOLERANCE = 3e-3
+VECTORS_PER_CLUSTER = 4
+# The search is over once twice the best number, and ten more, are passed and the last ten were so much worse.
+FURTHER, WORSE = 10, 0.1
+# Of a number's own stability in its score; the rest is its better neighbour's.
+OWN = 0.6
+# Scores that differ by less are equal; those that differ by less than the second are near.
+EQUAL, NEAR = 0.005, 0.02
+# A gap that is a smaller part than this of another's is nothing beside it.
+FAINT = 0.25
+# Below it no number's clusters come out again.
+UNSTABLE = 0.8
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A number of clusters, and what speaks for it."""
+
+    k: int
+    stability: float
+    """Mean adjusted Rand index between clusterings of perturbed graphs; 1 if all agree."""
+    score: float
+    """Its stability and its better neighbour's, three to two."""
+    eigengap: float
+    """``λ_K^t - λ_{K+1}^t``."""
+
+
+@dataclass(frozen=True)
+class NumberOfClusters:
+    """What was found, and what else might be."""
+
+    candidates: tuple[Candidate, ...]
+    """All that were considered, the best first."""
+    time: float
+    """The power t of the eigengaps."""
+    eigenvalues: np.ndarray
+    """Leading ones of the graph looked at, descending, one more than the most clusters considered."""
+    nodes: int
+    """Of the graph looked at."""
+
+    @property
+    def chosen(self) -> int:
+        """The number of clusters."""
+        return self.candidates[0].k
+
+    @property
+    def runners_up(self) -> tuple[Candidate, ...]:
+        """The next best, at most four."""
+        return self.candidates[1:5]
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for ``metrics.json``."""
+        return {
+            "chosen": self.chosen,
+            "candidates": [
+                {name: round(value, 6) for name, value in asdict(candidate).items()}
+                for candidate in self.candidates
+            ],
+            "eigengap_time": round(self.time, 3),
+            "eigenvalues": [round(float(value), 6) for value in self.eigenvalues],
+            "nodes": self.nodes,
+        }
+
+    def doubts(self) -> list[str]:
+        """Sentences for the user where the number is not clear."""
+        best, largest = self.candidates[0], max(candidate.k for candidate in self.candidates)
+        others = [c for c in self.runners_up if abs(c.k - best.k) > 1 and best.score - c.score < NEAR]
+        said = []
+        if best.stability < UNSTABLE:
+            said.append(
+                f"no number of clusters is stable: even with {best.k}, two clusterings agree to "
+                f"{best.stability:.2f} only (1 is full agreement)"
+            )
+        elif others:
+            also = " or ".join(str(other.k) for other in others)
+            said.append(f"the number of clusters is not clear: {best.k} is hardly more stable than {also}")
+        if best.k == largest and largest > 2:
+            said.append(f"{largest} clusters are the most that were considered; there may be more")
+        return [f"{sentence}; --n-clusters decides it" for sentence in said]
+
+
+def find_n_clusters(
+    graph: sparse.csr_matrix, seed: int = 0, device: str | torch.device = "cpu"
+) -> NumberOfClusters:
+    """The number of clusters of a graph.
+
+    Parameters
+    ----------
+    graph : csr_matrix of shape (N, N)
+        Symmetric, non-negative affinity of at least two rows.
+    seed : int
+        Of perturbations and cuts; the same seed gives the same number.
+    device : str or device
+        Where eigenvectors are computed.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two rows.
+    """
+    n = graph.shape[0]
+    if n < 2:
+        raise ValueError(f"{n} rows have no clusters")
+    most = most_clusters(n)
+    graph, sizes = _small(graph)
+    draws = np.random.default_rng(seed)
+    graphs = [graph, *(perturbed(graph, draws) for _ in range(RESAMPLES))]
+    n_vectors = min(max(2 * most, VECTORS_PER_CLUSTER), graph.shape[0])
+    pairs = [
+        leading_eigenpairs(each, n_vectors, seed + number, TOLERANCE, device=device)
+        for number, each in enumerate(graphs)
+    ]
+    stability: dict[int, float] = {}
+    for k in range(2, min(most, graph.shape[0]) + 1):
+        stability[k] = _stability(pairs, k, sizes, seed)
+        if _is_past(stability):
+            break
+    eigenvalues = pairs[0].values[: most + 1]
+    gaps, time = eigengaps(eigenvalues)
+    candidates = [Candidate(k, s, _score(stability, k), _gap(gaps, k)) for k, s in stability.items()]
+    return NumberOfClusters(tuple(ranked(candidates)), time, eigenvalues, graph.shape[0])
+
+
+def most_clusters(n_rows: int) -> int:
+    """The most clusters that are considered among so many rows: of five rows on average, and 50 at most."""
+    return max(2, min(MOST, n_rows // LEAST_MEAN_SIZE))
+
+
+def perturbed(graph: sparse.csr_matrix, draws: np.random.Generator) -> sparse.csr_matrix:
+    """The symmetric graph with each edge multiplied by a draw from the exponential distribution of mean 1."""
+    upper = sparse.triu(graph, format="csr")
+    upper.data = upper.data * draws.exponential(size=len(upper.data)).astype(np.float32)
+    both = sparse.csr_matrix(upper + sparse.triu(upper, 1).T)
+    both.sort_indices()
+    return both
+
+
+def eigengaps(eigenvalues: np.ndarray) -> tuple[np.ndarray, float]:
+    """``λ_K^t - λ_{K+1}^t`` for each K from 1 on, and t, at which the last eigenvalue is 1/e.
+
+    Parameters
+    ----------
+    eigenvalues : ndarray of shape (m,)
+        Descending.
+    """
+    values = np.clip(eigenvalues.astype(np.float64), 1e-12, 1)
+    # Where the last is 1, too, all differences are noise, at whatever time.
+    time = 1 / max(-np.log(values[-1]), 1e-6)
+    return -np.diff(values**time), float(time)
+
+
+def rand_index(first: np.ndarray, second: np.ndarray, sizes: np.ndarray) -> float:
+    """Adjusted Rand index (Hubert and Arabie 1985) of two clusterings of nodes that stand for so many rows.
+
+    What scikit-learn's ``adjusted_rand_score`` says of the rows; that takes no weights.
+
+    Parameters
+    ----------
+    first, second : ndarray of shape (M,)
+        Clusters from 0.
+    sizes : ndarray of shape (M,)
+    """
+    shape = int(first.max()) + 1, int(second.max()) + 1
+    table = np.bincount(first * shape[1] + second, sizes, shape[0] * shape[1]).reshape(shape)
+    both, one, other, all_ = (
+        float((counts * (counts - 1)).sum()) for counts in (table, table.sum(1), table.sum(0), table.sum())
+    )
+    expected, most = one * other / max(all_, 1), (one + other) / 2
+    return 1.0 if most == expected else (both - expected) / (most - expected)
+
+
+def _small(graph: sparse.csr_matrix) -> tuple[sparse.csr_matrix, np.ndarray]:
+    """The graph, or a coarser one of few enough nodes, and how many rows each node stands for."""
+    sizes: np.ndarray = np.ones(graph.shape[0])
+    while graph.shape[0] > NODES:
+        coarse, aggregate = coarsened(graph)
+        if coarse.shape[0] > 0.9 * graph.shape[0]:
+            break
+        sizes = np.bincount(aggregate, sizes, coarse.shape[0])
+        graph = coarse
+    return graph, sizes
+
+
+def _stability(pairs: Sequence[Eigenpairs], k: int, sizes: np.ndarray, seed: int) -> float:
+    found = [_cut(each, k, seed + number) for number, each in enumerate(pairs)]
+    return float(np.mean([rand_index(a, b, sizes) for a, b in combinations(found, 2)]))
+
+
+def _cut(pairs: Eigenpairs, k: int, seed: int) -> np.ndarray:
+    """``k`` clusters, as the default clusterer finds them."""
+    values = np.clip(pairs.values[: VECTORS_PER_CLUSTER * k], 0, 1)
+    weights = values ** effective_power(values, k)
+    return kmeans(weighted_rows(pairs.vectors[:, : len(values)], weights), k, STARTS, seed)
+
+
+def _is_past(stability: dict[int, float]) -> bool:
+    """Whether larger numbers than those tried are hopeless."""
+    best = max(stability, key=lambda k: stability[k])
+    last = list(stability.values())[-FURTHER:]
+    return len(stability) > 2 * best + FURTHER and stability[best] - max(last) > WORSE
+
+
+def _score(stability: dict[int, float], k: int) -> float:
+    beside = [stability[other] for other in (k - 1, k + 1) if other in stability]
+    return OWN * stability[k] + (1 - OWN) * max(beside, default=stability[k])
+
+
+def _gap(gaps: np.ndarray, k: int) -> float:
+    return float(gaps[k - 1]) if k <= len(gaps) else 0.0  # there are no more vectors than rows
+
+
+def ranked(candidates: list[Candidate]) -> list[Candidate]:
+    """By their scores, but first the one that the eigengap decides for among those that equal the best."""
+    found = sorted(candidates, key=lambda candidate: -candidate.score)
+    equal = {each.k: each for each in found if found[0].score - each.score <= EQUAL}
+    best = max(equal.values(), key=lambda candidate: candidate.eigengap)
+    while (less := equal.get(best.k - 1)) and less.eigengap >= FAINT * best.eigengap:
+        best = less
+    return [best, *(candidate for candidate in found if candidate is not best)]

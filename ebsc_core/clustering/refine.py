@@ -1,0 +1,71 @@
+"""Refinement of a trainable coefficient model on cached features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebsc_core.config.schema import RefineOptions
+from ebsc_core.plugins.interfaces import TrainableCoefficientModel
+from ebsc_core.utils.errors import TrainingError
+from ebsc_core.utils.matmul import training_precision
+from ebsc_core.utils.progress import Progress
+
+REPORT_EVERY = 25
+# Up to so many rows a step takes the first of a permutation of all; of millions, that outlasts the step.
+PERMUTED = 1 << 17
+
+
+def refine(
+    model: TrainableCoefficientModel,
+    rows: Tensor,
+    options: RefineOptions,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Train ``model`` in place on unit-length ``rows`` ``(N, D)``, on their device.
+
+    Each step draws ``options.rows`` rows at random as the dictionary; the first ``options.queries`` of them
+    are expressed, each without its own entry.
+
+    Raises
+    ------
+    TrainingError
+        If the loss stops being finite.
+    """
+    drawn = min(options.rows, len(rows))
+    own = torch.arange(min(options.queries or drawn, drawn), device=rows.device)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(options.steps, 1))
+    progress.start("refine coefficients", options.steps, "steps")
+    with training_precision(rows.device):
+        for step, chosen in zip(range(1, options.steps + 1), draws(len(rows), drawn, seed), strict=False):
+            batch = rows[chosen.to(rows.device)]
+            queries = batch[: len(own)]
+            loss = model.loss(queries, model.express(queries, batch, own))
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if options.clip:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
+            optimiser.step()
+            schedule.step()
+            if step % REPORT_EVERY == 0 or step == options.steps:
+                value = loss.item()
+                if not torch.isfinite(loss):
+                    raise TrainingError(f"refinement diverged at step {step} (loss {value}); lower refine.lr")
+                progress.advance(step, {"loss": value})
+    progress.finish()
+
+
+def draws(n: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Without end, ``size`` random positions out of ``n``, none twice in a draw."""
+    if n <= PERMUTED:
+        generator = torch.Generator().manual_seed(seed)
+        while True:
+            yield torch.randperm(n, generator=generator)[:size]
+    numbers = np.random.default_rng(seed)
+    while True:
+        yield torch.from_numpy(numbers.choice(n, size, replace=False))

@@ -1,0 +1,43 @@
+"""The largest inner products of queries with the rows of a dictionary: exactly, or by cells of near rows."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ebsc_core.clustering.search.cells import CellIndex
+from ebsc_core.clustering.search.exact import ExactIndex
+from ebsc_core.clustering.search.faiss import FaissIndex
+from ebsc_core.clustering.search.index import Found, Index, recall
+from ebsc_core.config.schema import SearchOptions
+
+__all__ = [
+    "CellIndex",
+    "ExactIndex",
+    "FaissIndex",
+    "Found",
+    "Index",
+    "build_index",
+    "chosen_method",
+    "recall",
+]
+
+# Up to this many inner products (70,000 rows over one another) nothing is left out to save time.
+MOST_EXACT = 5_000_000_000
+
+
+def chosen_method(options: SearchOptions, n_queries: int, n_keys: int) -> str:
+    """``exact``, ``cells`` or ``faiss``: what is asked for or, by default, what suits these sizes."""
+    if options.method != "auto":
+        return options.method
+    return "exact" if n_queries * n_keys <= MOST_EXACT else "cells"
+
+
+def build_index(keys: Tensor, options: SearchOptions, n_queries: int, seed: int) -> Index:
+    """An index over keys ``(N, D)``, of the kind asked for or that suits ``n_queries`` queries in all."""
+    method = chosen_method(options, n_queries, len(keys))
+    if method == "exact":
+        return ExactIndex(keys)
+    cells = max(1, len(keys) // options.cell_rows)
+    if method == "cells":
+        return CellIndex(keys, cells, options.probes, seed)
+    return FaissIndex(keys, cells, options.probes, seed)

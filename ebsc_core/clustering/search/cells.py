@@ -1,0 +1,117 @@
+"""Every query meets the keys of the cells nearest to it: time grows with the number of rows, not its square.
+
+An inverted file (Sivic and Zisserman, ICCV 2003; Jégou, Douze and Schmid, PAMI 2011) made of dense products:
+queries side by side look into the same cells, and a cell answers all of them in one product.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+import torch
+from torch import Tensor
+
+from ebsc_core.clustering.search.centroids import Centroids, k_means
+from ebsc_core.clustering.search.exact import exhaustive, packed_tiles
+from ebsc_core.clustering.search.index import GROUP, Found, Index, largest, tile_scores
+from ebsc_core.utils.matmul import full_precision
+
+# A cell holds at most this many times the mean; pieces of a larger one are cells with the same centroid.
+WIDEST = 2
+
+
+class CellIndex(Index):
+    """Keys ``(N, D)`` sorted into about ``cells`` cells, of which each query looks into ``probes``."""
+
+    order: Tensor
+
+    @torch.no_grad()
+    def __init__(self, keys: Tensor, cells: int, probes: int, seed: int) -> None:
+        self.width = GROUP * ceil(WIDEST * len(keys) / cells / GROUP)
+        with full_precision():
+            means = k_means(keys, cells, seed)
+            centroids = Centroids(means, 1, seed)
+            by_group = centroids.group.argsort(stable=True)  # near cells side by side
+            cell = by_group.argsort()[centroids.nearest(keys).squeeze(1)]
+            counts = cell.bincount(minlength=cells)
+            pieces = (counts + self.width - 1) // self.width  # none of an empty cell
+            self.centroids = Centroids(means[by_group].repeat_interleave(pieces, dim=0), probes, seed)
+        self.order = cell.argsort(stable=True)
+        self.keys = keys[self.order]
+        self.position = self.order.argsort()
+        self.sizes = _even(counts, pieces)
+        self.starts = self.sizes.cumsum(0) - self.sizes
+        self.cell = torch.arange(len(self.sizes), device=keys.device).repeat_interleave(self.sizes)
+        self.tiles = self.keys.split(self.sizes.tolist())
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @torch.no_grad()
+    def search(self, queries: Tensor, top_k: int, own: Tensor, normalise: bool = False) -> Found:
+        scores = queries.new_full((len(queries), top_k), -torch.inf)
+        indices = own.new_zeros(len(queries), top_k)
+        own = torch.where(own >= 0, self.position[own], -1)
+        with full_precision():
+            cells = self.centroids.nearest(queries)
+            slab = max(1, tile_scores(queries.device) // (cells.shape[1] * self.width))
+            held = queries.new_empty(min(slab, len(queries)) * cells.shape[1], self.width)
+            for part in cells[:, 0].argsort(stable=True).split(slab):
+                values, positions = self._search(queries[part], cells[part], top_k, own[part], held)
+                scores[part, : values.shape[1]] = values
+                indices[part, : values.shape[1]] = self.order[positions]
+        indices.masked_fill_(scores == -torch.inf, 0)
+        normaliser = scores.logsumexp(dim=1, keepdim=True) if normalise else torch.zeros_like(scores[:, :1])
+        return Found(scores, indices, normaliser)
+
+    def exhaustive(self, queries: Tensor, top_k: int, own: Tensor) -> Found:
+        own = torch.where(own >= 0, self.position[own], -1)
+        return exhaustive(queries, packed_tiles(self.keys), top_k, own)
+
+    def visits(self, own: Tensor) -> Tensor:
+        return torch.where(own >= 0, self.position[own], len(self)).argsort(stable=True)
+
+    def _search(
+        self, queries: Tensor, cells: Tensor, top_k: int, own: Tensor, held: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores and positions, at most ``top_k``, of what queries find in their cells ``(B, probes)``.
+
+        Positions, ``own`` too, are those in the order of the cells.
+        """
+        scores = held[: cells.numel()]
+        slots = self._score(queries, cells, scores)
+        mine = (cells == self.cell[own].unsqueeze(1)) & (own >= 0).unsqueeze(1)
+        query, probe = mine.nonzero(as_tuple=True)
+        scores[slots[query, probe], own[query] - self.starts[cells[query, probe]]] = -torch.inf
+        # As in `largest`, only that a query's scores lie in several rows.
+        groups = self.width // GROUP
+        grouped = scores.view(-1, GROUP, groups)
+        _, chosen = largest(grouped.amax(dim=1)[slots].flatten(1), top_k)
+        probe, group = chosen // groups, chosen % groups
+        values, best = largest(grouped[slots.gather(1, probe), :, group].flatten(1), top_k)
+        probe, group = probe.gather(1, best // GROUP), group.gather(1, best // GROUP)
+        positions = self.starts[cells.gather(1, probe)] + best % GROUP * groups + group
+        return values, positions.masked_fill(values == -torch.inf, 0)
+
+    def _score(self, queries: Tensor, cells: Tensor, scores: Tensor) -> Tensor:
+        """Inner products of each query with the keys of its cells, and ``-inf`` past the end of a cell.
+
+        Each row of ``scores`` holds those of one query and one cell; returned are the rows ``(B, probes)``.
+        """
+        by_cell = cells.flatten().argsort(stable=True)
+        touched, counts = cells.flatten()[by_cell].unique_consecutive(return_counts=True)
+        asking = (by_cell // cells.shape[1]).split(counts.tolist())
+        start = 0
+        for cell, query in zip(touched.tolist(), asking, strict=True):
+            keys, answers = self.tiles[cell], scores[start : start + len(query)]
+            torch.mm(queries[query], keys.T, out=answers[:, : len(keys)])
+            answers[:, len(keys) :] = -torch.inf
+            start += len(query)
+        return by_cell.argsort().view_as(cells)
+
+
+def _even(counts: Tensor, pieces: Tensor) -> Tensor:
+    """Sizes of the pieces of cells, as even as can be."""
+    cell = torch.arange(len(counts), device=counts.device).repeat_interleave(pieces)
+    piece = torch.arange(len(cell), device=counts.device) - (pieces.cumsum(0) - pieces)[cell]
+    return counts[cell] // pieces[cell] + (piece < counts[cell] % pieces[cell])

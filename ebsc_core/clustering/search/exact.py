@@ -1,0 +1,68 @@
+"""Every query meets every key, in tiles that stay in the processor's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ebsc_core.clustering.search.index import Found, Index, largest, tile_scores
+from ebsc_core.utils.matmul import PackedRows, full_precision
+
+TILE_KEYS = 16_384
+
+
+class ExactIndex(Index):
+    """The exact search; its time grows with queries times keys."""
+
+    def __init__(self, keys: Tensor) -> None:
+        self.size = len(keys)
+        self.tiles = list(packed_tiles(keys))
+        self.block = tile_scores(keys.device) // min(TILE_KEYS, len(keys))
+
+    def __len__(self) -> int:
+        return self.size
+
+    @torch.no_grad()
+    def search(self, queries: Tensor, top_k: int, own: Tensor, normalise: bool = False) -> Found:
+        scores, indices = queries.new_empty(len(queries), top_k), own.new_empty(len(queries), top_k)
+        normaliser = queries.new_empty(len(queries), 1)
+        for start in range(0, len(queries), self.block):
+            part = slice(start, start + self.block)
+            found = exhaustive(queries[part], self.tiles, top_k, own[part], normalise)
+            scores[part], indices[part], normaliser[part] = found.scores, found.indices, found.normaliser
+        return Found(scores, indices, normaliser)
+
+    def exhaustive(self, queries: Tensor, top_k: int, own: Tensor) -> Found:
+        return self.search(queries, top_k, own)
+
+
+def packed_tiles(keys: Tensor) -> Iterator[PackedRows]:
+    """Keys by tiles, each packed when its turn comes."""
+    return (PackedRows(tile) for tile in keys.split(TILE_KEYS))
+
+
+def exhaustive(
+    queries: Tensor, tiles: Iterable[PackedRows], top_k: int, own: Tensor, normalise: bool = False
+) -> Found:
+    """The largest inner products of one block of queries with the keys of all tiles."""
+    values, indices = queries.new_empty(len(queries), 0), own.new_empty(len(queries), 0)
+    normaliser = queries.new_full((len(queries), 1), -torch.inf if normalise else 0)
+    start = 0
+    for tile in tiles:
+        with full_precision():
+            scores = tile.products(queries)
+        here = ((own >= start) & (own < start + len(tile))).nonzero().squeeze(1)
+        scores[here, own[here] - start] = -torch.inf
+        if normalise:
+            normaliser = torch.logaddexp(normaliser, scores.logsumexp(dim=1, keepdim=True))
+        top, columns = largest(scores, top_k)
+        values, indices = torch.cat([values, top], dim=1), torch.cat([indices, columns + start], dim=1)
+        values, best = values.topk(min(top_k, values.shape[1]), dim=1)
+        indices = indices.gather(1, best)
+        start += len(tile)
+    missing = top_k - values.shape[1]
+    values, indices = pad(values, (0, missing), value=-torch.inf), pad(indices, (0, missing))
+    return Found(values, indices.masked_fill(values == -torch.inf, 0), normaliser)

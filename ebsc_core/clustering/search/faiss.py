@@ -1,0 +1,51 @@
+"""The library faiss in place of our own cells: an inverted file of the same shape."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import torch
+from torch import Tensor
+
+from ebsc_core.clustering.search.centroids import MOST_MET
+from ebsc_core.clustering.search.exact import exhaustive, packed_tiles
+from ebsc_core.clustering.search.index import Found, Index
+
+
+class FaissIndex(Index):
+    """Keys ``(N, D)`` in an ``IVF,Flat`` index on the CPU; many centroids are found by a graph (HNSW)."""
+
+    def __init__(self, keys: Tensor, cells: int, probes: int, seed: int) -> None:
+        faiss = import_module("faiss")  # not by a statement: its types differ from version to version
+        self.keys = keys
+        faiss.omp_set_num_threads(torch.get_num_threads())
+        quantiser = "_HNSW32" if cells > MOST_MET else ""
+        self.index = faiss.index_factory(
+            keys.shape[1], f"IVF{cells}{quantiser},Flat", faiss.METRIC_INNER_PRODUCT
+        )
+        self.index.cp.seed = seed % 2**31
+        self.index.cp.min_points_per_centroid = 1  # or it prints to the terminal
+        self.index.nprobe = min(probes, cells)
+        rows = keys.float().cpu().numpy()
+        self.index.train(rows)
+        self.index.add(rows)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @torch.no_grad()
+    def search(self, queries: Tensor, top_k: int, own: Tensor, normalise: bool = False) -> Found:
+        # One more, in the place of the query's own.
+        values, positions = self.index.search(queries.float().cpu().numpy(), min(top_k + 1, len(self)))
+        found = torch.from_numpy(positions).to(own)
+        scores = torch.from_numpy(values).to(queries)
+        scores.masked_fill_((found < 0) | (found == own.unsqueeze(1)), -torch.inf)
+        scores = torch.nn.functional.pad(scores, (0, max(0, top_k - scores.shape[1])), value=-torch.inf)
+        found = torch.nn.functional.pad(found, (0, scores.shape[1] - found.shape[1]))
+        scores, best = scores.topk(top_k, dim=1)
+        indices = found.gather(1, best).masked_fill(scores == -torch.inf, 0)
+        normaliser = scores.logsumexp(dim=1, keepdim=True) if normalise else torch.zeros_like(scores[:, :1])
+        return Found(scores, indices, normaliser)
+
+    def exhaustive(self, queries: Tensor, top_k: int, own: Tensor) -> Found:
+        return exhaustive(queries, packed_tiles(self.keys), top_k, own)

@@ -1,0 +1,1 @@
+"""From an affinity to clusters: leading eigenvectors, an embedding by them, k-means."""

@@ -1,0 +1,1 @@
+"""Rows of features: in memory or in a file, read from any file type, summed up, whitened."""

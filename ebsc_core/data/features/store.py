@@ -1,0 +1,147 @@
+"""Features in HDF5: one file, written block by block beside and renamed, that says what it was made from.
+
+Layout: ``features`` ``(N, D)`` float32, ``embeddings`` ``(N, E)`` float32 if an objective trained them;
+in a run's own copy also ``ids`` (UTF-8) and ``labels`` (int64) where known. Attributes:
+``format``, ``key`` (digest of data, backbone, objective and training options) and ``made_from``
+(the same in full, as JSON).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import h5py
+import numpy as np
+from torch import Tensor
+
+from ebsc_core.data.features.rows import BLOCK_ROWS
+from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.files import reserve, written_whole
+
+FORMAT = "ebsc-features-1"
+FEATURES = "features.h5"
+"""What the file is called in a run directory and in the cache."""
+# Of a chunk of the file: half of what HDF5 holds of a data set while rows are added to it.
+CHUNK_BYTES = 1 << 19
+# Of an image's name and label, beside the name's own bytes.
+IDENTITY_BYTES = 64
+# On top of the rows: unfinished chunks of both data sets, and what HDF5 notes about them.
+SLACK_BYTES = 8 * CHUNK_BYTES
+
+
+def digest(made_from: Mapping[str, Any]) -> str:
+    """A short hash of plain values, independent of the order of keys."""
+    text = json.dumps(made_from, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features of some images, in memory."""
+
+    features: Tensor
+    """``(B, D)`` float32."""
+    embeddings: Tensor | None
+    """``(B, E)`` float32, unit length, if an objective was trained."""
+
+
+class FeatureWriter:
+    """Writes a feature file block by block; it appears under its name only when complete.
+
+    with FeatureWriter(path, key, made_from) as writer:
+        for table in ...:
+            writer.append(table)
+    """
+
+    def __init__(self, path: Path, key: str, made_from: Mapping[str, Any]) -> None:
+        self.path, self.key, self.made_from = path, key, made_from
+
+    def __enter__(self) -> FeatureWriter:
+        with ExitStack() as stack:
+            beside = stack.enter_context(written_whole(self.path))
+            stack.enter_context(_trimmed(beside))
+            self.file = stack.enter_context(h5py.File(beside, "w"))
+            self.file.attrs["format"] = FORMAT
+            self.file.attrs["key"] = self.key
+            self.file.attrs["made_from"] = json.dumps(self.made_from, sort_keys=True)
+            self.open = stack.pop_all()
+        return self
+
+    def append(self, table: FeatureTable) -> None:
+        """Add rows; whether there are embeddings is settled by the first."""
+        self._append("features", table.features)
+        if table.embeddings is not None:
+            self._append("embeddings", table.embeddings)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.open.__exit__(kind, error, trace)
+
+    def _append(self, name: str, rows: Tensor) -> None:
+        if name not in self.file:
+            width = rows.shape[1]
+            chunks = (max(1, CHUNK_BYTES // (4 * max(width, 1))), max(width, 1))
+            self.file.create_dataset(name, (0, width), np.float32, chunks=chunks, maxshape=(None, width))
+        _make_room(self.file, rows.nbytes)
+        stored = self.file[name]
+        stored.resize(len(stored) + len(rows), axis=0)
+        stored[len(stored) - len(rows) :] = rows.numpy()
+
+
+def add_identity(path: Path, ids: Iterable[str], labels: np.ndarray | None) -> None:
+    """Add the names (and labels, where known) of the images to a run's own copy."""
+    with _trimmed(path), h5py.File(path, "a") as file:
+        text = [name.encode("utf-8", "surrogateescape") for name in ids]
+        _make_room(file, sum(map(len, text)) + IDENTITY_BYTES * len(text))
+        file.create_dataset("ids", data=text, dtype=h5py.string_dtype("utf-8"))
+        if labels is not None:
+            file["labels"] = labels
+
+
+def _make_room(file: h5py.File, more: int) -> None:
+    """Have the disk keep room for so many bytes: were HDF5 to meet a full one, it would end the process."""
+    reserve(Path(file.filename), file.id.get_filesize() + more + SLACK_BYTES)
+
+
+@contextmanager
+def _trimmed(path: Path) -> Iterator[None]:
+    """Give back at the end what of :func:`_make_room` was not needed."""
+    yield
+    h5py.File(path, "r+").close()  # HDF5 cuts off what it does not use
+
+
+def check_features(path: Path, key: str, n_rows: int) -> None:
+    """Check that a feature file is whole, made from what ``key`` says, and holds so many finite rows.
+
+    Raises
+    ------
+    DataError
+        If the file is truncated, of another format, made from something else, or of another length.
+    """
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise DataError(f"{path} is not a feature file of this version")
+            if file.attrs.get("key") != key:
+                raise DataError(f"{path} was made from other data or options")
+            usable = _usable(file["features"], n_rows) and (
+                "embeddings" not in file or _usable(file["embeddings"], n_rows)
+            )
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
+    if not usable:
+        raise DataError(f"{path} does not hold {n_rows} rows of finite features")
+
+
+def _usable(rows: h5py.Dataset, n_rows: int) -> bool:
+    """Whether these are so many finite rows, read in blocks."""
+    blocks = (rows[start : start + BLOCK_ROWS] for start in range(0, n_rows, BLOCK_ROWS))
+    return rows.ndim == 2 and len(rows) == n_rows and all(np.isfinite(block).all() for block in blocks)

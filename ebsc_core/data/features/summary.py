@@ -1,0 +1,75 @@
+"""What a file of features holds, in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+
+from ebsc_core.config.schema import FeaturesChoice
+from ebsc_core.data.features.files import FeatureSource, read_features
+from ebsc_core.data.features.store import FORMAT
+from ebsc_core.data.images.source import sample_positions
+from ebsc_core.training.collapse import effective_rank
+
+# Rows that say how many directions the features use.
+SAMPLE = 2000
+
+
+def feature_facts(choice: FeaturesChoice) -> dict[str, str]:
+    """Size, names, classes, lengths and rank of the rows, read in one pass.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, or holds NaN or infinity.
+    """
+    features = read_features(choice)
+    n, width = features.shape
+    lengths, sample = _pass(features)
+    names = f"{', '.join(map(_shown, features.ids[:3]))}, …"
+    span = f"from {lengths.min():.4g} to {lengths.max():.4g}"
+    facts = {
+        "file": str(features.path),
+        "rows": f"{n} of {width} numbers",
+        "names": names if features.named else "none: rows are numbered",
+        "classes": str(features.n_classes) if features.n_classes else "no labels",
+        "length of a row": f"{lengths.mean():.4g} ± {lengths.std():.2g}, {span}",
+        "rows of zeros": str(int((lengths == 0).sum())),
+        "effective rank": f"{effective_rank(sample):.1f} of {width} (of {len(sample)} rows)",
+    }
+    return facts | _of_ours(features.path)
+
+
+def _shown(name: str) -> str:
+    """A name on one line that any terminal can show."""
+    return name if name.isprintable() else repr(name)
+
+
+def _pass(features: FeatureSource) -> tuple[np.ndarray, torch.Tensor]:
+    """The lengths of all rows ``(N,)``, and some rows at unit length."""
+    wanted = sample_positions(len(features), SAMPLE, 0)
+    lengths, chosen, start = [], [], 0
+    for block in features.blocks():
+        lengths.append(block.norm(dim=1).numpy())
+        here = wanted[(wanted >= start) & (wanted < start + len(block))] - start
+        chosen.append(torch.nn.functional.normalize(block[torch.from_numpy(here)], dim=1))
+        start += len(block)
+    return np.concatenate(lengths), torch.cat(chosen)
+
+
+def _of_ours(path: Path) -> dict[str, str]:
+    """What a feature file that a run has written says of itself."""
+    if path.suffix.lower() not in (".h5", ".hdf5"):
+        return {}
+    with h5py.File(path, "r") as file:
+        if file.attrs.get("format") != FORMAT:
+            return {}
+        arrays = (f"{name} {item.shape}" for name, item in file.items() if isinstance(item, h5py.Dataset))
+        return {
+            "arrays": ", ".join(arrays),
+            "key": str(file.attrs.get("key")),
+            "made from": str(file.attrs.get("made_from")),
+        }

@@ -1,0 +1,127 @@
+"""Ridge regression on many rows, and rows freed from what it finds they have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ebsc_core.data.features.rows import Rows
+
+# Rows turned to float64 at once: what a chunk of 4,096 x 3,072 takes is 100 MB.
+CHUNK = 4096
+
+
+class RidgeInverse:
+    """``(XᵀX + λI)⁻¹`` for rows X ``(N, D)`` and a ridge λ, to be applied to any rows.
+
+    Factorised on the smaller side, D×D or N×N, in float64. No gradient passes to X. Of rows that are not
+    finite, nothing is: that is for whoever looks at the result to say.
+    """
+
+    def __init__(self, rows: Tensor, ridge: float | Tensor) -> None:
+        self.rows = rows.detach()
+        self.ridge = _precise(ridge) if isinstance(ridge, Tensor) else ridge
+        n, width = rows.shape
+        self.few = _precise(self.rows) if n <= width else None
+        matrix = gram([self.rows]) if self.few is None else self.few @ self.few.T
+        matrix.diagonal().add_(self.ridge)
+        self.factor = torch.linalg.cholesky_ex(matrix).L
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Of each row z ``(B, D)``, ``(XᵀX + λI)⁻¹ z``; differentiable."""
+        return _by_chunks(self._apply, rows)
+
+    def own(self) -> tuple[Tensor, Tensor]:
+        """``X (XᵀX + λI)⁻¹``, ``(N, D)``, and its rows' inner products with X's, ``(N,)`` float64."""
+        if self.few is not None:  # X (XᵀX + λI)⁻¹ = (XXᵀ + λI)⁻¹ X
+            mapped = self._solve(self.few)
+            return mapped.to(self.rows), (mapped * self.few).sum(dim=1).to(self.rows.device)
+        result, leverage = torch.empty_like(self.rows), self.factor.new_empty(len(self.rows))
+        for start in range(0, len(self.rows), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            rows = _precise(self.rows[chunk])
+            mapped = self._apply(rows)
+            result[chunk], leverage[chunk] = mapped, (mapped * rows).sum(dim=1)
+        return result, leverage.to(self.rows.device)
+
+    def _apply(self, rows: Tensor) -> Tensor:
+        if self.few is None:
+            return self._solve(rows.T).T
+        # (XᵀX + λI)⁻¹ = (I - Xᵀ (XXᵀ + λI)⁻¹ X) / λ
+        return (rows - self._solve(self.few @ rows.T).T @ self.few) / self.ridge
+
+    def _solve(self, columns: Tensor) -> Tensor:
+        return torch.cholesky_solve(columns, self.factor)
+
+
+def gram(blocks: Iterable[Tensor]) -> Tensor:
+    """``XᵀX``, ``(D, D)`` float64, of rows X that come in one or more blocks ``(B, D)``."""
+    total: Tensor | None = None
+    for block in blocks:
+        for chunk in map(_precise, block.split(CHUNK)):
+            product = chunk.T @ chunk
+            total = product if total is None else total.add_(product)
+    assert total is not None
+    return total
+
+
+class Whitening:
+    """``z -> norm((XᵀX + λI)⁻¹ z)`` for unit-length rows X, λ the mean of the Gram matrix's eigenvalues.
+
+    Up to its length this is what ridge regression on all rows leaves of z, ``z - Xᵀ (XXᵀ + λI)⁻¹ X z``: the
+    directions in which all rows are alike count for little, those of few rows for much. Whitening in the
+    strict sense takes the root of the inverse (see ``docs/method.md``). No label enters, and rows that were
+    not among X are mapped alike.
+
+    Rows that are not a tensor are read in blocks, once.
+    """
+
+    def __init__(self, rows: Tensor | Rows) -> None:
+        self.inverse: Callable[[Tensor], Tensor]
+        if isinstance(rows, Rows) and len(rows) > rows.width:
+            matrix = _damped_inverse(gram(block for _, block in rows.blocks()))
+            self.inverse = lambda rows: _by_chunks(lambda part: part @ matrix, rows)
+            return
+        held = rows.held() if isinstance(rows, Rows) else rows
+        self.inverse = RidgeInverse(held, mean_eigenvalue(held))
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Rows ``(B, D)`` whitened, of unit length; differentiable."""
+        mapped = self.inverse(rows)
+        return F.normalize(mapped, dim=1, out=None if mapped.requires_grad else mapped)
+
+
+def mean_eigenvalue(rows: Tensor) -> Tensor:
+    """Of the smaller of ``XXᵀ`` and ``XᵀX``, a scalar; a little above 0 where all rows are 0."""
+    squares = torch.linalg.vector_norm(rows.detach()).square()
+    return (squares / min(rows.shape)).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _damped_inverse(matrix: Tensor) -> Tensor:
+    """``(G + λI)⁻¹`` of a Gram matrix G ``(D, D)`` and λ the mean of its eigenvalues.
+
+    Inverted outright, which halves the work on each row: of the sum, no eigenvalue is more than D + 1 times
+    another.
+    """
+    ridge = matrix.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    matrix.diagonal().add_(ridge)
+    return torch.cholesky_inverse(torch.linalg.cholesky_ex(matrix).L)
+
+
+def _by_chunks(change: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """``change`` of rows ``(B, D)`` in float64, as what the rows are; differentiable if it is."""
+    parts = (change(_precise(part)).to(rows) for part in rows.split(CHUNK))
+    if torch.is_grad_enabled() and rows.requires_grad:
+        return torch.cat(list(parts))
+    result = torch.empty_like(rows)
+    for place, part in zip(result.split(CHUNK), parts, strict=True):
+        place.copy_(part)
+    return result
+
+
+def _precise(rows: Tensor) -> Tensor:
+    """In float64, on the CPU where the device has none (Apple's Metal)."""
+    return rows.to(torch.device("cpu") if rows.device.type == "mps" else rows.device).to(torch.float64)

@@ -1,0 +1,160 @@
+"""Images that a Python program holds, whatever it holds them in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ebsc_core.data.images.arrays import to_uint8
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.data.images.pil import GREY_MODES, channels_of, eight_bit
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.utils.errors import DataError, told
+from ebsc_core.utils.system import available_memory
+
+IN_MEMORY = "images in memory"
+"""What a run calls them, which have no name."""
+
+
+def given_images(images: Any, labels: Any = None) -> ImageSource:
+    """Images in memory as a run takes them, called by their positions.
+
+    Parameters
+    ----------
+    images : ImageSource, array, tensor, or data set
+        An array or tensor ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8 or floats in [0, 1]; or
+        anything with a length whose items are pictures (of PIL), such arrays of one image each, or tuples
+        that begin with one: a list, or a map-style data set of torch. A number that comes second in all
+        of the tuples is the class.
+    labels : array-like of shape (N,), optional
+        Classes, for scoring only; in place of those of a data set.
+
+    Raises
+    ------
+    DataError
+        If they are nothing of that kind, do not have one size, or would not fit in memory.
+    """
+    if isinstance(images, ImageSource):
+        if labels is not None:
+            raise DataError(f"{images.name}: y is given, but an ImageSource has labels of its own")
+        return images
+    found, class_names = None, None
+    if isinstance(images, Tensor | np.ndarray):
+        pixels = to_uint8(IN_MEMORY, _array(images))
+    else:
+        pixels, found = _of_items(images)
+        class_names = _class_names(images, found)
+    if labels is not None:
+        found, class_names = classes_of(labels)
+    ids = [str(position) for position in range(len(pixels))]
+    return ImageSet(IN_MEMORY, torch.from_numpy(pixels), ids, found, class_names)
+
+
+def classes_of(labels: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """Labels ``(N,)`` as int64, and what they are called if they were no numbers."""
+    found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if np.issubdtype(found.dtype, np.integer):
+        return found.astype(np.int64), None
+    names, numbers = np.unique(found.astype(str), return_inverse=True)
+    return numbers.astype(np.int64), tuple(map(str, names))
+
+
+def _array(images: Tensor | np.ndarray) -> np.ndarray:
+    if isinstance(images, np.ndarray):
+        return images
+    images = images.detach().cpu()
+    return (images.float() if images.is_floating_point() else images).numpy()  # NumPy has no bfloat16
+
+
+def _of_items(items: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixels ``(N, C, H, W)`` uint8, and the classes if all items have one."""
+    n = _count(items)
+    pixels: np.ndarray | None = None
+    labels: list[int] = []
+    for position in range(n):
+        image, label = _taken_apart(_item(items, position))
+        here = _pixels(image, f"image {position}")
+        if pixels is None:
+            _check_memory(n, here.nbytes)
+            pixels = np.empty((n, *here.shape), np.uint8)
+        if here.shape[1:] != pixels.shape[2:]:
+            (height, width), (first_height, first_width) = here.shape[1:], pixels.shape[2:]
+            raise DataError(
+                f"image {position} is of {height}x{width}, the first of {first_height}x{first_width}; bring "
+                "all to one size"
+            )
+        if len(here) > pixels.shape[1]:  # colour after grey ones
+            pixels = np.repeat(pixels, len(here), axis=1)
+        pixels[position] = here
+        if label is not None:
+            labels.append(label)
+    if pixels is None:
+        raise DataError("there are no images")
+    return pixels, np.array(labels, dtype=np.int64) if len(labels) == n else None
+
+
+def _count(items: Any) -> int:
+    """How many there are; a DataError for what is no data set at all."""
+    known = hasattr(items, "__getitem__") and not isinstance(items, str | bytes | Mapping)
+    try:
+        if known:
+            return len(items)
+    except TypeError:
+        pass
+    kind = type(items).__name__
+    cure = "give its .dataset" if hasattr(items, "dataset") else "see docs/python.md for what can be given"
+    raise DataError(f"cannot take images from a {kind}, which has no length and positions; {cure}")
+
+
+def _item(items: Any, position: int) -> Any:
+    try:
+        return items[position]
+    except (LookupError, TypeError, NotImplementedError) as error:  # a table, a data set without positions
+        raise DataError(
+            f"cannot take image {position} from a {type(items).__name__} ({told(error)}); see docs/python.md "
+            "for what can be given"
+        ) from error
+
+
+def _taken_apart(item: Any) -> tuple[Any, int | None]:
+    if not isinstance(item, tuple | list) or not item:
+        return item, None
+    label = item[1] if len(item) > 1 else None
+    if isinstance(label, Tensor | np.ndarray) and label.ndim == 0:
+        label = label.item()
+    return item[0], int(label) if isinstance(label, int | np.integer) else None
+
+
+def _pixels(image: Any, where: str) -> np.ndarray:
+    """``(C, H, W)`` uint8 of one image."""
+    if isinstance(image, Image.Image):
+        return channels_of(eight_bit(image, "L" if image.mode in GREY_MODES else "RGB"))
+    if isinstance(image, Tensor | np.ndarray):
+        return to_uint8(where, _array(image)[None])[0]
+    raise DataError(f"{where} is a {type(image).__name__}; expected a picture of PIL, an array or a tensor")
+
+
+def _check_memory(n: int, each: int) -> None:
+    available = available_memory()
+    if available is not None and n * each > available:
+        raise DataError(
+            f"{n} images need {n * each / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free; give the "
+            "path of a folder of them, from which they can be streamed"
+        )
+
+
+def _class_names(images: Any, labels: np.ndarray | None) -> tuple[str, ...] | None:
+    """What a data set calls its classes, if that fits its labels."""
+    names = getattr(images, "classes", None)
+    if (
+        labels is None
+        or not isinstance(names, list | tuple)
+        or not 0 <= labels.min() <= labels.max() < len(names)
+    ):
+        return None
+    return tuple(map(str, names))

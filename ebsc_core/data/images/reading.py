@@ -1,0 +1,80 @@
+"""Reading the images of a run, whatever data set it names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ebsc_core.config.schema import DataChoice
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.plugins.interfaces import DataContext
+from ebsc_core.runs.plan import Choice
+from ebsc_core.training.cache import user_cache
+from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.system import available_memory
+
+
+def read_images(
+    part: Choice,
+    choice: DataChoice,
+    seed: int,
+    warn: Callable[[str], None],
+    memory: int | None = None,
+) -> ImageSource:
+    """The images that ``choice`` asks for, or a seeded sample of them.
+
+    Parameters
+    ----------
+    part : Choice
+        The data set that it names.
+    memory : int, optional
+        Bytes that images may take; by default what is available.
+
+    Raises
+    ------
+    DataError
+        If they cannot be read, or the part returns something else.
+    """
+    context = DataContext(
+        root=Path(choice.root).expanduser() if choice.root else user_cache() / "data",
+        skip_bad_images=choice.skip_bad_images,
+        limit=choice.limit,
+        seed=seed,
+        memory=available_memory() if memory is None else memory,
+        workers=choice.workers,
+        warn=warn,
+    )
+    data = part.build(context)
+    if not isinstance(data, ImageSource):
+        raise DataError(f"data set {part.name!r} returned no ImageSet or other ImageSource")
+    return data.sample(choice.limit, seed)
+
+
+def read_pictures(part: Choice, ids: Sequence[str], seed: int, warn: Callable[[str], None]) -> ImageSource:
+    """The images that rows of features were made from, in the order of the rows.
+
+    Parameters
+    ----------
+    part : Choice
+        The data set they are in.
+    ids : sequence of str
+        The rows' names, by which images are found if all are there; else, or if rows are numbered, the images
+        are in order.
+
+    Raises
+    ------
+    DataError
+        If there are not as many images as rows, and they are not found by name either.
+    """
+    images = read_images(part, DataChoice(), seed, warn)
+    places = {name: place for place, name in enumerate(images.ids)}
+    numbered = all(name == str(row) for row, name in enumerate(ids))
+    if not numbered and all(name in places for name in ids):
+        return images.take(np.array([places[name] for name in ids], dtype=np.int64))
+    if len(images) != len(ids):
+        raise DataError(
+            f"{images.name}: there are {len(images)} images for {len(ids)} rows, not named after them"
+        )
+    return images

@@ -1,0 +1,27 @@
+"""Images held out of a run, which its clusters have to take in afterwards."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ebsc_core.data.images.source import ImageSource, sample_positions
+from ebsc_core.utils.errors import ConfigError
+
+
+def split(data: ImageSource, test_share: float, seed: int) -> tuple[ImageSource, ImageSource]:
+    """A seeded random split into what a run is fitted on and what it is tested on.
+
+    Raises
+    ------
+    ConfigError
+        If either would be empty.
+    """
+    n_test = round(test_share * len(data))
+    if not 0 < n_test < len(data):
+        raise ConfigError(
+            f"test_share is {test_share}, which leaves {len(data) - n_test} of {len(data)} images to fit on "
+            f"and {n_test} to test on"
+        )
+    test = sample_positions(len(data), n_test, seed)
+    rest = np.setdiff1d(np.arange(len(data)), test, assume_unique=True)
+    return data.take(rest), data.take(test)

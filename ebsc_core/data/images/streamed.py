@@ -1,0 +1,155 @@
+"""Images that stay where they are: read batch by batch, by processes that work ahead.
+
+At any time a run holds no more than ``workers · AHEAD`` batches, however many images there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebsc_core.data.images.source import ImageSource, Levels, sample_positions
+from ebsc_core.data.images.workers import Bad, ImageReader, Images, Workers, unreadable
+from ebsc_core.plugins.interfaces import ImageInfo
+from ebsc_core.utils.errors import DataError
+
+# So many images are looked at before training, for shape, mean and deviation: a second or two of decoding.
+# Sets that are no larger are looked at whole, and a run on them is then equal to one in memory.
+LOOKED_AT = 1024
+# What a backbone's `fit` is given of more images; what ours fit to by default.
+FITTED = 10_000
+
+
+@dataclass(eq=False)
+class StreamedImages(ImageSource):
+    """Images that are read when a batch needs them, every time anew.
+
+    Mean and deviation are those of a sample where there are more than ``LOOKED_AT`` images.
+    """
+
+    name: str
+    reader: ImageReader
+    workers: Workers
+    positions: np.ndarray
+    """``(N,)`` int64, which of the reader's images these are."""
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] | None = None
+    waited: float = field(default=0.0, init=False)
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.reader.shape
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def ids(self) -> Sequence[str]:  # type: ignore[override]
+        return [self.reader.name(int(position)) for position in self.positions]
+
+    def where(self) -> str:
+        count = self.workers.count
+        by = f" by {count} process{'es' if count > 1 else ''}" if count else ""
+        return f", streamed from disk{by}"
+
+    def take(self, positions: np.ndarray) -> Self:
+        labels = None if self.labels is None else self.labels[positions]
+        return replace(self, positions=self.positions[positions], labels=labels)
+
+    def readable(self, warn: Callable[[str], None]) -> Self:
+        """Without the images that cannot be read, each of which is named.
+
+        All are tried, which takes about as long as an epoch's reading.
+        """
+        plan = torch.arange(len(self)).split(256)
+        bad: Bad = []
+        for _, found in self.workers.read((self.positions[part].tolist() for part in plan), pin=False):
+            bad += found
+        self.workers.close()  # those of training may have to pin what they read
+        for position, reason in bad:
+            warn(f"left out unreadable image {self.reader.where(position)} ({reason})")
+        if len(bad) == len(self):
+            raise DataError(f"{self.name} holds no readable image")
+        return self.take(np.flatnonzero(~np.isin(self.positions, [position for position, _ in bad])))
+
+    def info(self) -> ImageInfo:
+        return self._looked_at[0]
+
+    def digest(self) -> str:
+        """Hash of a listing of the files and of the pixels looked at; never that of a set in memory."""
+        state = hashlib.blake2b(str((len(self), *self.shape)).encode(), digest_size=16)
+        state.update(self.reader.mark(self.positions))
+        state.update(self._looked_at[1])
+        return f"listing-1-{state.hexdigest()}"
+
+    @cached_property
+    def _looked_at(self) -> tuple[ImageInfo, bytes]:
+        """What a sample says of all: the statistics, and a hash of its pixels."""
+        channels, height, width = self.shape
+        levels, state = Levels(channels), hashlib.blake2b(digest_size=16)
+        for images in self._read_here(sample_positions(len(self), LOOKED_AT, seed=0)):
+            levels.add(images)
+            state.update(images.data)
+        return levels.info(height, width), state.digest()
+
+    def to_fit(self) -> Tensor:
+        """All images, or ``FITTED`` evenly spaced ones of more."""
+        most = min(len(self), FITTED)
+        chosen = np.rint(np.linspace(0, len(self) - 1, most)).astype(np.int64)
+        images = torch.empty(most, *self.shape, dtype=torch.uint8)
+        done = 0
+        for block in self._read_here(chosen):
+            images[done : done + len(block)] = torch.from_numpy(block)
+            done += len(block)
+        return images
+
+    def _read_here(self, chosen: np.ndarray, size: int = 64) -> Iterator[np.ndarray]:
+        """Few images, in blocks, by threads: those need no start, as processes do."""
+        positions = self.positions[chosen].tolist()
+        dataset = Images(self.reader)
+        with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the decoder's, of odd but readable files
+            for start in range(0, len(positions), size):
+                block = positions[start : start + size]
+                read = pool.map(lambda position: dataset.__getitems__([position]), block)
+                images, bad = zip(*read, strict=True)
+                self._refuse([problem for found in bad for problem in found])
+                yield torch.cat(images).numpy()
+
+    def batches(self, plan: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
+        chosen = (self.positions[positions.numpy()].tolist() for positions in plan)
+        running = self.workers.running
+        read = self.workers.read(chosen, pin=device.type == "cuda")
+        while True:
+            start = time.perf_counter()
+            batch = next(read, None)
+            if running:  # else it is the start of the processes that took the time
+                self.waited += time.perf_counter() - start
+            running = True
+            if batch is None:
+                return
+            images, bad = batch
+            if bad:
+                self.close()
+            self._refuse(bad)
+            yield images.to(device, non_blocking=True)
+
+    def close(self) -> None:
+        self.workers.close()
+
+    def _refuse(self, bad: Bad) -> None:
+        if bad:
+            raise unreadable(self.reader.where(bad[0][0]), bad[0][1], len(bad))

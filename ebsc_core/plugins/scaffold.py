@@ -1,0 +1,144 @@
+"""``ebsc plugins new``: a package with one part that works, for its author to change.
+
+What is written are the files under ``templates``, those of ``package`` for every kind, with ``$name`` and the
+like filled in (``string.Template``).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from difflib import get_close_matches
+from importlib.resources import files
+from importlib.util import find_spec
+from keyword import iskeyword
+from pathlib import Path
+from string import Template
+
+from ebsc_core import __version__
+from ebsc_core.plugins.kinds import REQUIRED, Kind
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.utils.errors import PackageError
+from ebsc_core.utils.files import folder_written_whole
+
+# Where files go, and the templates they are made of.
+FILES = {
+    "pyproject.toml": "package/pyproject.toml",
+    "README.md": "package/README.md",
+    ".gitignore": "package/gitignore",
+    "tests/test_$package.py": "package/test.py",
+    "$package/__init__.py": "$section/__init__.py",
+    "$package/$section.py": "$section/part.py",
+}
+LONGEST = 100
+NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+TEMPLATES = files("ebsc_core.plugins") / "templates"
+
+
+def write_package(section: str, name: str, folder: Path | None, registry: Registry) -> Path:
+    """Write the package ``ebsc-<name>`` with a part of that name, whole or not at all; return its folder.
+
+    Parameters
+    ----------
+    section : str
+        The kind of part, as the command line and the configuration call it.
+    folder : Path, optional
+        The new folder; by default ``ebsc-<name>`` in the current one.
+
+    Raises
+    ------
+    PackageError
+        If there is no such kind, the name cannot be used or is a part's already, or the folder exists or
+        cannot be written.
+    """
+    kind = _kind(section)
+    _check_name(kind, name, registry)
+    contents = package_files(kind, name)
+    folder = (folder or Path(f"ebsc-{name}")).expanduser()
+    try:
+        if folder.exists() or folder.is_symlink():
+            raise PackageError(f"{folder} exists already; name another folder with --into")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with folder_written_whole(folder) as beside:
+            for file, text in contents.items():
+                (beside / file).parent.mkdir(exist_ok=True)
+                (beside / file).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise PackageError(
+            f"cannot write {folder}: {error.strerror or error}; name another folder with --into"
+        ) from None
+    return folder
+
+
+def package_files(kind: Kind, name: str) -> dict[str, str]:
+    """What the package consists of: texts by their paths in it."""
+    hook = kind.hook.removeprefix("ebsc_").removesuffix("s")
+    words = {
+        "name": name,
+        "section": kind.section,
+        "words": kind.words,
+        "page": kind.words.replace(" ", "-").replace("data-set", "dataset"),
+        "checks": f"{hook}_checks",
+        "distribution": f"ebsc-{name}",
+        "package": _package(name),
+        "class_name": _class_name(name),
+        "version": __version__,
+    }
+
+    def filled(text: str) -> str:
+        return Template(text).substitute(words)
+
+    return {
+        filled(file): filled((TEMPLATES / f"{filled(template)}.template").read_text(encoding="utf-8"))
+        for file, template in FILES.items()
+    }
+
+
+def _kind(section: str) -> Kind:
+    kinds = {kind.section: kind for kind in REQUIRED}
+    if section not in kinds:
+        near = get_close_matches(section, kinds, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(kinds)}"
+        raise PackageError(f"there is no kind of part {section!r}: {hint}")
+    return kinds[section]
+
+
+def _check_name(kind: Kind, name: str, registry: Registry) -> None:
+    if len(name) > LONGEST:
+        raise PackageError(f"a name of {len(name)} letters is too long; {LONGEST} will do")
+    if not NAME.fullmatch(name):
+        raise PackageError(
+            f"a part cannot be called {name!r}: names are lower-case letters and digits, in words joined by "
+            "hyphens, and start with a letter, like my-part"
+        )
+    taken = {_plain(known): known for known in registry.names(kind)}
+    if _plain(name) in taken:
+        raise PackageError(f"{kind.words} {taken[_plain(name)]!r} is there already; choose another name")
+    if find_spec(_package(name)):
+        raise PackageError(f"a package {_package(name)!r} is installed already; choose another name")
+    class_name = _class_name(name)
+    if iskeyword(class_name) or _is_imported(kind, name, {class_name, f"{class_name}Options"}):
+        raise PackageError(
+            f"{class_name} would hide what its module needs; choose another name than {name!r}"
+        )
+
+
+def _is_imported(kind: Kind, name: str, names: set[str]) -> bool:
+    """Whether the part's module imports something under one of these names."""
+    tree = ast.parse(package_files(kind, name)[f"{_package(name)}/{kind.section}.py"])
+    imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    return any((alias.asname or alias.name) in names for node in imports for alias in node.names)
+
+
+def _plain(name: str) -> str:
+    """``k-means`` and ``KMeans`` are too near for two parts."""
+    return re.sub(r"[-_.]", "", name).lower()
+
+
+def _package(name: str) -> str:
+    """The prefix keeps it apart from a library of that name, which it may well wrap."""
+    return f"ebsc_{name.replace('-', '_')}"
+
+
+def _class_name(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("-"))

@@ -1,0 +1,108 @@
+"""The map: where a sample of the images lies in the plane, and which of them express which."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
+
+from ebsc_core.data.features.rows import Rows
+from ebsc_core.data.images.source import sample_positions
+from ebsc_core.report.clusters import Graph
+from ebsc_core.training.collapse import effective_rank
+
+# Some 4 s of t-SNE on one core.
+MOST_POINTS = 2000
+STEPS = 500
+PERPLEXITY = 30.0
+# t-SNE compares rows by distance: what lies beyond these directions is mostly noise.
+DIRECTIONS = 50
+NEIGHBOURS = 6
+# Points that make out what is around one.
+AROUND = 25
+# Side of the map's square.
+SIDE = 1000
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the images of a sample lie."""
+
+    positions: np.ndarray
+    """``(M,)`` in ``assignments.csv``."""
+    points: np.ndarray
+    """``(M, 2)`` in ``[0, SIDE]``, y downwards."""
+    neighbours: list[list[int]]
+    """Of each the points that have most of its affinity, the largest first."""
+    rank: float
+    """Effective rank of the sample's rows."""
+
+    def centres(self, clusters: np.ndarray) -> dict[int, int]:
+        """For each of the clusters ``(M,)`` the point to write its number at: among its own, near the middle.
+
+        Where clusters are mixed, their middles coincide, but not where each is at its densest.
+        """
+        around = NearestNeighbors(n_neighbors=min(AROUND, len(clusters))).fit(self.points)
+        own = (clusters[around.kneighbors(self.points)[1]] == clusters[:, None]).mean(axis=1)
+        found = {}
+        for number in np.unique(clusters[clusters >= 0]).tolist():
+            members = np.flatnonzero(clusters == number)
+            aside = np.abs(self.points[members] - np.median(self.points[members], axis=0)).sum(axis=1)
+            found[number] = int(members[np.lexsort((aside, -own[members]))[0]])
+        return found
+
+
+def lay_out(rows: Rows, graph: Graph | None, fitted: int, seed: int) -> Layout | None:
+    """A map of a seeded sample; None of fewer than three images.
+
+    t-SNE (van der Maaten and Hinton, 2008) of the rows that express one another, not of the clusters: what is
+    mixed there is mixed here. Two diffusion coordinates of the affinity would be cheaper, but put fewer
+    images beside their like: of the 15 nearest, 85 and not 94 % are of the same class on digits, 13 and not
+    21 % on CIFAR-10.
+    """
+    among = graph.positions if graph is not None else np.arange(fitted)
+    positions = among[sample_positions(len(among), MOST_POINTS, seed)]
+    if len(positions) < 3 or len(rows) != fitted:
+        return None
+    sample = rows.take(positions)
+    with warnings.catch_warnings():  # of columns that are all the same, which PCA leaves out
+        warnings.simplefilter("ignore")
+        points = _points(sample.numpy().astype(np.float32), seed)
+    return Layout(positions, _framed(points), _neighbours(graph, positions), effective_rank(sample))
+
+
+def _points(rows: np.ndarray, seed: int) -> np.ndarray:
+    n, width = rows.shape
+    directions = min(DIRECTIONS, n - 1, width)
+    principal = PCA(directions, svd_solver="randomized", random_state=seed).fit_transform(rows)
+    if directions < 2 or not principal[:, :2].std(axis=0).all():
+        return np.pad(principal, ((0, 0), (0, 2)))[:, :2]
+    # Few images have few neighbours: with more, small clusters would shrink to points.
+    perplexity = min(PERPLEXITY, max(n / 10, 5.0), (n - 1) / 3)
+    start = principal[:, :2] / principal[:, 0].std() * 1e-4
+    return TSNE(perplexity=perplexity, init=start, max_iter=STEPS, random_state=seed).fit_transform(principal)
+
+
+def _framed(points: np.ndarray) -> np.ndarray:
+    low, high = points.min(axis=0), points.max(axis=0)
+    extent = max(float((high - low).max()), 1e-12)
+    margin = 0.03
+    centred = (points - (low + high) / 2) / extent
+    return SIDE * (0.5 + (1 - 2 * margin) * centred * (1, -1))
+
+
+def _neighbours(graph: Graph | None, positions: np.ndarray) -> list[list[int]]:
+    if graph is None:
+        return [[] for _ in positions]
+    at = np.searchsorted(graph.positions, positions)
+    within = graph.matrix[at][:, at].tocsr()
+    found = []
+    for row in range(len(at)):
+        part = slice(within.indptr[row], within.indptr[row + 1])
+        order = np.argsort(-within.data[part], kind="stable")[:NEIGHBOURS]
+        found.append(within.indices[part][order].tolist())
+    return found

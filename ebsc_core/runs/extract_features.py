@@ -1,0 +1,53 @@
+"""Features of images by a backbone as it is, without training."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from ebsc_core.config.schema import RunConfig
+from ebsc_core.data.features.store import FeatureWriter, add_identity, digest
+from ebsc_core.data.images.reading import read_images
+from ebsc_core.plugins.interfaces import Backbone
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.plan import ImagePlan, make_plan
+from ebsc_core.training.extract import feature_blocks
+from ebsc_core.utils.device import prepare, resolve_device
+from ebsc_core.utils.errors import ConfigError, DataError, TrainingError
+from ebsc_core.utils.progress import Progress
+
+
+def extract_features(config: RunConfig, registry: Registry, progress: Progress, out: Path) -> tuple[int, int]:
+    """Write features of the images that ``config`` names, with names and labels; returns ``(N, D)``.
+
+    A backbone that is fitted to images (a principal subspace, for instance) is; no gradient is followed.
+
+    Raises
+    ------
+    EbscError
+        If a part cannot be had, images cannot be read, or the file cannot be written.
+    """
+    plan = make_plan(config, registry)
+    if not isinstance(plan, ImagePlan):
+        raise ConfigError("features are given; name images to extract features from")
+    assert plan.data
+    device = resolve_device(config.device)
+    prepare(device)
+    images = read_images(plan.data, config.data, config.seed, progress.warn)
+    backbone: Backbone = plan.backbone.build_seeded(config.seed, images.info()).to(device)
+    if type(backbone).fit is not Backbone.fit:
+        backbone.fit(images.to_fit())
+    progress.note(f"backbone      {backbone.describe()}")
+    made_from = {"images": images.digest(), "backbone": plan.backbone.record(), "seed": config.seed}
+    try:
+        with closing(images), FeatureWriter(out, digest(made_from), made_from) as writer:
+            for block in feature_blocks(backbone, None, images, device, progress):
+                if not bool(torch.isfinite(block.features).all()):
+                    raise TrainingError("the backbone's features are not finite")
+                writer.append(block)
+        add_identity(out, images.ids, images.labels)
+    except OSError as error:
+        raise DataError(f"cannot write {out}: {error.strerror or error}") from error
+    return len(images), backbone.width

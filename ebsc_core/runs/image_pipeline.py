@@ -1,0 +1,186 @@
+"""A run on images, its stages in their order.
+
+images → warm-up → joint training → features (HDF5) → refined coefficient model → sparse
+coefficients → affinity → clusters → figures.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ebsc_core.clustering.assign import Assigned
+from ebsc_core.clustering.cluster import Clustered
+from ebsc_core.config.schema import PROVENANCE
+from ebsc_core.data.features.rows import StoredRows
+from ebsc_core.data.features.store import FEATURES
+from ebsc_core.data.images.reading import read_images
+from ebsc_core.data.images.run_images import RunImages
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.data.images.split import split
+from ebsc_core.plugins.interfaces import Backbone, TrainableCoefficientModel
+from ebsc_core.runs.clustering_stage import Cutter, Joint
+from ebsc_core.runs.pipeline import Pipeline, RunResult, Scored, absolute
+from ebsc_core.runs.plan import ImagePlan
+from ebsc_core.runs.resolve import Preferences, settle
+from ebsc_core.runs.training_stage import Representation
+from ebsc_core.training.cache import Trained
+from ebsc_core.utils.device import describe_device, prepare
+from ebsc_core.utils.progress import Progress
+from ebsc_core.utils.system import available_memory
+
+
+class ImagePipeline(Pipeline):
+    """Trains, unless the cache has the features, and clusters.
+
+    Parameters
+    ----------
+    data : ImageSource, optional
+        The images, if they are in memory already; else those that the plan names are read.
+    """
+
+    plan: ImagePlan
+
+    def __init__(
+        self,
+        plan: ImagePlan,
+        progress: Progress,
+        data: ImageSource | None = None,
+        going_on: bool = False,
+    ) -> None:
+        self.given = data
+        super().__init__(plan, progress, going_on)
+
+    def _source(self) -> Path:
+        return Path(self._named())
+
+    def _named(self) -> str:
+        """The data set, a path as it was given."""
+        if self.given:
+            return self.given.name
+        assert self.plan.data
+        return self.plan.data.name
+
+    def _run(self) -> RunResult | None:
+        """All stages; of several processes, all but the first take part in training alone."""
+        prepare(self.device)
+        # Whether images are held or streamed must not hang on what another process holds already.
+        self.memory = self.ranks.broadcast(available_memory())
+        with self.stage("read data"):
+            self.data = self.given or self.ranks.in_turn(self._read_data)
+        with self.ranks.agreed():
+            backbone = self._settle()
+        self._announce(backbone)
+        if not self.ranks.main:
+            self._representation(backbone).assist()
+            return None
+        with self.directory as directory:
+            representation = self._representation(backbone)
+            trained = representation.obtain(directory)
+            for name, seconds in representation.seconds.items():
+                self.stage.note(name, seconds)
+            rows = StoredRows(directory.beside / FEATURES, self.settled.express)
+            cutter = Cutter(self.plan, self.settled, self.device, self.stage, self.progress)
+            cut = cutter.cut(rows, self._joint(representation.joint))
+            scored = [Scored(self.data, Assigned(cut.found.clusters, cut.found.confidence))]
+            if self.held_out:
+                with self.stage("held-out images"):
+                    scored.append(
+                        Scored(self.held_out, self._assign(self.held_out, representation, cut.found))
+                    )
+            cutter.pass_on_warnings(cut.model)
+            figures = cut.figures | {"protocol": self.config.protocol} | self._scores(scored[-1])
+            figures |= self._circumstances(len(self.data)) | {
+                "processes": self.ranks.count,
+                "features_cost": trained.cost,
+                "training": trained.history,
+            }
+            self.pictures = RunImages(self.data, self.held_out)
+            with directory.writing():
+                representation.write(directory)
+            return self._write(directory, cut, scored, self._resolved(trained), figures)
+
+    def _read_data(self) -> ImageSource:
+        config = self.config
+        assert self.plan.data
+        return read_images(self.plan.data, config.data, config.seed, self.progress.warn, self.memory)
+
+    def _settle(self) -> Backbone:
+        """Everything that was left open, and the backbone that some of it hangs on."""
+        self.held_out: ImageSource | None = None
+        if self.config.protocol == "train-test":
+            self.data, self.held_out = split(self.data, self.config.test_share, self.config.seed)
+        self.info = self.data.info()
+        backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
+        preferences = Preferences.of(self.plan)
+        self.settled = settle(self.config, self.data, self.info, backbone, preferences, self.ranks.count)
+        return backbone
+
+    def _representation(self, backbone: Backbone) -> Representation:
+        return Representation(
+            self.plan,
+            self.settled,
+            self.data,
+            self.info,
+            backbone,
+            self.device,
+            self.progress,
+            self.ranks,
+            self.observers,
+        )
+
+    def _joint(self, model: TrainableCoefficientModel | None) -> Joint | None:
+        return Joint(model, self.settled.joint_whiten) if model else None
+
+    def _announce(self, backbone: Backbone) -> None:
+        plan, settled, say = self.plan, self.settled, self.progress.note
+        kind = "grey" if self.info.channels == 1 else "colour"
+        images = f"{len(self.data)} {kind} images of {self.info.height}x{self.info.width}{self.data.where()}"
+        classes = f", {self.data.n_classes} classes (for scoring only)" if self.data.n_classes else ""
+        say(f"data          {self.data.name}: {images}{classes}")
+        if self.held_out:
+            say(f"protocol      {len(self.held_out)} more are held out, assigned afterwards, and scored")
+        say(f"backbone      {backbone.describe()}")
+        if settled.trains:
+            epochs, joint = self.config.train.epochs, self.config.joint
+            say(f"objective     {plan.objective.name}, {epochs} epochs, batches of {settled.batch_size}")
+            if plan.joint:
+                first = round(joint.start * epochs) + 1
+                say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
+        elif self.config.train.epochs > 0:
+            say(f"objective     none: backbone {plan.backbone.name} has nothing to train")
+        self._announce_cut(settled, settled.express, len(self.data), "images")
+        processes = f" in each of {self.ranks.count} processes" if self.ranks.count > 1 else ""
+        if plan.observers:
+            say(f"observers     {', '.join(plan.observers)}")
+        say(f"device        {describe_device(self.device)}{processes}, seed {self.config.seed}")
+
+    def _assign(self, images: ImageSource, representation: Representation, found: Clustered) -> Assigned:
+        path = self.directory.beside / "held-out.h5"
+        with self.directory.writing(), closing(images):
+            representation.extract(images, path)
+        assigned = found.joining.assign(StoredRows(path, self.settled.express))
+        path.unlink()
+        return assigned
+
+    def _asked(self) -> dict[str, Any]:
+        tables = self.plan.tables()
+        tables["data"]["name"] = self._named() if self.given else absolute(self._named())
+        return tables
+
+    def _resolved(self, trained: Trained) -> dict[str, Any]:
+        """What was settled; ``ebsc run --config run.toml`` repeats the run."""
+        settled = self.settled
+        tables: dict[str, Any] = {
+            "views": settled.views.model_dump(mode="json"),
+            "express": settled.express,
+            # Its number is that of the process, of several.
+            "device": str(self.device) if self.ranks.count == 1 else self.device.type,
+            PROVENANCE: {"images": asdict(self.info)},
+        }
+        if settled.trains:
+            train = self.config.train.model_dump(mode="json") | {"batch_size": settled.batch_size}
+            tables |= {"precision": trained.precision, "train": train}
+        return tables

@@ -1,0 +1,228 @@
+"""From a configuration to the parts it names, with checked options: what a run is about to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, ClassVar
+
+from pydantic import ValidationError
+
+from ebsc_core.config.messages import describe
+from ebsc_core.config.options import Options
+from ebsc_core.config.schema import OF_IMAGES, PART_SECTIONS, PartChoice, RunConfig, own_settings
+from ebsc_core.plugins.registry import Kind, Part, Registry
+from ebsc_core.utils.errors import ConfigError, EbscError, PartError, told
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A part, found, with its options checked."""
+
+    part: Part
+    options: Options
+
+    @property
+    def name(self) -> str:
+        return self.part.name
+
+    def build(self, *arguments: Any) -> Any:
+        """Call the part's factory.
+
+        Raises
+        ------
+        PartError
+            If the factory raises anything but an error meant for the user.
+        """
+        try:
+            return self.part.factory(self.options, *arguments)
+        except (EbscError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # a stranger's; it may even call exit
+            raise PartError(
+                f"{self.part.kind.words} {self.name!r} of {self.part.provider} could not be built "
+                f"({told(error)})"
+            ) from error
+
+    def build_seeded(self, seed: int, *arguments: Any) -> Any:
+        """Build with the random state that the seed alone decides, whatever was built before."""
+        import torch
+
+        torch.manual_seed(seed)
+        return self.build(*arguments)
+
+    def record(self) -> dict[str, Any]:
+        """Name, provider and options as plain values, for digests and run records."""
+        return {
+            "name": self.part.bare_name,
+            "from": str(self.part.provider),
+            "options": self.options.model_dump(mode="json"),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The configuration and every part that a run on features needs."""
+
+    unused: ClassVar[frozenset[str]] = frozenset(OF_IMAGES)
+    """Settings that say nothing to such a run."""
+    config: RunConfig
+    coefficients: Choice
+    clusterer: Choice
+    observers: dict[str, Choice] = field(default_factory=dict)
+    """By the names they are chosen by."""
+    images: Choice | None = None
+    """The data set that features were made from, if it is named."""
+
+    def choices(self) -> dict[str, Choice]:
+        """The parts by their section of the configuration; observers, which change nothing, are apart."""
+        chosen = {section: getattr(self, section, None) for section in PART_SECTIONS}
+        return {section: choice for section, choice in chosen.items() if choice is not None}
+
+    def suppliers(self) -> dict[str, str]:
+        """Distribution and version of every part, by its section."""
+        chosen = self.choices() | {
+            Kind.OBSERVER.settings(name): choice for name, choice in self.observers.items()
+        }
+        return {section: str(choice.part.provider) for section, choice in chosen.items()}
+
+    def tables(self) -> dict[str, Any]:
+        """The configuration as plain values, with the names and all options of the parts."""
+        left_out = {"out", "cache", Kind.OBSERVER.section, *self.unused}
+        tables = self.config.model_dump(mode="json", exclude=left_out)
+        for section, choice in self.choices().items():
+            tables[section] |= {"name": choice.name} | choice.options.model_dump(mode="json")
+        told = {name: choice.options.model_dump(mode="json") for name, choice in self.observers.items()}
+        return tables | ({Kind.OBSERVER.section: told} if told else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePlan(Plan):
+    """The same of a run on images."""
+
+    unused: ClassVar[frozenset[str]] = frozenset({"features"})
+    data: Choice | None
+    """None where nothing is read: images are given, or those of a finished run are not needed."""
+    backbone: Choice
+    objective: Choice
+    joint: Choice | None
+    """The coefficient model that trains along, or None for no joint phase."""
+
+
+def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan:
+    """Find every part that the run needs and check its options: an :class:`ImagePlan` unless it has features.
+
+    Parameters
+    ----------
+    reads : bool
+        Whether it reads the images that ``config`` names; else their data set need not be there.
+
+    Raises
+    ------
+    PartError, ConfigError
+        If a part is unknown or cannot be loaded, an option is unknown or ill-typed, or there are features and
+        settings for images, too.
+    """
+    coefficients = choose(registry, Kind.COEFFICIENTS, config.coefficients)
+    _require_searchable(coefficients, config.search.method)
+    cutting: dict[str, Any] = {
+        "config": config,
+        "coefficients": coefficients,
+        "clusterer": choose(registry, Kind.CLUSTERER, config.clusterer),
+        "observers": {name: _observer(registry, name, options) for name, options in config.observers.items()},
+    }
+    if config.features:
+        _require_no_images(config)
+        name = config.features.images if reads else None
+        return Plan(**cutting, images=choose(registry, Kind.DATA, PartChoice(name=name)) if name else None)
+    joint = None
+    if trains_jointly(config):
+        joint = choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
+        _require_trainable(joint)
+    return ImagePlan(
+        **cutting,
+        data=choose(registry, Kind.DATA, config.data) if reads else None,
+        backbone=choose(registry, Kind.BACKBONE, config.backbone),
+        objective=choose(registry, Kind.OBJECTIVE, config.objective),
+        joint=joint,
+    )
+
+
+def _require_no_images(config: RunConfig) -> None:
+    given = sorted(OF_IMAGES & config.model_fields_set)
+    if given:
+        raise ConfigError(
+            f"features are given, so nothing is trained and {given[0]!r} says nothing; leave it out"
+        )
+
+
+def trains_jointly(config: RunConfig) -> bool:
+    """Whether there is a joint phase, and a coefficient model that trains in it."""
+    return config.train.epochs > 0 and config.joint.start < 1
+
+
+def choose(registry: Registry, kind: Kind, choice: PartChoice, section: str | None = None) -> Choice:
+    """The part that a section names, or the installed default, with its options checked.
+
+    Raises
+    ------
+    PartError, ConfigError
+        If it is unknown or cannot be loaded, or an option is unknown or ill-typed.
+    """
+    part = registry.find(kind, choice.name or registry.default(kind))
+    return Choice(part, check_options(part, choice.options, section or kind.section))
+
+
+def _observer(registry: Registry, name: str, options: dict[str, Any]) -> Choice:
+    part = registry.find(Kind.OBSERVER, name)
+    return Choice(part, check_options(part, options, Kind.OBSERVER.settings(name)))
+
+
+def check_options(part: Part, values: dict[str, Any], section: str) -> Options:
+    """A part's options model filled with ``values``.
+
+    Raises
+    ------
+    ConfigError
+        If one is unknown or ill-typed.
+    """
+    model = part.options_class
+    if not (isinstance(model, type) and issubclass(model, Options)):
+        raise PartError(
+            f"{part.kind.words} {part.name!r} of {part.provider}: its options must be a class derived "
+            "from ebsc_core.Options"
+        )
+    try:
+        return model(**values)
+    except ValidationError as error:
+        raise ConfigError(
+            describe(error, model, section, own_settings(section)) + f" (for {part.kind.words} {part.name!r})"
+        ) from None
+
+
+def _require_trainable(choice: Choice) -> None:
+    from ebsc_core.plugins.interfaces import TrainableCoefficientModel
+
+    factory = choice.part.factory
+    if isinstance(factory, type) and not issubclass(factory, TrainableCoefficientModel):
+        raise ConfigError(
+            f"joint.name is {choice.name!r}, which has nothing to train; name a trainable coefficient model "
+            "or switch the joint phase off with --set joint.start=1"
+        )
+
+
+def _require_searchable(choice: Choice, method: str) -> None:
+    if method in ("auto", "exact"):
+        return
+    from ebsc_core.plugins.interfaces import InnerProductModel
+
+    factory = choice.part.factory
+    if isinstance(factory, type) and not issubclass(factory, InnerProductModel):
+        raise ConfigError(
+            f"search.method is {method!r}, which finds the largest inner products; {choice.name!r} needs "
+            "more than those, so leave search.method out"
+        )
+    if method == "faiss" and find_spec("faiss") is None:
+        raise ConfigError(
+            "search.method is 'faiss', which is not installed: pip install 'ebsc[faiss]', or use 'cells'"
+        )

@@ -1,0 +1,253 @@
+"""New images, or new rows of features, join the clusters of a finished run."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ebsc_core.clustering.assign import Assigned
+from ebsc_core.clustering.cluster import Joining
+from ebsc_core.config.schema import DataChoice, checked, overlay, parse_settings
+from ebsc_core.data.features.files import FeatureSource, read_features
+from ebsc_core.data.features.rows import HeldRows
+from ebsc_core.data.features.store import FeatureTable, FeatureWriter, add_identity, digest
+from ebsc_core.data.images.channels import InChannels
+from ebsc_core.data.images.reading import read_images
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective
+from ebsc_core.plugins.registry import Kind, Registry
+from ebsc_core.runs.clustering_stage import Cutter
+from ebsc_core.runs.plan import Choice, ImagePlan, Plan, check_options, make_plan
+from ebsc_core.runs.resolve import SettledCut
+from ebsc_core.runs.store.compatibility import compare_suppliers
+from ebsc_core.runs.store.directory import CONFIG
+from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.training.extract import feature_blocks
+from ebsc_core.utils.errors import DataError, RunDirectoryError
+from ebsc_core.utils.files import written_whole
+from ebsc_core.utils.progress import Progress, Stages
+from ebsc_core.utils.weights import read_weights
+
+
+class Predictor:
+    """The parts of a finished run as it left them.
+
+    Raises
+    ------
+    EbscError
+        If a part is not installed, or a file of the run is damaged.
+    """
+
+    def __init__(
+        self, run: SavedRun, registry: Registry, device: torch.device, progress: Progress | None = None
+    ) -> None:
+        self.run, self.registry, self.device = run, registry, device
+        self.progress = progress or Progress()
+        # Images join though those of the run are gone.
+        needed = run.config.model_copy(update={"data": DataChoice()})
+        compare_suppliers(run.path / CONFIG, needed, registry, self.progress.warn)
+        self.plan: Plan = make_plan(run.config, registry, reads=False)
+        self.width = run.rows.width
+        """Numbers in a row that joins."""
+        self.joining = self._joining()
+
+    @property
+    def takes_images(self) -> bool:
+        """Whether the run was one on images; else it has no network to make features."""
+        return isinstance(self.plan, ImagePlan)
+
+    def read(self, name: str, settings: Iterable[str] = (), **choice: Any) -> ImageSource | FeatureSource:
+        """What is to join: images in the size and the channels of the run's, or features as wide.
+
+        Parameters
+        ----------
+        name : str
+            A data set, folder, .zip or .npz; a file of features if the run was one on features.
+        settings : iterable of str
+            ``data.OPTION=VALUE`` or ``features.OPTION=VALUE``.
+        choice
+            Entries of :class:`ebsc_core.config.schema.DataChoice`.
+
+        Raises
+        ------
+        EbscError
+            If it cannot be read or does not fit.
+        """
+        section = "data" if self.takes_images else "features"
+        given = {section: {"path" if section == "features" else "name": name}}
+        config = checked(overlay(given, parse_settings(settings)))
+        if config.features:
+            features = read_features(config.features)
+            self._check_width(features)
+            return features
+        return self._images(config.data.model_copy(update=choice))
+
+    def _images(self, choice: DataChoice) -> ImageSource:
+        info, settings, name = self._info, choice.options, str(choice.name)
+        part = self.registry.find(Kind.DATA, name)
+        fields = getattr(part.options_class, "model_fields", {})
+        if info.height == info.width and "size" in fields:
+            settings = {"size": info.height} | settings
+        chosen = Choice(part, check_options(part, settings, Kind.DATA.section))
+        return self.alike(read_images(chosen, choice, self.run.config.seed, self.progress.warn))
+
+    def alike(self, images: ImageSource) -> ImageSource:
+        """Images in the channels of the run's.
+
+        Raises
+        ------
+        DataError
+            If they are of another size.
+        """
+        info = self._info
+        if images.shape[1:] != (info.height, info.width):
+            _, height, width = images.shape
+            raise DataError(
+                f"{images.name}: images are of {height}x{width}, those of {self.run.path} of "
+                f"{info.height}x{info.width}; bring them to that size"
+            )
+        return InChannels(images, info.channels)
+
+    def extract(self, images: ImageSource) -> Iterator[FeatureTable]:
+        """Features and embeddings of images, block by block in their order."""
+        backbone, objective = self._network()
+        with closing(images):
+            yield from feature_blocks(backbone, objective, images, self.device, self.progress)
+
+    def rows_of(self, table: FeatureTable) -> Tensor:
+        """The rows of a block that join, unit length: features or embeddings, as in the run."""
+        wanted = table.embeddings if self.run.config.express == "embeddings" else table.features
+        return F.normalize(table.features if wanted is None else wanted, dim=1)
+
+    def assign(self, rows: Tensor) -> Assigned:
+        """Clusters and confidence of unit-length rows ``(B, D)``."""
+        return self.joining.assign(HeldRows(rows))
+
+    def _check_width(self, features: FeatureSource) -> None:
+        if features.shape[1] != self.width:
+            raise DataError(
+                f"{features.path}: its rows have {features.shape[1]} numbers, those of {self.run.path} have "
+                f"{self.width}; give features of the same kind"
+            )
+
+    def _joining(self) -> Joining:
+        run, config = self.run, self.run.config
+        found = run.assignments
+        count, whiten = config.n_clusters, config.whiten
+        if config.top_k is None or not isinstance(count, int) or not isinstance(whiten, bool):
+            raise RunDirectoryError(f"{run.path}: run.toml does not say all that was settled")
+        settled = SettledCut(
+            n_clusters=count,
+            dictionary_size=config.dictionary_size,
+            top_k=config.top_k,
+            whiten=whiten,
+        )
+        cutter = Cutter(self.plan, settled, self.device, Stages(), self.progress)
+        return cutter.joining(
+            run.rows,
+            found.clusters[: found.fitted],
+            lambda model: self._weights("coefficients", model),
+        )
+
+    @property
+    def _info(self) -> ImageInfo:
+        recorded = self.run.provenance.get("images")
+        try:
+            info = dict(recorded or {})
+            for name in ("mean", "std"):
+                info[name] = tuple(info[name])
+            return ImageInfo(**info)
+        except (TypeError, ValueError, KeyError):
+            raise RunDirectoryError(
+                f"{self.run.path}: run.toml does not say what its images were like; repeat the run with "
+                f"`ebsc run --config {self.run.path / CONFIG}`"
+            ) from None
+
+    def _network(self) -> tuple[Backbone, Objective | None]:
+        assert isinstance(self.plan, ImagePlan)
+        seed = self.run.config.seed
+        backbone: Backbone = self.plan.backbone.build_seeded(seed, self._info)
+        modules: dict[str, nn.Module] = {"backbone": backbone}
+        objective: Objective | None = None
+        if (self.run.checkpoints / "objective.safetensors").exists():
+            objective = self.plan.objective.build_seeded(seed, backbone)
+            modules["objective"] = objective
+        for name, module in modules.items():
+            module.load_state_dict(self._weights(name, module))
+        return backbone.to(self.device), objective and objective.to(self.device)
+
+    def _weights(self, name: str, module: nn.Module) -> dict[str, Tensor]:
+        return read_weights(module, self.run.checkpoints / f"{name}.safetensors")
+
+
+def predict_to(
+    predictor: Predictor, source: ImageSource | FeatureSource, out: Path, features: Path | None = None
+) -> np.ndarray:
+    """Write a line per image or row, ``image,cluster,confidence`` and, where known, ``label``.
+
+    Block by block: neither images nor lines are held. Files appear under their names only when complete.
+
+    Parameters
+    ----------
+    source : ImageSource or FeatureSource
+        As the run had.
+    out : Path
+        A CSV.
+    features : Path, optional
+        An HDF5 file for the images' features and embeddings (see ``ebsc_core.data.features.store``).
+
+    Returns
+    -------
+    ndarray of shape (N,)
+        The clusters; -1 for what nothing of any cluster expresses.
+
+    Raises
+    ------
+    DataError
+        If something cannot be read or written.
+    """
+    made_from = {"run": str(predictor.run.path.absolute()), "of": source.name}
+    tables = predictor.extract(source) if isinstance(source, ImageSource) else _tables(source)
+    names, labels = iter(source.ids), source.label_names()
+    classes = iter(labels or [])
+    found: list[np.ndarray] = []
+    try:
+        with ExitStack() as stack:
+            beside = stack.enter_context(written_whole(out))
+            file = stack.enter_context(
+                beside.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+            )
+            lines = csv.writer(file)
+            lines.writerow(["image", "cluster", "confidence"] + ["label"] * (labels is not None))
+            writer = features and stack.enter_context(FeatureWriter(features, digest(made_from), made_from))
+            for table in tables:
+                assigned = predictor.assign(predictor.rows_of(table))
+                columns: list[Iterable[Any]] = [
+                    islice(names, len(assigned.clusters)),
+                    assigned.clusters,
+                    (f"{value:.4f}" for value in assigned.confidence),
+                ]
+                if labels is not None:
+                    columns.append(islice(classes, len(assigned.clusters)))
+                lines.writerows(zip(*columns, strict=True))
+                found.append(assigned.clusters)
+                if writer:
+                    writer.append(table)
+        if features:
+            add_identity(features, source.ids, source.labels)
+    except OSError as error:
+        raise DataError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
+    return np.concatenate(found)
+
+
+def _tables(features: FeatureSource) -> Iterator[FeatureTable]:
+    return (FeatureTable(block, None) for block in features.blocks())

@@ -1,0 +1,251 @@
+"""What a run decides for itself once it has seen the data: everything left open is settled here.
+
+No choice looks at a label; the number of classes is what the number of clusters is by default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ValidationError
+
+from ebsc_core.clustering.coefficients import auto_top_k
+from ebsc_core.config.messages import describe
+from ebsc_core.config.schema import JointChoice, RunConfig
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.data.views.options import ViewOptions, default_views
+from ebsc_core.plugins.interfaces import Backbone, ImageInfo
+from ebsc_core.runs.plan import ImagePlan, Plan
+from ebsc_core.utils.errors import ConfigError
+
+# Below this many images, more steps are worth more than larger batches.
+SMALL_DATA = 5000
+# All rows are clustered up to so many (their affinity is held in memory); of more, a sample.
+MOST_CLUSTERED = 2_000_000
+DICTIONARY_SIZE = 200_000
+# A number that is to be found is found in the graph; how many coefficients that has hangs on one expected.
+EXPECTED_CLUSTERS = 10
+# The affinity of nearest neighbours compares the coefficients of every two rows.
+MOST_COMPARED = 200_000
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What the chosen parts would have unless the run says otherwise."""
+
+    rows: str = "embeddings"
+    """Which rows the objective would have express one another."""
+    top_k: int | None = None
+    """How many coefficients a row the coefficient model would keep, if it has a wish."""
+    whiten: bool = False
+    """Whether the coefficient model would have its rows whitened."""
+    joint_whiten: bool = False
+    """The same of the model of the joint phase."""
+
+    @classmethod
+    def of(cls, plan: Plan) -> Preferences:
+        wishes = {"top_k": "default_top_k", "whiten": "default_whiten"}
+        found = {name: getattr(plan.coefficients.part.factory, wish, None) for name, wish in wishes.items()}
+        if isinstance(plan, ImagePlan):
+            found["rows"] = getattr(plan.objective.part.factory, "expresses", None)
+            joint = plan.joint.part.factory if plan.joint else None
+            found["joint_whiten"] = getattr(joint, "default_whiten", None)
+        return cls(**{name: wish for name, wish in found.items() if wish is not None})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettledCut:
+    """The open settings of what turns rows into clusters, decided."""
+
+    n_clusters: int | None
+    """None if it is to be found in the graph."""
+    dictionary_size: int | None
+    """How many rows, fewer than there are, are clustered; all if None."""
+    top_k: int
+    whiten: bool | Literal["choose"]
+    """Whether those rows are whitened first; ``choose`` if that is to be found out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled(SettledCut):
+    """The open settings of a run on images, decided."""
+
+    trains: bool
+    """Whether there is anything to train."""
+    batch_size: int
+    views: ViewOptions
+    express: str
+    """``features`` or ``embeddings``: the rows that express one another."""
+    joint_whiten: bool
+    """Whether they are whitened in the joint phase."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is to be clustered, as far as settings hang on it."""
+
+    name: str
+    n: int
+    n_classes: int | None
+    what: str = "images"
+    """What its ``n`` rows are."""
+
+    @classmethod
+    def of(cls, data: ImageSource) -> Given:
+        return cls(data.name, len(data), data.n_classes)
+
+
+def settle(
+    config: RunConfig,
+    data: ImageSource,
+    info: ImageInfo,
+    backbone: Backbone,
+    preferences: Preferences,
+    processes: int = 1,
+) -> Settled:
+    """Decide what ``config`` leaves open, and check what needs the data to be checked.
+
+    ``processes`` train together, on equal shares of each batch.
+
+    Raises
+    ------
+    ConfigError
+        If a setting does not fit the data.
+    """
+    trains = config.train.epochs > 0 and any(p.requires_grad for p in backbone.parameters())
+    cut = settle_cut(config, Given.of(data), preferences)
+    return Settled(
+        **vars(cut),
+        trains=trains,
+        batch_size=_batch_size(config, data, trains, processes),
+        views=_views(config, info),
+        express=_express(config, trains, preferences.rows),
+        joint_whiten=_joint_whiten(config.joint, preferences.joint_whiten),
+    )
+
+
+def settle_cut(config: RunConfig, given: Given, preferences: Preferences) -> SettledCut:
+    """The same of what comes after the features.
+
+    Raises
+    ------
+    ConfigError
+        If a setting does not fit the data.
+    """
+    dictionary_size = _dictionary_size(config, given)
+    clustered = dictionary_size or given.n
+    _check_neighbours(config, clustered, given.what)
+    n_clusters = _n_clusters(config, given, clustered)
+    return SettledCut(
+        n_clusters=n_clusters,
+        dictionary_size=dictionary_size,
+        top_k=_top_k(config, clustered, n_clusters, preferences.top_k, given.what),
+        whiten=preferences.whiten if config.whiten == "auto" else config.whiten,
+    )
+
+
+def _dictionary_size(config: RunConfig, given: Given) -> int | None:
+    size = config.dictionary_size
+    if size is None:
+        return DICTIONARY_SIZE if given.n > MOST_CLUSTERED else None
+    if size >= given.n:
+        raise ConfigError(
+            f"dictionary_size is {size} but there are {given.n} {given.what} to draw it from; choose less or "
+            "leave it out"
+        )
+    return size
+
+
+def _n_clusters(config: RunConfig, given: Given, clustered: int) -> int | None:
+    if given.n < 2:
+        raise ConfigError(
+            f"{given.name}: one {given.what[:-1]} alone has nothing to be compared with; give more"
+        )
+    if config.n_clusters == "auto":
+        return None
+    n = config.n_clusters or given.n_classes
+    cure = "say how many clusters with --n-clusters, or have it found by --n-clusters auto"
+    if n is None:
+        raise ConfigError(f"{given.name} has no classes; {cure}")
+    if n < 2:
+        raise ConfigError(f"{given.name} has one class only; {cure}")
+    if n > given.n:
+        raise ConfigError(
+            f"--n-clusters is {n} but {given.name} has only {given.n} {given.what}; "
+            f"ask for fewer clusters or give more {given.what}"
+        )
+    if n > clustered:
+        raise ConfigError(f"dictionary_size is {clustered}, too few rows for {n} clusters; choose more")
+    return n
+
+
+def _batch_size(config: RunConfig, data: ImageSource, trains: bool, processes: int) -> int:
+    default = min(128 if len(data) < SMALL_DATA else 256, len(data))
+    batch = config.train.batch_size or (default - default % processes)
+    if not trains:
+        return batch
+    if batch > len(data):
+        raise ConfigError(f"--batch-size is {batch} but {data.name} has only {len(data)} images; lower it")
+    if batch % processes:
+        less, more = batch - batch % processes, batch - batch % processes + processes
+        sizes = " or ".join(str(fits) for fits in (less, more) if 2 <= fits <= len(data))
+        cure = f"use {sizes}" if sizes else "start fewer"
+        raise ConfigError(f"--batch-size is {batch}: {processes} processes cannot share it equally; {cure}")
+    if not batch:
+        raise ConfigError(f"{processes} processes cannot share {default} images; start fewer")
+    return batch
+
+
+def _views(config: RunConfig, info: ImageInfo) -> ViewOptions:
+    policy = default_views(info).model_dump()
+    try:
+        return ViewOptions.model_validate(policy | config.views)
+    except ValidationError as error:
+        raise ConfigError(describe(error, ViewOptions, "views")) from None
+
+
+def _express(config: RunConfig, trains: bool, preferred: str) -> str:
+    wanted: str = config.express
+    if wanted == "auto" and config.joint.form == "agreement":
+        preferred = "embeddings"
+    if wanted == "auto":
+        wanted = preferred if trains else "features"
+    if wanted == "embeddings" and not trains:
+        raise ConfigError("express is 'embeddings', which only a trained objective gives; use 'features'")
+    if wanted == "features" and trains and config.joint.form == "agreement":
+        raise ConfigError("joint.form 'agreement' compares embeddings; use express = 'embeddings'")
+    return wanted
+
+
+def _joint_whiten(joint: JointChoice, preferred: bool) -> bool:
+    if joint.form == "agreement":  # which compares embeddings
+        return False
+    return preferred if joint.whiten == "auto" else joint.whiten
+
+
+def _top_k(
+    config: RunConfig, clustered: int, n_clusters: int | None, preferred: int | None, what: str
+) -> int:
+    if config.top_k and config.top_k >= clustered:
+        raise ConfigError(f"top_k is {config.top_k} but {_others(config, clustered, what)}")
+    wanted = preferred or auto_top_k(clustered, n_clusters or EXPECTED_CLUSTERS)
+    return config.top_k or min(wanted, clustered - 1)
+
+
+def _check_neighbours(config: RunConfig, clustered: int, what: str) -> None:
+    if config.affinity.form != "nearest_neighbors":
+        return
+    wanted = config.affinity.n_neighbors
+    if wanted >= clustered:
+        raise ConfigError(f"affinity.n_neighbors is {wanted} but {_others(config, clustered, what)}")
+    if clustered > MOST_COMPARED:
+        raise ConfigError(
+            f"affinity.form 'nearest_neighbors' compares every two of {clustered} rows; use 'symmetrize' "
+            f"or a --dictionary-size of at most {MOST_COMPARED}"
+        )
+
+
+def _others(config: RunConfig, clustered: int, what: str) -> str:
+    of = "dictionary rows" if config.dictionary_size else what
+    return f"each of {clustered} {of} has only {clustered - 1} others"

@@ -1,0 +1,56 @@
+"""Doing what a configuration says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ebsc_core.config.schema import RunConfig
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.feature_pipeline import FeaturePipeline
+from ebsc_core.runs.image_pipeline import ImagePipeline
+from ebsc_core.runs.pipeline import Pipeline, RunResult
+from ebsc_core.runs.plan import ImagePlan, make_plan
+from ebsc_core.utils.progress import Progress
+
+
+def run(
+    config: RunConfig,
+    registry: Registry,
+    progress: Progress,
+    data: ImageSource | None = None,
+    going_on: bool = False,
+    with_report: bool = False,
+) -> RunResult | None:
+    """Do everything ``config`` says and leave a run directory, or finish the one that is there.
+
+    Of several processes that a launcher has started, all train and the first returns a result.
+
+    Parameters
+    ----------
+    data : ImageSource, optional
+        Images that are in memory already, in place of those that ``config`` names.
+    going_on : bool
+        Whether ``config.out`` may be an unfinished run.
+    with_report : bool
+        Whether to write ``report.html``, too.
+
+    Raises
+    ------
+    EbscError
+        For whatever the user can mend; no run directory is left behind then, unless training is kept.
+    """
+    plan = make_plan(config, registry, reads=data is None)
+    pipeline: Pipeline
+    if isinstance(plan, ImagePlan):
+        pipeline = ImagePipeline(plan, progress, data, going_on)
+    else:
+        pipeline = FeaturePipeline(plan, progress, going_on)
+    with pipeline.ranks.together():
+        result = pipeline.run()
+    if not (result and with_report):
+        return result
+    from ebsc_core import report  # which suites of many runs have no use for
+
+    written = report.report_on(result.directory, pipeline.pictures, progress.warn)
+    return replace(result, report=written)

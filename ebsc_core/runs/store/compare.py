@@ -1,0 +1,190 @@
+"""Finished runs side by side: their figures, where configurations differ, and how far clusters agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics.cluster import contingency_matrix
+
+from ebsc_core.benchmark.suite import flattened
+from ebsc_core.config.schema import PROVENANCE
+from ebsc_core.runs.store.directory import CONFIG, METRICS
+from ebsc_core.runs.store.listing import data_of
+from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.utils.errors import DataError, RunDirectoryError, told
+
+SCORES = ("acc", "nmi", "ari")
+FREE = ("silhouette", "eigengap", "within_cluster_mass")
+# Such names say where an image is in its data set, and nothing of which image it is.
+POSITION = re.compile(r"([a-z]+/)?[0-9]+")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike two clusterings are on the images that both runs have put into clusters."""
+
+    first: int
+    """Which run, counted from 0."""
+    second: int
+    images: int
+    ari: float
+
+
+@dataclass(frozen=True)
+class Contingency:
+    """How many images are in which cluster of either of two runs.
+
+    The clusters of the first are ordered by size, those of the second as the ones they are matched to by the
+    best assignment; those left over follow by size.
+    """
+
+    rows: list[int]
+    """The first run's clusters, ``K``."""
+    columns: list[int]
+    """The second's, ``L``."""
+    counts: np.ndarray
+    """``(K, L)``"""
+
+    @property
+    def matched(self) -> int:
+        """Images in matched clusters."""
+        return int(np.trace(self.counts))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is said of two runs or more; figures and settings that a run does not have are None."""
+
+    runs: list[str]
+    figures: dict[str, list[float | None]]
+    """By name, one for each run; scores are shares."""
+    settings: dict[str, list[Any]]
+    """Only those that differ."""
+    agreements: list[Agreement]
+    """Of all pairs."""
+    contingency: Contingency | None
+    """Of two runs."""
+
+    def differences(self, figure: str) -> list[float | None]:
+        """By how much a figure of each run is above the first one's."""
+        first, *_ = values = self.figures[figure]
+        return [None if value is None or first is None else value - first for value in values]
+
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
+        table = self.contingency
+        return {
+            "runs": self.runs,
+            "figures": self.figures,
+            "settings": self.settings,
+            "agreements": [
+                {"runs": [self.runs[a.first], self.runs[a.second]], "images": a.images, "ari": a.ari}
+                for a in self.agreements
+            ],
+            "contingency": table
+            and {"rows": table.rows, "columns": table.columns, "counts": table.counts.tolist()},
+        }
+
+
+def compare(runs: Sequence[SavedRun]) -> Comparison:
+    """Two runs or more, in this order.
+
+    Raises
+    ------
+    RunDirectoryError
+        If a file of one is damaged.
+    DataError
+        If two have no image in common.
+    """
+    agreements, contingency = [], None
+    for (i, one), (j, other) in combinations(enumerate(runs), 2):
+        a, b = _common(one, other)
+        agreements.append(Agreement(i, j, len(a), float(adjusted_rand_score(a, b))))
+        if len(runs) == 2:
+            contingency = match(a, b)
+    return Comparison(
+        [str(run.path) for run in runs], _figures(runs), _differing(runs), agreements, contingency
+    )
+
+
+def match(a: np.ndarray, b: np.ndarray) -> Contingency:
+    """The contingency of two clusterings ``(N,)`` of the same images."""
+    rows, columns = np.unique(a), np.unique(b)
+    counts = contingency_matrix(a, b)
+    first, second = linear_sum_assignment(counts, maximize=True)
+    partner = dict(zip(first.tolist(), second.tolist(), strict=True))
+    by_size = np.argsort(-counts.sum(axis=1), kind="stable").tolist()
+    # Those with a partner first, so that pairs stand on the diagonal.
+    by_size.sort(key=lambda row: row not in partner)
+    beside = [partner[row] for row in by_size if row in partner]
+    rest = [int(column) for column in np.argsort(-counts.sum(axis=0), kind="stable") if column not in beside]
+    order = [*beside, *rest]
+    return Contingency(rows[by_size].tolist(), columns[order].tolist(), counts[np.ix_(by_size, order)])
+
+
+def _common(one: SavedRun, other: SavedRun) -> tuple[np.ndarray, np.ndarray]:
+    """The clusters, in both, of the images that both have in one."""
+    here, there = _clusters(one), _clusters(other)
+    names = [name for name in here if name in there]
+    if _data(one) != _data(other) and all(map(POSITION.fullmatch, names)):
+        names = []
+    if not names:
+        raise DataError(f"{one.path} and {other.path} have no image in common, so they cannot be compared")
+    return np.array([here[name] for name in names]), np.array([there[name] for name in names])
+
+
+def _clusters(run: SavedRun) -> dict[str, int]:
+    found = run.assignments
+    return {
+        name: cluster
+        for name, cluster in zip(found.ids, found.clusters.tolist(), strict=True)
+        if cluster >= 0
+    }
+
+
+def _data(run: SavedRun) -> str:
+    try:
+        return data_of(run.tables)
+    except (KeyError, TypeError):
+        raise RunDirectoryError(f"{run.path / CONFIG} is damaged: it names no data") from None
+
+
+def _figures(runs: Sequence[SavedRun]) -> dict[str, list[float | None]]:
+    """Those that any of the runs has."""
+    columns = [_figures_of(run) for run in runs]
+    named = {name: [column[name] for column in columns] for name in columns[0]}
+    return {name: values for name, values in named.items() if any(value is not None for value in values)}
+
+
+def _figures_of(run: SavedRun) -> dict[str, float | None]:
+    metrics = run.metrics
+    try:
+        scores, free = metrics["scores"] or {}, metrics["label_free"]
+        return {
+            **{name: _number(scores.get(name)) for name in SCORES},
+            **{name: _number(free[name]) for name in FREE},
+            "clusters": len([size for size in free["cluster_sizes"] if size]),
+            "images": metrics["images"],
+            "seconds": round(sum(metrics["seconds"].values()), 2),
+        }
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise RunDirectoryError(f"{run.path / METRICS} is damaged ({told(error)})") from None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _differing(runs: Sequence[SavedRun]) -> dict[str, list[Any]]:
+    """The settings in which the runs are not all the same, in the order of the first that has them."""
+    trees = [dict(flattened({k: v for k, v in run.tables.items() if k != PROVENANCE})) for run in runs]
+    names = dict.fromkeys(name for tree in trees for name in tree)
+    columns = {name: [tree.get(name) for tree in trees] for name in names}
+    return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}

@@ -1,0 +1,85 @@
+"""What a run was made with, as its ``run.toml`` records it, beside what is installed now."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ebsc_core.config.schema import PART_SECTIONS, PROVENANCE, RunConfig, read_toml
+from ebsc_core.plugins.registry import Kind, Registry, UnknownPartError
+from ebsc_core.runs.plan import trains_jointly
+
+# A distribution and its version; anything else was not written by a run.
+SUPPLIER = re.compile(r"[A-Za-z0-9][\w.-]* [\w.+!-]+")
+KINDS = {kind.section: kind for kind in Kind} | {"joint": Kind.COEFFICIENTS}
+
+
+def compare_suppliers(file: Path, config: RunConfig, registry: Registry, warn: Callable[[str], None]) -> None:
+    """Say which parts of a recorded run come in another version, or from elsewhere, than they did.
+
+    Parts that ``config`` has changed since are left out, and a file that records nothing says nothing.
+
+    Parameters
+    ----------
+    file : Path
+        What ``config`` was loaded from.
+
+    Raises
+    ------
+    UnknownPartError
+        If one is not there, and the distribution that had offered it is not either, or in another version.
+    """
+    tree = read_toml(file)
+    changed: dict[tuple[str, str], list[str]] = {}
+    for section, name in _chosen(config).items():
+        was = _at(tree, PROVENANCE, "parts", section)
+        if not (isinstance(was, str) and SUPPLIER.fullmatch(was)) or name not in (
+            _at(tree, section, "name"),
+            section.partition(".")[2],
+        ):
+            continue
+        try:
+            now = str(registry.find(KINDS[section.partition(".")[0]], name).provider)
+        except UnknownPartError as error:
+            installed = _installed(was)
+            if installed == was:
+                raise
+            raise type(error)(f"{error}; {file} was made with {was}, {_state(was, installed)}") from error
+        if now != was:
+            changed.setdefault((was, now), []).append(section)
+    for (was, now), sections in changed.items():
+        warn(f"{file} was made with {was} ({', '.join(sections)}), now it is {now}: results may differ")
+
+
+def _chosen(config: RunConfig) -> dict[str, str]:
+    """The names of the parts that a run needs, by section."""
+    sections = [section for section in PART_SECTIONS if section != "joint" or trains_jointly(config)]
+    named = {section: getattr(config, section).name for section in sections}
+    observers = {Kind.OBSERVER.settings(name): name for name in config.observers}
+    return {section: name for section, name in (named | observers).items() if name}
+
+
+def _at(tree: Any, *path: str) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _installed(supplier: str) -> str | None:
+    """The same distribution as it is installed now, with its version."""
+    distribution = supplier.partition(" ")[0]
+    try:
+        return f"{distribution} {version(distribution)}"
+    except (PackageNotFoundError, ValueError):  # no name at all
+        return None
+
+
+def _state(was: str, installed: str | None) -> str:
+    return f"now it is {installed}" if installed else f"which is not installed: pip install {_pin(was)}"
+
+
+def _pin(supplier: str) -> str:
+    return supplier.replace(" ", "==")

@@ -1,0 +1,243 @@
+"""The run directory: what is in it, and how it comes to be there.
+
+It holds ``unfinished.toml`` (see ``ebsc_core.runs.store.unfinished``) from its start until everything else is
+in it, so that one without is finished.
+
+==================  ===========================================================================
+``run.toml``        the whole configuration, resolved; versions; the provider of each part
+``checkpoints/``    weights as safetensors
+``affinity.npz``    the affinity of the rows that were clustered, as SciPy stores a sparse matrix
+``features.h5``     features, embeddings, ids, labels where known (see ``ebsc_core.data.features.store``)
+``assignments.csv`` image, cluster, confidence and, where known, label; held-out images after the others
+``metrics.json``    scores, label-free figures, timings, training history, warnings
+``report.html``     all of that on a page, with pictures; written last (see ``ebsc_core.report``)
+==================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import tomli_w
+
+from ebsc_core.runs.store.unfinished import (
+    LOCK,
+    UNFINISHED,
+    WORK,
+    at_work,
+    check_unfinished,
+    how_unfinished,
+    is_unfinished,
+)
+from ebsc_core.utils.errors import Interrupted, RunDirectoryError
+from ebsc_core.utils.files import locked, remove, written_whole
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
+AFFINITY, CHECKPOINTS = "affinity.npz", "checkpoints"
+
+
+def own_files(path: Path) -> list[Path]:
+    """What the run in a directory has written and needs, as far as it is there; no report."""
+    named = [path / name for name in (CONFIG, ASSIGNMENTS, METRICS, AFFINITY, "features.h5", UNFINISHED)]
+    return [*named, *(path / CHECKPOINTS).glob("*")]
+
+
+class RunDirectory:
+    """A context manager: files go to a hidden folder within, and out of it on success.
+
+    An error leaves nothing, unless training is kept: the unfinished directory then stays, and a note on the
+    error says how to go on.
+
+    Parameters
+    ----------
+    path : Path
+    to_go_on : mapping
+        What ``unfinished.toml`` is to hold.
+    going_on : bool
+        Whether this is an unfinished directory that is to be finished; an error then leaves it as it was.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the path is a file, a folder that holds something, or cannot be created; of one that goes on, if it
+        is finished or another process is at work in it.
+    """
+
+    def __init__(self, path: Path, to_go_on: Mapping[str, Any] | None = None, going_on: bool = False) -> None:
+        self.path, self.to_go_on, self.going_on = path, to_go_on or {}, going_on
+        # Of ".", a link or "runs/..", it must be found before anything is computed.
+        self.target = Path(os.path.realpath(path))  # Path.resolve has a traceback for links in a circle
+        self.beside = self.target / WORK
+        """Where files lie until all are there."""
+        self.training: Path | None = None
+        """The file in which training is kept when it ends early."""
+        self.lock: IO[bytes] | None = None
+        check_unfinished(path) if going_on else check_free(path)
+
+    def __enter__(self) -> RunDirectory:
+        self.made = not self.target.exists()
+        try:
+            self.target.mkdir(parents=True, exist_ok=True)
+            self.beside.mkdir(exist_ok=self.going_on)
+            self._begin()
+        except OSError as error:
+            if isinstance(error, FileExistsError):  # another process was faster
+                check_free(self.path)
+            elif not self.going_on:
+                self._leave_nothing()
+            raise RunDirectoryError(
+                f"cannot create {self.path}: {error.strerror}; choose another --out"
+            ) from None
+        return self
+
+    def _begin(self) -> None:
+        """Take hold of the directory; what a process that was killed had written there goes."""
+        self.lock = locked(self.beside / LOCK)
+        if self.lock is None:
+            raise RunDirectoryError(at_work(self.path))
+        if self.going_on and not is_unfinished(self.target):  # any more
+            self._let_go()
+            check_unfinished(self.path)
+        for item in self.beside.iterdir():
+            if item.name != LOCK:
+                remove(item)
+        self.checkpoints.mkdir()
+        with written_whole(self.target / UNFINISHED) as file:
+            _write_toml(file, self.to_go_on)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            with self.writing():
+                self._finish()
+        elif self.going_on or (self.training and self.training.exists()):
+            if self.lock:
+                self.lock.close()
+            how = f"to go on: ebsc resume {shlex.quote(str(self.path))}"
+            if isinstance(error, KeyboardInterrupt):
+                raise Interrupted(f"interrupted; {how}") from error
+            error.add_note(how)
+        else:
+            self._leave_nothing()
+
+    def _finish(self) -> None:
+        for item in self.beside.iterdir():
+            if item.name != LOCK:
+                remove(self.target / item.name)  # of a process that was killed here
+                item.rename(self.target / item.name)
+        (self.target / UNFINISHED).unlink()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Of a directory without ``unfinished.toml``, as whoever takes the lock next must know."""
+        if self.lock:
+            self.lock.close()
+        shutil.rmtree(self.beside, ignore_errors=True)
+
+    def _leave_nothing(self) -> None:
+        with suppress(OSError):
+            (self.target / UNFINISHED).unlink(missing_ok=True)
+        self._let_go()
+        if self.made:
+            with suppress(OSError):  # somebody else has put something there
+                self.target.rmdir()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What cannot be written here, to a full disk for instance, is a RunDirectoryError."""
+        try:
+            yield
+        except OSError as error:
+            raise RunDirectoryError(
+                f"cannot write {self.path}: {error.strerror or error}; choose another --out"
+            ) from error
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.beside / CHECKPOINTS
+
+    def write_config(self, tables: dict[str, Any]) -> None:
+        """``run.toml``; entries without a value are left out, as TOML has none.
+
+        Paths that are not UTF-8 keep their bytes.
+        """
+        _write_toml(self.beside / CONFIG, tables)
+
+    def write_metrics(self, metrics: dict[str, Any]) -> None:
+        """``metrics.json``."""
+        text = json.dumps(metrics, indent=2, allow_nan=False)
+        (self.beside / METRICS).write_text(text + "\n", encoding="utf-8")
+
+    def write_affinity(self, graph: sparse.csr_matrix) -> None:
+        """``affinity.npz``."""
+        from scipy import sparse
+
+        sparse.save_npz(self.beside / AFFINITY, graph)
+
+    def write_assignments(self, columns: Mapping[str, Iterable[Any]]) -> None:
+        """``assignments.csv`` from its columns; file names that are not UTF-8 keep their bytes."""
+        path = self.beside / ASSIGNMENTS
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+
+
+def _write_toml(path: Path, tables: Mapping[str, Any]) -> None:
+    text = tomli_w.dumps(without_none(dict(tables)))
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def check_free(path: Path) -> None:
+    """Raise a RunDirectoryError unless ``path`` is free or an empty folder."""
+    if is_unfinished(path):
+        raise RunDirectoryError(f"{how_unfinished(path)}, or choose another --out")
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise RunDirectoryError(f"{path} already holds files; choose another --out or remove it")
+    elif path.exists() or path.is_symlink():
+        raise RunDirectoryError(f"{path} is a file, not a folder; choose another --out")
+
+
+def default_path(parts: list[str], seed: int) -> Path:
+    """``runs/<time>-<parts>-s<seed>``, not taken yet."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    words = "-".join("".join(c if c.isalnum() or c in "-_." else "_" for c in p) for p in parts)
+    path = Path("runs") / f"{stamp}-{words}-s{seed}"
+    number = 1
+    while path.exists():
+        number += 1
+        path = path.with_name(f"{stamp}-{words}-s{seed}-{number}")
+    return path
+
+
+def peak_memory_mib() -> int | None:
+    """The most memory this process has held; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    # Linux counts in KiB, macOS in bytes.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
+
+
+def without_none(value: Any) -> Any:
+    """Plain values as TOML can hold them: entries of None are left out."""
+    if isinstance(value, dict):
+        return {key: without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [without_none(item) for item in value]
+    return value

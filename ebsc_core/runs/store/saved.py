@@ -1,0 +1,174 @@
+"""A finished run, read back from its directory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import h5py
+import numpy as np
+from scipy import sparse
+
+from ebsc_core.config.schema import PROVENANCE, RunConfig, load_config, read_toml
+from ebsc_core.data.features.rows import StoredRows
+from ebsc_core.data.features.store import FEATURES
+from ebsc_core.runs.store.directory import AFFINITY, ASSIGNMENTS, CHECKPOINTS, CONFIG, METRICS
+from ebsc_core.runs.store.unfinished import how_unfinished, is_unfinished
+from ebsc_core.utils.errors import ConfigError, EbscError, RunDirectoryError, text_of
+
+T = TypeVar("T")
+# What reading a damaged file may raise.
+DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    NotImplementedError,
+    csv.Error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """``assignments.csv``: the ``N`` fitted images, then those held out."""
+
+    ids: list[str]
+    """Paths or indices; bytes that are not UTF-8 are surrogate escapes."""
+    clusters: np.ndarray
+    """``(N,)`` int64; -1 for none."""
+    confidence: np.ndarray
+    """``(N,)``, shares in [0, 1]."""
+    labels: list[str] | None
+    """Classes in words, where known."""
+    fitted: int
+    """How many come first that were fitted; the others were held out."""
+
+
+class SavedRun:
+    """What ``ebsc run`` or ``ebsc cluster`` has left in a directory; each file is read when it is asked for.
+
+    Raises
+    ------
+    RunDirectoryError
+        If the directory holds no finished run; later, if a file in it is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "does not exist"
+            raise RunDirectoryError(f"{path} {what}; give the directory of a run")
+        if is_unfinished(path):
+            raise RunDirectoryError(how_unfinished(path))
+        missing = [name for name in (CONFIG, METRICS, ASSIGNMENTS, FEATURES) if not (path / name).is_file()]
+        if missing:
+            raise RunDirectoryError(f"{path} holds no finished run: {missing[0]} is missing")
+
+    @cached_property
+    def tables(self) -> dict[str, Any]:
+        """``run.toml`` as it stands, with its provenance."""
+        return self._read(CONFIG, read_toml)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Versions, time, and the supplier of each part; empty where they are not recorded."""
+        found = self.tables.get(PROVENANCE, {})
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The whole configuration, resolved."""
+        return self._read(CONFIG, load_config)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """``metrics.json``."""
+        metrics = self._read(METRICS, lambda path: json.loads(path.read_text(encoding="utf-8")))
+        if not isinstance(metrics, dict):
+            raise RunDirectoryError(f"{self.path / METRICS} is damaged: it holds no table")
+        for name in ("scores", "label_free", "seconds"):
+            if not isinstance(metrics.get(name) or {}, dict):
+                raise RunDirectoryError(f"{self.path / METRICS} is damaged: {name!r} is no table")
+        return metrics
+
+    @cached_property
+    def assignments(self) -> Assignments:
+        """``assignments.csv``."""
+        return self._read(ASSIGNMENTS, _read_assignments)
+
+    @property
+    def rows(self) -> StoredRows:
+        """The rows that express one another, of the fitted images."""
+        express = self.config.express
+        rows = self._read(FEATURES, lambda path: StoredRows(path, _stored(path, express)))
+        fitted = self.assignments.fitted
+        if len(rows) != fitted:
+            raise RunDirectoryError(
+                f"{self.path} is damaged: {FEATURES} has {len(rows)} rows, {ASSIGNMENTS} {fitted}"
+            )
+        return rows
+
+    @cached_property
+    def affinity(self) -> sparse.csr_matrix | None:
+        """The affinity ``(M, M)`` of the rows that were clustered; None if the run did not keep it."""
+        if not (self.path / AFFINITY).exists():
+            return None
+        return self._read(AFFINITY, _read_affinity)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / CHECKPOINTS
+
+    def _read(self, name: str, read: Callable[[Path], T]) -> T:
+        path = self.path / name
+        try:
+            return read(path)
+        except ConfigError as error:
+            text = str(error)
+            raise RunDirectoryError(text if str(path) in text else f"{path}: {text}") from None
+        except EbscError:
+            raise
+        except DAMAGED as error:
+            raise RunDirectoryError(f"{path} is damaged ({text_of(error)})") from None
+
+
+def _read_assignments(path: Path) -> Assignments:
+    # A spreadsheet that has saved it again begins it with a mark.
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+        head, *lines = csv.reader(file)
+    columns = dict(zip(head, zip(*lines, strict=True), strict=True))
+    clusters = np.array(columns["cluster"], dtype=np.int64)
+    if clusters.min() < -1 or clusters.max() >= len(clusters):
+        raise ValueError("its clusters are no numbers from 0 on, or -1 for none")
+    split = columns.get("split")
+    return Assignments(
+        ids=list(columns["image"]),
+        clusters=clusters,
+        confidence=np.array(columns["confidence"], dtype=np.float64),
+        labels=list(columns["label"]) if "label" in columns else None,
+        fitted=len(clusters) if split is None else split.count("train"),
+    )
+
+
+def _read_affinity(path: Path) -> sparse.csr_matrix:
+    matrix = sparse.csr_matrix(sparse.load_npz(path))
+    matrix.check_format(full_check=True)
+    if matrix.dtype.kind != "f" or not np.isfinite(matrix.data).all():
+        raise ValueError("its entries are no finite real numbers")
+    return matrix
+
+
+def _stored(path: Path, express: str) -> str:
+    """The data set of a feature file that such a run has expressed."""
+    with h5py.File(path, "r") as file:
+        return express if express in file else "features"

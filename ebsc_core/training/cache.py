@@ -1,0 +1,136 @@
+"""Trained features kept between runs, under a digest of what they were made from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ebsc_core.data.features.store import FEATURES, check_features, digest
+from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.weights import read_weights, save_weights
+
+TRAINING = "training.json"
+# What training.json holds of a Trained.
+RECORDED = {"history": list, "precision": str, "warnings": list, "cost": dict}
+
+
+def user_cache() -> Path:
+    """``$EBSC_CACHE_DIR``, or ``ebsc`` in the user's cache folder."""
+    own = os.environ.get("EBSC_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(base) / "ebsc"
+
+
+def features_folder(cache: str | None) -> Path | None:
+    """Where features are kept for reuse, by the setting of that name; None for nowhere."""
+    if cache == "none":
+        return None
+    return Path(cache).expanduser() if cache else user_cache() / "features"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves behind."""
+
+    features: Path
+    """The file they are in (see ``ebsc_core.data.features.store``)."""
+    history: list[dict[str, Any]]
+    """One record per epoch, plain values."""
+    precision: str
+    """``fp32`` or ``bf16``; ``none`` if nothing was trained."""
+    warnings: list[str]
+    cost: dict[str, Any]
+    """What making it took: ``seconds`` by stage, ``peak_memory_mib``, and in which ``arithmetic`` and why."""
+
+
+class TrainedCache:
+    """Entries ``<folder>/<key>/`` with features, weights and the training record.
+
+    Parameters
+    ----------
+    folder : Path or None
+        None keeps nothing.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def load(
+        self,
+        made_from: Mapping[str, Any],
+        modules: Mapping[str, nn.Module],
+        n_rows: int,
+        precision: str,
+    ) -> tuple[Trained | None, str]:
+        """The entry for ``made_from``, its weights loaded into ``modules``; or None, and why.
+
+        The reason is empty when there simply is no entry. ``modules`` change only if all can be used.
+        """
+        key = digest(made_from)
+        if self.folder is None or not (self.folder / key).is_dir():
+            return None, ""
+        entry = self.folder / key
+        try:
+            record = _read_record(entry / TRAINING)
+            trained_in = record["precision"]
+            if precision not in ("auto", trained_in, "any"):
+                return None, f"cached features were trained in {trained_in}, not {precision}"
+            check_features(entry / FEATURES, key, n_rows)
+            weights = {
+                name: read_weights(module, entry / f"{name}.safetensors") for name, module in modules.items()
+            }
+        except DataError as error:
+            return None, f"cached features cannot be used: {error}"
+        for name, module in modules.items():
+            module.load_state_dict(weights[name])
+        return Trained(entry / FEATURES, **record), ""
+
+    def store(self, made_from: Mapping[str, Any], modules: Mapping[str, nn.Module], trained: Trained) -> None:
+        """Write an entry beside and rename it into place, replacing a damaged one."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        key = digest(made_from)
+        beside = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.folder))
+        try:
+            shutil.copyfile(trained.features, beside / FEATURES)
+            save_modules(beside, modules)
+            record = {name: getattr(trained, name) for name in RECORDED}
+            (beside / TRAINING).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            if (self.folder / key).exists():
+                # Out of the way in one step: another process may be putting the same there.
+                (self.folder / key).rename(beside.with_name(f"{beside.name}.old"))
+            beside.rename(self.folder / key)
+        except OSError:
+            if not (self.folder / key).is_dir():  # else another process was faster
+                raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(beside.with_name(f"{beside.name}.old"), ignore_errors=True)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Everything of a :class:`Trained` but its features."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.keys() != RECORDED.keys():
+            raise ValueError("it is of another version")
+        if not all(isinstance(record[name], kind) for name, kind in RECORDED.items()):
+            raise TypeError("entries of the wrong type")
+        return record
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"{path} is damaged or missing ({error})") from None
+
+
+def save_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """The weights of each as a file of ``folder``."""
+    for name, module in modules.items():
+        save_weights(module, folder / f"{name}.safetensors")

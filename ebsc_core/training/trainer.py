@@ -1,0 +1,249 @@
+"""The joint mini-batch trainer: objective alone first, then objective and coefficient model together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ebsc_core.config.schema import TrainOptions
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.data.views.parameters import ViewParameters, draw_parameters
+from ebsc_core.plugins.observers import Observers
+from ebsc_core.training.checkpoint import Keeper, Kept, interruption
+from ebsc_core.training.collapse import collapse_warning, effective_rank
+from ebsc_core.training.precision import backbones, run_eagerly
+from ebsc_core.training.standing import Epoch, Standing, go_on, state_of
+from ebsc_core.training.step import JointStep
+from ebsc_core.utils.errors import DataError, Interrupted, TrainingError
+from ebsc_core.utils.progress import Progress
+
+WARM_UP_SHARE = 0.1
+# Reading a loss makes a GPU wait; this many steps apart it does not show.
+READ_EVERY = 20
+
+
+@dataclass
+class JointTrainer:
+    """Repeats a :class:`JointStep`: of the objective alone, then from ``joint.start`` on of its model too."""
+
+    step: JointStep
+    images: ImageSource
+    options: TrainOptions
+    batch_size: int
+    n_clusters: int
+    seed: int
+    progress: Progress
+    keeper: Keeper | None = None
+    """Where training is kept, now and then and when it is interrupted."""
+    observers: Observers = field(default_factory=Observers)
+    """Told of every epoch."""
+    parts: dict[str, str] = field(default_factory=dict)
+    """Distribution and version of each part that trains."""
+    history: list[Epoch] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    collapsed: bool = False
+    earlier: float = 0.0
+    """Seconds that training had taken when it was kept."""
+
+    def __post_init__(self) -> None:
+        self.steps = len(self.images) // self.batch_size
+        # Views and order come from one CPU generator, so that a seed means the same on every device.
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.standing = Standing()
+        self.asked: Callable[[], bool] = lambda: False
+
+    @property
+    def joint_epoch(self) -> int:
+        """The first epoch of the joint phase, counted from 0."""
+        if self.step.model is None:
+            return self.options.epochs
+        return round(self.step.joint.start * self.options.epochs)
+
+    @property
+    def compilable_steps(self) -> int:
+        """Steps, from the first on, that a compiled backbone serves.
+
+        Compiled code has one gradient, that of all its weights. Where the joint phase balances its losses it
+        asks for that of the last weights alone, which would take as long.
+        """
+        balances = self.step.model is not None and self.step.joint.weight > 0
+        return self.steps * (self.joint_epoch if balances else self.options.epochs)
+
+    def fit(self, kept: Kept | None = None) -> None:
+        """Train in place, from the start or from what was kept; nothing runs compiled afterwards.
+
+        Raises
+        ------
+        TrainingError
+            If the loss stops being finite.
+        Interrupted
+            On Ctrl-C, where training is kept.
+        """
+        self.began = time.perf_counter()
+        total = self.options.epochs * self.steps
+        if self.step.ranks.count > 1:  # what a layer draws for its images is not what others draw for theirs
+            torch.manual_seed(self.seed + self.step.ranks.index)
+        self.step.objective.train().before_training(total)
+        self.optimiser, self.schedule = self._optimiser(total)
+        if kept:
+            try:
+                go_on(self, kept, total)
+            except DataError as error:
+                self.progress.warn(f"training starts afresh: what was kept cannot be used ({error})")
+        with interruption() if self.keeper else nullcontext(self.asked) as self.asked:
+            for stage, first, last in self._stages():
+                if first * self.steps >= self.compilable_steps:
+                    run_eagerly(backbones(self.step.objective))
+                if self.standing.epoch < last:
+                    self._train(stage, first, last)
+        run_eagerly(backbones(self.step.objective))
+
+    def _train(self, stage: str, first: int, last: int) -> None:
+        """The epochs of a stage that are still to come."""
+        before = self.history[first - 1].effective_rank if first else None
+        per_epoch, begun = self.steps * self.batch_size, self.standing
+        done_before = (begun.epoch - first) * per_epoch + begun.images
+        self.progress.start(f"{stage} training", (last - first) * per_epoch - done_before, "images")
+        for epoch in range(begun.epoch, last):
+            done = self._epoch(stage, (epoch - first) * per_epoch - done_before)
+            self.history.append(done)
+            self.standing = Standing(epoch + 1, drawn=self.generator.get_state())
+            self.observers.epoch_finished(stage, epoch + 1, self.options.epochs, done.figures())
+            if epoch >= self.options.epochs * WARM_UP_SHARE:
+                self._watch(epoch, done, before if stage == "joint" else None)
+            self._pause()
+        self.progress.finish(f"effective rank {done.effective_rank:.1f} of {self.step.width}")
+
+    @property
+    def seconds(self) -> float:
+        """That training has taken, with what it goes on from."""
+        return self.earlier + time.perf_counter() - self.began
+
+    def steps_left(self) -> int:
+        """How many steps are still to come."""
+        epochs = self.options.epochs - self.standing.epoch
+        return 0 if epochs <= 0 else (epochs - 1) * self.steps + self._steps_of_epoch()
+
+    def _steps_of_epoch(self) -> int:
+        """How many are still to come in this one; another batch size may have left less than a batch."""
+        return max(1, (len(self.images) - self.standing.images) // self.batch_size)
+
+    def keep(self) -> str:
+        """Keep training as it stands; says so, or nothing if it is not kept."""
+        if self.keeper is None or not self.standing.begun:
+            return ""
+        try:
+            self.keeper.save(state_of(self))
+        except OSError as error:
+            self.progress.warn(f"training is not kept: {error}")
+            return ""
+        epochs = self.options.epochs
+        if self.standing.epoch == epochs:
+            return "; training is done and kept"
+        return f"; training is kept and goes on from epoch {self.standing.epoch + 1} of {epochs}"
+
+    def _pause(self) -> None:
+        """Stop if the user has asked for it; keep training then, and when it is time to."""
+        if self.asked():
+            raise Interrupted(f"interrupted{self.keep() or '; nothing was written'}")
+        if self.keeper and self.keeper.due():
+            self.keep()
+
+    def warn(self, message: str) -> None:
+        """A warning that whoever goes on from here is to hear of, too."""
+        self.warnings.append(message)
+        self.progress.warn(message)
+
+    def _stages(self) -> list[tuple[str, int, int]]:
+        """Name, first epoch and end of each stage that has any epochs."""
+        stages = [("warm-up", 0, self.joint_epoch), ("joint", self.joint_epoch, self.options.epochs)]
+        return [(name, first, last) for name, first, last in stages if last > first]
+
+    def _watch(self, epoch: int, done: Epoch, rank_before_joint: float | None) -> None:
+        """Say it once if the representation collapses."""
+        warning = collapse_warning(done.effective_rank, self.step.width, self.n_clusters, rank_before_joint)
+        if warning and not self.collapsed:
+            self.collapsed = True
+            self.warn(f"epoch {epoch + 1}: {warning}")
+
+    def _optimiser(self, total: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        parameters = [p for p in self.step.objective.parameters() if p.requires_grad]
+        if self.step.model is not None:
+            parameters += list(self.step.model.parameters())
+        optimiser = torch.optim.AdamW(
+            parameters, lr=self.options.lr, weight_decay=self.options.weight_decay, fused=True
+        )
+        rise = max(1, round(WARM_UP_SHARE * total))
+        schedule = torch.optim.lr_scheduler.SequentialLR(
+            optimiser,
+            [
+                torch.optim.lr_scheduler.LinearLR(optimiser, 1 / rise, 1.0, rise),
+                torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, total - rise)),
+            ],
+            [rise],
+        )
+        return optimiser, schedule
+
+    def _batches(self) -> Iterator[tuple[Tensor, tuple[ViewParameters, ViewParameters]]]:
+        """Images on the device and what is drawn for their two views, until the epoch is over.
+
+        Several processes draw the same and take their share of it, so that they see what one would.
+        """
+        standing, share = self.standing, self.step.ranks.share(self.batch_size)
+        if standing.images:  # within an epoch, whose order was drawn before
+            self.generator.set_state(standing.order)
+        standing.order = self.generator.get_state()
+        order = torch.randperm(len(self.images), generator=self.generator)
+        if standing.images:
+            self.generator.set_state(standing.drawn)
+        rest = order[min(standing.images, len(order) - self.batch_size) :]
+        plan = [chosen[share] for chosen in rest.split(self.batch_size)[: self._steps_of_epoch()]]
+        for images in self.images.batches(plan, self.step.device):
+            yield images, (self._draw().rows(share), self._draw().rows(share))
+
+    def _draw(self) -> ViewParameters:
+        shape = torch.Size([self.batch_size, *self.images.shape])
+        return draw_parameters(shape, self.step.views, self.generator)
+
+    def _epoch(self, stage: str, images_done: int) -> Epoch:
+        standing, last = self.standing, self._steps_of_epoch()
+        if not standing.images:
+            standing.figures = torch.zeros(2, device=self.step.device)
+            self.step.forget()
+        for step, (images, parameters) in enumerate(self._batches(), 1):
+            losses = self.step(images, parameters, joint=stage == "joint")
+            self.optimiser.zero_grad(set_to_none=True)
+            losses.total.backward()
+            self._average()
+            self.optimiser.step()
+            self.schedule.step()
+            self.step.objective.after_step()
+            standing.figures += losses.figures
+            standing.steps += 1
+            standing.images += self.batch_size
+            standing.drawn = self.generator.get_state()
+            if step % READ_EVERY == 0 or step == last:
+                self._check(losses.total.item())
+                loss = standing.figures[0].item() / standing.steps
+                self.progress.advance(images_done + standing.images, {"loss": loss})
+            if step < last:
+                self._pause()
+        loss, error = (standing.figures / standing.steps).tolist()
+        return Epoch(stage, loss, effective_rank(losses.rows), error if stage == "joint" else None)
+
+    def _average(self) -> None:
+        """The coefficient model's gradients over processes: equal but for rounding, and to stay equal."""
+        if self.step.model is not None:
+            self.step.ranks.mean_([p.grad for p in self.step.model.parameters() if p.grad is not None])
+
+    def _check(self, loss: float) -> None:
+        if not -float("inf") < loss < float("inf"):
+            raise TrainingError(
+                f"training diverged: the loss is {loss}; "
+                "lower train.lr or joint.weight, or use --precision fp32"
+            )

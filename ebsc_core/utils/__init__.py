@@ -1,0 +1,1 @@
+"""What knows nothing of clustering: errors, files, devices, processes that train as one."""

@@ -1,0 +1,96 @@
+"""Starting several processes of a run on this machine, by torch's own launcher."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+
+import torch
+
+from ebsc_core.utils.device import resolve_device
+from ebsc_core.utils.errors import DeviceError
+
+
+def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
+    """Start this program once per device and wait for all.
+
+    Parameters
+    ----------
+    devices : str
+        How many, or ``all`` (of which a CPU is one).
+    device : str
+        Of which kind, as :func:`ebsc_core.utils.device.resolve_device` takes it.
+    arguments : sequence of str
+        What Python is called with.
+
+    Returns
+    -------
+    int or None
+        The first exit status that is not 0; None if nothing had to be started: one device is asked for, or
+        this process is one of those that a launcher has started.
+
+    Raises
+    ------
+    DeviceError
+        If there are not as many devices.
+    """
+    wanted = count_devices(devices, device)
+    started = os.environ.get("LOCAL_WORLD_SIZE")
+    if started is not None and wanted != int(started):
+        raise DeviceError(f"--devices is {wanted} but {started} processes were started here; leave it out")
+    if started is not None or wanted == 1:
+        return None
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // wanted)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=wanted,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    logging.disable()  # what the processes say is enough, without a report of the launcher's own
+    try:
+        elastic_launch(config, sys.executable)(*arguments)
+    except ChildFailedError as error:
+        index, failure = error.get_first_failure()
+        if failure.exitcode < 0:  # it could say nothing
+            raise DeviceError(
+                f"process {index} of {wanted} was ended by {failure.signal_name()}; "
+                "was there memory for all of them?"
+            ) from None
+        return failure.exitcode
+    except SignalException as error:
+        return 128 + error.sigval
+    finally:
+        logging.disable(logging.NOTSET)
+    return 0
+
+
+def count_devices(devices: str, device: str) -> int:
+    """How many devices of a kind ``devices`` means.
+
+    Raises
+    ------
+    DeviceError
+        If it is neither ``all`` nor a number from 1 up to how many there are.
+    """
+    kind = resolve_device(device).type
+    here = torch.cuda.device_count() if kind == "cuda" else 1
+    if devices == "all":
+        return here
+    if not devices.isdecimal() or not int(devices):
+        raise DeviceError(f"--devices {devices!r} is neither 'all' nor a number from 1 up")
+    cores = os.cpu_count() or 1
+    limit, what = (cores, "processor cores") if kind == "cpu" else (here, f"{kind.upper()} devices")
+    if int(devices) > limit:
+        raise DeviceError(f"--devices is {devices} but this machine has {limit} {what}; lower it")
+    return int(devices)

@@ -1,0 +1,198 @@
+"""Rows to clusters: all of them, or a sample whose clusters the others join."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from ebsc_core.clustering.cluster import Clustered, Method, cluster_best, cluster_rows
+from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
+from ebsc_core.data.features import rows as rows_module
+from ebsc_core.data.features.rows import HeldRows, Rows, StoredRows
+from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel
+from ebsc_core.utils.progress import Progress, Stages
+from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions
+from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
+from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
+
+WIDTH, CLUSTERS, N = 24, 5, 2000
+
+
+@pytest.fixture(scope="module")
+def subspaces() -> tuple[Tensor, np.ndarray]:
+    """Unit-length rows near five three-dimensional subspaces, and which is whose."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(CLUSTERS, (N,), generator=generator)
+    bases = torch.linalg.qr(torch.randn(CLUSTERS, WIDTH, 3, generator=generator)).Q
+    inside = torch.einsum("nwd,nd->nw", bases[labels], torch.randn(N, 3, generator=generator))
+    noise = 0.05 * torch.randn(N, WIDTH, generator=generator) / WIDTH**0.5
+    return F.normalize(F.normalize(inside, dim=1) + noise, dim=1), labels.numpy()
+
+
+def cluster(
+    rows: Rows, size: int | None = None, model: CoefficientModel | None = None, **other: Any
+) -> Clustered:
+    return cluster_rows(rows, method(size, model, **other), Stages(), Progress())
+
+
+def method(size: int | None = None, model: CoefficientModel | None = None, **other: Any) -> Method:
+    settled = {
+        "model": model or CosineNeighbours(KnnOptions(), WIDTH),
+        "clusterer": SpectralClustering(SpectralOptions(), CLUSTERS, 0),
+        "top_k": 5,
+        "whiten": True,
+        "refine": RefineOptions(steps=5),
+        "search": SearchOptions(),
+        "affinity": AffinityOptions(),
+        "dictionary_size": size,
+        "seed": 0,
+        "device": torch.device("cpu"),
+    }
+    return Method(**(settled | other))
+
+
+@pytest.mark.parametrize("energy", [False, True])
+def test_a_sample_finds_the_clusters_that_all_rows_find(
+    subspaces: tuple[Tensor, np.ndarray], energy: bool
+) -> None:
+    rows, labels = subspaces
+    model = EnergyNetwork(EnergyOptions(hidden=16), WIDTH) if energy else None
+    whole, sample = cluster(HeldRows(rows), None, model), cluster(HeldRows(rows), 400, model)
+    assert adjusted_rand_score(labels, whole.clusters) > 0.99
+    assert adjusted_rand_score(whole.clusters, sample.clusters) > 0.99
+    assert whole.agreement is None
+    assert sample.agreement is not None
+    assert sample.agreement > 0.99
+    assert whole.graph.shape == (N, N)
+    assert sample.graph.shape == (400, 400)
+    assert sample.confidence.shape == (N,)
+    assert sample.confidence.mean() > 0.95
+
+
+def test_the_way_that_keeps_more_within_clusters_is_taken(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    rows, labels = subspaces
+    # Most of each row is of a few directions that all share, as in pictures of faces in changing light.
+    generator = torch.Generator().manual_seed(1)
+    light = torch.randn(N, 3, generator=generator) @ torch.randn(3, WIDTH, generator=generator)
+    alike = F.normalize(rows + light, dim=1)
+    ways = [method(whiten=whiten) for whiten in (False, True)]
+    best, kept, found = cluster_best(HeldRows(alike), ways, Stages(), Progress())
+    each = [cluster(HeldRows(alike), whiten=whiten) for whiten in (False, True)]
+    assert kept == [way.within for way in each]
+    assert kept[1] > kept[0]
+    assert best is ways[1]
+    assert np.array_equal(found.clusters, each[1].clusters)
+    plain, whitened = (adjusted_rand_score(labels, way.clusters) for way in each)
+    assert whitened > plain
+    again, shares, _ = cluster_best(HeldRows(alike), ways[::-1], Stages(), Progress())
+    assert (again, shares) == (ways[1], kept[::-1])
+
+
+def recounted(whiten: bool = True) -> Method:
+    return method(whiten=whiten, recount=lambda k: SpectralClustering(SpectralOptions(), k, 0))
+
+
+def test_a_number_that_is_not_given_is_found(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    some = HeldRows(subspaces[0][:600])
+    found, told = cluster_rows(some, recounted(), Stages(), Progress()), cluster(some)
+    assert found.number
+    assert found.number.chosen == CLUSTERS
+    assert told.number is None
+    assert np.array_equal(found.clusters, told.clusters)
+    assert isinstance(found.clusterer, SpectralClustering)
+    assert found.clusterer.n_clusters == CLUSTERS
+
+
+def test_the_way_whose_number_is_more_stable_is_taken(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    generator = torch.Generator().manual_seed(1)
+    light = torch.randn(600, 3, generator=generator) @ torch.randn(3, WIDTH, generator=generator)
+    alike = HeldRows(F.normalize(subspaces[0][:600] + light, dim=1))
+    ways = [recounted(whiten) for whiten in (False, True)]
+    best, _, found = cluster_best(alike, ways, Stages(), Progress())
+    numbers = [cluster_rows(alike, way, Stages(), Progress()).number for way in ways]
+    assert all(numbers)
+    scores = [number.candidates[0].score for number in numbers if number]
+    assert best is ways[int(np.argmax(scores))]
+    assert found.number
+    assert found.number.candidates[0].score == max(scores)
+
+
+class Halves(Clusterer):
+    """Remembers what it was given, and puts its first half into a cluster, the others into another."""
+
+    consumes: ClassVar[Literal["features"]] = "features"
+    streams: ClassVar[bool] = False
+    given: Any = None
+
+    def fit_predict(self, data: Any) -> np.ndarray:
+        self.given = data
+        return (np.arange(len(data)) >= len(data) // 2).astype(np.int64)
+
+
+class Streaming(Halves):
+    streams: ClassVar[bool] = True
+
+
+def test_the_clusterer_is_told_where_the_run_computes(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    clusterer, device = Halves(), torch.device("cpu", 0)
+    assert clusterer.device != device
+    cluster(HeldRows(subspaces[0]), 400, clusterer=clusterer, device=device)
+    assert clusterer.device == device
+
+
+def test_the_sample_keeps_the_clusters_it_was_given(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    found = cluster(HeldRows(subspaces[0]), 401, clusterer=Halves())
+    assert len(np.unique(found.chosen)) == 401
+    assert found.joining.clusters.tolist() == [0] * 200 + [1] * 201
+    assert found.agreement is not None
+    assert found.agreement < 0.9  # such clusters are not those of the rows
+
+
+def test_a_clusterer_of_rows_is_given_them_as_they_are(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    rows = HeldRows(subspaces[0])
+    held, streaming = Halves(), Streaming()
+    found = cluster(rows, 400, clusterer=held)
+    np.testing.assert_array_equal(held.given, subspaces[0][found.chosen])
+    cluster(rows, clusterer=streaming)
+    assert streaming.given is rows
+
+
+@pytest.mark.parametrize("size", [None, 400])
+def test_stored_rows_lead_where_held_rows_lead(
+    subspaces: tuple[Tensor, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None
+) -> None:
+    path = tmp_path / "rows.h5"
+    with h5py.File(path, "w") as file:
+        file["features"] = subspaces[0].numpy()
+    held = cluster(HeldRows(subspaces[0]), size)
+    assert (cluster(StoredRows(path, "features"), size).clusters == held.clusters).all()
+    monkeypatch.setattr(rows_module, "BLOCK_ROWS", 300)
+    monkeypatch.setattr(StoredRows.blocks, "__defaults__", (300,))
+    blocks = cluster(StoredRows(path, "features"), size)
+    assert (blocks.clusters == held.clusters).all()
+    np.testing.assert_allclose(blocks.confidence, held.confidence, atol=1e-6)
+
+
+def test_new_rows_join_as_the_rest_does(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    rows = HeldRows(subspaces[0])
+    found = cluster(rows, 400)
+    again = found.joining.assign(rows)
+    rest = np.setdiff1d(np.arange(N), found.chosen)
+    assert (again.clusters[rest] == found.clusters[rest]).all()
+    assert (again.confidence[rest] == found.confidence[rest]).all()
+
+
+def test_the_seed_decides_the_sample(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    rows = HeldRows(subspaces[0])
+    first, same, other = (cluster(rows, 100, seed=seed) for seed in (0, 0, 1))
+    assert (first.chosen == same.chosen).all()
+    assert (first.clusters == same.clusters).all()
+    assert (first.chosen != other.chosen).any()

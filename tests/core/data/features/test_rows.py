@@ -1,0 +1,108 @@
+"""Rows held, stored and mapped are the same rows, however they are read."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
+
+from ebsc_core.data.features import rows as module
+from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows, StoredRows
+from ebsc_core.utils.errors import DataError
+
+KINDS = {
+    "contiguous": {},
+    "chunked": {"chunks": (3, 2), "maxshape": (None, 5)},
+    "packed": {"compression": "gzip"},
+}
+
+
+def store(path: Path, array: np.ndarray, **how: Any) -> StoredRows:
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", data=array, **how)
+    return StoredRows(path, "features")
+
+
+@given(
+    n=st.integers(1, 40),
+    size=st.integers(1, 50),
+    kind=st.sampled_from([*KINDS]),
+    dtype=st.sampled_from(["f4", "f8", ">f4"]),
+    data=st.data(),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_way_to_read_gives_the_same_rows(
+    n: int, size: int, kind: str, dtype: str, data: st.DataObject
+) -> None:
+    array = np.random.default_rng(n).normal(size=(n, 5)).astype(np.float32)
+    array[n // 2] = 0
+    expected = F.normalize(torch.from_numpy(array), dim=1)
+    positions = np.array(data.draw(st.lists(st.integers(0, n - 1), max_size=60)), dtype=np.int64)
+    before, module.BLOCK_ROWS = module.BLOCK_ROWS, 7
+    try:
+        with TemporaryDirectory() as folder:
+            stored = store(Path(folder) / "rows.h5", array.astype(dtype), **KINDS[kind])
+            doubled = MappedRows(stored, lambda block: 2 * block)
+            ways: list[tuple[Rows, int]] = [(HeldRows(expected), 1), (stored, 1), (doubled, 2)]
+            for rows, factor in ways:
+                assert (len(rows), rows.width) == (n, 5)
+                starts, blocks = zip(*rows.blocks(size), strict=True)
+                assert list(starts) == list(range(0, n, size))
+                assert torch.equal(torch.cat(blocks), factor * expected)
+                assert torch.equal(rows.held(), factor * expected)
+                assert torch.equal(rows.take(positions), factor * expected[positions])
+    finally:
+        module.BLOCK_ROWS = before
+
+
+def test_a_file_can_be_written_to_between_two_readings(tmp_path: Path) -> None:
+    rows = store(tmp_path / "rows.h5", np.ones((4, 2), np.float32))
+    list(rows.blocks())
+    with h5py.File(tmp_path / "rows.h5", "a") as file:
+        file["more"] = 1
+    assert len(rows.take(np.array([0, 3]))) == 2
+
+
+def test_a_file_that_went_missing_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "rows.h5"
+    rows = store(path, np.ones((4, 2), np.float32))
+    path.unlink()
+    with pytest.raises(DataError, match=r"rows\.h5 cannot be read") as error:
+        rows.held()
+    assert "\n" not in str(error.value)
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+import torch
+from ebsc_core.data.features.rows import StoredRows
+from ebsc_core.runs.store.directory import peak_memory_mib
+
+torch.set_num_threads(1)
+rows = StoredRows(Path(sys.argv[1]), "features")
+gram = torch.zeros(rows.width, rows.width)
+before = None
+for _, block in rows.blocks(16384):
+    gram += block.T @ block
+    before = before or peak_memory_mib()
+print(peak_memory_mib() - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "rows.h5", "w") as file:  # 256 MB of zeros that take no space
+        file.create_dataset("features", (1 << 20, 64), np.float32, chunks=(8192, 64))
+    command = [sys.executable, "-c", MEASURED, str(tmp_path / "rows.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64

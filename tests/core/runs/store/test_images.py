@@ -1,0 +1,85 @@
+"""The images of a run are found again, or it is said what became of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ebsc_core.data.images.run_images import read_again
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.utils.errors import DataError, EbscError
+
+QUICK = (
+    "--backbone",
+    "identity",
+    "--epochs",
+    "0",
+    "--coefficients",
+    "knn",
+    "--n-clusters",
+    "2",
+    "--out",
+    "run",
+)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for i in range(20):
+        Image.new("L", (12, 10), 10 * i).save(folder / f"{i:02}.png")
+    return folder
+
+
+def again(tmp_path: Path):
+    return read_again(SavedRun(tmp_path / "run"), Registry(), lambda message: None)
+
+
+def levels(images, positions: list[int]) -> list[int]:
+    found = np.full(len(positions), -1)
+    for which, pixels in images.read(np.array(positions)):
+        assert pixels.dtype == np.uint8
+        found[which] = pixels[:, 0, 0, 0]
+    return found.tolist()
+
+
+@pytest.mark.parametrize("stream", ["true", "false"])
+def test_they_are_found_in_any_order(ebsc, tmp_path: Path, photos: Path, stream: str) -> None:
+    assert ebsc("run", "--data", photos, *QUICK, "--out", "run", "--set", f"data.stream={stream}").code == 0
+    images = again(tmp_path)
+    assert len(images) == 20
+    assert levels(images, [3, 19, 0]) == [30, 190, 0]
+
+
+def test_those_held_out_come_last(ebsc, tmp_path: Path, photos: Path) -> None:
+    held_out = ("--set", "protocol=train-test", "--limit", "15")
+    assert ebsc("run", "--data", photos, *QUICK, *held_out, "--out", "run").code == 0
+    images, ids = again(tmp_path), SavedRun(tmp_path / "run").assignments.ids
+    assert images.held_out is not None
+    assert (len(images.fitted), len(images.held_out)) == (12, 3)
+    assert levels(images, [14, 0, 12]) == [10 * int(ids[i][:2]) for i in (14, 0, 12)]
+
+
+def test_an_array_that_cannot_be_streamed_is_read(ebsc, tmp_path: Path) -> None:
+    pixels = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 6, 6), np.uint8)
+    np.savez_compressed(tmp_path / "a.npz", images=pixels)
+    assert ebsc("run", "--data", tmp_path / "a.npz", *QUICK, "--out", "run").code == 0
+    assert levels(again(tmp_path), [7]) == [7]
+
+
+def test_what_became_of_them_is_said(ebsc, tmp_path: Path, photos: Path) -> None:
+    assert ebsc("run", "--data", photos, *QUICK, "--out", "run").code == 0
+    (photos / "00.png").rename(photos / "x.png")
+    with pytest.raises(DataError, match="photos holds other images"):
+        again(tmp_path)
+    (photos / "x.png").unlink()
+    with pytest.raises(DataError, match="19 images now, the run had 20"):
+        again(tmp_path)
+    photos.rename(tmp_path / "elsewhere")
+    with pytest.raises(EbscError, match="photos"):
+        again(tmp_path)

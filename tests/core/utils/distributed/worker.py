@@ -1,0 +1,251 @@
+"""One of several processes: what is computed together, and by the first of them then also alone.
+
+``worker.py FOLDER`` with a launcher's variables set leaves ``<rank>.safetensors`` and ``alone.safetensors``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from safetensors.torch import save_file
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
+
+from ebsc_core.config.schema import JointChoice, TrainOptions
+from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.data.views.apply import apply_view, draw_view
+from ebsc_core.data.views.options import COLOUR_VIEWS
+from ebsc_core.data.views.parameters import ViewParameters, draw_parameters
+from ebsc_core.plugins.interfaces import Backbone, Objective
+from ebsc_core.training import extract, step
+from ebsc_core.training import trainer as joint
+from ebsc_core.training.step import JointStep
+from ebsc_core.training.sync_batch_norm import sync_norms
+from ebsc_core.training.trainer import JointTrainer
+from ebsc_core.utils.distributed import ALONE, Ranks
+from ebsc_core.utils.errors import DataError, EbscError
+from ebsc_core.utils.progress import Progress
+from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
+from ebsc_plugins.objectives.barlow_twins import BarlowTwins
+from ebsc_plugins.objectives.byol import BYOL
+from ebsc_plugins.objectives.moco_v3 import MoCoV3
+from ebsc_plugins.objectives.simclr import SimCLR
+from ebsc_plugins.objectives.simsiam import SimSiam
+from ebsc_plugins.objectives.vicreg import VICReg
+
+OBJECTIVES = (SimCLR, BYOL, MoCoV3, BarlowTwins, VICReg, SimSiam)
+BATCH = 16
+
+
+class Detached(Ranks):
+    """Whose gather lets gradients reach this process's rows only, as the communication library's does."""
+
+    def gather(self, rows: Tensor) -> Tensor:
+        every = super().gather(rows.detach()).clone()
+        every[self.share(len(every))] = rows
+        return every
+
+
+class Net(Backbone):
+    """Small, with both kinds of batch norm."""
+
+    width = 16
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, stride=2, bias=False),
+            BatchNormAct2d(16),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def objective_of(kind: type[Objective]) -> Objective:
+    torch.manual_seed(0)
+    return kind(kind.Options(hidden=16, width=8), Net()).train()
+
+
+def image_set(n: int) -> ImageSet:
+    return ImageSet("images", images_of(n), [str(i) for i in range(n)])
+
+
+def images_of(n: int) -> Tensor:
+    generator = torch.Generator().manual_seed(5)
+    patches = torch.randint(0, 256, (n, 3, 3, 3), dtype=torch.uint8, generator=generator)
+    return patches.repeat_interleave(4, 2).repeat_interleave(4, 3)
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """Where the code asks for float32 it gets this, but for what is drawn and for the pixels of views."""
+    plain = Tensor.float
+
+    def draw(*arguments: Any) -> ViewParameters:
+        with patch.object(Tensor, "float", plain):
+            return draw_parameters(*arguments)
+
+    def view(*arguments: Any) -> Tensor:
+        with patch.object(Tensor, "float", plain):
+            return apply_view(*arguments).double()
+
+    with (
+        patch.object(Tensor, "float", Tensor.double),
+        patch.object(joint, "draw_parameters", draw),
+        patch.object(step, "apply_view", view),
+    ):
+        yield
+
+
+def together(objective: Objective, ranks: Ranks) -> nn.Module:
+    if ranks.count > 1:
+        sync_norms(objective, ranks)
+        objective.ranks = ranks
+    return ranks.prepare(objective)
+
+
+def gradients(kind: type[Objective], ranks: Ranks, dtype: torch.dtype) -> dict[str, Tensor]:
+    objective = objective_of(kind).to(dtype)
+    network = together(objective, ranks)
+    generator = torch.Generator().manual_seed(1)
+    images = images_of(BATCH)
+    a, b = (draw_view(images, COLOUR_VIEWS, generator).to(dtype)[ranks.share(BATCH)] for _ in range(2))
+    with float64() if dtype == torch.float64 else nullcontext():
+        views = network(a, b)
+        views.loss.backward()
+    found = {f"gradient.{n}": p.grad for n, p in objective.named_parameters() if p.grad is not None}
+    found |= {f"buffer.{n}": b.to(dtype) for n, b in objective.named_buffers() if "running" in n}
+    return found | {
+        "loss": views.loss.detach(),
+        "features": torch.cat(views.features).detach(),
+        "embeddings": torch.cat(views.embeddings).detach(),
+    }
+
+
+def objectives(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    for kind in OBJECTIVES:
+        for dtype in (torch.float32, torch.float64):
+            yield f"{kind.__name__}.{str(dtype).removeprefix('torch.')}", gradients(kind, ranks, dtype)
+    detached = Detached(ranks.index, ranks.count)
+    yield "detached.float64", gradients(SimCLR, detached, torch.float64)
+
+
+def step_of(ranks: Ranks, kind: type[Objective], dtype: torch.dtype, form: str) -> JointStep:
+    objective = objective_of(kind).to(dtype)
+    torch.manual_seed(0)
+    model = EnergyNetwork(EnergyOptions(hidden=8), 8).to(dtype)
+    choice = JointChoice.model_validate({"start": 0.5, "weight": 0.1, "memory": 4, "form": form})
+    views = COLOUR_VIEWS.model_copy(update={"noise": 0.05})
+    whiten = form == "reconstruction"
+    made = JointStep(objective, model, torch.device("cpu"), views, choice, whiten, "embeddings")
+    made.join(ranks)
+    return made
+
+
+def joint_gradients(ranks: Ranks, dtype: torch.dtype, form: str) -> dict[str, Tensor]:
+    """Of a step that finds rows of an earlier one."""
+    made = step_of(ranks, SimCLR, dtype, form)
+    images, share = images_of(BATCH), ranks.share(BATCH)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(2):
+        drawn = [joint.draw_parameters(images.shape, made.views, generator).rows(share) for _ in range(2)]
+        losses = made(images[share], (drawn[0], drawn[1]), joint=True)
+    losses.total.backward()
+    assert made.model is not None
+    ranks.mean_([p.grad for p in made.model.parameters() if p.grad is not None])
+    both = nn.ModuleDict({"objective": made.objective, "model": made.model})
+    found = {f"gradient.{n}": p.grad for n, p in both.named_parameters() if p.grad is not None}
+    return found | {"total": losses.total.detach(), "figures": losses.figures, "memory": made.memory}
+
+
+def joint_steps(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    for form in ("reconstruction", "agreement"):
+        yield f"{form}.float32", joint_gradients(ranks, torch.float32, form)
+        with float64():
+            yield f"{form}.float64", joint_gradients(ranks, torch.float64, form)
+
+
+def training(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Weights after four steps, two of them joint."""
+    for kind in (SimCLR, BYOL):
+        with float64():
+            made = step_of(ranks, kind, torch.float64, "reconstruction")
+            options = TrainOptions(epochs=2, lr=1e-2)
+            trainer = JointTrainer(made, image_set(2 * BATCH), options, BATCH, 2, 0, Progress())
+            trainer.fit()
+        assert made.model is not None
+        both = nn.ModuleDict({"objective": made.objective, "model": made.model})
+        history = [[epoch.loss, epoch.effective_rank, epoch.joint_error or 0.0] for epoch in trainer.history]
+        yield f"trained.{kind.__name__}", {f"weight.{n}": p.detach() for n, p in both.named_parameters()}
+        yield f"trained.{kind.__name__}", {"history": torch.tensor(history)}
+
+
+def extraction(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """37 images in blocks of 2 times 5, alone of 5: neither all blocks nor all shares are of one size."""
+    objective = objective_of(BYOL)
+    with patch.object(extract, "BATCH", 5):
+        blocks = list(
+            extract.feature_blocks(
+                objective.backbone, objective, image_set(37), torch.device("cpu"), Progress(), ranks
+            )
+        )
+    embeddings = [block.embeddings for block in blocks if block.embeddings is not None]
+    features = torch.cat([block.features for block in blocks])
+    yield "extracted", {"features": features, "embeddings": torch.cat(embeddings)}
+
+
+def means(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    tensors = [torch.full((2, 3), float(ranks.index)), torch.tensor(4.0 * ranks.index)]
+    ranks.mean_(tensors)
+    yield "mean", {str(i): tensor for i, tensor in enumerate(tensors)}
+
+
+def words(ranks: Ranks) -> None:
+    """What processes tell each other that is no tensor."""
+    assert ranks.broadcast(f"from {ranks.index}") == "from 0"
+    assert ranks.in_turn(lambda: ranks.index) == ranks.index
+    assert ranks.same("this")
+    assert not ranks.same(f"this of {ranks.index}")
+    for failing, expected in ((0, "spilt tea"), (1, "process 1 of 2: spilt tea")):
+        said = ""
+        try:
+            with ranks.agreed():
+                if ranks.index == failing:
+                    raise DataError("spilt tea")
+        except EbscError as error:
+            said = str(error)
+        assert said == expected
+
+
+def everything(ranks: Ranks) -> dict[str, Tensor]:
+    found = {}
+    for cases in (objectives, joint_steps, training, extraction, means):
+        for case, tensors in cases(ranks):
+            found |= {f"{case}.{name}": tensor.contiguous().clone() for name, tensor in tensors.items()}
+    return found
+
+
+def main(folder: Path) -> None:
+    ranks = Ranks.join(torch.device("cpu"))
+    words(ranks)
+    save_file(everything(ranks), folder / f"{ranks.index}.safetensors")
+    ranks.close()
+    if ranks.main:
+        save_file(everything(ALONE), folder / "alone.safetensors")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

@@ -26,7 +26,7 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     from ebsc_core.data.views.options import COLOUR_VIEWS
     from ebsc_core.plugins.interfaces import ImageInfo
     from ebsc_core.training.precision import Trial, choose_arithmetic
-    from ebsc_core.training.standing import Standing
+    from ebsc_core.training.state import Standing
     from ebsc_core.training.step import JointStep
     from ebsc_core.training.trainer import JointTrainer
     from ebsc_core.utils.device import prepare

@@ -17,7 +17,7 @@ from ebsc_core.plugins.observers import Observers
 from ebsc_core.training.checkpoint import Keeper, Kept, interruption
 from ebsc_core.training.collapse import collapse_warning, effective_rank
 from ebsc_core.training.precision import backbones, run_eagerly
-from ebsc_core.training.standing import Epoch, Standing, go_on, state_of
+from ebsc_core.training.state import Epoch, Standing, go_on, state_of
 from ebsc_core.training.step import JointStep
 from ebsc_core.utils.errors import DataError, Interrupted, TrainingError
 from ebsc_core.utils.progress import Progress

@@ -28,7 +28,7 @@ from measuring import described, ebsc, keep
 
 from ebsc_core.benchmark.suite import load_suite
 from ebsc_core.clustering import metrics
-from ebsc_core.runs.store.directory import without_none
+from ebsc_core.config.loading import without_none
 from ebsc_core.utils.files import written_whole
 
 HERE = Path(__file__).parent

@@ -31,7 +31,8 @@ from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
 from ebsc_core.benchmark.results import SCORES, Spread
-from ebsc_core.clustering.coefficients import nearest_neighbours, self_expressive_coefficients
+from ebsc_core.clustering.affinity import nearest_neighbours
+from ebsc_core.clustering.coefficients import self_expressive_coefficients
 from ebsc_core.clustering.metrics import scores
 from ebsc_core.clustering.refine import refine
 from ebsc_core.config.schema import RefineOptions

@@ -11,6 +11,7 @@ from ebsc_core.plugins.hookspecs import ComponentFamily, ComponentSpec, hookimpl
 from ebsc_core.utils.errors import EbscError
 
 if TYPE_CHECKING:
+    from ebsc_core.clustering.inner_product import InnerProductModel
     from ebsc_core.data.images.in_memory import ImageSet
     from ebsc_core.data.images.source import ImageSource
     from ebsc_core.estimators.images import EBSC
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
         DataContext,
         Expression,
         ImageInfo,
-        InnerProductModel,
         Objective,
         ProjectorOptions,
         TrainableCoefficientModel,
@@ -39,7 +39,7 @@ _LAZY = {
     "DataContext": "ebsc_core.plugins.interfaces",
     "Expression": "ebsc_core.plugins.interfaces",
     "ImageInfo": "ebsc_core.plugins.interfaces",
-    "InnerProductModel": "ebsc_core.plugins.interfaces",
+    "InnerProductModel": "ebsc_core.clustering.inner_product",
     "ProjectorOptions": "ebsc_core.plugins.interfaces",
     "TrainableCoefficientModel": "ebsc_core.plugins.interfaces",
     "Clusterer": "ebsc_core.plugins.interfaces",

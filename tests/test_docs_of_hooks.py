@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from ebsc_core.hooked import hook_names
 from ebsc_core.plugins import hookspecs
 from ebsc_core.plugins.hookspecs import API_VERSION, Hooks, RunHooks
+from ebsc_core.plugins.validation import hook_names
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "plugins"
 LIFECYCLE, OBSERVERS = ((DOCS / f"{page}.md").read_text() for page in ("lifecycle", "observers"))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ebsc_core.clustering.inner_product import InnerProductModel
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins import interfaces
 
@@ -19,7 +20,7 @@ PAGES: dict[str, list[type]] = {
     "objective.md": [interfaces.Objective],
     "coefficient-model.md": [
         interfaces.CoefficientModel,
-        interfaces.InnerProductModel,
+        InnerProductModel,
         interfaces.TrainableCoefficientModel,
     ],
     "clusterer.md": [interfaces.Clusterer],

@@ -207,7 +207,7 @@ def clusterings(coefficients: Any, labels: Any) -> dict[str, dict[str, dict[str,
     from cluster.selfrepresentation import ElasticNetSubspaceClustering
     from scipy import sparse
 
-    from ebsc_core.clustering.coefficients import affinity
+    from ebsc_core.clustering.affinity import affinity
     from ebsc_core.clustering.metrics import scores
     from ebsc_core.config.schema import AffinityOptions
     from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions

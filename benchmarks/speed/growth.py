@@ -103,8 +103,8 @@ def measure(path: Path, dictionary_size: int | None, kept: Path) -> dict[str, An
     from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
     from ebsc_core.data.features.rows import StoredRows
     from ebsc_core.plugins.registry import Kind, Registry
-    from ebsc_core.runs.store.directory import peak_memory_mib
     from ebsc_core.utils.progress import Progress
+    from ebsc_core.utils.system import peak_memory_mib
 
     registry = Registry()
     energy = registry.find(Kind.COEFFICIENTS, "energy")

@@ -112,7 +112,7 @@ def _serve(side: Side, line: Connection) -> None:
         while line.recv():
             result, seconds = timed(work)
             figures = side.judge(result, *side.arguments) if side.judge else {}
-            from ebsc_core.runs.store.directory import peak_memory_mib
+            from ebsc_core.utils.system import peak_memory_mib
 
             line.send((seconds, figures, peak_memory_mib()))
     except Exception as error:

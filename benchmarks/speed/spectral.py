@@ -163,7 +163,8 @@ def self_expressive(
     import numpy as np
     import torch
 
-    from ebsc_core.clustering.coefficients import self_expressive_coefficients, symmetrised
+    from ebsc_core.clustering.affinity import symmetrised
+    from ebsc_core.clustering.coefficients import self_expressive_coefficients
     from ebsc_core.clustering.refine import refine
     from ebsc_core.config.schema import RefineOptions
     from ebsc_core.data.features.whitening import Whitening

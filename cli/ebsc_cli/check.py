@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ebsc_core.config.schema import parse_settings
+from ebsc_core.config.loading import parse_settings
 from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.plugins.registry import Registry, UnknownPartError
 from ebsc_core.utils.errors import ConfigError

@@ -27,7 +27,7 @@ def configured(
         If something in it is unknown or ill-typed.
     """
     # Imported here, so that `ebsc --help` does not wait for it.
-    from ebsc_core.config.schema import load_config
+    from ebsc_core.config.loading import load_config
     from ebsc_core.utils.errors import ConfigError
 
     if not all(observers or []):

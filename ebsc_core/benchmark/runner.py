@@ -23,9 +23,9 @@ from ebsc_core.benchmark.cell import FORMAT
 from ebsc_core.benchmark.results import SCORES, Results, set_aside, source_digest, write
 from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.benchmark.table import html, markdown
-from ebsc_core.data.features.store import digest
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.utils.errors import Interrupted, RunDirectoryError
+from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress, clock
 
 POLL_SECONDS = 0.05

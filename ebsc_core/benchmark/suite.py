@@ -36,14 +36,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ebsc_core.config.loading import flattened, overlay, parse_settings
 from ebsc_core.config.messages import describe
-from ebsc_core.config.schema import PROVENANCE, RunConfig, overlay, parse_settings
-from ebsc_core.data.features.store import digest
+from ebsc_core.config.schema import PROVENANCE, RunConfig
 from ebsc_core.data.views.options import GREY_VIEWS, ViewOptions
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import make_plan
 from ebsc_core.utils.device import resolve_device
 from ebsc_core.utils.errors import ConfigError, EbscError
+from ebsc_core.utils.hashing import digest
 
 # What comes after the features: cells that differ only here share them.
 DOWNSTREAM = {"coefficients", "clusterer", "refine", "affinity", "whiten", "top_k", "n_clusters"}
@@ -208,15 +209,6 @@ def _check_cell(cell: Cell, registry: Registry) -> None:
         ViewOptions.model_validate(GREY_VIEWS.model_dump() | config.views)
     except ValidationError as error:
         raise ConfigError(describe(error, ViewOptions, "views")) from None
-
-
-def flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings of a tree of tables by their dotted names; of an empty table, itself."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            yield from flattened(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _table_lines(lines: list[str], table: str) -> Iterator[tuple[int, str]]:

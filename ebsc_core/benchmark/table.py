@@ -13,8 +13,8 @@ import tomli_w
 from markdown_it import MarkdownIt
 
 from ebsc_core.benchmark.results import SCORES, Entry, Results, Spread
-from ebsc_core.benchmark.suite import PATHS, Cell, flattened
-from ebsc_core.config.schema import parse_settings
+from ebsc_core.benchmark.suite import PATHS, Cell
+from ebsc_core.config.loading import flattened, parse_settings
 
 # The settings `ebsc run` has a flag for that reads better, and what the flag takes.
 FLAGS = {

@@ -15,16 +15,17 @@ from scipy import sparse
 from torch import Tensor
 
 from ebsc_core.clustering import metrics
+from ebsc_core.clustering.affinity import affinity
 from ebsc_core.clustering.assign import Assigned, assign, vote
-from ebsc_core.clustering.coefficients import Dictionary, affinity
+from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.n_clusters import NumberOfClusters, find_n_clusters
 from ebsc_core.clustering.refine import refine
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows
 from ebsc_core.data.features.whitening import Whitening
-from ebsc_core.data.images.source import sample_positions
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.utils.progress import Progress, Stages
+from ebsc_core.utils.sampling import sample_positions
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From a dictionary to sparse self-expressive coefficients, and from those to an affinity.
+"""From a dictionary to sparse self-expressive coefficients.
 
 Nothing here is N×N: queries go through in blocks, and what remains of each is ``top_k`` entries.
 """
@@ -8,19 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import log2
 
-import numpy as np
 import torch
-from scipy import sparse
-from sklearn import config_context
-from sklearn.neighbors import kneighbors_graph
-from sklearn.preprocessing import normalize
 from torch import Tensor
 
+from ebsc_core.clustering.inner_product import InnerProductModel
 from ebsc_core.clustering.search import Index, build_index, chosen_method, recall
-from ebsc_core.config.schema import AffinityOptions, SearchOptions
-from ebsc_core.data.images.source import sample_positions
-from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients, InnerProductModel
+from ebsc_core.config.schema import SearchOptions
+from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
 from ebsc_core.utils.matmul import full_precision
+from ebsc_core.utils.sampling import sample_positions
 
 # Scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
 BLOCK_SCORES = 1 << 25
@@ -28,7 +24,6 @@ BLOCK_SCORES = 1 << 25
 QUERY_ROWS = 65_536
 # Queries that are also searched exactly where the search is not: the recall is then known within some 1 %.
 RECALL_ROWS = 256
-WORKING_MIB = 128
 
 
 def auto_top_k(n_rows: int, n_clusters: int) -> int:
@@ -152,42 +147,3 @@ def exclude_own(scores: Tensor, own: Tensor, value: float = -torch.inf) -> None:
     """
     at = torch.arange(len(own), device=own.device), own.clamp_min(0)
     scores[at] = scores[at].masked_fill(own >= 0, value)
-
-
-def affinity(coefficients: Coefficients, options: AffinityOptions) -> sparse.csr_matrix:
-    """The symmetric affinity of shape (N, N), CSR, non-negative, zero diagonal, in the form asked for."""
-    if options.form == "nearest_neighbors":
-        return nearest_neighbours(coefficients, options.n_neighbors)
-    return symmetrised(coefficients)
-
-
-def symmetrised(coefficients: Coefficients) -> sparse.csr_matrix:
-    """``½(Ĉ + Ĉᵀ)``, ``Ĉ`` the absolute coefficients, each row scaled to sum 1 (zeros stay zero)."""
-    rows = abs(_as_matrix(coefficients))
-    return _symmetric(normalize(rows, "l1", copy=False))
-
-
-def nearest_neighbours(coefficients: Coefficients, n_neighbors: int) -> sparse.csr_matrix:
-    """``½(G + Gᵀ)``, ``G`` the graph from each row of coefficients to its nearest, all of unit length.
-
-    How You et al. (EnSC, CVPR 2016) and Zhang et al. (SENet, CVPR 2021) cut their graphs: two images are
-    neighbours if they are expressed alike, whether or not one expresses the other.
-    """
-    rows = normalize(_as_matrix(coefficients), "l2", copy=False)
-    with config_context(working_memory=WORKING_MIB):  # 1 GiB by default, and no faster
-        return _symmetric(kneighbors_graph(rows, n_neighbors, include_self=False))
-
-
-def _as_matrix(coefficients: Coefficients) -> sparse.csr_matrix:
-    n, k = coefficients.indices.shape
-    indptr = np.arange(0, n * k + 1, k, dtype=np.int64)
-    entries = coefficients.values.numpy().astype(np.float32).ravel()
-    return sparse.csr_matrix((entries, coefficients.indices.numpy().ravel(), indptr), shape=(n, n))
-
-
-def _symmetric(graph: sparse.csr_matrix) -> sparse.csr_matrix:
-    symmetric = sparse.csr_matrix((graph + graph.T) * np.float32(0.5), dtype=np.float32)
-    symmetric.setdiag(0)
-    symmetric.eliminate_zeros()
-    symmetric.sort_indices()
-    return symmetric

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from ebsc_core.clustering.assign import Assigned
 from ebsc_core.clustering.cluster import Joining
-from ebsc_core.config.schema import RunConfig, checked
+from ebsc_core.config.loading import checked
+from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry

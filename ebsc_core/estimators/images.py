@@ -169,7 +169,7 @@ class EBSC(ClusterMixin, BaseEstimator):
         """
         # Imported here, so that importing the package does not wait for torch.
         from ebsc_core.estimators.finished_run import run_images
-        from ebsc_core.estimators.torch_state import Spoken
+        from ebsc_core.estimators.progress import Spoken
 
         progress = Spoken(self.verbose)
         with mistakes():
@@ -204,7 +204,7 @@ class EBSC(ClusterMixin, BaseEstimator):
         confidence : ndarray of shape (n_images,)
             Only if asked for.
         """
-        from ebsc_core.estimators.torch_state import Spoken
+        from ebsc_core.estimators.progress import Spoken
 
         check_is_fitted(self)
         with mistakes():
@@ -213,7 +213,7 @@ class EBSC(ClusterMixin, BaseEstimator):
 
     def transform(self, X: Any) -> np.ndarray:
         """The rows of images, ``(n_images, width)`` float32 of unit length: of the fitted, ``embedding_``."""
-        from ebsc_core.estimators.torch_state import Spoken
+        from ebsc_core.estimators.progress import Spoken
 
         check_is_fitted(self)
         with mistakes():

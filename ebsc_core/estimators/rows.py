@@ -123,7 +123,7 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
         """
         # Imported here, so that importing the package does not wait for torch.
         from ebsc_core.estimators.clustered_rows import ClusteredRows
-        from ebsc_core.estimators.torch_state import Spoken
+        from ebsc_core.estimators.progress import Spoken
 
         X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
         with mistakes():

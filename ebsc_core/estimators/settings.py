@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from ebsc_core.config.schema import DataChoice, RunConfig, load_config
+from ebsc_core.config.loading import load_config
+from ebsc_core.config.schema import DataChoice, RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.compatibility import compare_suppliers
 from ebsc_core.utils.errors import ConfigError, DataError, DeviceError, EbscError, PartError, advice
@@ -44,7 +45,7 @@ def configuration(
     Raises
     ------
     ConfigError
-        As :func:`ebsc_core.config.schema.load_config` does.
+        As :func:`ebsc_core.config.loading.load_config` does.
     """
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigError(f"settings must be a dictionary, such as {{'train.lr': 1e-3}}; got {settings!r}")

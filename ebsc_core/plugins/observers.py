@@ -9,7 +9,6 @@ from typing import Any
 
 import pluggy
 
-from ebsc_core.hooked import hooked
 from ebsc_core.plugins.hookspecs import (
     EpochFinished,
     RunFailed,
@@ -19,7 +18,8 @@ from ebsc_core.plugins.hookspecs import (
     StageFinished,
 )
 from ebsc_core.plugins.registry import strict
-from ebsc_core.runs.plan import Choice
+from ebsc_core.plugins.selection import Choice
+from ebsc_core.plugins.validation import hooked
 from ebsc_core.utils.errors import PartError, text_of, told
 
 

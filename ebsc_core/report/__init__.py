@@ -6,10 +6,11 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from ebsc_core.data.images.run_images import RunImages, read_again
+from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.report.formatting import shown
 from ebsc_core.report.page import Page
+from ebsc_core.runs.store.images import read_again
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, EbscError, RunDirectoryError, told
 from ebsc_core.utils.files import written_whole

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ebsc_core.data.images.source import sample_positions
 from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.utils.sampling import sample_positions
 
 
 @dataclass(frozen=True)

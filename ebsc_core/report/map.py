@@ -10,10 +10,10 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
+from ebsc_core.data.features.effective_rank import effective_rank
 from ebsc_core.data.features.rows import Rows
-from ebsc_core.data.images.source import sample_positions
 from ebsc_core.report.clusters import Graph
-from ebsc_core.training.collapse import effective_rank
+from ebsc_core.utils.sampling import sample_positions
 
 # Some 4 s of t-SNE on one core.
 MOST_POINTS = 2000

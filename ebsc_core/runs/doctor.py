@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
-from ebsc_core.config.schema import RunConfig, load_config
+from ebsc_core.config.loading import load_config
+from ebsc_core.config.schema import RunConfig
 from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Registry
 from ebsc_core.utils.errors import EbscError, told
 from ebsc_core.utils.provenance import cuda_build
@@ -159,7 +160,7 @@ def _memory() -> Found:
 
 
 def _disk() -> Found:
-    from ebsc_core.training.cache import features_folder, user_cache
+    from ebsc_core.utils.paths import features_folder, user_cache
 
     named = {"cache": features_folder(None), "named data": user_cache() / "data", "temporary files": None}
     for name, folder in named.items():

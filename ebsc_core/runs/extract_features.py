@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ebsc_core.config.schema import RunConfig
-from ebsc_core.data.features.store import FeatureWriter, add_identity, digest
+from ebsc_core.data.features.store import FeatureWriter, add_identity
 from ebsc_core.data.images.reading import read_images
 from ebsc_core.plugins.interfaces import Backbone
 from ebsc_core.plugins.registry import Registry
@@ -16,6 +16,7 @@ from ebsc_core.runs.plan import ImagePlan, make_plan
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.utils.device import prepare, resolve_device
 from ebsc_core.utils.errors import ConfigError, DataError, TrainingError
+from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress
 
 

@@ -9,7 +9,7 @@ from ebsc_core.clustering.assign import Assigned
 from ebsc_core.config.schema import FeaturesChoice
 from ebsc_core.data.features.files import FeatureSource, read_features
 from ebsc_core.data.features.rows import StoredRows
-from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter, add_identity, digest
+from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter, add_identity
 from ebsc_core.data.images.reading import read_pictures
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.runs.clustering_stage import Cutter
@@ -17,6 +17,7 @@ from ebsc_core.runs.pipeline import Pipeline, RunResult, Scored, absolute
 from ebsc_core.runs.plan import Plan
 from ebsc_core.runs.resolve import Given, Preferences, settle_cut
 from ebsc_core.utils.device import describe_device, prepare
+from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress
 
 

@@ -19,12 +19,13 @@ from ebsc_core.plugins.observers import Observers
 from ebsc_core.runs.clustering_stage import Cut
 from ebsc_core.runs.plan import Plan
 from ebsc_core.runs.resolve import SettledCut
-from ebsc_core.runs.store.directory import RunDirectory, default_path, peak_memory_mib
+from ebsc_core.runs.store.directory import RunDirectory, default_path
 from ebsc_core.runs.store.unfinished import to_go_on
 from ebsc_core.utils.device import own_device
 from ebsc_core.utils.distributed import Ranks
 from ebsc_core.utils.progress import Progress, Stages
 from ebsc_core.utils.provenance import provenance
+from ebsc_core.utils.system import peak_memory_mib
 from ebsc_core.utils.weights import save_weights
 
 

@@ -16,17 +16,19 @@ from torch.nn import functional as F
 
 from ebsc_core.clustering.assign import Assigned
 from ebsc_core.clustering.cluster import Joining
-from ebsc_core.config.schema import DataChoice, checked, overlay, parse_settings
+from ebsc_core.config.loading import checked, overlay, parse_settings
+from ebsc_core.config.schema import DataChoice
 from ebsc_core.data.features.files import FeatureSource, read_features
 from ebsc_core.data.features.rows import HeldRows
-from ebsc_core.data.features.store import FeatureTable, FeatureWriter, add_identity, digest
+from ebsc_core.data.features.store import FeatureTable, FeatureWriter, add_identity
 from ebsc_core.data.images.channels import InChannels
 from ebsc_core.data.images.reading import read_images
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective
 from ebsc_core.plugins.registry import Kind, Registry
+from ebsc_core.plugins.selection import Choice, check_options
 from ebsc_core.runs.clustering_stage import Cutter
-from ebsc_core.runs.plan import Choice, ImagePlan, Plan, check_options, make_plan
+from ebsc_core.runs.plan import ImagePlan, Plan, make_plan
 from ebsc_core.runs.resolve import SettledCut
 from ebsc_core.runs.store.compatibility import compare_suppliers
 from ebsc_core.runs.store.directory import CONFIG
@@ -34,6 +36,7 @@ from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.utils.errors import DataError, RunDirectoryError
 from ebsc_core.utils.files import written_whole
+from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress, Stages
 from ebsc_core.utils.weights import read_weights
 

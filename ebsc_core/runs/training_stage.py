@@ -15,15 +15,15 @@ import torch
 from torch import nn
 
 from ebsc_core.config.schema import RunConfig
-from ebsc_core.data.features.store import FEATURES, FeatureWriter, add_identity, digest
+from ebsc_core.data.features.store import FEATURES, FeatureWriter, add_identity
 from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plugins.observers import Observers
 from ebsc_core.runs.plan import ImagePlan
 from ebsc_core.runs.resolve import Settled
-from ebsc_core.runs.store.directory import RunDirectory, peak_memory_mib
-from ebsc_core.training.cache import Trained, TrainedCache, features_folder, save_modules
+from ebsc_core.runs.store.directory import RunDirectory
+from ebsc_core.training.cache import Trained, TrainedCache, save_modules
 from ebsc_core.training.checkpoint import Keeper, Kept, is_out_of_memory
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.precision import Arithmetic, choose_arithmetic
@@ -31,7 +31,10 @@ from ebsc_core.training.step import JointStep
 from ebsc_core.training.trainer import JointTrainer
 from ebsc_core.utils.distributed import ALONE, Ranks
 from ebsc_core.utils.errors import DataError, EbscError, TrainingError
+from ebsc_core.utils.hashing import digest
+from ebsc_core.utils.paths import features_folder
 from ebsc_core.utils.progress import Progress
+from ebsc_core.utils.system import peak_memory_mib
 
 # A run whose training waits for images for more than this part of its time is told so.
 WAITED_SHARE = 0.1

@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.clustering.coefficients import symmetrised
+from ebsc_core.clustering.affinity import symmetrised
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.plugins.interfaces import Clusterer, Coefficients
 from ebsc_core.plugins.registry import Kind

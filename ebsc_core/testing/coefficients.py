@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.clustering.coefficients import expressed
-from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients, InnerProductModel
+from ebsc_core.clustering.inner_product import InnerProductModel
+from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
 from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, NotApplicable, require

@@ -15,8 +15,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from ebsc_core.config.loading import without_none
 from ebsc_core.config.options import Options
-from ebsc_core.runs.store.directory import without_none
 from ebsc_core.testing.checks import Contract, ContractBroken, NotApplicable, require
 from ebsc_core.testing.subject import Subject
 from ebsc_core.utils.weights import read_weights, save_weights

@@ -15,7 +15,7 @@ from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, require
 from ebsc_core.testing.subject import Subject
-from ebsc_core.training.cache import user_cache
+from ebsc_core.utils.paths import user_cache
 
 # Images looked at; a data set of more gives a sample.
 MOST = 64

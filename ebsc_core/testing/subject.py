@@ -9,7 +9,7 @@ from typing import Any
 
 from ebsc_core.plugins.hookspecs import ComponentFamily, ComponentSpec
 from ebsc_core.plugins.registry import Kind, Part, Provider, Registry
-from ebsc_core.runs.plan import Choice, check_options
+from ebsc_core.plugins.selection import Choice, check_options
 from ebsc_core.utils.errors import PartError
 
 # Who supplies a record that is handed over directly.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,27 +12,14 @@ from typing import Any
 
 from torch import nn
 
-from ebsc_core.data.features.store import FEATURES, check_features, digest
+from ebsc_core.data.features.store import FEATURES, check_features
 from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.weights import read_weights, save_weights
 
 TRAINING = "training.json"
 # What training.json holds of a Trained.
 RECORDED = {"history": list, "precision": str, "warnings": list, "cost": dict}
-
-
-def user_cache() -> Path:
-    """``$EBSC_CACHE_DIR``, or ``ebsc`` in the user's cache folder."""
-    own = os.environ.get("EBSC_CACHE_DIR")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "ebsc"
-
-
-def features_folder(cache: str | None) -> Path | None:
-    """Where features are kept for reuse, by the setting of that name; None for nowhere."""
-    if cache == "none":
-        return None
-    return Path(cache).expanduser() if cache else user_cache() / "features"
 
 
 @dataclass(frozen=True)

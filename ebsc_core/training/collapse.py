@@ -2,23 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 # The joint phase may cost some rank; losing more than half of what the objective alone had is not normal.
 KEPT_SHARE = 0.5
-
-
-@torch.no_grad()
-def effective_rank(rows: Tensor) -> float:
-    """Exponential of the entropy of the normalised singular values of ``(B, E)`` rows.
-
-    Between 1 (all rows parallel) and ``min(B, E)``. Source: Roy and Vetterli, "The effective
-    rank", EUSIPCO 2007; as a monitor of self-supervised training, RankMe (arXiv:2210.02885).
-    """
-    singular = torch.linalg.svdvals(rows.detach().float())
-    share = singular / singular.sum().clamp_min(torch.finfo(torch.float32).tiny)
-    return float(torch.special.entr(share).sum().exp())
 
 
 def collapse_warning(rank: float, width: int, n_clusters: int, rank_before_joint: float | None) -> str | None:

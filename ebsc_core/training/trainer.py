@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ebsc_core.config.schema import TrainOptions
+from ebsc_core.data.features.effective_rank import effective_rank
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.data.views.parameters import ViewParameters, draw_parameters
 from ebsc_core.plugins.observers import Observers
 from ebsc_core.training.checkpoint import Keeper, Kept, interruption
-from ebsc_core.training.collapse import collapse_warning, effective_rank
+from ebsc_core.training.collapse import collapse_warning
 from ebsc_core.training.precision import backbones, run_eagerly
 from ebsc_core.training.state import Epoch, Standing, go_on, state_of
 from ebsc_core.training.step import JointStep

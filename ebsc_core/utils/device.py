@@ -1,22 +1,15 @@
-"""Which device and which precision a run uses, and why."""
+"""Which device a run uses, and what that can do."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from math import inf
 
 import torch
 from torch import Tensor
 
 from ebsc_core.utils.errors import DeviceError
-
-# bf16 must win clearly to be chosen: a near tie would flip with the machine's mood from run to run.
-BF16_ADVANTAGE = 1.3
-# Below this side, bf16 was measured at 1.0-1.3 times fp32 on an AVX512-BF16 CPU; not worth its rounding.
-BF16_MIN_SIDE = 16
 
 
 def resolve_device(name: str) -> torch.device:
@@ -77,42 +70,6 @@ def own_device(name: str) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
 
 
-def choose_precision(
-    requested: str, device: torch.device, side: int, trial: Callable[[bool], None]
-) -> tuple[bool, str]:
-    """Whether to train in bf16 autocast, and the reason in words.
-
-    Parameters
-    ----------
-    requested : {"auto", "fp32", "bf16"}
-    device : torch.device
-    side : int
-        Shorter side of the images, in pixels.
-    trial : callable
-        Runs one training step of the real network, in bf16 if its argument is true, and returns when the
-        device is done; timed on devices that have bf16 instructions.
-
-    Raises
-    ------
-    DeviceError
-        If bf16 is requested on Metal, which has no bf16 autocast worth the name.
-    """
-    if requested == "fp32":
-        return False, "fp32, as asked"
-    if requested == "bf16":
-        if device.type == "mps":
-            raise DeviceError("--precision bf16 is not available on mps; use fp32 or auto")
-        return True, "bf16, as asked"
-    if not has_bf16(device):
-        return False, "fp32, no bf16 instructions here"
-    if device.type == "cpu" and side < BF16_MIN_SIDE:
-        return False, f"fp32, images under {BF16_MIN_SIDE} px gain nothing from bf16 on a CPU"
-    fp32, bf16 = least_seconds(lambda: trial(False), lambda: trial(True))
-    ratio = fp32 / bf16
-    chosen = ratio >= BF16_ADVANTAGE
-    return chosen, f"{'bf16' if chosen else 'fp32'}, bf16 measured at {ratio:.1f}x the speed of fp32"
-
-
 def has_bf16(device: torch.device) -> bool:
     """Whether this device multiplies bf16 natively."""
     if device.type == "cuda":
@@ -124,22 +81,6 @@ def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 natively (AVX512-BF16, AMX or Arm's equivalent)."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
     return any(bool(getattr(torch.cpu, check)()) for check in checks if hasattr(torch.cpu, check))
-
-
-def least_seconds(*works: Callable[[], None], repeats: int = 3) -> list[float]:
-    """Of pieces of work, after a first time that pays for kernel selection.
-
-    They take turns, and the least counts: others who use the machine only ever add to a time.
-    """
-    for work in works:
-        work()
-    least = [inf] * len(works)
-    for _ in range(repeats):
-        for i, work in enumerate(works):
-            start = time.perf_counter()
-            work()
-            least[i] = min(least[i], time.perf_counter() - start)
-    return least
 
 
 def prepare(device: torch.device) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 
 
@@ -25,3 +26,14 @@ def processors() -> int:
 def _sharing() -> int:
     """The processes that a launcher has started on this machine to train as one."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def peak_memory_mib() -> int | None:
+    """The most memory this process has held; None where the system does not say (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    # Linux counts in KiB, macOS in bytes.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit

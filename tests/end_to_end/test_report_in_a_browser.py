@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebsc_core.config.schema import load_config
+from ebsc_core.config.loading import load_config
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.report import rewrite_report
 from ebsc_core.runs.run import run

@@ -29,7 +29,7 @@ from torchvision.datasets import ImageFolder, VisionDataset
 from torchvision.transforms import Grayscale, ToTensor
 
 from ebsc_core import EBSC, EbscError
-from ebsc_core.estimators.torch_state import Spoken
+from ebsc_core.estimators.progress import Spoken
 from ebsc_core.utils.errors import Interrupted
 
 QUICK = {"refine.steps": 20}

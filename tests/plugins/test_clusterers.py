@@ -12,11 +12,12 @@ from scipy import sparse
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from ebsc_core.clustering.coefficients import self_expressive_coefficients, symmetrised
+from ebsc_core.clustering.affinity import symmetrised
+from ebsc_core.clustering.coefficients import self_expressive_coefficients
 from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.plugins.interfaces import Clusterer
 from ebsc_core.plugins.registry import Kind, Registry
-from ebsc_core.runs.plan import check_options
+from ebsc_core.plugins.selection import check_options
 from ebsc_core.utils.errors import ConfigError
 from ebsc_plugins.clusterers import k_subspaces as k_subspaces_module
 from ebsc_plugins.clusterers.k_subspaces import KSubspaces, KSubspacesOptions

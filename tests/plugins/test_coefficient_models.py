@@ -11,7 +11,8 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.clustering.coefficients import self_expressive_coefficients, symmetrised
+from ebsc_core.clustering.affinity import symmetrised
+from ebsc_core.clustering.coefficients import self_expressive_coefficients
 from ebsc_core.clustering.metrics import confidence
 from ebsc_core.clustering.refine import refine
 from ebsc_core.config.schema import RefineOptions

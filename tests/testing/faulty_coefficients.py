@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ebsc_core import CoefficientModel, Options, TrainableCoefficientModel
 from ebsc_core.clustering.coefficients import exclude_own
-from ebsc_core.plugins.interfaces import Coefficients, Expression, InnerProductModel
+from ebsc_core.clustering.inner_product import InnerProductModel
+from ebsc_core.plugins.interfaces import Coefficients, Expression
 
 
 class SoundModel(CoefficientModel):

@@ -8,7 +8,6 @@ in a run's own copy also ``ids`` (UTF-8) and ``labels`` (int64) where known. Att
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -34,12 +33,6 @@ CHUNK_BYTES = 1 << 19
 IDENTITY_BYTES = 64
 # On top of the rows: unfinished chunks of both data sets, and what HDF5 notes about them.
 SLACK_BYTES = 8 * CHUNK_BYTES
-
-
-def digest(made_from: Mapping[str, Any]) -> str:
-    """A short hash of plain values, independent of the order of keys."""
-    text = json.dumps(made_from, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 @dataclass(frozen=True)

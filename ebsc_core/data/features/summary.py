@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from ebsc_core.config.schema import FeaturesChoice
+from ebsc_core.data.features.effective_rank import effective_rank
 from ebsc_core.data.features.files import FeatureSource, read_features
 from ebsc_core.data.features.store import FORMAT
-from ebsc_core.data.images.source import sample_positions
-from ebsc_core.training.collapse import effective_rank
+from ebsc_core.utils.sampling import sample_positions
 
 # Rows that say how many directions the features use.
 SAMPLE = 2000

@@ -10,9 +10,9 @@ import numpy as np
 from ebsc_core.config.schema import DataChoice
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import DataContext
-from ebsc_core.runs.plan import Choice
-from ebsc_core.training.cache import user_cache
+from ebsc_core.plugins.selection import Choice
 from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.paths import user_cache
 from ebsc_core.utils.system import available_memory
 
 

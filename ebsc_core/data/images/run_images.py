@@ -1,8 +1,8 @@
-"""The images of a finished run, read once more: to be shown, or to be used beside new ones."""
+"""The images that a run was made of, fitted and held out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
@@ -10,15 +10,7 @@ from itertools import chain
 import numpy as np
 import torch
 
-from ebsc_core.config.schema import RunConfig
-from ebsc_core.data.images.reading import read_images, read_pictures
 from ebsc_core.data.images.source import ImageSource
-from ebsc_core.data.images.split import split
-from ebsc_core.plugins.kinds import Kind
-from ebsc_core.plugins.registry import Registry
-from ebsc_core.runs.plan import choose, make_plan
-from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.utils.errors import DataError
 
 BATCH = 64
 
@@ -63,44 +55,3 @@ class RunImages:
                 for which, images in zip(plan, part.batches(wanted, torch.device("cpu")), strict=True):
                     yield which, images.numpy()
             start += len(part)
-
-
-def read_again(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -> RunImages:
-    """The images of a run through its own data part, streamed where that is possible.
-
-    Raises
-    ------
-    EbscError
-        If they are not there any more, or are not those the run was made of.
-    """
-    config, lines = run.config, run.assignments
-    if config.features:
-        return _of_features(run, registry, warn)
-    found = _read(config, registry, warn)
-    if config.protocol == "train-test":
-        images = RunImages(*split(found, config.test_share, config.seed))
-    else:
-        images = RunImages(found)
-    if len(images) != len(lines.ids):
-        raise DataError(f"{found.name} holds {len(images)} images now, the run had {len(lines.ids)}")
-    if any(now != then for now, then in zip(images.ids(), lines.ids, strict=True)):
-        raise DataError(f"{found.name} holds other images than the run was made of")
-    return images
-
-
-def _of_features(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -> RunImages:
-    """The images that a run on features was told of."""
-    plan = make_plan(run.config, registry)
-    if plan.images is None:
-        raise DataError("the run was one on features, and no images were named (--images)")
-    return RunImages(read_pictures(plan.images, run.assignments.ids, run.config.seed, warn))
-
-
-def _read(config: RunConfig, registry: Registry, warn: Callable[[str], None]) -> ImageSource:
-    choice = config.data.model_copy(update={"workers": 0})
-    data = choose(registry, Kind.DATA, choice)
-    try:
-        # A few will be looked at; what can be streamed need not be read as a whole.
-        return read_images(data, choice, config.seed, warn, memory=0)
-    except DataError:
-        return read_images(data, choice, config.seed, warn)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ebsc_core.plugins.interfaces import ImageInfo
 from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.sampling import sample_positions
 
 
 class ImageSource(ABC):
@@ -122,10 +123,3 @@ class Levels:
         variance = (self.counts * (levels - mean[:, None]) ** 2).sum(1) / total
         std = np.sqrt(np.maximum(variance, 1e-4))
         return ImageInfo(len(self.counts), height, width, tuple(mean.tolist()), tuple(std.tolist()))
-
-
-def sample_positions(n: int, limit: int | None, seed: int) -> np.ndarray:
-    """Sorted positions of a seeded sample of ``limit`` out of ``n``; all of them if None."""
-    if limit is None or limit >= n:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(seed).permutation(n)[:limit])

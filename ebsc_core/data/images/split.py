@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ebsc_core.data.images.source import ImageSource, sample_positions
+from ebsc_core.data.images.source import ImageSource
 from ebsc_core.utils.errors import ConfigError
+from ebsc_core.utils.sampling import sample_positions
 
 
 def split(data: ImageSource, test_share: float, seed: int) -> tuple[ImageSource, ImageSource]:

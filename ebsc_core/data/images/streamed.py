@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ebsc_core.data.images.source import ImageSource, Levels, sample_positions
+from ebsc_core.data.images.source import ImageSource, Levels
 from ebsc_core.data.images.workers import Bad, ImageReader, Images, Workers, unreadable
 from ebsc_core.plugins.interfaces import ImageInfo
 from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.sampling import sample_positions
 
 # So many images are looked at before training, for shape, mean and deviation: a second or two of decoding.
 # Sets that are no larger are looked at whole, and a run on them is then equal to one in memory.

@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.cluster import contingency_matrix
 
-from ebsc_core.benchmark.suite import flattened
+from ebsc_core.config.loading import flattened
 from ebsc_core.config.schema import PROVENANCE
 from ebsc_core.runs.store.directory import CONFIG, METRICS
 from ebsc_core.runs.store.listing import data_of

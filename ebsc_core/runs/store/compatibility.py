@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.config.schema import PART_SECTIONS, PROVENANCE, RunConfig, read_toml
+from ebsc_core.config.loading import read_toml
+from ebsc_core.config.schema import PART_SECTIONS, PROVENANCE, RunConfig, trains_jointly
 from ebsc_core.plugins.registry import Kind, Registry, UnknownPartError
-from ebsc_core.runs.plan import trains_jointly
 
 # A distribution and its version; anything else was not written by a run.
 SUPPLIER = re.compile(r"[A-Za-z0-9][\w.-]* [\w.+!-]+")

@@ -21,15 +21,13 @@ import json
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import tomli_w
-
+from ebsc_core.config.loading import write_toml
 from ebsc_core.runs.store.unfinished import (
     LOCK,
     UNFINISHED,
@@ -116,7 +114,7 @@ class RunDirectory:
                 remove(item)
         self.checkpoints.mkdir()
         with written_whole(self.target / UNFINISHED) as file:
-            _write_toml(file, self.to_go_on)
+            write_toml(file, self.to_go_on)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
@@ -173,7 +171,7 @@ class RunDirectory:
 
         Paths that are not UTF-8 keep their bytes.
         """
-        _write_toml(self.beside / CONFIG, tables)
+        write_toml(self.beside / CONFIG, tables)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """``metrics.json``."""
@@ -193,11 +191,6 @@ class RunDirectory:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
-
-
-def _write_toml(path: Path, tables: Mapping[str, Any]) -> None:
-    text = tomli_w.dumps(without_none(dict(tables)))
-    path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def check_free(path: Path) -> None:
@@ -221,23 +214,3 @@ def default_path(parts: list[str], seed: int) -> Path:
         number += 1
         path = path.with_name(f"{stamp}-{words}-s{seed}-{number}")
     return path
-
-
-def peak_memory_mib() -> int | None:
-    """The most memory this process has held; None where the system does not say (Windows)."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    # Linux counts in KiB, macOS in bytes.
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit
-
-
-def without_none(value: Any) -> Any:
-    """Plain values as TOML can hold them: entries of None are left out."""
-    if isinstance(value, dict):
-        return {key: without_none(item) for key, item in value.items() if item is not None}
-    if isinstance(value, list | tuple):
-        return [without_none(item) for item in value]
-    return value

@@ -12,9 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.config.schema import PROVENANCE, RunConfig, load_config
+from ebsc_core.config.loading import load_config
+from ebsc_core.config.schema import PROVENANCE, RunConfig
 from ebsc_core.utils.errors import ConfigError, RunDirectoryError
 from ebsc_core.utils.files import is_locked
+from ebsc_core.utils.paths import features_folder
 from ebsc_core.utils.provenance import provenance
 
 UNFINISHED, WORK, LOCK = "unfinished.toml", ".unfinished", "lock"
@@ -31,8 +33,6 @@ def to_go_on(config: RunConfig, asked: Mapping[str, Any], suppliers: Mapping[str
     suppliers : mapping
         Distribution and version of each part.
     """
-    from ebsc_core.training.cache import features_folder  # which imports torch
-
     tables = dict(asked)
     # Training is kept there, wherever the default may be when it goes on.
     cache = features_folder(config.cache)

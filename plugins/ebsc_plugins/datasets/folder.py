@@ -16,11 +16,12 @@ from pydantic import Field
 from ebsc_core import ComponentSpec
 from ebsc_core.config.options import Options
 from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.images.source import ImageSource, sample_positions
+from ebsc_core.data.images.source import ImageSource
 from ebsc_core.data.images.streamed import LOOKED_AT, StreamedImages
 from ebsc_core.data.images.workers import BadImage, ImageReader, Workers, unreadable
 from ebsc_core.plugins.interfaces import DataContext
 from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.sampling import sample_positions
 from ebsc_plugins.datasets.decoding import LARGEST_SIDE, Header, common_shape, decode_file, read_header
 from ebsc_plugins.datasets.files import SUFFIXES, Files, FolderFiles, ZipFiles
 

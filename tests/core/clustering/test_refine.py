@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebsc_core.clustering.refine import draws, refine
-from ebsc_core.config.schema import RefineOptions, load_config
+from ebsc_core.config.loading import load_config
+from ebsc_core.config.schema import RefineOptions
 from ebsc_core.plugins.interfaces import Expression
 from ebsc_core.utils.errors import ConfigError, TrainingError
 from ebsc_core.utils.progress import Progress

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from ebsc_core.config.schema import PROVENANCE, RunConfig, load_config, overlay, parse_settings
+from ebsc_core.config.loading import load_config, overlay, parse_settings
+from ebsc_core.config.schema import PROVENANCE, RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import make_plan
 from ebsc_core.runs.store.directory import RunDirectory

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter, digest
-from ebsc_core.training.cache import TRAINING, Trained, TrainedCache, user_cache
+from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter
+from ebsc_core.training.cache import TRAINING, Trained, TrainedCache
 from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.hashing import digest
 
 ROWS = 12
 MADE_FROM = {"data": "abc", "backbone": {"name": "some"}}
@@ -188,14 +189,3 @@ def test_failed_storing_keeps_the_earlier_entry(
 def test_the_training_record_is_plain_json(entry: Path) -> None:
     record = json.loads((entry / TRAINING).read_text(encoding="utf-8"))
     assert record["history"] == [{"epoch": 1, "loss": 0.5}]
-
-
-def test_user_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EBSC_CACHE_DIR", str(tmp_path / "own"))
-    assert user_cache() == tmp_path / "own"
-    monkeypatch.delenv("EBSC_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert user_cache() == tmp_path / "xdg" / "ebsc"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert user_cache() == tmp_path / ".cache" / "ebsc"

@@ -1,13 +1,9 @@
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import pytest
 import torch
 
-from ebsc_core.utils import device as device_module
-from ebsc_core.utils.device import choose_precision, own_device, resolve_device
+from ebsc_core.utils.device import own_device, resolve_device
 from ebsc_core.utils.errors import DeviceError
 from ebsc_core.utils.launch import count_devices, launch
 
@@ -106,105 +102,3 @@ def test_devices_must_be_as_many_as_a_launcher_started(monkeypatch: pytest.Monke
     assert launch("2", "cuda", []) is None
     with pytest.raises(DeviceError, match="--devices is 1 but 2 processes"):
         launch("1", "cuda", [])
-
-
-class Clock:
-    """Time passes only when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def step(self, fp32: float, bf16: float) -> Callable[[bool], None]:
-        """A training step that takes so many seconds."""
-
-        def run(use_bf16: bool) -> None:
-            self.now += bf16 if use_bf16 else fp32
-
-        return run
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(time, "perf_counter", lambda: clock.now)
-    return clock
-
-
-def unwanted(bf16: bool) -> None:
-    raise AssertionError("no trial was needed")
-
-
-@pytest.mark.parametrize("requested", ["fp32", "bf16"])
-def test_a_requested_precision_is_obeyed_untried(requested: str) -> None:
-    chosen, why = choose_precision(requested, CPU, 224, unwanted)
-    assert chosen == (requested == "bf16")
-    assert requested in why
-
-
-def test_bf16_on_metal_is_refused() -> None:
-    with pytest.raises(DeviceError, match="mps"):
-        choose_precision("bf16", torch.device("mps"), 32, unwanted)
-
-
-def test_auto_without_bf16_instructions_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: False)
-    assert not choose_precision("auto", CPU, 224, unwanted)[0]
-
-
-def test_auto_with_tiny_images_is_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: True)
-    assert not choose_precision("auto", CPU, 8, unwanted)[0]
-
-
-@pytest.mark.parametrize(
-    ("fp32", "bf16", "expected"),
-    [(1.0, 5.0, False), (1.0, 1.0, False), (1.1, 1.0, False), (5.0, 1.0, True)],
-    ids=["slower", "tie", "near tie", "faster"],
-)
-def test_auto_takes_bf16_only_where_it_is_clearly_faster(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock, fp32: float, bf16: float, expected: bool
-) -> None:
-    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: True)
-    chosen, why = choose_precision("auto", CPU, 32, clock.step(fp32, bf16))
-    assert chosen == expected
-    assert "measured" in why
-
-
-def test_a_slow_first_step_does_not_decide(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: True)
-    seen: set[bool] = set()
-
-    def step(bf16: bool) -> None:
-        clock.now += 1.0 if bf16 else 2.0
-        clock.now += 1000.0 if bf16 and bf16 not in seen else 0.0
-        seen.add(bf16)
-
-    assert choose_precision("auto", CPU, 32, step)[0]
-
-
-@pytest.mark.parametrize("busy", [(1, 5, 5, 1, 5, 5), (9, 9, 9, 9, 1, 1), (1, 1, 1, 30, 1, 30)])
-def test_a_machine_that_is_busy_now_and_then_does_not_decide(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock, busy: tuple[int, ...]
-) -> None:
-    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: True)
-    times = iter((1, 1, *busy))
-
-    def step(bf16: bool) -> None:
-        clock.now += next(times) * (1.0 if bf16 else 1.8)
-
-    assert choose_precision("auto", CPU, 32, step)[1] == "bf16, bf16 measured at 1.8x the speed of fp32"
-
-
-@pytest.mark.parametrize(
-    ("supported", "fp32", "expected"), [(True, 2, True), (True, 1, False), (False, 2, False)]
-)
-def test_auto_on_cuda_is_measured_where_bf16_is_native(
-    monkeypatch: pytest.MonkeyPatch, clock: Clock, supported: bool, fp32: float, expected: bool
-) -> None:
-    monkeypatch.setattr(
-        torch.cuda, "is_bf16_supported", lambda including_emulation=True: supported or including_emulation
-    )
-    step = clock.step(fp32, 1.0) if supported else unwanted
-    chosen, why = choose_precision("auto", torch.device("cuda"), 8, step)
-    assert chosen == expected
-    assert ("measured" in why) == supported

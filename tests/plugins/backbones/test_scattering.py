@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from ebsc_core.plugins.interfaces import ImageInfo
 from ebsc_core.plugins.registry import Kind, Registry
-from ebsc_core.runs.plan import check_options
+from ebsc_core.plugins.selection import check_options
 from ebsc_core.utils.errors import ConfigError, DataError, EbscError, PartError
 from ebsc_plugins.backbones.scattering import FRONTEND, Scattering, ScatteringOptions
 

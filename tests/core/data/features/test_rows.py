@@ -87,7 +87,7 @@ import sys
 from pathlib import Path
 import torch
 from ebsc_core.data.features.rows import StoredRows
-from ebsc_core.runs.store.directory import peak_memory_mib
+from ebsc_core.utils.system import peak_memory_mib
 
 torch.set_num_threads(1)
 rows = StoredRows(Path(sys.argv[1]), "features")

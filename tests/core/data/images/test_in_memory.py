@@ -8,12 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from ebsc_core.data.images.in_memory import ImageSet, ahead
-from ebsc_core.data.images.source import sample_positions
 from ebsc_core.utils.errors import DataError
 
 
@@ -54,16 +51,6 @@ def test_ids_and_labels_must_be_one_per_image() -> None:
 def test_n_classes_counts_distinct_labels() -> None:
     assert image_set(pixels(4), np.array([7, -1, 7, 3])).n_classes == 3
     assert image_set(pixels(4)).n_classes is None
-
-
-@given(n=st.integers(1, 40), limit=st.integers(1, 50), seed=st.integers(0, 5))
-def test_sample_positions_are_distinct_sorted_and_seeded(n: int, limit: int, seed: int) -> None:
-    chosen = sample_positions(n, limit, seed)
-    assert len(chosen) == min(n, limit)
-    assert (np.diff(chosen) > 0).all()
-    assert chosen.min() >= 0
-    assert chosen.max() < n
-    np.testing.assert_array_equal(chosen, sample_positions(n, limit, seed))
 
 
 def test_sample_keeps_images_ids_and_labels_together_and_in_order() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebsc_core.data.images.run_images import read_again
 from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.store.images import read_again
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, EbscError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ebsc_core.config.schema import load_config
+from ebsc_core.config.loading import load_config
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import (

@@ -1,0 +1,53 @@
+"""From sparse coefficients to the graph that is cut."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+from sklearn import config_context
+from sklearn.neighbors import kneighbors_graph
+from sklearn.preprocessing import normalize
+
+from ebsc_core.config.schema import AffinityOptions
+from ebsc_core.plugins.interfaces import Coefficients
+
+WORKING_MIB = 128
+
+
+def affinity(coefficients: Coefficients, options: AffinityOptions) -> sparse.csr_matrix:
+    """The symmetric affinity of shape (N, N), CSR, non-negative, zero diagonal, in the form asked for."""
+    if options.form == "nearest_neighbors":
+        return nearest_neighbours(coefficients, options.n_neighbors)
+    return symmetrised(coefficients)
+
+
+def symmetrised(coefficients: Coefficients) -> sparse.csr_matrix:
+    """``½(Ĉ + Ĉᵀ)``, ``Ĉ`` the absolute coefficients, each row scaled to sum 1 (zeros stay zero)."""
+    rows = abs(_as_matrix(coefficients))
+    return _symmetric(normalize(rows, "l1", copy=False))
+
+
+def nearest_neighbours(coefficients: Coefficients, n_neighbors: int) -> sparse.csr_matrix:
+    """``½(G + Gᵀ)``, ``G`` the graph from each row of coefficients to its nearest, all of unit length.
+
+    How You et al. (EnSC, CVPR 2016) and Zhang et al. (SENet, CVPR 2021) cut their graphs: two images are
+    neighbours if they are expressed alike, whether or not one expresses the other.
+    """
+    rows = normalize(_as_matrix(coefficients), "l2", copy=False)
+    with config_context(working_memory=WORKING_MIB):  # 1 GiB by default, and no faster
+        return _symmetric(kneighbors_graph(rows, n_neighbors, include_self=False))
+
+
+def _as_matrix(coefficients: Coefficients) -> sparse.csr_matrix:
+    n, k = coefficients.indices.shape
+    indptr = np.arange(0, n * k + 1, k, dtype=np.int64)
+    entries = coefficients.values.numpy().astype(np.float32).ravel()
+    return sparse.csr_matrix((entries, coefficients.indices.numpy().ravel(), indptr), shape=(n, n))
+
+
+def _symmetric(graph: sparse.csr_matrix) -> sparse.csr_matrix:
+    symmetric = sparse.csr_matrix((graph + graph.T) * np.float32(0.5), dtype=np.float32)
+    symmetric.setdiag(0)
+    symmetric.eliminate_zeros()
+    symmetric.sort_indices()
+    return symmetric

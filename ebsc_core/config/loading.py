@@ -1,0 +1,161 @@
+"""From TOML files, ``--set`` and flags to a checked configuration, and back to TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import ValidationError
+
+from ebsc_core.config.messages import describe, field_names
+from ebsc_core.config.schema import PART_SECTIONS, PROVENANCE, RunConfig
+from ebsc_core.utils.errors import ConfigError
+
+
+def load_config(
+    file: Path | None = None,
+    settings: Iterable[str] = (),
+    flags: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Merge a TOML file, ``section.option=value`` settings and dotted flags, later ones winning.
+
+    Naming another part than the file does drops the file's options for that part: they are
+    another part's.
+
+    Raises
+    ------
+    ConfigError
+        For an unreadable file, a malformed setting, an unknown name or a value of the wrong type;
+        names the setting and the nearest known one.
+    """
+    tree = read_toml(file) if file else {}
+    tree.pop(PROVENANCE, None)
+    given = parse_settings(settings)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(given, key, value)
+    return checked(overlay(tree, given))
+
+
+def checked(tree: Mapping[str, Any]) -> RunConfig:
+    """The configuration that these tables are.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown name or a value of the wrong type.
+    """
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe(error, RunConfig, "")) from None
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """``section.option=value`` words as a tree of tables; values as in TOML, bare words being text.
+
+    Raises
+    ------
+    ConfigError
+        If one is not of that form, or sets a section as if it were an option.
+    """
+    tree: dict[str, Any] = {}
+    for setting in settings:
+        _put(tree, *_parse_setting(setting))
+    return tree
+
+
+def overlay(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``tree`` with the settings of ``over``, table by table.
+
+    Where ``over`` names another part, the options of the part in ``tree`` are dropped: they are not its own.
+
+    Raises
+    ------
+    ConfigError
+        If one holds a table where the other holds a value.
+    """
+    merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
+    for key, value in over.items():
+        if not isinstance(value, Mapping):
+            merged[key] = value
+            continue
+        below = merged.get(key, {})
+        if not isinstance(below, Mapping):
+            setting = ".".join([key, *list(value)[:1]])
+            raise ConfigError(f"cannot set {setting!r}: {key!r} is given as a single value, not as a section")
+        if key in PART_SECTIONS and below.get("name", value.get("name")) != value.get(
+            "name", below.get("name")
+        ):
+            below = {name: entry for name, entry in below.items() if name in own_settings(key)}
+        merged[key] = overlay(below, value)
+    return merged
+
+
+def own_settings(section: str) -> list[str]:
+    """What a part's section takes whichever part it names."""
+    return field_names(RunConfig, [section]) if section in RunConfig.model_fields else []
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """The tables of a file, not yet checked.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read or is no TOML.
+    """
+    try:
+        # A path in it need not be UTF-8.
+        return tomllib.loads(file.read_text(encoding="utf-8-sig", errors="surrogateescape"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{file} is not valid TOML: {error}") from None
+
+
+def _parse_setting(setting: str) -> tuple[str, Any]:
+    key, equals, text = setting.partition("=")
+    if not equals or not all(key.strip().split(".")):
+        raise ConfigError(f"--set {setting!r} is not of the form part.option=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        value = text  # a bare word is a string
+    return key.strip(), value
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"cannot set {key!r}: {part!r} is given as a single value, not as a section")
+    tree[last] = value
+
+
+def write_toml(path: Path, tables: Mapping[str, Any]) -> None:
+    """Write tables as TOML; paths in them that are not UTF-8 keep their bytes."""
+    text = tomli_w.dumps(without_none(dict(tables)))
+    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def without_none(value: Any) -> Any:
+    """Plain values as TOML can hold them: entries of None are left out."""
+    if isinstance(value, dict):
+        return {key: without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list | tuple):
+        return [without_none(item) for item in value]
+    return value
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a tree of tables by their dotted names; of an empty table, itself."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

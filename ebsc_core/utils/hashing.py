@@ -1,0 +1,14 @@
+"""A name for plain values that only equal values share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def digest(made_from: Mapping[str, Any]) -> str:
+    """A short hash of plain values, independent of the order of keys."""
+    text = json.dumps(made_from, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -1,18 +1,19 @@
-"""How far training has come: what a trainer keeps of itself, and how it goes on from that."""
+"""How far training has come: what is kept of it, and how it goes on from that."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ebsc_core.training.checkpoint import Kept, module_tensors, optimiser_tensors, restore
 
-if TYPE_CHECKING:
-    from ebsc_core.training.trainer import JointTrainer
+# Of a standing, what is kept as tensors and what as plain values.
+TENSORS, NUMBERS = ("figures", "order", "drawn"), ("epoch", "images", "steps")
 
 
 @dataclass
@@ -58,26 +59,29 @@ class Standing:
         return self.epoch > 0 or self.images > 0
 
 
-def state_of(trainer: JointTrainer) -> Kept:
-    """All that another trainer needs to go on as this one would."""
-    standing = trainer.standing
-    tensors = module_tensors(_modules(trainer)) | optimiser_tensors(trainer.optimiser)
-    tensors |= {f"standing.{name}": getattr(standing, name) for name in ("figures", "order", "drawn")}
-    tensors |= {"memory": trainer.step.memory, "random": torch.get_rng_state()}
-    record = {name: getattr(standing, name) for name in ("epoch", "images", "steps")}
-    return tensors, record | {
-        "history": [asdict(epoch) for epoch in trainer.history],
-        "warnings": trainer.warnings,
-        "collapsed": trainer.collapsed,
-        "seconds": trainer.seconds,
-        "batch_size": trainer.batch_size,
-        "bf16": trainer.step.bf16,
-        "parts": trainer.parts,
-    }
+def state_of(
+    modules: dict[str, nn.Module],
+    optimiser: torch.optim.Optimizer,
+    standing: Standing,
+    tensors: dict[str, Tensor],
+    record: dict[str, Any],
+) -> Kept:
+    """All that is needed to go on from ``standing`` as these modules and their optimiser would.
+
+    Parameters
+    ----------
+    tensors, record : dict
+        What else whoever trains needs for that, tensors and plain values.
+    """
+    kept = module_tensors(modules) | optimiser_tensors(optimiser)
+    kept |= {f"standing.{name}": getattr(standing, name) for name in TENSORS}
+    return kept | tensors, {name: getattr(standing, name) for name in NUMBERS} | record
 
 
-def go_on(trainer: JointTrainer, kept: Kept, total: int) -> None:
-    """Bring a trainer to where another one was; the schedule as far as leaves it ``total`` steps in all.
+def go_on(
+    kept: Kept, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, device: torch.device
+) -> Standing:
+    """Bring modules and optimiser to where others were; returns where in training that is.
 
     Raises
     ------
@@ -85,46 +89,39 @@ def go_on(trainer: JointTrainer, kept: Kept, total: int) -> None:
         If what is kept does not fit. Nothing has changed then.
     """
     tensors, record = kept
-    step, progress, device = trainer.step, trainer.progress, trainer.step.device
-    restore(tensors, _modules(trainer), trainer.optimiser)
-    trainer.standing = Standing(
-        **{name: record[name] for name in ("epoch", "images", "steps")},
+    restore(tensors, modules, optimiser)
+    return Standing(
+        **{name: record[name] for name in NUMBERS},
         figures=tensors["standing.figures"].to(device),
         order=tensors["standing.order"],
         drawn=tensors["standing.drawn"],
     )
-    trainer.generator.set_state(trainer.standing.drawn)
-    trainer.history = [Epoch(**epoch) for epoch in record["history"]]
-    trainer.collapsed, trainer.earlier = record["collapsed"], record["seconds"]
-    step.memory = tensors["memory"].to(device)
-    if step.ranks.main:  # the others have drawn otherwise
-        torch.set_rng_state(tensors["random"])
-    done = total - trainer.steps_left()
-    step.objective.resume(done)
+
+
+def catch_up(schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
+    """Bring a new schedule to where it is after so many steps."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that no optimiser's step came before
-        for _ in range(done):
-            trainer.schedule.step()
-    epoch, epochs = min(trainer.standing.epoch + 1, trainer.options.epochs), trainer.options.epochs
-    progress.note(f"training goes on from epoch {epoch} of {epochs}, as it was kept")
-    for warning in record["warnings"]:
-        trainer.warn(warning)
-    before, now = _way(record["batch_size"], record["bf16"]), _way(trainer.batch_size, step.bf16)
-    if before != now:
-        trainer.warn(
-            f"trained in {before}, from epoch {epoch} on in {now}: neither alone gives these features"
-        )
-    if record["parts"] != trainer.parts:
-        was, now = (", ".join(sorted(set(parts.values()))) for parts in (record["parts"], trainer.parts))
-        trainer.warn(
-            f"trained with {was}, from epoch {epoch} on with {now}: neither alone gives these features"
-        )
+        for _ in range(steps):
+            schedule.step()
 
 
-def _way(batch_size: int, bf16: bool) -> str:
-    return f"batches of {batch_size} in {'bf16' if bf16 else 'fp32'}"
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], epoch: int) -> Iterator[str]:
+    """What to warn of where training goes on otherwise than it was begun: a sentence each.
+
+    Parameters
+    ----------
+    before, now : mapping
+        ``batch_size``, ``bf16`` and ``parts``, the distribution and version of each part that trains.
+    epoch : int
+        The first that is trained so, counted from 1.
+    """
+    if (was := _way(before)) != (way := _way(now)):
+        yield f"trained in {was}, from epoch {epoch} on in {way}: neither alone gives these features"
+    if before["parts"] != now["parts"]:
+        was, way = (", ".join(sorted(set(made["parts"].values()))) for made in (before, now))
+        yield f"trained with {was}, from epoch {epoch} on with {way}: neither alone gives these features"
 
 
-def _modules(trainer: JointTrainer) -> dict[str, nn.Module]:
-    modules = {"objective": trainer.step.objective, "model": trainer.step.model}
-    return {name: module for name, module in modules.items() if module is not None}
+def _way(made: Mapping[str, Any]) -> str:
+    return f"batches of {made['batch_size']} in {'bf16' if made['bf16'] else 'fp32'}"

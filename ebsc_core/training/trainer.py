@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ebsc_core.config.schema import TrainOptions
 from ebsc_core.data.features.effective_rank import effective_rank
@@ -18,7 +19,7 @@ from ebsc_core.plugins.observers import Observers
 from ebsc_core.training.checkpoint import Keeper, Kept, interruption
 from ebsc_core.training.collapse import collapse_warning
 from ebsc_core.training.precision import backbones, run_eagerly
-from ebsc_core.training.state import Epoch, Standing, go_on, state_of
+from ebsc_core.training.state import Epoch, Standing, catch_up, changes, go_on, state_of
 from ebsc_core.training.step import JointStep
 from ebsc_core.utils.errors import DataError, Interrupted, TrainingError
 from ebsc_core.utils.progress import Progress
@@ -93,7 +94,7 @@ class JointTrainer:
         self.optimiser, self.schedule = self._optimiser(total)
         if kept:
             try:
-                go_on(self, kept, total)
+                self._go_on(kept, total)
             except DataError as error:
                 self.progress.warn(f"training starts afresh: what was kept cannot be used ({error})")
         with interruption() if self.keeper else nullcontext(self.asked) as self.asked:
@@ -139,7 +140,7 @@ class JointTrainer:
         if self.keeper is None or not self.standing.begun:
             return ""
         try:
-            self.keeper.save(state_of(self))
+            self.keeper.save(self._state())
         except OSError as error:
             self.progress.warn(f"training is not kept: {error}")
             return ""
@@ -147,6 +148,49 @@ class JointTrainer:
         if self.standing.epoch == epochs:
             return "; training is done and kept"
         return f"; training is kept and goes on from epoch {self.standing.epoch + 1} of {epochs}"
+
+    def _state(self) -> Kept:
+        """All that another trainer needs to go on as this one would."""
+        tensors = {"memory": self.step.memory, "random": torch.get_rng_state()}
+        record = {
+            "history": [asdict(epoch) for epoch in self.history],
+            "warnings": self.warnings,
+            "collapsed": self.collapsed,
+            "seconds": self.seconds,
+        }
+        return state_of(self._modules(), self.optimiser, self.standing, tensors, record | self._way())
+
+    def _go_on(self, kept: Kept, total: int) -> None:
+        """Go on from where another trainer was, the schedule as far as leaves it ``total`` steps in all.
+
+        Raises
+        ------
+        DataError
+            If what is kept does not fit. Nothing has changed then.
+        """
+        (tensors, record), step, epochs = kept, self.step, self.options.epochs
+        self.standing = go_on(kept, self._modules(), self.optimiser, step.device)
+        self.generator.set_state(self.standing.drawn)
+        self.history = [Epoch(**epoch) for epoch in record["history"]]
+        self.collapsed, self.earlier = record["collapsed"], record["seconds"]
+        step.memory = tensors["memory"].to(step.device)
+        if step.ranks.main:  # the others have drawn otherwise
+            torch.set_rng_state(tensors["random"])
+        done = total - self.steps_left()
+        step.objective.resume(done)
+        catch_up(self.schedule, done)
+        epoch = min(self.standing.epoch + 1, epochs)
+        self.progress.note(f"training goes on from epoch {epoch} of {epochs}, as it was kept")
+        for warning in (*record["warnings"], *changes(record, self._way(), epoch)):
+            self.warn(warning)
+
+    def _way(self) -> dict[str, Any]:
+        """How it trains, as far as that may be another where training goes on."""
+        return {"batch_size": self.batch_size, "bf16": self.step.bf16, "parts": self.parts}
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules = {"objective": self.step.objective, "model": self.step.model}
+        return {name: module for name, module in modules.items() if module is not None}
 
     def _pause(self) -> None:
         """Stop if the user has asked for it; keep training then, and when it is time to."""

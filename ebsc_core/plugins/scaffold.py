@@ -9,15 +9,15 @@ from __future__ import annotations
 import ast
 import re
 from difflib import get_close_matches
+from importlib.metadata import version
 from importlib.resources import files
 from importlib.util import find_spec
 from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
-from ebsc_core import __version__
 from ebsc_core.plugins.kinds import REQUIRED, Kind
-from ebsc_core.plugins.registry import Registry
+from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Registry
 from ebsc_core.utils.errors import PackageError
 from ebsc_core.utils.files import folder_written_whole
 
@@ -82,7 +82,7 @@ def package_files(kind: Kind, name: str) -> dict[str, str]:
         "distribution": f"ebsc-{name}",
         "package": _package(name),
         "class_name": _class_name(name),
-        "version": __version__,
+        "version": version(OWN_DISTRIBUTION),
     }
 
     def filled(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ebsc_core.config.schema import RunConfig
+from ebsc_core.config.schema import PartChoice, RunConfig
 from ebsc_core.data.images.reading import read_images, read_pictures
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.data.images.source import ImageSource
@@ -12,7 +12,6 @@ from ebsc_core.data.images.split import split
 from ebsc_core.plugins.kinds import Kind
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.plugins.selection import choose
-from ebsc_core.runs.plan import make_plan
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError
 
@@ -42,10 +41,12 @@ def read_again(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -
 
 def _of_features(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -> RunImages:
     """The images that a run on features was told of."""
-    plan = make_plan(run.config, registry)
-    if plan.images is None:
+    assert run.config.features
+    name = run.config.features.images
+    if name is None:
         raise DataError("the run was one on features, and no images were named (--images)")
-    return RunImages(read_pictures(plan.images, run.assignments.ids, run.config.seed, warn))
+    images = choose(registry, Kind.DATA, PartChoice(name=name))
+    return RunImages(read_pictures(images, run.assignments.ids, run.config.seed, warn))
 
 
 def _read(config: RunConfig, registry: Registry, warn: Callable[[str], None]) -> ImageSource:

@@ -83,3 +83,13 @@ def test_what_became_of_them_is_said(ebsc, tmp_path: Path, photos: Path) -> None
     photos.rename(tmp_path / "elsewhere")
     with pytest.raises(EbscError, match="photos"):
         again(tmp_path)
+
+
+def test_those_of_features_are_found_without_the_other_parts(ebsc, tmp_path: Path, photos: Path) -> None:
+    np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32))
+    cluster = ("cluster", "f.npy", "--images", photos, "--n-clusters", "2", "--coefficients", "knn")
+    assert ebsc(*cluster, "--out", "run").code == 0
+    file = tmp_path / "run/run.toml"
+    file.write_text(file.read_text().replace('name = "knn"', 'name = "gone-since"'))
+    assert SavedRun(tmp_path / "run").config.coefficients.name == "gone-since"
+    assert levels(again(tmp_path), [7, 2]) == [70, 20]

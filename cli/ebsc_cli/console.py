@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -86,15 +87,15 @@ class ConsoleProgress(Progress):
         return ", ".join(f"{name} {value:.4g}" for name, value in self.figures.items())
 
 
-def print_result(console: Console, result: RunResult) -> None:
+def print_result(console: Console, result: RunResult, report: Path | None) -> None:
     """The final table and the paths of the run directory and the report, printed even when quiet."""
     table = Table("figure", "value", title="Result", title_justify="left")
     for name, value in _rows(result.metrics):
         table.add_row(name, value)
     console.print(table)
     console.print(f"run directory: {escape(str(result.directory))}")
-    if result.report:
-        console.print(f"report: {escape(str(result.report))}")
+    if report:
+        console.print(f"report: {escape(str(report))}")
 
 
 def _rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:

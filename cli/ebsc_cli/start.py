@@ -74,6 +74,10 @@ def start(
     with shown:
         if file:
             compare_suppliers(file, config, registry, progress.warn)
-        result = run(config, registry, progress, going_on=going_on, with_report=with_report)
+        result, report = run(config, registry, progress, going_on=going_on), None
+        if result and with_report:
+            from ebsc_core.report import report_on  # which a run without one does not wait for
+
+            report = report_on(result.directory, result.images, progress.warn)
     if result:
-        print_result(shown.console, result)
+        print_result(shown.console, result, report)

@@ -143,7 +143,12 @@ def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) 
     elif labels is not None:
         raise ConfigError(f"y is given, but {images} is read with labels of its own; leave it out")
     folder = Folder(config.out)
-    kept = {"going_on": is_unfinished(folder.path), "with_report": not folder.temporary}
+    going_on = is_unfinished(folder.path)
     with apart(resolve_device(config.device)):
-        run(config.model_copy(update={"out": str(folder.path)}), Registry(), progress, data, **kept)
+        chosen = config.model_copy(update={"out": str(folder.path)})
+        result = run(chosen, Registry(), progress, data, going_on)
+        if result and not folder.temporary:
+            from ebsc_core.report import report_on  # which nobody sees of a temporary one
+
+            report_on(result.directory, result.images, progress.warn)
     return FinishedRun(folder, config.device)

@@ -38,7 +38,7 @@ class FeaturePipeline(Pipeline):
             features = read_features(self.choice)
             if self.plan.images:  # now: what is wrong with them is to cost nothing
                 seed, warn = self.config.seed, self.progress.warn
-                self.pictures = RunImages(read_pictures(self.plan.images, features.ids, seed, warn))
+                self.images = RunImages(read_pictures(self.plan.images, features.ids, seed, warn))
         given = Given(features.name, len(features), features.n_classes, "rows")
         settled = settle_cut(self.config, given, Preferences.of(self.plan))
         n, width = features.shape

@@ -97,7 +97,7 @@ class ImagePipeline(Pipeline):
                 "features_cost": trained.cost,
                 "training": trained.history,
             }
-            self.pictures = RunImages(self.data, self.held_out)
+            self.images = RunImages(self.data, self.held_out)
             with directory.writing():
                 representation.write(directory)
             return self._write(directory, cut, scored, self._resolved(trained), figures)

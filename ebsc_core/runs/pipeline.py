@@ -35,7 +35,8 @@ class RunResult:
 
     directory: Path
     metrics: dict[str, Any]
-    report: Path | None = None
+    images: RunImages | None = None
+    """What a report can show; None of a run on features that names no images."""
 
 
 class Named(Protocol):
@@ -74,8 +75,8 @@ class Pipeline(ABC):
             else:
                 self.observers = Observers()
         self.stage = Stages(self.observers.stage_finished)
-        self.pictures: RunImages | None = None
-        """The images that a report can show, once they are read."""
+        self.images: RunImages | None = None
+        """Those that a report can show, once they are read."""
 
     def run(self) -> RunResult | None:
         """All stages, of which observers are told; of several processes the first returns a result."""
@@ -148,7 +149,7 @@ class Pipeline(ABC):
             directory.write_assignments(_columns(scored))
             directory.write_config(self._asked() | cut.settings() | settings | {PROVENANCE: made_with})
             directory.write_metrics(figures)
-        return RunResult(self.directory.path, figures)
+        return RunResult(self.directory.path, figures, self.images)
 
 
 def absolute(name: str) -> str:

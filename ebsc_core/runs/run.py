@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.registry import Registry
@@ -20,7 +18,6 @@ def run(
     progress: Progress,
     data: ImageSource | None = None,
     going_on: bool = False,
-    with_report: bool = False,
 ) -> RunResult | None:
     """Do everything ``config`` says and leave a run directory, or finish the one that is there.
 
@@ -32,8 +29,6 @@ def run(
         Images that are in memory already, in place of those that ``config`` names.
     going_on : bool
         Whether ``config.out`` may be an unfinished run.
-    with_report : bool
-        Whether to write ``report.html``, too.
 
     Raises
     ------
@@ -47,10 +42,4 @@ def run(
     else:
         pipeline = FeaturePipeline(plan, progress, going_on)
     with pipeline.ranks.together():
-        result = pipeline.run()
-    if not (result and with_report):
-        return result
-    from ebsc_core import report  # which suites of many runs have no use for
-
-    written = report.report_on(result.directory, pipeline.pictures, progress.warn)
-    return replace(result, report=written)
+        return pipeline.run()

@@ -1,50 +1,62 @@
-"""The rules of the house, checked on the source itself."""
+"""The rules of the house, checked on the source itself: docs/architecture.md says what they are for."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import pytest
-
-from ebsc_core import Options
-from ebsc_core.plugins.hookspecs import ComponentSpec, Hooks
-from ebsc_core.plugins.registry import Entry, Kind, Part, Registry, installed_entry_points
+from ebsc_core.plugins.hookspecs import ComponentSpec
+from ebsc_core.plugins.registry import Registry, installed_entry_points
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = {
-    "ebsc_core": ROOT / "ebsc_core",
-    "ebsc_plugins": ROOT / "plugins" / "ebsc_plugins",
-    "ebsc_cli": ROOT / "cli" / "ebsc_cli",
-}
-MAY_NOT_KNOW = {
-    "ebsc_core": {"ebsc_plugins", "ebsc_cli"},
-    "ebsc_plugins": {"ebsc_cli"},
-    "ebsc_cli": {"ebsc_plugins"},
-}
-SOURCES = [file for folder in PACKAGES.values() for file in sorted(folder.rglob("*.py"))]
-LONGEST_FILE = 400
-
-each_source = pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
-
-
-@pytest.fixture(scope="module")
-def registry() -> Registry:
-    return Registry([found for found in installed_entry_points() if found[1].distribution == "ebsc"])
+HOLDERS = {"ebsc_core": ROOT, "ebsc_plugins": ROOT / "plugins", "ebsc_cli": ROOT / "cli"}
+MAY_KNOW = {"ebsc_core": set[str](), "ebsc_plugins": {"ebsc_core"}, "ebsc_cli": {"ebsc_core"}}
+# The packages of ebsc_core from the ground up. Each may import those below it, but none beside it.
+FLOORS = [
+    {"utils"},
+    {"config"},
+    {"plugins"},
+    {"data"},
+    {"training", "clustering"},
+    {"runs"},
+    {"report", "testing"},
+    {"estimators", "benchmark"},
+]
+# Checks of a part are of what it owes to whoever calls it, not of a run.
+NOT_FROM = {"testing": {"runs"}}
+MOST_PACKAGES, LONGEST_FILE = 12, 400
 
 
-def parse(file: Path) -> ast.Module:
-    return ast.parse(file.read_text(encoding="utf-8"))
+def module_name(file: Path, holder: Path) -> str:
+    return ".".join(file.relative_to(holder).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def sources() -> dict[str, Path]:
+    """Every module of ours, by its name."""
+    return {
+        module_name(file, holder): file
+        for package, holder in HOLDERS.items()
+        for file in sorted((holder / package).rglob("*.py"))
+    }
+
+
+@cache
+def parsed(module: str) -> ast.Module:
+    return ast.parse(sources()[module].read_text(encoding="utf-8"))
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
-    """Every module a file imports, and each ``module.name`` it takes from one."""
+    """Every module that is imported, wherever in a file, and each ``module.name`` that is taken from one."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, "imports are absolute here"
+            assert not node.level, "imports are absolute here"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -56,84 +68,84 @@ def texts(tree: ast.AST) -> Iterator[str]:
             yield node.value
 
 
-def top(module: str) -> str:
-    return module.partition(".")[0].partition(":")[0]
+def ours(name: str) -> str | None:
+    """The module of ours that ``package.module.name`` or ``package.module:name`` is in, if it is in one."""
+    name = name.replace(":", ".")
+    while name and name not in sources():
+        name = name.rpartition(".")[0]
+    return name or None
 
 
-def test_the_sources_are_found() -> None:
-    assert {file.parent.name for file in SOURCES} >= PACKAGES.keys()
+def imported(module: str) -> set[str]:
+    """The modules of ours that a module imports."""
+    return {found for name in imports(parsed(module)) if (found := ours(name))} - {module}
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_imports_point_one_way(package: str) -> None:
-    for file in PACKAGES[package].rglob("*.py"):
-        tree = parse(file)
-        known = {top(name) for name in (*imports(tree), *texts(tree))}
-        assert known.isdisjoint(MAY_NOT_KNOW[package]), file
+def named(module: str) -> set[str]:
+    """Those that a text in it names, for whoever imports them later."""
+    words = [text for text in texts(parsed(module)) if text.partition(".")[0].partition(":")[0] in HOLDERS]
+    return {found for word in words if (found := ours(word))}
 
 
-def test_core_names_no_part(registry: Registry) -> None:
-    parts = {e.name for e in registry.entries if isinstance(e.component, ComponentSpec)}
-    named = {file.name: parts & set(texts(parse(file))) for file in PACKAGES["ebsc_core"].rglob("*.py")}
-    assert not {file: names for file, names in named.items() if names}
+def part_of_core(module: str) -> str:
+    """``data`` of ``ebsc_core.data.views.apply``; nothing of ``ebsc_core`` itself."""
+    return module.partition(".")[2].partition(".")[0]
 
 
-@each_source
-def test_files_can_be_read_in_one_sitting(file: Path) -> None:
-    assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST_FILE
+def test_imports_go_from_the_top_down() -> None:
+    assert HOLDERS.keys() <= sources().keys()
+    below: dict[str, set[str]] = {}
+    for floor in FLOORS:
+        lower = set(below)
+        below |= {package: {package, *lower} - NOT_FROM.get(package, set()) for package in floor}
+    below[""] = set(below)
+    wrong = []
+    for module in sources():
+        package = module.partition(".")[0]
+        for other in imported(module) | named(module):
+            holder = other.partition(".")[0]
+            if holder != package:
+                right = holder in MAY_KNOW[package]
+            else:
+                right = package != "ebsc_core" or part_of_core(other) in below[part_of_core(module)]
+            wrong += [] if right else [f"{module} imports {other}"]
+    assert not wrong
 
 
-@each_source
-def test_nothing_unpickles(file: Path) -> None:
-    tree = parse(file)
-    found = set(imports(tree))
-    assert {"pickle", "cloudpickle", "dill", "joblib", "shelve"}.isdisjoint(map(top, found))
-    assert "torch.load" not in found
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute):
-            assert ast.unparse(node) != "torch.load"
-        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-            assert ast.unparse(node.value) == "False"
+def test_no_imports_go_in_a_circle() -> None:
+    try:
+        TopologicalSorter({module: imported(module) for module in sources()}).prepare()
+    except CycleError as error:
+        raise AssertionError(" imports ".join(reversed(error.args[1]))) from None
 
 
-def test_every_hook_is_a_kind() -> None:
-    assert {name for name in vars(Hooks) if name.startswith("ebsc_")} == {kind.hook for kind in Kind}
+def test_files_lie_in_few_packages_and_can_be_read_in_one_sitting() -> None:
+    root = {path.name: path.is_dir() for path in (ROOT / "ebsc_core").iterdir() if path.name != "__pycache__"}
+    packages = {name for name, is_folder in root.items() if is_folder}
+    assert root.keys() - packages == {"__init__.py", "py.typed"}
+    assert packages == set().union(*FLOORS)
+    assert len(packages) <= MOST_PACKAGES
+    lengths = {
+        module: len(file.read_text(encoding="utf-8").splitlines()) for module, file in sources().items()
+    }
+    assert not {module: length for module, length in lengths.items() if length > LONGEST_FILE}
 
 
-@pytest.mark.parametrize("kind", Kind)
-def test_every_kind_has_parts(registry: Registry, kind: Kind) -> None:
-    assert registry.of(kind)
+def test_core_names_no_part() -> None:
+    registry = Registry([found for found in installed_entry_points() if found[1].distribution == "ebsc"])
+    parts = {entry.name for entry in registry.entries if isinstance(entry.component, ComponentSpec)}
+    core = [module for module in sources() if module.partition(".")[0] == "ebsc_core"]
+    assert not {module: names for module in core if (names := parts & set(texts(parsed(module))))}
 
 
-def test_our_plugins_load(registry: Registry) -> None:
-    assert registry.failures == []
-
-
-def single_parts(registry: Registry) -> Iterator[Part]:
-    for entry in registry.entries:
-        if isinstance(entry.component, ComponentSpec):
-            yield registry.find(entry.kind, entry.name)
-
-
-def family_members(registry: Registry) -> Iterator[Part]:
-    yield registry.find(Kind.BACKBONE, "resnet50")
-    yield from (registry.find(Kind.DATA, name) for name in ("images.zip", "images.npz", str(ROOT)))
-
-
-def test_every_part_can_be_imported(registry: Registry) -> None:
-    for part in single_parts(registry):
-        assert callable(part.factory), part.name
-
-
-def test_every_option_is_described(registry: Registry) -> None:
-    for part in (*single_parts(registry), *family_members(registry)):
-        assert issubclass(part.options_class, Options), part.name
-        for option, field in part.options_class.model_fields.items():
-            assert field.description, f"{part.name}: {option}"
-
-
-def test_no_name_is_used_twice(registry: Registry) -> None:
-    def identity(entry: Entry) -> tuple[Kind, str]:
-        return entry.kind, entry.name
-
-    assert len(set(map(identity, registry.entries))) == len(registry.entries)
+def test_nothing_unpickles() -> None:
+    for module in sources():
+        tree = parsed(module)
+        found = {name.partition(".")[0] for name in imports(tree)}
+        assert {"pickle", "cloudpickle", "dill", "joblib", "shelve"}.isdisjoint(found), module
+        assert "torch.load" not in set(imports(tree)), module
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                assert ast.unparse(node) != "torch.load", module
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                assert ast.unparse(node.value) == "False", module

@@ -1,1 +1,1 @@
-"""Images in memory, and the views drawn from them."""
+"""Images, the views drawn from them, and rows of features."""

@@ -218,6 +218,9 @@ class CoefficientModel(ABC):
     dictionary only, not on the other queries: the framework splits queries into blocks as memory allows.
 
     When all queries are done it may have ``warnings_`` (a list of sentences for the user).
+
+    One that only looks at inner products is best an :class:`ebsc_core.InnerProductModel`, which the framework
+    searches for it.
     """
 
     default_top_k: ClassVar[int | None] = None

@@ -1,1 +1,1 @@
-"""Training: the joint mini-batch phase, and refinement on cached features."""
+"""Training: the warm-up, the joint mini-batch phase, and features of all images."""

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ebsc_core.cache import Trained, TrainedCache, features_folder, save_modules
 from ebsc_core.config import RunConfig
@@ -22,6 +23,7 @@ from ebsc_core.errors import DataError, EbscError, TrainingError
 from ebsc_core.features import FEATURES, FeatureWriter, add_identity, digest
 from ebsc_core.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.observers import Observers
+from ebsc_core.partition import partition
 from ebsc_core.plan import ImagePlan
 from ebsc_core.progress import Progress
 from ebsc_core.ranks import ALONE, Ranks
@@ -187,6 +189,11 @@ class Representation:
                 "whiten": self.settled.joint_whiten,
                 **self.config.joint.model_dump(mode="json", include={"start", "form", "memory", "weight"}),
             }
+            if self._partitions:
+                made_from["joint"] |= {
+                    "renew": self.config.joint.renew,
+                    "n_clusters": self.settled.n_clusters,
+                }
         return made_from
 
     @property
@@ -286,6 +293,7 @@ class Representation:
             joint=self.config.joint,
             whiten=self.settled.joint_whiten,
             express=self.settled.express,
+            n_clusters=self.settled.n_clusters,
         )
         return JointTrainer(
             step=step,
@@ -297,8 +305,34 @@ class Representation:
             progress=self.progress,
             keeper=self.keeper,
             observers=self.observers,
+            partition=(lambda: self._partition(objective, images)) if self._partitions else None,
             parts={section: parts[section] for section in TRAINING_PARTS if section in parts},
         )
+
+    @property
+    def _partitions(self) -> bool:
+        """Whether training asks for the clusters of all images."""
+        return self.joint is not None and self.config.joint.form == "prototypes"
+
+    @torch.no_grad()
+    def _partition(self, objective: Objective, images: ImageSource) -> Tensor:
+        """The clusters of all images as the network and the joint model have them now, ``(N,)``."""
+        assert self.joint is not None
+        assert self.settled.n_clusters is not None
+        table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.ranks)
+        rows = torch.cat([getattr(block, self.settled.express) for block in table]).to(self.device)
+        clusters = None
+        if self.ranks.main:
+            clusters = partition(
+                F.normalize(rows, dim=1),
+                self.joint,
+                self.settled.n_clusters,
+                self.settled.joint_whiten,
+                self.config.seed,
+            )
+        clusters = self.ranks.broadcast(clusters)
+        assert clusters is not None
+        return clusters
 
     def _choose_arithmetic(self, trainer: JointTrainer, kept: Kept | None) -> Arithmetic:
         """By a trial of this process alone; of several, of the first, for all of them."""

@@ -64,6 +64,8 @@ def state_of(trainer: JointTrainer) -> Kept:
     tensors = module_tensors(_modules(trainer)) | optimiser_tensors(trainer.optimiser)
     tensors |= {f"standing.{name}": getattr(standing, name) for name in ("figures", "order", "drawn")}
     tensors |= {"memory": trainer.step.memory, "random": torch.get_rng_state()}
+    if trainer.clusters is not None:
+        tensors["clusters"] = trainer.clusters
     record = {name: getattr(standing, name) for name in ("epoch", "images", "steps")}
     return tensors, record | {
         "history": [asdict(epoch) for epoch in trainer.history],
@@ -97,6 +99,8 @@ def go_on(trainer: JointTrainer, kept: Kept, total: int) -> None:
     trainer.history = [Epoch(**epoch) for epoch in record["history"]]
     trainer.collapsed, trainer.earlier = record["collapsed"], record["seconds"]
     step.memory = tensors["memory"].to(device)
+    if "clusters" in tensors:
+        trainer.clusters = tensors["clusters"].to(device)
     if step.ranks.main:  # the others have drawn otherwise
         torch.set_rng_state(tensors["random"])
     done = total - trainer.steps_left()

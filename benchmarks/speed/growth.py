@@ -2,11 +2,11 @@
 
     python benchmarks/speed/growth.py [--rows 10000 30000 100000 200000 400000 1000000] [--ways all sample]
 
-Rows near ten random subspaces of dimension six in 128 dimensions, their noise 5 % of their length, are
-written to HDF5 block by block. What is timed starts from that file and ends with a cluster for every row, as
-in a run: whitening, refinement of the energy network, coefficients, affinity, spectral clustering. ``all``
-clusters all rows, ``sample`` a seeded sample of ``--dictionary`` rows whose clusters the others join. With
-``--features``, rows of an .npz file (``x`` and ``y``) take the place of the synthetic ones.
+Rows near ten random subspaces of dimension six in 128 (``--width``) dimensions, their noise 5 % of their
+length, are written to HDF5 block by block. What is timed starts from that file and ends with a cluster for
+every row, as in a run: whitening, refinement of the energy network, coefficients, affinity, spectral
+clustering. ``all`` clusters all rows, ``sample`` a seeded sample of ``--dictionary`` rows whose clusters the
+others join. With ``--features``, rows of an .npz file (``x`` and ``y``) take the place of the synthetic ones.
 
 Each size is measured in a process of its own, so that peak memory is its own. The exponent is the slope of
 log time over log rows from 100,000 rows on, with refinement, whose time does not depend on N, and without.
@@ -29,7 +29,7 @@ from sides import CLOCKS, command, described, keep, timed
 
 from ebsc_core.utils.progress import Stages
 
-CLUSTERS, DIMENSION, WIDTH = 10, 6, 128
+CLUSTERS, DIMENSION = 10, 6
 ROWS = (10_000, 30_000, 100_000, 200_000, 400_000, 1_000_000)
 CONSTANT = "refine coefficients"
 
@@ -49,7 +49,7 @@ class BothClocks(Stages):
         self.cpu[name] = time.process_time() - start
 
 
-def write(path: Path, n: int, noise: float) -> None:
+def write(path: Path, n: int, noise: float, width: int) -> None:
     """Synthetic features and their labels, as a run stores them; the first rows are the same for every N."""
     import h5py
     import numpy as np
@@ -58,7 +58,7 @@ def write(path: Path, n: int, noise: float) -> None:
     from ebsc_core.data.features.rows import BLOCK_ROWS
     from ebsc_core.data.features.store import FeatureTable, FeatureWriter
 
-    bases = np.linalg.qr(np.random.default_rng(0).normal(size=(CLUSTERS, WIDTH, DIMENSION))).Q
+    bases = np.linalg.qr(np.random.default_rng(0).normal(size=(CLUSTERS, width, DIMENSION))).Q
     labels = []
     with FeatureWriter(path, "growth", {"rows": n, "noise": noise}) as writer:
         for start in range(0, n, BLOCK_ROWS):
@@ -68,7 +68,7 @@ def write(path: Path, n: int, noise: float) -> None:
             inside = rng.normal(size=(BLOCK_ROWS, DIMENSION))[:size]
             inside /= np.linalg.norm(inside, axis=1, keepdims=True)
             rows = np.einsum("nd,nwd->nw", inside, bases[labels[-1]])
-            rows += noise / WIDTH**0.5 * rng.normal(size=(BLOCK_ROWS, WIDTH))[:size]
+            rows += noise / width**0.5 * rng.normal(size=(BLOCK_ROWS, width))[:size]
             writer.append(FeatureTable(torch.from_numpy(rows.astype(np.float32)), None))
     with h5py.File(path, "a") as file:
         file["labels"] = np.concatenate(labels)
@@ -91,7 +91,7 @@ def copy(path: Path, n: int, features: Path) -> None:
         file["labels"] = labels
 
 
-def measure(path: Path, dictionary_size: int | None, kept: Path) -> dict[str, Any]:
+def measure(path: Path, dictionary_size: int | None, kept: Path, home: str) -> dict[str, Any]:
     """Seconds by stage, peak memory and scores, in this process; the clusters go to ``kept``."""
     import h5py
     import numpy as np
@@ -103,6 +103,7 @@ def measure(path: Path, dictionary_size: int | None, kept: Path) -> dict[str, An
     from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
     from ebsc_core.data.features.rows import StoredRows
     from ebsc_core.plugins.registry import Kind, Registry
+    from ebsc_core.utils.device import device_memory, prepare
     from ebsc_core.utils.progress import Progress
     from ebsc_core.utils.system import peak_memory_mib
 
@@ -110,10 +111,14 @@ def measure(path: Path, dictionary_size: int | None, kept: Path) -> dict[str, An
     energy = registry.find(Kind.COEFFICIENTS, "energy")
     spectral = registry.find(Kind.CLUSTERER, "spectral")
     torch.manual_seed(0)
+    device = torch.device(home)
+    prepare(device)
+    if device.type == "cuda":
+        torch.zeros(1, device=device)  # the context is no part of the work
     figures: dict[str, Any] = {"memory_before_mib": peak_memory_mib()}
     rows = StoredRows(path, "features")
     method = Method(
-        model=energy.factory(energy.options_class(), rows.width),
+        model=energy.factory(energy.options_class(), rows.width).to(device),
         clusterer=spectral.factory(spectral.options_class(), CLUSTERS, 0),
         top_k=auto_top_k(dictionary_size or len(rows), CLUSTERS),
         whiten=True,
@@ -122,10 +127,12 @@ def measure(path: Path, dictionary_size: int | None, kept: Path) -> dict[str, An
         affinity=AffinityOptions(),
         dictionary_size=dictionary_size,
         seed=0,
-        device=torch.device("cpu"),
+        device=device,
     )
     stages = BothClocks()
-    found, seconds = timed(lambda: cluster_rows(rows, method, stages, Progress()))
+    with device_memory(device) as held:
+        found, seconds = timed(lambda: cluster_rows(rows, method, stages, Progress()))
+        figures |= {"device_peak_mib": held()}
     figures |= {"rows": len(rows), "dictionary_size": dictionary_size, "seconds": seconds}
     figures |= {"stages": {"wall": stages.seconds, "cpu": stages.cpu}}
     figures |= {"peak_mib": peak_memory_mib(), "dictionary_agreement": found.agreement}
@@ -176,6 +183,8 @@ def main() -> None:
     parser.add_argument("--dictionary", type=int, default=20_000, help="rows of the sample")
     parser.add_argument("--features", type=Path, help="an .npz file of rows in ten classes")
     parser.add_argument("--noise", type=float, default=0.05, help="length of the noise, in lengths of a row")
+    parser.add_argument("--width", type=int, default=128, help="columns of the synthetic rows")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--since", type=int, default=100_000, help="rows from which the exponent is taken")
     options = parser.parse_args()
     results: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
@@ -186,14 +195,14 @@ def main() -> None:
             if options.features:
                 alone(copy, path, n, options.features)
             else:
-                alone(write, path, n, options.noise)
+                alone(write, path, n, options.noise, options.width)
             kept = {}
             for way in options.ways:
                 size = options.dictionary if way == "sample" else None
                 if size and size >= n:
                     continue
                 kept[way] = Path(folder) / f"{way}.npy"
-                results[way].append(alone(measure, path, size, kept[way]))
+                results[way].append(alone(measure, path, size, kept[way], options.device))
                 print(way, json.dumps(results[way][-1]), flush=True)
             if len(kept) == 2:
                 agreements[str(n)] = alone(agreement, *kept.values())
@@ -202,6 +211,7 @@ def main() -> None:
     print("exponents", json.dumps(slopes))
     # Described only now: that imports torch, and on Linux a process starts with the peak of its parent.
     made_of = {"features": options.features.name} if options.features else {"noise": options.noise}
+    made_of |= {"width": options.width, "device": options.device}
     record = made_of | {"results": results, "agreements": agreements, "exponents": slopes}
     keep(described() | record, options.out)
 

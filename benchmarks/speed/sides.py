@@ -61,7 +61,8 @@ class Worker:
     def __post_init__(self) -> None:
         context = get_context("spawn")
         self.line, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(self.side, theirs), daemon=True)
+        # No daemon: those may not start the processes that load images for them.
+        self.process = context.Process(target=_serve, args=(self.side, theirs))
         self.process.start()
         theirs.close()
         self._hear(None)

@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0, help="of theirs' loaders")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--only", nargs="+", metavar="SIDE", help="leave the other sides out, e.g. ours")
     options = parser.parse_args()
     given = (options.stem, options.batch, options.steps, options.device)
     sides = [
@@ -51,6 +52,8 @@ def main() -> None:
         solo = (str(options.solo_learn), options.workers, *given)
         sides.insert(4, Side("solo-learn, fp32", solo_learns, (False, *solo), figures))
         sides.insert(5, Side("solo-learn, bf16", solo_learns, (True, *solo), figures))
+    if options.only:
+        sides = [side for side in sides if side.name in options.only]
     record = compare(sides, options.rounds, options.threads)
     settings = ("stem", "batch", "steps", "workers", "device")
     record["settings"] = {name: getattr(options, name) for name in settings}

@@ -93,7 +93,7 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
     def work(steps: int) -> dict[str, float]:
         watch.seconds.clear()
         trainer.steps = steps
-        for batch, parameters in trainer._batches():
+        for batch, parameters, _ in trainer._batches():
             losses = watch.timing("losses", step)(batch, parameters, options.joint)
             optimiser.zero_grad()
             watch.timing("backward", losses.total.backward)()

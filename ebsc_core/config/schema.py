@@ -110,9 +110,13 @@ class JointChoice(PartChoice):
 
     start: float = Field(0.25, ge=0, le=1)
     """Share of the epochs given to the objective alone before the joint phase; 1 for none."""
-    form: Literal["reconstruction", "agreement"] = "reconstruction"
+    form: Literal["reconstruction", "agreement", "prototypes"] = "reconstruction"
     """``reconstruction``: squared error of each row expressed by the other view's rows;
-    ``agreement``: the reconstruction counts as one more view under the objective's own loss."""
+    ``agreement``: the reconstruction counts as one more view under the objective's own loss;
+    ``prototypes``: the clusters of the model's own graph are pushed apart (prototype scattering,
+    arXiv:2111.11821), which needs their number."""
+    renew: int = Field(5, ge=1)
+    """With ``prototypes``, the number of epochs after which all images are clustered anew."""
     memory: int = Field(0, ge=0)
     """Rows of the epoch's earlier batches that join the dictionary, as they were and without gradient."""
     whiten: Literal[True, False, "auto"] = "auto"
@@ -120,7 +124,7 @@ class JointChoice(PartChoice):
     as this model prefers, and never with ``agreement``, which compares embeddings."""
     weight: float = Field(0.1, ge=0)
     """Length of that term's gradient at the backbone's last weights, as a share of the objective's own; at 0
-    the model trains on stopped gradients."""
+    the model trains on stopped gradients. With ``prototypes`` a factor of the term, as published."""
 
 
 class TrainOptions(Options):

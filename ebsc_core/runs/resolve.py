@@ -115,6 +115,10 @@ def settle(
     """
     trains = config.train.epochs > 0 and any(p.requires_grad for p in backbone.parameters())
     cut = settle_cut(config, Given.of(data), preferences)
+    if trains and config.joint.form == "prototypes" and config.joint.start < 1 and cut.n_clusters is None:
+        raise ConfigError(
+            "joint.form 'prototypes' pushes a known number of clusters apart; say how many with --n-clusters"
+        )
     return Settled(
         **vars(cut),
         trains=trains,

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
+from ebsc_core.clustering.partition import partition
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.features.store import FEATURES, FeatureWriter, add_identity
 from ebsc_core.data.images.in_memory import ImageSet
@@ -190,6 +192,11 @@ class Representation:
                 "whiten": self.settled.joint_whiten,
                 **self.config.joint.model_dump(mode="json", include={"start", "form", "memory", "weight"}),
             }
+            if self._partitions:
+                made_from["joint"] |= {
+                    "renew": self.config.joint.renew,
+                    "n_clusters": self.settled.n_clusters,
+                }
         return made_from
 
     @property
@@ -289,6 +296,7 @@ class Representation:
             joint=self.config.joint,
             whiten=self.settled.joint_whiten,
             express=self.settled.express,
+            n_clusters=self.settled.n_clusters,
         )
         return JointTrainer(
             step=step,
@@ -300,8 +308,34 @@ class Representation:
             progress=self.progress,
             keeper=self.keeper,
             observers=self.observers,
+            partition=(lambda: self._partition(objective, images)) if self._partitions else None,
             parts={section: parts[section] for section in TRAINING_PARTS if section in parts},
         )
+
+    @property
+    def _partitions(self) -> bool:
+        """Whether training asks for the clusters of all images."""
+        return self.joint is not None and self.config.joint.form == "prototypes"
+
+    @torch.no_grad()
+    def _partition(self, objective: Objective, images: ImageSource) -> Tensor:
+        """The clusters of all images as the network and the joint model have them now, ``(N,)``."""
+        assert self.joint is not None
+        assert self.settled.n_clusters is not None
+        table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.ranks)
+        rows = torch.cat([getattr(block, self.settled.express) for block in table]).to(self.device)
+        clusters = None
+        if self.ranks.main:
+            clusters = partition(
+                F.normalize(rows, dim=1),
+                self.joint,
+                self.settled.n_clusters,
+                self.settled.joint_whiten,
+                self.config.seed,
+            )
+        clusters = self.ranks.broadcast(clusters)
+        assert clusters is not None
+        return clusters
 
     def _choose_arithmetic(self, trainer: JointTrainer, kept: Kept | None) -> Arithmetic:
         """By a trial of this process alone; of several, of the first, for all of them."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
@@ -208,6 +209,18 @@ def least_seconds(*works: Callable[[], None], repeats: int = 3) -> list[float]:
             work()
             least[i] = min(least[i], time.perf_counter() - start)
     return least
+
+
+@contextmanager
+def running_eagerly(networks: list[nn.Module]) -> Iterator[None]:
+    """Run networks as they were before they were compiled, within the block only."""
+    compiled = [network._compiled_call_impl for network in networks]
+    run_eagerly(networks)
+    try:
+        yield
+    finally:
+        for network, call in zip(networks, compiled, strict=True):
+            network._compiled_call_impl = call
 
 
 def _first_line(error: Exception) -> str:

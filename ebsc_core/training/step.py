@@ -16,6 +16,7 @@ from ebsc_core.data.views.apply import apply_view
 from ebsc_core.data.views.options import ViewOptions
 from ebsc_core.data.views.parameters import ViewParameters
 from ebsc_core.plugins.interfaces import Objective, TrainableCoefficientModel, Views
+from ebsc_core.training.prototypes import prototype_scattering
 from ebsc_core.utils.distributed import ALONE, Ranks
 from ebsc_core.utils.errors import TrainingError
 
@@ -44,7 +45,8 @@ class JointStep:
     backbone feels the reconstruction error (or the objective's ``agreement`` with the reconstruction)
     through the coefficients as well as through the dictionary, with a gradient ``joint.weight`` times as
     long as the objective's. Keeping the two apart lets the model learn at full speed however gently it may
-    pull on the backbone, which collapses when pulled too hard.
+    pull on the backbone, which collapses when pulled too hard. In the form ``prototypes`` the backbone feels
+    the model through a partition alone: the clusters of its graph over all images are pushed apart.
 
     Nothing here reads a value on the host, so that a GPU is never waited for.
     """
@@ -58,6 +60,8 @@ class JointStep:
     """Whether rows are whitened before they express one another in the joint phase."""
     express: str
     bf16: bool = False
+    n_clusters: int | None = None
+    """Of the partition whose clusters the form ``prototypes`` pushes apart."""
 
     def __post_init__(self) -> None:
         self.ranks = ALONE
@@ -91,9 +95,16 @@ class JointStep:
         self.memory = torch.empty(0, self.width, device=self.device)
 
     def __call__(
-        self, images: Tensor, parameters: tuple[ViewParameters, ViewParameters], joint: bool
+        self,
+        images: Tensor,
+        parameters: tuple[ViewParameters, ViewParameters],
+        joint: bool,
+        clusters: Tensor | None = None,
     ) -> Losses:
-        """Losses of images ``(B, C, H, W)`` uint8 on the device, or a share of them, seen in two views."""
+        """Losses of images ``(B, C, H, W)`` uint8 on the device, or a share of them, seen in two views.
+
+        ``clusters`` are those of the whole batch's images in the partition, for the form ``prototypes``.
+        """
         view_a, view_b = (apply_view(images, drawn, self.views) for drawn in parameters)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             views = self.network(view_a, view_b)
@@ -116,10 +127,16 @@ class JointStep:
         with _given(self.model):
             reconstruction = self.model.express(rows, dictionary, own).reconstruction
         error = (rows - reconstruction).square().sum(dim=1).mean()
-        agrees = self.joint.form == "agreement"
-        pull = self.objective.agreement(reconstruction, rows) if agrees else error
         total = views.loss + model_loss
-        if self.joint.weight:
+        if self.joint.weight and self.joint.form == "prototypes":
+            assert clusters is not None
+            assert self.n_clusters is not None
+            a, b = views.embeddings
+            apart = prototype_scattering(a, b, clusters, self.n_clusters)
+            total = total + self.joint.weight * apart
+        elif self.joint.weight:
+            agrees = self.joint.form == "agreement"
+            pull = self.objective.agreement(reconstruction, rows) if agrees else error
             total = total + self.joint.weight * self._balance(views.loss, pull) * pull
         return Losses(total, torch.stack([views.loss, error]).detach(), plain)
 

@@ -18,9 +18,10 @@ from ebsc_core.data.views.parameters import ViewParameters, draw_parameters
 from ebsc_core.plugins.observers import Observers
 from ebsc_core.training.checkpoint import Keeper, Kept, interruption
 from ebsc_core.training.collapse import collapse_warning
-from ebsc_core.training.precision import backbones, run_eagerly
+from ebsc_core.training.precision import backbones, run_eagerly, running_eagerly
 from ebsc_core.training.state import Epoch, Standing, catch_up, changes, go_on, state_of
 from ebsc_core.training.step import JointStep
+from ebsc_core.utils.device import move
 from ebsc_core.utils.errors import DataError, Interrupted, TrainingError
 from ebsc_core.utils.progress import Progress
 
@@ -44,6 +45,8 @@ class JointTrainer:
     """Where training is kept, now and then and when it is interrupted."""
     observers: Observers = field(default_factory=Observers)
     """Told of every epoch."""
+    partition: Callable[[], Tensor] | None = None
+    """Clusters all images as the network sees them now, ``(N,)`` int64; for the form ``prototypes``."""
     parts: dict[str, str] = field(default_factory=dict)
     """Distribution and version of each part that trains."""
     history: list[Epoch] = field(default_factory=list)
@@ -57,6 +60,8 @@ class JointTrainer:
         # Views and order come from one CPU generator, so that a seed means the same on every device.
         self.generator = torch.Generator().manual_seed(self.seed)
         self.standing = Standing()
+        self.clusters: Tensor | None = None
+        """The last partition of the images, on the device."""
         self.asked: Callable[[], bool] = lambda: False
 
     @property
@@ -73,7 +78,8 @@ class JointTrainer:
         Compiled code has one gradient, that of all its weights. Where the joint phase balances its losses it
         asks for that of the last weights alone, which would take as long.
         """
-        balances = self.step.model is not None and self.step.joint.weight > 0
+        joint = self.step.joint
+        balances = self.step.model is not None and joint.weight > 0 and joint.form != "prototypes"
         return self.steps * (self.joint_epoch if balances else self.options.epochs)
 
     def fit(self, kept: Kept | None = None) -> None:
@@ -112,6 +118,8 @@ class JointTrainer:
         done_before = (begun.epoch - first) * per_epoch + begun.images
         self.progress.start(f"{stage} training", (last - first) * per_epoch - done_before, "images")
         for epoch in range(begun.epoch, last):
+            if stage == "joint" and not self.standing.images:
+                self._renew_partition(epoch - first)
             done = self._epoch(stage, (epoch - first) * per_epoch - done_before)
             self.history.append(done)
             self.standing = Standing(epoch + 1, drawn=self.generator.get_state())
@@ -120,6 +128,13 @@ class JointTrainer:
                 self._watch(epoch, done, before if stage == "joint" else None)
             self._pause()
         self.progress.finish(f"effective rank {done.effective_rank:.1f} of {self.step.width}")
+
+    def _renew_partition(self, epoch: int) -> None:
+        """Cluster all images anew if this epoch of the joint phase, counted from 0, is due for it."""
+        if self.partition and (self.clusters is None or epoch % self.step.joint.renew == 0):
+            with running_eagerly(backbones(self.step.objective)):
+                self.clusters = self.partition().to(self.step.device)
+            self.step.objective.train()
 
     @property
     def seconds(self) -> float:
@@ -152,6 +167,8 @@ class JointTrainer:
     def _state(self) -> Kept:
         """All that another trainer needs to go on as this one would."""
         tensors = {"memory": self.step.memory, "random": torch.get_rng_state()}
+        if self.clusters is not None:
+            tensors["clusters"] = self.clusters
         record = {
             "history": [asdict(epoch) for epoch in self.history],
             "warnings": self.warnings,
@@ -174,6 +191,8 @@ class JointTrainer:
         self.history = [Epoch(**epoch) for epoch in record["history"]]
         self.collapsed, self.earlier = record["collapsed"], record["seconds"]
         step.memory = tensors["memory"].to(step.device)
+        if "clusters" in tensors:
+            self.clusters = tensors["clusters"].to(step.device)
         if step.ranks.main:  # the others have drawn otherwise
             torch.set_rng_state(tensors["random"])
         done = total - self.steps_left()
@@ -234,8 +253,10 @@ class JointTrainer:
         )
         return optimiser, schedule
 
-    def _batches(self) -> Iterator[tuple[Tensor, tuple[ViewParameters, ViewParameters]]]:
+    def _batches(self) -> Iterator[tuple[Tensor, tuple[ViewParameters, ViewParameters], Tensor | None]]:
         """Images on the device and what is drawn for their two views, until the epoch is over.
+
+        With a partition, the clusters of the whole batch, too.
 
         Several processes draw the same and take their share of it, so that they see what one would.
         """
@@ -247,9 +268,13 @@ class JointTrainer:
         if standing.images:
             self.generator.set_state(standing.drawn)
         rest = order[min(standing.images, len(order) - self.batch_size) :]
-        plan = [chosen[share] for chosen in rest.split(self.batch_size)[: self._steps_of_epoch()]]
-        for images in self.images.batches(plan, self.step.device):
-            yield images, (self._draw().rows(share), self._draw().rows(share))
+        plan = rest.split(self.batch_size)[: self._steps_of_epoch()]
+        batches = self.images.batches([chosen[share] for chosen in plan], self.step.device)
+        for chosen, images in zip(plan, batches, strict=True):
+            clusters = None
+            if self.clusters is not None:
+                clusters = self.clusters[move(chosen, self.step.device)]
+            yield images, (self._draw().rows(share), self._draw().rows(share)), clusters
 
     def _draw(self) -> ViewParameters:
         shape = torch.Size([self.batch_size, *self.images.shape])
@@ -260,8 +285,8 @@ class JointTrainer:
         if not standing.images:
             standing.figures = torch.zeros(2, device=self.step.device)
             self.step.forget()
-        for step, (images, parameters) in enumerate(self._batches(), 1):
-            losses = self.step(images, parameters, joint=stage == "joint")
+        for step, (images, parameters, clusters) in enumerate(self._batches(), 1):
+            losses = self.step(images, parameters, stage == "joint", clusters)
             self.optimiser.zero_grad(set_to_none=True)
             losses.total.backward()
             self._average()

@@ -25,7 +25,7 @@ def growth(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def test_the_rows_lie_near_their_subspaces(growth: ModuleType, tmp_path: Path) -> None:
     for n in (3000, 2000):
-        growth.write(tmp_path / f"{n}.h5", n, 0.05)
+        growth.write(tmp_path / f"{n}.h5", n, 0.05, 128)
     with h5py.File(tmp_path / "3000.h5") as more, h5py.File(tmp_path / "2000.h5") as less:
         rows, labels = more["features"][:], more["labels"][:]
         np.testing.assert_array_equal(rows[:2000], less["features"])

@@ -39,7 +39,7 @@ class Block:
 def to_torch(matrix: sparse.csr_matrix, device: torch.device) -> Tensor:
     """The matrix as a sparse CSR tensor, float32."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta|invariant checks)")
         return torch.sparse_csr_tensor(
             torch.from_numpy(matrix.indptr),
             torch.from_numpy(matrix.indices),

@@ -109,7 +109,10 @@ class TestWrongSettings:
             ("train.epochs=-1", "option 'train.epochs': input should be greater than or equal to 0, got -1"),
             ("train.lr=nan", "option 'train.lr': input should be "),
             ("joint.weight=inf", "option 'joint.weight': input should be a finite number"),
-            ("joint.form=other", "option 'joint.form': input should be 'reconstruction' or 'agreement'"),
+            (
+                "joint.form=other",
+                "option 'joint.form': input should be 'reconstruction', 'agreement' or 'prototypes'",
+            ),
             (
                 "n_clusters=1",
                 "option 'n_clusters': input should be a whole number from 2 on, or 'auto'",

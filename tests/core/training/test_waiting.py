@@ -115,7 +115,7 @@ def test_a_gpu_is_not_waited_for(kind: type[Objective]) -> None:
     optimiser, schedule = made._optimiser(8)
     for joint in (False, True):
         try:
-            for images, parameters in made._batches():
+            for images, parameters, _ in made._batches():
                 made.step(images, parameters, joint).total.backward()
                 optimiser.step()
                 schedule.step()

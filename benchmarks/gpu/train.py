@@ -1,0 +1,116 @@
+"""One training on a GPU, in pieces: the run, the images that took no part, and its features to take home.
+
+    python benchmarks/gpu/train.py NAME --work DIR --out DIR --minutes 9 [--held-out FILE] -- ARGUMENTS
+
+``ARGUMENTS`` are those of ``ebsc run``. When the minutes are over, training is kept; give the same command
+again, and it goes on. ``--out`` gets ``NAME.json`` (figures of the run, scores of the images held out, the
+device) and features as float16 in files of at most 15 MB, so that other parts can be compared elsewhere on
+the same features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from measuring import described, keep
+
+from ebsc_core.clustering import metrics
+from ebsc_core.runs.store.unfinished import is_unfinished
+
+EBSC = [sys.executable, "-m", "ebsc_cli"]
+# Minutes for what comes after the time is up: a training has to be kept, figures and features copied.
+MARGIN = 0.5
+PIECE = 15_000_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--held-out", type=Path)
+    parser.add_argument("--no-features", action="store_true")
+    words = sys.argv[1:]
+    own = words.index("--") if "--" in words else len(words)
+    options = parser.parse_args(words[:own])
+    options.arguments = words[own + 1 :]
+    until = time.monotonic() + 60 * (options.minutes - MARGIN)
+    run = options.work / "runs" / options.name
+    options.out.mkdir(parents=True, exist_ok=True)
+    if not finished(run, options, until):
+        print("the time is up: give the same command again", flush=True)
+        return
+    record = described() | {"device": device(), "arguments": options.arguments}
+    record["metrics"] = json.loads((run / "metrics.json").read_text())
+    features = {"train": run / "features.h5"}
+    if options.held_out:
+        record["held_out"], features["test"] = predicted(run, options.held_out, options.work)
+    keep(record, options.out / f"{options.name}.json")
+    print(json.dumps({"scores": record["metrics"]["scores"], "held_out": record.get("held_out")}), flush=True)
+    if not options.no_features:
+        for split, file in features.items():
+            keep_features(file, options.out, f"{options.name}-{split}")
+
+
+def finished(run: Path, options: argparse.Namespace, until: float) -> bool:
+    """Start the run, or go on with it, until it is finished or the time is up."""
+    if run.exists() and not is_unfinished(run):
+        return True
+    words = ["run", *options.arguments, "--out", run, "--cache", options.work / "cache"]
+    if run.exists():
+        words = ["resume", run]
+    process = subprocess.Popen([*EBSC, *map(str, words)])
+    try:
+        return process.wait(max(1.0, until - time.monotonic())) == 0
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        process.wait()
+        return False
+
+
+def predicted(run: Path, images: Path, work: Path) -> tuple[dict[str, Any], Path]:
+    """Scores of images that took no part, and the file of their features."""
+    table, features = work / f"{run.name}-test.csv", work / f"{run.name}-test.h5"
+    if not features.exists():
+        words = ["predict", run, images, "-o", table, "--features", features, "--quiet"]
+        subprocess.run([*EBSC, *map(str, words)], check=True)
+    with table.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    labels = np.unique([line["label"] for line in lines], return_inverse=True)[1]
+    clusters = np.array([int(line["cluster"]) for line in lines])
+    return {"images": len(lines), "scores": metrics.scores(labels, clusters)}, features
+
+
+def keep_features(path: Path, out: Path, name: str) -> None:
+    """Copy features and labels as float16, in files that each hold some of the rows."""
+    with h5py.File(path) as file:
+        rows = file["features"].astype(np.float16)[:]
+        labels = file["labels"][:] if "labels" in file else np.empty(0)
+    each = PIECE // rows[0].nbytes
+    for number, start in enumerate(range(0, len(rows), each)):
+        part = slice(start, start + each)
+        np.savez(out / f"{name}-{number}.npz", features=rows[part], labels=labels[part])
+
+
+def device() -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+if __name__ == "__main__":
+    main()

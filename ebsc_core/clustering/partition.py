@@ -1,0 +1,53 @@
+"""The clusters of all images while training goes on, which the joint form ``prototypes`` pushes apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebsc_core.clustering.affinity import affinity
+from ebsc_core.clustering.coefficients import Dictionary, auto_top_k
+from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
+from ebsc_core.clustering.spectral.embedding import effective_power, weighted_rows
+from ebsc_core.clustering.spectral.kmeans import kmeans
+from ebsc_core.config.schema import AffinityOptions
+from ebsc_core.data.features.whitening import Whitening
+from ebsc_core.plugins.interfaces import CoefficientModel
+
+VECTORS_PER_CLUSTER = 4
+# Coarser than a run's last word: the partition is made anew some epochs later.
+TOLERANCE, N_INIT = 5e-3, 10
+
+
+def partition(rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: bool, seed: int) -> Tensor:
+    """Cluster the graph of a model's coefficients, as spectral clustering with weighted eigenvectors does.
+
+    Parameters
+    ----------
+    rows : Tensor of shape (N, D)
+        Unit-length rows, on the device to compute on.
+    model : CoefficientModel
+        As it is; it is not refined.
+    n_clusters : int
+    whiten : bool
+        Whether the rows are whitened first.
+    seed : int
+
+    Returns
+    -------
+    Tensor of shape (N,), int64, on the CPU.
+    """
+    shown = Whitening(rows)(rows) if whiten else rows
+    own = torch.arange(len(shown), device=shown.device)
+    coefficients = Dictionary(model, shown, seed=seed).express(shown, auto_top_k(len(rows), n_clusters), own)
+    graph = affinity(coefficients, AffinityOptions())
+
+    def weights(values: np.ndarray) -> np.ndarray:
+        kept = np.clip(values, 0, 1)
+        return kept ** effective_power(kept, n_clusters)
+
+    n_vectors = min(VECTORS_PER_CLUSTER * n_clusters, len(rows))
+    pairs = leading_eigenpairs(graph, n_vectors, seed, TOLERANCE, device=rows.device, weigh=weights)
+    embedding = weighted_rows(pairs.vectors, weights(pairs.values))
+    return torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()

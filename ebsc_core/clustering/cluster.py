@@ -30,7 +30,7 @@ from ebsc_core.utils.sampling import sample_positions
 
 @dataclass(frozen=True)
 class Method:
-    """The two parts that turn rows into clusters, built, and what the run has settled."""
+    """The two parts that turn rows into clusters, built, and the resolved settings of the run."""
 
     model: CoefficientModel
     """On the device; refined here if it can learn."""

@@ -19,7 +19,7 @@ from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.clustering_stage import Cutter
 from ebsc_core.runs.plan import make_plan
-from ebsc_core.runs.resolve import Given, Preferences, settle_cut
+from ebsc_core.runs.resolve import InputSummary, Preferences, resolve_clustering
 from ebsc_core.utils.device import prepare, resolve_device
 from ebsc_core.utils.progress import Progress, Stages
 
@@ -47,11 +47,13 @@ class ClusteredRows:
         with apart(device):
             prepare(device)
             plan = make_plan(config, Registry())
-            settled = settle_cut(config, Given("X", len(rows), None, "rows"), Preferences.of(plan))
-            cutter = Cutter(plan, settled, device, Stages(), progress)
+            resolved = resolve_clustering(
+                config, InputSummary("X", len(rows), None, "rows"), Preferences.of(plan)
+            )
+            cutter = Cutter(plan, resolved, device, Stages(), progress)
             cut = cutter.cut(HeldRows(self.rows))
             cutter.pass_on_warnings(cut.model)
-        self.settled = replace(settled, n_clusters=cut.n_clusters, whiten=cut.method.whiten)
+        self.resolved = replace(resolved, n_clusters=cut.n_clusters, whiten=cut.method.whiten)
         self.weights: dict[str, Tensor] = {}
         if isinstance(cut.model, nn.Module):
             self.weights = {name: value.cpu() for name, value in cut.model.state_dict().items()}
@@ -71,7 +73,7 @@ class ClusteredRows:
             return self._joining.assign(HeldRows(_unit(rows)))
 
     def _restored(self, config: RunConfig, device: torch.device) -> Joining:
-        cutter = Cutter(make_plan(config, Registry()), self.settled, device, Stages(), Progress())
+        cutter = Cutter(make_plan(config, Registry()), self.resolved, device, Stages(), Progress())
         return cutter.joining(HeldRows(self.rows), self.found.clusters, lambda model: self.weights)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from ebsc_core.config.schema import RefineOptions
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.runs.plan import Plan
-from ebsc_core.runs.resolve import SettledCut
+from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.utils.device import device_memory
 from ebsc_core.utils.progress import Progress, Stages
 
@@ -41,7 +41,7 @@ class Cut:
     """Rows that have been clustered."""
 
     method: Method
-    """The parts as built and, where they can learn, trained; with all that was settled about them."""
+    """The parts as built and, where they can learn, trained; with all their resolved settings."""
     found: Clustered
     n_clusters: int
     """How many were asked for, or found to be there."""
@@ -58,7 +58,7 @@ class Cut:
         return {"coefficients": self.model} if isinstance(self.model, nn.Module) else {}
 
     def settings(self) -> dict[str, Any]:
-        """What was settled, as the configuration has it."""
+        """The resolved settings, as the configuration has them."""
         method = self.method
         return {
             "n_clusters": self.n_clusters,
@@ -73,14 +73,19 @@ class Cutter:
     """Builds what turns rows into clusters, and lets it."""
 
     def __init__(
-        self, plan: Plan, settled: SettledCut, device: torch.device, stage: Stages, progress: Progress
+        self,
+        plan: Plan,
+        resolved: ResolvedClusteringSettings,
+        device: torch.device,
+        stage: Stages,
+        progress: Progress,
     ) -> None:
-        self.plan, self.settled, self.config = plan, settled, plan.config
+        self.plan, self.resolved, self.config = plan, resolved, plan.config
         self.device, self.stage, self.progress = device, stage, progress
 
     def cut(self, rows: Rows, joint: Joint | None = None) -> Cut:
         """Cluster unit-length rows ``(N, D)``; the coefficient model goes on from ``joint`` if it is that."""
-        wished = self.settled.whiten
+        wished = self.resolved.whiten
         ways = (False, True) if wished == "choose" else (wished,)
         methods = [self.method(rows.width, whiten, joint) for whiten in ways]
         with device_memory(self.device) as held:
@@ -91,8 +96,8 @@ class Cutter:
             tried = dict(zip(("plain", "whitened"), kept, strict=True))
             self._tell_choice(method, found, tried)
         self._tell_number(found.number)
-        n_clusters = found.number.chosen if found.number else self.settled.n_clusters
-        assert n_clusters is not None  # it is found where it is not settled
+        n_clusters = found.number.chosen if found.number else self.resolved.n_clusters
+        assert n_clusters is not None  # it is found where it is not resolved
         self._check_clusters(found, n_clusters)
         with self.stage("figures"):
             figures = self._figures(rows, found, n_clusters, tried)
@@ -100,8 +105,8 @@ class Cutter:
         return Cut(method, found, n_clusters, figures)
 
     def method(self, width: int, whiten: bool, joint: Joint | None = None) -> Method:
-        """The parts that turn rows of this width into clusters, and what is settled about them."""
-        config, settled = self.config, self.settled
+        """The parts that turn rows of this width into clusters, and their resolved settings."""
+        config, resolved = self.config, self.resolved
         model: CoefficientModel = self.plan.coefficients.build_seeded(config.seed, width)
         refinement = config.refine
         if isinstance(model, TrainableCoefficientModel):
@@ -117,14 +122,14 @@ class Cutter:
         return Method(
             model=model,
             # Built now in any case, so that its options are checked.
-            clusterer=build(settled.n_clusters or 2),
-            recount=None if settled.n_clusters else build,
-            top_k=settled.top_k,
+            clusterer=build(resolved.n_clusters or 2),
+            recount=None if resolved.n_clusters else build,
+            top_k=resolved.top_k,
             whiten=whiten,
             refine=refinement,
             search=config.search,
             affinity=config.affinity,
-            dictionary_size=settled.dictionary_size,
+            dictionary_size=resolved.dictionary_size,
             seed=config.seed,
             device=self.device,
         )
@@ -139,8 +144,8 @@ class Cutter:
         weights : callable
             Gives what the coefficient model had learned then, if it is one that learns.
         """
-        assert isinstance(self.settled.whiten, bool)  # as it was found then
-        method = self.method(rows.width, self.settled.whiten)
+        assert isinstance(self.resolved.whiten, bool)  # as it was found then
+        method = self.method(rows.width, self.resolved.whiten)
         if isinstance(method.model, nn.Module):
             method.model.load_state_dict(weights(method.model))
             method.model.eval()
@@ -194,7 +199,7 @@ class Cutter:
         if found.agreement is not None:
             label_free["dictionary_agreement"] = found.agreement
         return {
-            "dictionary_size": self.settled.dictionary_size,
+            "dictionary_size": self.resolved.dictionary_size,
             "n_clusters": found.number.record() if found.number else None,
             "within_by_whitening": tried,
             "search": self._search(found.joining.dictionary),

@@ -15,7 +15,7 @@ from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.runs.clustering_stage import Cutter
 from ebsc_core.runs.pipeline import Pipeline, RunResult, Scored, absolute
 from ebsc_core.runs.plan import Plan
-from ebsc_core.runs.resolve import Given, Preferences, settle_cut
+from ebsc_core.runs.resolve import InputSummary, Preferences, resolve_clustering
 from ebsc_core.utils.device import describe_device, prepare
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress
@@ -39,18 +39,18 @@ class FeaturePipeline(Pipeline):
             if self.plan.images:  # now: what is wrong with them is to cost nothing
                 seed, warn = self.config.seed, self.progress.warn
                 self.images = RunImages(read_pictures(self.plan.images, features.ids, seed, warn))
-        given = Given(features.name, len(features), features.n_classes, "rows")
-        settled = settle_cut(self.config, given, Preferences.of(self.plan))
+        inputs = InputSummary(features.name, len(features), features.n_classes, "rows")
+        resolved = resolve_clustering(self.config, inputs, Preferences.of(self.plan))
         n, width = features.shape
         classes = f", {features.n_classes} classes (for scoring only)" if features.n_classes else ""
         self.progress.note(f"features      {features.name}: {n} rows of {width}{classes}")
-        self._announce_cut(settled, "features", n, "rows")
+        self._announce_clustering(resolved, "features", n, "rows")
         self.progress.note(f"device        {describe_device(self.device)}, seed {self.config.seed}")
         with self.directory as directory:
             with self.stage("read features"), directory.writing():
                 _store(features, directory.beside / FEATURES)
             rows = StoredRows(directory.beside / FEATURES, "features")
-            cutter = Cutter(self.plan, settled, self.device, self.stage, self.progress)
+            cutter = Cutter(self.plan, resolved, self.device, self.stage, self.progress)
             cut = cutter.cut(rows)
             cutter.pass_on_warnings(cut.model)
             scored = Scored(features, Assigned(cut.found.clusters, cut.found.confidence))

@@ -24,7 +24,7 @@ from ebsc_core.plugins.interfaces import Backbone, TrainableCoefficientModel
 from ebsc_core.runs.clustering_stage import Cutter, Joint
 from ebsc_core.runs.pipeline import Pipeline, RunResult, Scored, absolute
 from ebsc_core.runs.plan import ImagePlan
-from ebsc_core.runs.resolve import Preferences, settle
+from ebsc_core.runs.resolve import Preferences, resolve
 from ebsc_core.runs.training_stage import Representation
 from ebsc_core.training.cache import Trained
 from ebsc_core.utils.device import describe_device, prepare
@@ -71,7 +71,7 @@ class ImagePipeline(Pipeline):
         with self.stage("read data"):
             self.data = self.given or self.ranks.in_turn(self._read_data)
         with self.ranks.agreed():
-            backbone = self._settle()
+            backbone = self._resolve_settings()
         self._announce(backbone)
         if not self.ranks.main:
             self._representation(backbone).assist()
@@ -81,8 +81,8 @@ class ImagePipeline(Pipeline):
             trained = representation.obtain(directory)
             for name, seconds in representation.seconds.items():
                 self.stage.note(name, seconds)
-            rows = StoredRows(directory.beside / FEATURES, self.settled.express)
-            cutter = Cutter(self.plan, self.settled, self.device, self.stage, self.progress)
+            rows = StoredRows(directory.beside / FEATURES, self.resolved.express)
+            cutter = Cutter(self.plan, self.resolved, self.device, self.stage, self.progress)
             cut = cutter.cut(rows, self._joint(representation.joint))
             scored = [Scored(self.data, Assigned(cut.found.clusters, cut.found.confidence))]
             if self.held_out:
@@ -100,14 +100,14 @@ class ImagePipeline(Pipeline):
             self.images = RunImages(self.data, self.held_out)
             with directory.writing():
                 representation.write(directory)
-            return self._write(directory, cut, scored, self._resolved(trained), figures)
+            return self._write(directory, cut, scored, self._resolved_tables(trained), figures)
 
     def _read_data(self) -> ImageSource:
         config = self.config
         assert self.plan.data
         return read_images(self.plan.data, config.data, config.seed, self.progress.warn, self.memory)
 
-    def _settle(self) -> Backbone:
+    def _resolve_settings(self) -> Backbone:
         """Everything that was left open, and the backbone that some of it hangs on."""
         self.held_out: ImageSource | None = None
         if self.config.protocol == "train-test":
@@ -115,13 +115,13 @@ class ImagePipeline(Pipeline):
         self.info = self.data.info()
         backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
         preferences = Preferences.of(self.plan)
-        self.settled = settle(self.config, self.data, self.info, backbone, preferences, self.ranks.count)
+        self.resolved = resolve(self.config, self.data, self.info, backbone, preferences, self.ranks.count)
         return backbone
 
     def _representation(self, backbone: Backbone) -> Representation:
         return Representation(
             self.plan,
-            self.settled,
+            self.resolved,
             self.data,
             self.info,
             backbone,
@@ -132,10 +132,10 @@ class ImagePipeline(Pipeline):
         )
 
     def _joint(self, model: TrainableCoefficientModel | None) -> Joint | None:
-        return Joint(model, self.settled.joint_whiten) if model else None
+        return Joint(model, self.resolved.joint_whiten) if model else None
 
     def _announce(self, backbone: Backbone) -> None:
-        plan, settled, say = self.plan, self.settled, self.progress.note
+        plan, resolved, say = self.plan, self.resolved, self.progress.note
         kind = "grey" if self.info.channels == 1 else "colour"
         images = f"{len(self.data)} {kind} images of {self.info.height}x{self.info.width}{self.data.where()}"
         classes = f", {self.data.n_classes} classes (for scoring only)" if self.data.n_classes else ""
@@ -143,15 +143,15 @@ class ImagePipeline(Pipeline):
         if self.held_out:
             say(f"protocol      {len(self.held_out)} more are held out, assigned afterwards, and scored")
         say(f"backbone      {backbone.describe()}")
-        if settled.trains:
+        if resolved.trains:
             epochs, joint = self.config.train.epochs, self.config.joint
-            say(f"objective     {plan.objective.name}, {epochs} epochs, batches of {settled.batch_size}")
+            say(f"objective     {plan.objective.name}, {epochs} epochs, batches of {resolved.batch_size}")
             if plan.joint:
                 first = round(joint.start * epochs) + 1
                 say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
         elif self.config.train.epochs > 0:
             say(f"objective     none: backbone {plan.backbone.name} has nothing to train")
-        self._announce_cut(settled, settled.express, len(self.data), "images")
+        self._announce_clustering(resolved, resolved.express, len(self.data), "images")
         processes = f" in each of {self.ranks.count} processes" if self.ranks.count > 1 else ""
         if plan.observers:
             say(f"observers     {', '.join(plan.observers)}")
@@ -161,7 +161,7 @@ class ImagePipeline(Pipeline):
         path = self.directory.beside / "held-out.h5"
         with self.directory.writing(), closing(images):
             representation.extract(images, path)
-        assigned = found.joining.assign(StoredRows(path, self.settled.express))
+        assigned = found.joining.assign(StoredRows(path, self.resolved.express))
         path.unlink()
         return assigned
 
@@ -170,17 +170,17 @@ class ImagePipeline(Pipeline):
         tables["data"]["name"] = self._named() if self.given else absolute(self._named())
         return tables
 
-    def _resolved(self, trained: Trained) -> dict[str, Any]:
-        """What was settled; ``ebsc run --config run.toml`` repeats the run."""
-        settled = self.settled
+    def _resolved_tables(self, trained: Trained) -> dict[str, Any]:
+        """The resolved settings; ``ebsc run --config run.toml`` repeats the run."""
+        resolved = self.resolved
         tables: dict[str, Any] = {
-            "views": settled.views.model_dump(mode="json"),
-            "express": settled.express,
+            "views": resolved.views.model_dump(mode="json"),
+            "express": resolved.express,
             # Its number is that of the process, of several.
             "device": str(self.device) if self.ranks.count == 1 else self.device.type,
             PROVENANCE: {"images": asdict(self.info)},
         }
-        if settled.trains:
-            train = self.config.train.model_dump(mode="json") | {"batch_size": settled.batch_size}
+        if resolved.trains:
+            train = self.config.train.model_dump(mode="json") | {"batch_size": resolved.batch_size}
             tables |= {"precision": trained.precision, "train": train}
         return tables

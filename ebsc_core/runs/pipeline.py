@@ -18,7 +18,7 @@ from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.plugins.observers import Observers
 from ebsc_core.runs.clustering_stage import Cut
 from ebsc_core.runs.plan import Plan
-from ebsc_core.runs.resolve import SettledCut
+from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.runs.store.directory import RunDirectory, default_path
 from ebsc_core.runs.store.unfinished import to_go_on
 from ebsc_core.utils.device import own_device
@@ -107,14 +107,18 @@ class Pipeline(ABC):
         names = [choices[section].name for section in sections if section in choices]
         return default_path([self._source().stem or "data", *names], self.config.seed)
 
-    def _announce_cut(self, settled: SettledCut, rows: str, n: int, what: str) -> None:
+    def _announce_clustering(
+        self, resolved: ResolvedClusteringSettings, rows: str, n: int, what: str
+    ) -> None:
         plan, say = self.plan, self.progress.note
-        if settled.dictionary_size:
-            say(f"dictionary    {settled.dictionary_size} of {n} {what} are clustered; the others join them")
-        form = {True: "whitened ", False: "", "choose": "plain or whitened "}[settled.whiten]
-        say(f"coefficients  {plan.coefficients.name} on {form}{rows}, {settled.top_k} per row")
+        if resolved.dictionary_size:
+            say(f"dictionary    {resolved.dictionary_size} of {n} {what} are clustered; the others join them")
+        form = {True: "whitened ", False: "", "choose": "plain or whitened "}[resolved.whiten]
+        say(f"coefficients  {plan.coefficients.name} on {form}{rows}, {resolved.top_k} per row")
         given = "" if self.config.n_clusters else " (the number of classes)"
-        count = f"{settled.n_clusters} clusters{given}" if settled.n_clusters else "their number to be found"
+        count = (
+            f"{resolved.n_clusters} clusters{given}" if resolved.n_clusters else "their number to be found"
+        )
         say(f"clusterer     {plan.clusterer.name}, {count}")
 
     def _scores(self, scored: Scored) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from ebsc_core.plugins.registry import Kind, Registry
 from ebsc_core.plugins.selection import Choice, check_options
 from ebsc_core.runs.clustering_stage import Cutter
 from ebsc_core.runs.plan import ImagePlan, Plan, make_plan
-from ebsc_core.runs.resolve import SettledCut
+from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.runs.store.compatibility import compare_suppliers
 from ebsc_core.runs.store.directory import CONFIG
 from ebsc_core.runs.store.saved import SavedRun
@@ -148,13 +148,13 @@ class Predictor:
         count, whiten = config.n_clusters, config.whiten
         if config.top_k is None or not isinstance(count, int) or not isinstance(whiten, bool):
             raise RunDirectoryError(f"{run.path}: run.toml does not say all that was settled")
-        settled = SettledCut(
+        resolved = ResolvedClusteringSettings(
             n_clusters=count,
             dictionary_size=config.dictionary_size,
             top_k=config.top_k,
             whiten=whiten,
         )
-        cutter = Cutter(self.plan, settled, self.device, Stages(), self.progress)
+        cutter = Cutter(self.plan, resolved, self.device, Stages(), self.progress)
         return cutter.joining(
             run.rows,
             found.clusters[: found.fitted],

@@ -23,7 +23,7 @@ from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plugins.observers import Observers
 from ebsc_core.runs.plan import ImagePlan
-from ebsc_core.runs.resolve import Settled
+from ebsc_core.runs.resolve import ResolvedSettings
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.training.cache import Trained, TrainedCache, save_modules
 from ebsc_core.training.checkpoint import Keeper, Kept, is_out_of_memory
@@ -53,7 +53,7 @@ class Representation:
     """Builds what trains, trains it unless the cache has it, and says what the features depend on."""
 
     plan: ImagePlan
-    settled: Settled
+    resolved: ResolvedSettings
     data: ImageSource
     info: ImageInfo
     backbone: Backbone
@@ -72,11 +72,11 @@ class Representation:
         """The jointly trained coefficient model, after :meth:`obtain`."""
         self.keeper: Keeper | None = None
         self.trainer: JointTrainer | None = None
-        if not self.settled.trains:
+        if not self.resolved.trains:
             return
         self.objective = self._build(self.plan.objective, self.backbone)
         if self.plan.joint:
-            embeds = self.settled.express == "embeddings"
+            embeds = self.resolved.express == "embeddings"
             width = self.objective.width if embeds else self.backbone.width
             self.joint = self._build(self.plan.joint, width)
 
@@ -96,7 +96,7 @@ class Representation:
         self._compare()
         cache = TrainedCache(features_folder(self.config.cache))
         found = self._reuse(cache, directory)
-        if cache.folder is not None and self.settled.trains:
+        if cache.folder is not None and self.resolved.trains:
             self.keeper = Keeper(cache.folder / f"{digest(self._goes_on_from)}.training.safetensors")
             directory.training = self.keeper.path
         self.ranks.broadcast(found is not None)
@@ -127,7 +127,7 @@ class Representation:
             raise DataError("the processes differ in the images or versions they have found; they must not")
 
     def _reuse(self, cache: TrainedCache, directory: RunDirectory) -> Trained | None:
-        wanted = self.config.precision if self.settled.trains else "any"
+        wanted = self.config.precision if self.resolved.trains else "any"
         trained, problem = cache.load(self.made_from, self._modules(), len(self.data), wanted)
         if trained:
             self.progress.note(f"features reused, no training ({cache.folder}/{digest(self.made_from)})")
@@ -178,24 +178,24 @@ class Representation:
         # What has no weights is the same for every seed.
         if any(True for _ in self.backbone.parameters()):
             made_from["seed"] = self.config.seed
-        if self.settled.trains:
+        if self.resolved.trains:
             made_from |= {
                 "objective": self.plan.objective.record(),
-                "views": self.settled.views.model_dump(mode="json"),
+                "views": self.resolved.views.model_dump(mode="json"),
                 "train": self.config.train.model_dump(mode="json"),
             }
-            made_from["train"]["batch_size"] = self.settled.batch_size
-        if self.settled.trains and self.plan.joint:
+            made_from["train"]["batch_size"] = self.resolved.batch_size
+        if self.resolved.trains and self.plan.joint:
             made_from["joint"] = {
                 "model": self.plan.joint.record(),
-                "express": self.settled.express,
-                "whiten": self.settled.joint_whiten,
+                "express": self.resolved.express,
+                "whiten": self.resolved.joint_whiten,
                 **self.config.joint.model_dump(mode="json", include={"start", "form", "memory", "weight"}),
             }
             if self._partitions:
                 made_from["joint"] |= {
                     "renew": self.config.joint.renew,
-                    "n_clusters": self.settled.n_clusters,
+                    "n_clusters": self.resolved.n_clusters,
                 }
         return made_from
 
@@ -242,7 +242,7 @@ class Representation:
         fitting = time.perf_counter() - start
         if self.objective is not None:
             start = time.perf_counter()
-            work = f"batches of {self.settled.batch_size}; lower --batch-size"
+            work = f"batches of {self.resolved.batch_size}; lower --batch-size"
             with self._keeping(work, Exception, SystemExit):
                 kept = self.ranks.broadcast(self._kept())
                 trainer = self.trainer = self._trainer(self.objective, images)
@@ -292,18 +292,18 @@ class Representation:
             objective=objective,
             model=self.joint,
             device=self.device,
-            views=self.settled.views,
+            views=self.resolved.views,
             joint=self.config.joint,
-            whiten=self.settled.joint_whiten,
-            express=self.settled.express,
-            n_clusters=self.settled.n_clusters,
+            whiten=self.resolved.joint_whiten,
+            express=self.resolved.express,
+            n_clusters=self.resolved.n_clusters,
         )
         return JointTrainer(
             step=step,
             images=images,
             options=self.config.train,
-            batch_size=self.settled.batch_size,
-            n_clusters=self.settled.n_clusters or UNKNOWN_CLUSTERS,
+            batch_size=self.resolved.batch_size,
+            n_clusters=self.resolved.n_clusters or UNKNOWN_CLUSTERS,
             seed=self.config.seed,
             progress=self.progress,
             keeper=self.keeper,
@@ -321,16 +321,16 @@ class Representation:
     def _partition(self, objective: Objective, images: ImageSource) -> Tensor:
         """The clusters of all images as the network and the joint model have them now, ``(N,)``."""
         assert self.joint is not None
-        assert self.settled.n_clusters is not None
+        assert self.resolved.n_clusters is not None
         table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.ranks)
-        rows = torch.cat([getattr(block, self.settled.express) for block in table]).to(self.device)
+        rows = torch.cat([getattr(block, self.resolved.express) for block in table]).to(self.device)
         clusters = None
         if self.ranks.main:
             clusters = partition(
                 F.normalize(rows, dim=1),
                 self.joint,
-                self.settled.n_clusters,
-                self.settled.joint_whiten,
+                self.resolved.n_clusters,
+                self.resolved.joint_whiten,
                 self.config.seed,
             )
         clusters = self.ranks.broadcast(clusters)

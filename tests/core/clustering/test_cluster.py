@@ -44,7 +44,7 @@ def cluster(
 
 
 def method(size: int | None = None, model: CoefficientModel | None = None, **other: Any) -> Method:
-    settled = {
+    resolved = {
         "model": model or CosineNeighbours(KnnOptions(), WIDTH),
         "clusterer": SpectralClustering(SpectralOptions(), CLUSTERS, 0),
         "top_k": 5,
@@ -56,7 +56,7 @@ def method(size: int | None = None, model: CoefficientModel | None = None, **oth
         "seed": 0,
         "device": torch.device("cpu"),
     }
-    return Method(**(settled | other))
+    return Method(**(resolved | other))
 
 
 @pytest.mark.parametrize("energy", [False, True])

@@ -139,7 +139,7 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
         clusterer = method.recount(number.chosen)
     clusterer.device = method.device
     with stage("clusters"):
-        clusters = _cut(clusterer, graph, HeldRows(rows.take(chosen)) if size else rows)
+        clusters = _fit_clusterer(clusterer, graph, HeldRows(rows.take(chosen)) if size else rows)
     confidence, agreement = metrics.confidence(graph, clusters), None
     if size:
         agreement = float((vote(coefficients, clusters).clusters == clusters).mean())
@@ -184,7 +184,7 @@ def _shown(rows: Rows, method: Method, stage: Stages) -> Callable[[Tensor], Tens
     return lambda block: whitening(moved(block))
 
 
-def _cut(clusterer: Clusterer, graph: sparse.csr_matrix, rows: Rows) -> np.ndarray:
+def _fit_clusterer(clusterer: Clusterer, graph: sparse.csr_matrix, rows: Rows) -> np.ndarray:
     if clusterer.consumes == "affinity":
         return clusterer.fit_predict(graph)
     return clusterer.fit_predict(rows if clusterer.streams else rows.held().numpy())

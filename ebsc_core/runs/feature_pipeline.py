@@ -12,7 +12,7 @@ from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter, add_identity
 from ebsc_core.data.images.reading import read_pictures
 from ebsc_core.data.images.run_images import RunImages
-from ebsc_core.runs.clustering_stage import Cutter
+from ebsc_core.runs.clustering_stage import ClusteringStage
 from ebsc_core.runs.pipeline import Pipeline, RunResult, Scored, absolute
 from ebsc_core.runs.plan import Plan
 from ebsc_core.runs.resolve import InputSummary, Preferences, resolve_clustering
@@ -50,18 +50,18 @@ class FeaturePipeline(Pipeline):
             with self.stage("read features"), directory.writing():
                 _store(features, directory.beside / FEATURES)
             rows = StoredRows(directory.beside / FEATURES, "features")
-            cutter = Cutter(self.plan, resolved, self.device, self.stage, self.progress)
-            cut = cutter.cut(rows)
-            cutter.pass_on_warnings(cut.model)
-            scored = Scored(features, Assigned(cut.found.clusters, cut.found.confidence))
-            figures = cut.figures | {"protocol": "all"} | self._scores(scored) | self._circumstances(n)
+            clustering_stage = ClusteringStage(self.plan, resolved, self.device, self.stage, self.progress)
+            result = clustering_stage.run(rows)
+            clustering_stage.pass_on_warnings(result.model)
+            scored = Scored(features, Assigned(result.clustered.clusters, result.clustered.confidence))
+            figures = result.figures | {"protocol": "all"} | self._scores(scored) | self._circumstances(n)
             # As every run says it; these were made elsewhere.
             figures |= {
                 "processes": 1,
                 "features_cost": {"seconds": {}, "peak_memory_mib": None},
                 "training": [],
             }
-            return self._write(directory, cut, [scored], {"device": str(self.device)}, figures)
+            return self._write(directory, result, [scored], {"device": str(self.device)}, figures)
 
     def _asked(self) -> dict[str, Any]:
         tables = self.plan.tables()

@@ -21,7 +21,7 @@ from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.data.images.split import split
 from ebsc_core.plugins.interfaces import Backbone, TrainableCoefficientModel
-from ebsc_core.runs.clustering_stage import Cutter, Joint
+from ebsc_core.runs.clustering_stage import ClusteringStage, Joint
 from ebsc_core.runs.pipeline import Pipeline, RunResult, Scored, absolute
 from ebsc_core.runs.plan import ImagePlan
 from ebsc_core.runs.resolve import Preferences, resolve
@@ -82,16 +82,18 @@ class ImagePipeline(Pipeline):
             for name, seconds in representation.seconds.items():
                 self.stage.note(name, seconds)
             rows = StoredRows(directory.beside / FEATURES, self.resolved.express)
-            cutter = Cutter(self.plan, self.resolved, self.device, self.stage, self.progress)
-            cut = cutter.cut(rows, self._joint(representation.joint))
-            scored = [Scored(self.data, Assigned(cut.found.clusters, cut.found.confidence))]
+            clustering_stage = ClusteringStage(
+                self.plan, self.resolved, self.device, self.stage, self.progress
+            )
+            result = clustering_stage.run(rows, self._joint(representation.joint))
+            scored = [Scored(self.data, Assigned(result.clustered.clusters, result.clustered.confidence))]
             if self.held_out:
                 with self.stage("held-out images"):
                     scored.append(
-                        Scored(self.held_out, self._assign(self.held_out, representation, cut.found))
+                        Scored(self.held_out, self._assign(self.held_out, representation, result.clustered))
                     )
-            cutter.pass_on_warnings(cut.model)
-            figures = cut.figures | {"protocol": self.config.protocol} | self._scores(scored[-1])
+            clustering_stage.pass_on_warnings(result.model)
+            figures = result.figures | {"protocol": self.config.protocol} | self._scores(scored[-1])
             figures |= self._circumstances(len(self.data)) | {
                 "processes": self.ranks.count,
                 "features_cost": trained.cost,
@@ -100,7 +102,7 @@ class ImagePipeline(Pipeline):
             self.images = RunImages(self.data, self.held_out)
             with directory.writing():
                 representation.write(directory)
-            return self._write(directory, cut, scored, self._resolved_tables(trained), figures)
+            return self._write(directory, result, scored, self._resolved_tables(trained), figures)
 
     def _read_data(self) -> ImageSource:
         config = self.config
@@ -157,11 +159,11 @@ class ImagePipeline(Pipeline):
             say(f"observers     {', '.join(plan.observers)}")
         say(f"device        {describe_device(self.device)}{processes}, seed {self.config.seed}")
 
-    def _assign(self, images: ImageSource, representation: Representation, found: Clustered) -> Assigned:
+    def _assign(self, images: ImageSource, representation: Representation, clustered: Clustered) -> Assigned:
         path = self.directory.beside / "held-out.h5"
         with self.directory.writing(), closing(images):
             representation.extract(images, path)
-        assigned = found.joining.assign(StoredRows(path, self.resolved.express))
+        assigned = clustered.joining.assign(StoredRows(path, self.resolved.express))
         path.unlink()
         return assigned
 

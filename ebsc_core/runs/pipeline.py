@@ -16,7 +16,7 @@ from ebsc_core.clustering.assign import Assigned
 from ebsc_core.config.schema import PROVENANCE
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.plugins.observers import Observers
-from ebsc_core.runs.clustering_stage import Cut
+from ebsc_core.runs.clustering_stage import ClusteringResult
 from ebsc_core.runs.plan import Plan
 from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.runs.store.directory import RunDirectory, default_path
@@ -139,7 +139,7 @@ class Pipeline(ABC):
     def _write(
         self,
         directory: RunDirectory,
-        cut: Cut,
+        result: ClusteringResult,
         scored: Sequence[Scored],
         settings: dict[str, Any],
         figures: dict[str, Any],
@@ -147,11 +147,11 @@ class Pipeline(ABC):
         """Everything that both kinds of runs leave; ``settings`` come on top of what was asked for."""
         made_with = provenance() | {"parts": self.plan.suppliers()} | settings.pop(PROVENANCE, {})
         with directory.writing():
-            for name, module in cut.modules.items():
+            for name, module in result.modules.items():
                 save_weights(module, directory.checkpoints / f"{name}.safetensors")
-            directory.write_affinity(cut.found.graph)
+            directory.write_affinity(result.clustered.graph)
             directory.write_assignments(_columns(scored))
-            directory.write_config(self._asked() | cut.settings() | settings | {PROVENANCE: made_with})
+            directory.write_config(self._asked() | result.settings() | settings | {PROVENANCE: made_with})
             directory.write_metrics(figures)
         return RunResult(self.directory.path, figures, self.images)
 

@@ -27,7 +27,7 @@ from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective
 from ebsc_core.plugins.registry import Kind, Registry
 from ebsc_core.plugins.selection import Choice, check_options
-from ebsc_core.runs.clustering_stage import Cutter
+from ebsc_core.runs.clustering_stage import ClusteringStage
 from ebsc_core.runs.plan import ImagePlan, Plan, make_plan
 from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.runs.store.compatibility import compare_suppliers
@@ -154,8 +154,8 @@ class Predictor:
             top_k=config.top_k,
             whiten=whiten,
         )
-        cutter = Cutter(self.plan, resolved, self.device, Stages(), self.progress)
-        return cutter.joining(
+        clustering_stage = ClusteringStage(self.plan, resolved, self.device, Stages(), self.progress)
+        return clustering_stage.joining(
             run.rows,
             found.clusters[: found.fitted],
             lambda model: self._weights("coefficients", model),

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.clustering.assign import Assigned
-from ebsc_core.clustering.cluster import Joining
+from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.features.rows import HeldRows
@@ -58,9 +58,9 @@ class ClusteredRows:
         if isinstance(result.model, nn.Module):
             self.weights = {name: value.cpu() for name, value in result.model.state_dict().items()}
         self.found = Assigned(result.clustered.clusters, result.clustered.confidence)
-        self.affinity, self.chosen = result.clustered.graph, result.clustered.chosen
+        self.affinity, self.positions = result.clustered.graph, result.clustered.positions
         self.figures: dict[str, Any] = result.figures
-        self._joining: Joining | None = result.clustered.joining
+        self._assigner: OutOfSampleAssigner | None = result.clustered.assigner
 
     def assign(self, rows: np.ndarray) -> Assigned:
         """Clusters and confidence of other rows ``(M, D)``."""
@@ -68,18 +68,20 @@ class ClusteredRows:
         device = resolve_device(config.device)
         with apart(device):
             prepare(device)
-            if self._joining is None:
-                self._joining = self._restored(config, device)
-            return self._joining.assign(HeldRows(_unit(rows)))
+            if self._assigner is None:
+                self._assigner = self._rebuild_assigner(config, device)
+            return self._assigner.assign(HeldRows(_unit(rows)))
 
-    def _restored(self, config: RunConfig, device: torch.device) -> Joining:
+    def _rebuild_assigner(self, config: RunConfig, device: torch.device) -> OutOfSampleAssigner:
         clustering_stage = ClusteringStage(
             make_plan(config, Registry()), self.resolved, device, Stages(), Progress()
         )
-        return clustering_stage.joining(HeldRows(self.rows), self.found.clusters, lambda model: self.weights)
+        return clustering_stage.rebuild_assigner(
+            HeldRows(self.rows), self.found.clusters, lambda model: self.weights
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_joining": None}
+        return vars(self) | {"_assigner": None}
 
 
 def _unit(rows: np.ndarray) -> Tensor:

@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ebsc_core.clustering import metrics
-from ebsc_core.clustering.cluster import Clustered, Joining, Method, cluster_best, joining
+from ebsc_core.clustering.cluster import (
+    Clustered,
+    Method,
+    OutOfSampleAssigner,
+    cluster_best,
+    rebuild_assigner,
+)
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.n_clusters import NumberOfClusters
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
@@ -134,9 +140,9 @@ class ClusteringStage:
             device=self.device,
         )
 
-    def joining(
+    def rebuild_assigner(
         self, rows: Rows, clusters: np.ndarray, weights: Callable[[nn.Module], Mapping[str, Tensor]]
-    ) -> Joining:
+    ) -> OutOfSampleAssigner:
         """What new rows need to join clusters ``(N,)`` that were found of these rows before.
 
         Parameters
@@ -149,7 +155,7 @@ class ClusteringStage:
         if isinstance(method.model, nn.Module):
             method.model.load_state_dict(weights(method.model))
             method.model.eval()
-        return joining(rows, method, clusters, self.stage)
+        return rebuild_assigner(rows, method, clusters, self.stage)
 
     def _start_from_joint(self, joint: Joint, model: TrainableCoefficientModel, whiten: bool) -> None:
         """Start from the jointly trained weights if this is the same model, used to such rows."""
@@ -196,7 +202,7 @@ class ClusteringStage:
         eigenvalues = getattr(clustered.clusterer, "eigenvalues_", None)
         if eigenvalues is None or len(eigenvalues) <= n_clusters:
             eigenvalues = leading_eigenpairs(graph, min(n_clusters + 1, graph.shape[0]), seed).values
-        within = clustered.confidence[clustered.chosen]
+        within = clustered.confidence[clustered.positions]
         label_free = metrics.label_free(
             rows, clustered.clusters, graph, within, eigenvalues, n_clusters, seed
         )
@@ -206,7 +212,7 @@ class ClusteringStage:
             "dictionary_size": self.resolved.dictionary_size,
             "n_clusters": clustered.number.record() if clustered.number else None,
             "within_by_whitening": within_by_whitening,
-            "search": self._search(clustered.joining.dictionary),
+            "search": self._search(clustered.assigner.dictionary),
             "label_free": label_free,
             "eigenvalues": [round(float(value), 6) for value in eigenvalues],
         }

@@ -25,7 +25,7 @@ from ebsc_core.runs.clustering_stage import ClusteringStage, Joint
 from ebsc_core.runs.pipeline import Pipeline, RunResult, Scored, absolute
 from ebsc_core.runs.plan import ImagePlan
 from ebsc_core.runs.resolve import Preferences, resolve
-from ebsc_core.runs.training_stage import Representation
+from ebsc_core.runs.training_stage import TrainingStage
 from ebsc_core.training.cache import Trained
 from ebsc_core.utils.device import describe_device, prepare
 from ebsc_core.utils.progress import Progress
@@ -74,23 +74,23 @@ class ImagePipeline(Pipeline):
             backbone = self._resolve_settings()
         self._announce(backbone)
         if not self.ranks.main:
-            self._representation(backbone).assist()
+            self._training_stage(backbone).run_worker()
             return None
         with self.directory as directory:
-            representation = self._representation(backbone)
-            trained = representation.obtain(directory)
-            for name, seconds in representation.seconds.items():
+            training_stage = self._training_stage(backbone)
+            trained = training_stage.run(directory)
+            for name, seconds in training_stage.seconds.items():
                 self.stage.note(name, seconds)
             rows = StoredRows(directory.beside / FEATURES, self.resolved.express)
             clustering_stage = ClusteringStage(
                 self.plan, self.resolved, self.device, self.stage, self.progress
             )
-            result = clustering_stage.run(rows, self._joint(representation.joint))
+            result = clustering_stage.run(rows, self._joint(training_stage.joint))
             scored = [Scored(self.data, Assigned(result.clustered.clusters, result.clustered.confidence))]
             if self.held_out:
                 with self.stage("held-out images"):
                     scored.append(
-                        Scored(self.held_out, self._assign(self.held_out, representation, result.clustered))
+                        Scored(self.held_out, self._assign(self.held_out, training_stage, result.clustered))
                     )
             clustering_stage.pass_on_warnings(result.model)
             figures = result.figures | {"protocol": self.config.protocol} | self._scores(scored[-1])
@@ -101,7 +101,7 @@ class ImagePipeline(Pipeline):
             }
             self.images = RunImages(self.data, self.held_out)
             with directory.writing():
-                representation.write(directory)
+                training_stage.write(directory)
             return self._write(directory, result, scored, self._resolved_tables(trained), figures)
 
     def _read_data(self) -> ImageSource:
@@ -120,8 +120,8 @@ class ImagePipeline(Pipeline):
         self.resolved = resolve(self.config, self.data, self.info, backbone, preferences, self.ranks.count)
         return backbone
 
-    def _representation(self, backbone: Backbone) -> Representation:
-        return Representation(
+    def _training_stage(self, backbone: Backbone) -> TrainingStage:
+        return TrainingStage(
             self.plan,
             self.resolved,
             self.data,
@@ -159,11 +159,11 @@ class ImagePipeline(Pipeline):
             say(f"observers     {', '.join(plan.observers)}")
         say(f"device        {describe_device(self.device)}{processes}, seed {self.config.seed}")
 
-    def _assign(self, images: ImageSource, representation: Representation, clustered: Clustered) -> Assigned:
+    def _assign(self, images: ImageSource, training_stage: TrainingStage, clustered: Clustered) -> Assigned:
         path = self.directory.beside / "held-out.h5"
         with self.directory.writing(), closing(images):
-            representation.extract(images, path)
-        assigned = clustered.joining.assign(StoredRows(path, self.resolved.express))
+            training_stage.extract(images, path)
+        assigned = clustered.assigner.assign(StoredRows(path, self.resolved.express))
         path.unlink()
         return assigned
 

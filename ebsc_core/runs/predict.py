@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.clustering.assign import Assigned
-from ebsc_core.clustering.cluster import Joining
+from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked, overlay, parse_settings
 from ebsc_core.config.schema import DataChoice
 from ebsc_core.data.features.files import FeatureSource, read_features
@@ -61,7 +61,7 @@ class Predictor:
         self.plan: Plan = make_plan(run.config, registry, reads=False)
         self.width = run.rows.width
         """Numbers in a row that joins."""
-        self.joining = self._joining()
+        self.assigner = self._rebuild_assigner()
 
     @property
     def takes_images(self) -> bool:
@@ -133,7 +133,7 @@ class Predictor:
 
     def assign(self, rows: Tensor) -> Assigned:
         """Clusters and confidence of unit-length rows ``(B, D)``."""
-        return self.joining.assign(HeldRows(rows))
+        return self.assigner.assign(HeldRows(rows))
 
     def _check_width(self, features: FeatureSource) -> None:
         if features.shape[1] != self.width:
@@ -142,7 +142,7 @@ class Predictor:
                 f"{self.width}; give features of the same kind"
             )
 
-    def _joining(self) -> Joining:
+    def _rebuild_assigner(self) -> OutOfSampleAssigner:
         run, config = self.run, self.run.config
         found = run.assignments
         count, whiten = config.n_clusters, config.whiten
@@ -155,7 +155,7 @@ class Predictor:
             whiten=whiten,
         )
         clustering_stage = ClusteringStage(self.plan, resolved, self.device, Stages(), self.progress)
-        return clustering_stage.joining(
+        return clustering_stage.rebuild_assigner(
             run.rows,
             found.clusters[: found.fitted],
             lambda model: self._weights("coefficients", model),

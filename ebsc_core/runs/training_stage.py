@@ -49,7 +49,7 @@ TRAINING_PARTS = ("backbone", "objective", "joint")
 
 
 @dataclass
-class Representation:
+class TrainingStage:
     """Builds what trains, trains it unless the cache has it, and says what the features depend on."""
 
     plan: ImagePlan
@@ -60,7 +60,7 @@ class Representation:
     device: torch.device
     progress: Progress
     ranks: Ranks = ALONE
-    """The processes that train together, until :meth:`obtain` has parted from them."""
+    """The processes that train together, until :meth:`run` has parted from them."""
     observers: Observers = field(default_factory=Observers)
     """Told of every epoch."""
 
@@ -69,7 +69,7 @@ class Representation:
         self.seconds: dict[str, float] = {}
         self.objective: Objective | None = None
         self.joint: TrainableCoefficientModel | None = None
-        """The jointly trained coefficient model, after :meth:`obtain`."""
+        """The jointly trained coefficient model, after :meth:`run`."""
         self.keeper: Keeper | None = None
         self.trainer: JointTrainer | None = None
         if not self.resolved.trains:
@@ -83,10 +83,10 @@ class Representation:
     def _build(self, choice: Any, *arguments: Any) -> Any:
         return choice.build_seeded(self.config.seed, *arguments).to(self.device)
 
-    def obtain(self, directory: RunDirectory) -> Trained:
+    def run(self, directory: RunDirectory) -> Trained:
         """Features from the cache, or trained and extracted now and put there; in the run directory, too.
 
-        Of several processes the first does this, while the others :meth:`assist`; it is alone afterwards.
+        Of several processes the first does this, while the others :meth:`run_worker`; it is alone afterwards.
 
         Raises
         ------
@@ -113,8 +113,8 @@ class Representation:
                     self.keeper.remove()
         return trained
 
-    def assist(self) -> None:
-        """What is left to the other processes of :meth:`obtain`: to train and to extract, not to write."""
+    def run_worker(self) -> None:
+        """What is left to the other processes of :meth:`run`: to train and to extract, not to write."""
         self._compare()
         if not self.ranks.broadcast(False):
             with closing(self.data):
@@ -140,7 +140,7 @@ class Representation:
         return trained
 
     def extract(self, images: ImageSource, path: Path | None) -> None:
-        """Write features and embeddings of images, by what :meth:`obtain` has trained.
+        """Write features and embeddings of images, by what :meth:`run` has trained.
 
         Of several processes, which all take part, the one with a path writes.
 

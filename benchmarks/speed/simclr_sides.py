@@ -26,9 +26,9 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     from ebsc_core.data.views.options import COLOUR_VIEWS
     from ebsc_core.plugins.interfaces import ImageInfo
     from ebsc_core.training.precision import Trial, choose_arithmetic
-    from ebsc_core.training.state import Standing
+    from ebsc_core.training.state import TrainingState
     from ebsc_core.training.step import JointStep
-    from ebsc_core.training.trainer import JointTrainer
+    from ebsc_core.training.trainer import Trainer
     from ebsc_core.utils.device import prepare
     from ebsc_core.utils.progress import Progress
     from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
@@ -46,7 +46,7 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     chosen = choose_arithmetic(objective, images[:batch], home, 200 * 50_000 // batch, precision)
     step = JointStep(objective, None, home, COLOUR_VIEWS, JointChoice(), False, "embeddings", chosen.bf16)
     source = ImageSet("random", images, [str(i) for i in range(len(images))])
-    trainer = JointTrainer(step, source, TrainOptions(epochs=1), batch, 10, 0, Progress())
+    trainer = Trainer(step, source, TrainOptions(epochs=1), batch, 10, 0, Progress())
     trainer.optimiser, trainer.schedule = trainer._optimiser(10**6)
     told = {
         "flops": counter.get_total_flops() * batch * steps / 2,
@@ -55,7 +55,7 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     }
 
     def work() -> dict[str, Any]:
-        trainer.standing = Standing()
+        trainer.state = TrainingState()
         return told | {"loss": trainer._epoch("warm-up", 0).loss}
 
     return work

@@ -64,7 +64,7 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
     from ebsc_core.plugins.interfaces import ImageInfo
     from ebsc_core.training import step as step_module
     from ebsc_core.training.precision import choose_arithmetic
-    from ebsc_core.training.trainer import JointTrainer
+    from ebsc_core.training.trainer import Trainer
     from ebsc_core.utils.device import prepare
     from ebsc_core.utils.progress import Progress
     from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
@@ -87,7 +87,7 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
         objective, model, device, COLOUR_VIEWS, JointChoice(), options.joint, "embeddings", chosen.bf16
     )
     source = ImageSet("random", images, [str(i) for i in range(len(images))])
-    trainer = JointTrainer(step, source, TrainOptions(), options.batch, 10, 0, Progress())
+    trainer = Trainer(step, source, TrainOptions(), options.batch, 10, 0, Progress())
     optimiser, _ = trainer._optimiser(10**6)
 
     def work(steps: int) -> dict[str, float]:

@@ -143,10 +143,10 @@ def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) 
     elif labels is not None:
         raise ConfigError(f"y is given, but {images} is read with labels of its own; leave it out")
     folder = Folder(config.out)
-    going_on = is_unfinished(folder.path)
+    resuming = is_unfinished(folder.path)
     with apart(resolve_device(config.device)):
         chosen = config.model_copy(update={"out": str(folder.path)})
-        result = run(chosen, Registry(), progress, data, going_on)
+        result = run(chosen, Registry(), progress, data, resuming)
         if result and not folder.temporary:
             from ebsc_core.report import report_on  # which nobody sees of a temporary one
 

@@ -24,10 +24,10 @@ from ebsc_core.utils.progress import Progress
 class FeaturePipeline(Pipeline):
     """Clusters the rows of a file."""
 
-    def __init__(self, plan: Plan, progress: Progress, going_on: bool = False) -> None:
+    def __init__(self, plan: Plan, progress: Progress, resuming: bool = False) -> None:
         assert plan.config.features
         self.choice: FeaturesChoice = plan.config.features
-        super().__init__(plan, progress, going_on)
+        super().__init__(plan, progress, resuming)
 
     def _source(self) -> Path:
         return Path(self.choice.path)
@@ -63,7 +63,7 @@ class FeaturePipeline(Pipeline):
             }
             return self._write(directory, result, [scored], {"device": str(self.device)}, figures)
 
-    def _asked(self) -> dict[str, Any]:
+    def _requested_tables(self) -> dict[str, Any]:
         tables = self.plan.tables()
         for option in ("path", "images"):
             if tables["features"][option] is not None:

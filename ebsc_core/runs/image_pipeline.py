@@ -48,10 +48,10 @@ class ImagePipeline(Pipeline):
         plan: ImagePlan,
         progress: Progress,
         data: ImageSource | None = None,
-        going_on: bool = False,
+        resuming: bool = False,
     ) -> None:
         self.given = data
-        super().__init__(plan, progress, going_on)
+        super().__init__(plan, progress, resuming)
 
     def _source(self) -> Path:
         return Path(self._named())
@@ -167,7 +167,7 @@ class ImagePipeline(Pipeline):
         path.unlink()
         return assigned
 
-    def _asked(self) -> dict[str, Any]:
+    def _requested_tables(self) -> dict[str, Any]:
         tables = self.plan.tables()
         tables["data"]["name"] = self._named() if self.given else absolute(self._named())
         return tables

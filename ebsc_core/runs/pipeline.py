@@ -20,7 +20,7 @@ from ebsc_core.runs.clustering_stage import ClusteringResult
 from ebsc_core.runs.plan import Plan
 from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.runs.store.directory import RunDirectory, default_path
-from ebsc_core.runs.store.unfinished import to_go_on
+from ebsc_core.runs.store.unfinished import unfinished_tables
 from ebsc_core.utils.device import own_device
 from ebsc_core.utils.distributed import Ranks
 from ebsc_core.utils.progress import Progress, Stages
@@ -62,15 +62,15 @@ class Scored:
 class Pipeline(ABC):
     """One run. Cheap checks come first, so that a mistake costs seconds and not a training."""
 
-    def __init__(self, plan: Plan, progress: Progress, going_on: bool = False) -> None:
+    def __init__(self, plan: Plan, progress: Progress, resuming: bool = False) -> None:
         self.plan, self.config, self.progress = plan, plan.config, progress
         self.device = own_device(self.config.device)
         self.ranks = Ranks.join(self.device)
         with self.ranks.agreed():
             if self.ranks.main:
                 path = Path(self.config.out) if self.config.out else self._own_path()
-                asked = to_go_on(self.config, self._asked(), plan.suppliers())
-                self.directory = RunDirectory(path, asked, going_on)
+                requested = unfinished_tables(self.config, self._requested_tables(), plan.suppliers())
+                self.directory = RunDirectory(path, requested, resuming)
                 self.observers = Observers(plan.observers.values(), path.absolute(), progress.warn)
             else:
                 self.observers = Observers()
@@ -81,7 +81,7 @@ class Pipeline(ABC):
     def run(self) -> RunResult | None:
         """All stages, of which observers are told; of several processes the first returns a result."""
         try:
-            self.observers.run_started(self._asked(), self.plan.suppliers())
+            self.observers.run_started(self._requested_tables(), self.plan.suppliers())
             result = self._run()
         except BaseException as error:
             self.observers.run_failed(error)
@@ -98,7 +98,7 @@ class Pipeline(ABC):
         """What is clustered: a path, or the name of a data set."""
 
     @abstractmethod
-    def _asked(self) -> dict[str, Any]:
+    def _requested_tables(self) -> dict[str, Any]:
         """The whole configuration as far as it is known before anything is read."""
 
     def _own_path(self) -> Path:
@@ -151,7 +151,9 @@ class Pipeline(ABC):
                 save_weights(module, directory.checkpoints / f"{name}.safetensors")
             directory.write_affinity(result.clustered.graph)
             directory.write_assignments(_columns(scored))
-            directory.write_config(self._asked() | result.settings() | settings | {PROVENANCE: made_with})
+            directory.write_config(
+                self._requested_tables() | result.settings() | settings | {PROVENANCE: made_with}
+            )
             directory.write_metrics(figures)
         return RunResult(self.directory.path, figures, self.images)
 

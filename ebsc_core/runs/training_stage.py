@@ -26,11 +26,11 @@ from ebsc_core.runs.plan import ImagePlan
 from ebsc_core.runs.resolve import ResolvedSettings
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.training.cache import Trained, TrainedCache, save_modules
-from ebsc_core.training.checkpoint import Keeper, Kept, is_out_of_memory
+from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore, is_out_of_memory
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.precision import Arithmetic, choose_arithmetic
 from ebsc_core.training.step import JointStep
-from ebsc_core.training.trainer import JointTrainer
+from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.distributed import ALONE, Ranks
 from ebsc_core.utils.errors import DataError, EbscError, TrainingError
 from ebsc_core.utils.hashing import digest
@@ -70,8 +70,8 @@ class TrainingStage:
         self.objective: Objective | None = None
         self.joint: TrainableCoefficientModel | None = None
         """The jointly trained coefficient model, after :meth:`run`."""
-        self.keeper: Keeper | None = None
-        self.trainer: JointTrainer | None = None
+        self.checkpoints: CheckpointStore | None = None
+        self.trainer: Trainer | None = None
         if not self.resolved.trains:
             return
         self.objective = self._build(self.plan.objective, self.backbone)
@@ -97,8 +97,10 @@ class TrainingStage:
         cache = TrainedCache(features_folder(self.config.cache))
         found = self._reuse(cache, directory)
         if cache.folder is not None and self.resolved.trains:
-            self.keeper = Keeper(cache.folder / f"{digest(self._goes_on_from)}.training.safetensors")
-            directory.training = self.keeper.path
+            self.checkpoints = CheckpointStore(
+                cache.folder / f"{digest(self._resumable_from)}.training.safetensors"
+            )
+            directory.training = self.checkpoints.path
         self.ranks.broadcast(found is not None)
         with closing(self.data):
             trained = found or self._train_and_extract(directory)
@@ -109,8 +111,8 @@ class TrainingStage:
             except OSError as error:  # a full or read-only disk must not cost the training
                 self.progress.warn(f"features are not kept for reuse: {error}")
             else:
-                if self.keeper:
-                    self.keeper.remove()
+                if self.checkpoints:
+                    self.checkpoints.remove()
         return trained
 
     def run_worker(self) -> None:
@@ -169,7 +171,7 @@ class TrainingStage:
     def made_from(self) -> dict[str, Any]:
         """What the features depend on: nothing of the coefficient model, clusterer or labels.
 
-        Kept, since it takes a pass over all pixels.
+        Cached, since it takes a pass over all pixels.
         """
         made_from: dict[str, Any] = {
             "images": self.data.digest(),
@@ -200,7 +202,7 @@ class TrainingStage:
         return made_from
 
     @property
-    def _goes_on_from(self) -> dict[str, Any]:
+    def _resumable_from(self) -> dict[str, Any]:
         """What training depends on, but for what may change before: the batch size, and versions of parts.
 
         Whoever goes on after such a change is warned.
@@ -218,7 +220,10 @@ class TrainingStage:
         images, arithmetic, history = self._train()
         waited = images.waited
         start = time.perf_counter()
-        with directory.writing(), self._keeping("extracting features; lower data.size", BaseException):
+        with (
+            directory.writing(),
+            self._saving_checkpoint("extracting features; lower data.size", BaseException),
+        ):
             self.extract(images, directory.beside / FEATURES)
         self.seconds["features"] += time.perf_counter() - start
         cost = {
@@ -243,13 +248,13 @@ class TrainingStage:
         if self.objective is not None:
             start = time.perf_counter()
             work = f"batches of {self.resolved.batch_size}; lower --batch-size"
-            with self._keeping(work, Exception, SystemExit):
-                kept = self.ranks.broadcast(self._kept())
+            with self._saving_checkpoint(work, Exception, SystemExit):
+                checkpoint = self.ranks.broadcast(self._load_checkpoint())
                 trainer = self.trainer = self._trainer(self.objective, images)
-                arithmetic = self._choose_arithmetic(trainer, kept)
+                arithmetic = self._choose_arithmetic(trainer, checkpoint)
                 trainer.step.bf16 = arithmetic.bf16
                 trainer.step.join(self.ranks)
-                trainer.fit(kept)
+                trainer.fit(checkpoint)
             history = [asdict(epoch) for epoch in trainer.history]
             seconds = time.perf_counter() - start
             self.seconds["training"] = trainer.earlier + seconds
@@ -264,28 +269,28 @@ class TrainingStage:
                 "a faster disk or files nearer the size they are used at would help"
             )
 
-    def _kept(self) -> Kept | None:
+    def _load_checkpoint(self) -> Checkpoint | None:
         """What there is to go on from."""
         try:
-            return self.keeper.load() if self.keeper else None
+            return self.checkpoints.load() if self.checkpoints else None
         except DataError as error:
             self.progress.warn(f"training starts afresh: {error}")
             return None
 
     @contextmanager
-    def _keeping(self, work: str, *costly: type[BaseException]) -> Iterator[None]:
+    def _saving_checkpoint(self, work: str, *costly: type[BaseException]) -> Iterator[None]:
         """What goes wrong costs no training that was done; lack of memory is one line."""
         try:
             yield
         except EbscError:
             raise
         except costly as error:
-            said = self.trainer.keep() if self.trainer else ""
+            said = self.trainer.save_checkpoint() if self.trainer else ""
             if is_out_of_memory(error):
                 raise TrainingError(f"out of memory on {self.device} in {work}{said}") from error
             raise
 
-    def _trainer(self, objective: Objective, images: ImageSource) -> JointTrainer:
+    def _trainer(self, objective: Objective, images: ImageSource) -> Trainer:
         objective.to(memory_format=torch.channels_last)
         parts = self.plan.suppliers()
         step = JointStep(
@@ -298,7 +303,7 @@ class TrainingStage:
             express=self.resolved.express,
             n_clusters=self.resolved.n_clusters,
         )
-        return JointTrainer(
+        return Trainer(
             step=step,
             images=images,
             options=self.config.train,
@@ -306,7 +311,7 @@ class TrainingStage:
             n_clusters=self.resolved.n_clusters or UNKNOWN_CLUSTERS,
             seed=self.config.seed,
             progress=self.progress,
-            keeper=self.keeper,
+            checkpoints=self.checkpoints,
             observers=self.observers,
             partition=(lambda: self._partition(objective, images)) if self._partitions else None,
             parts={section: parts[section] for section in TRAINING_PARTS if section in parts},
@@ -337,11 +342,11 @@ class TrainingStage:
         assert clusters is not None
         return clusters
 
-    def _choose_arithmetic(self, trainer: JointTrainer, kept: Kept | None) -> Arithmetic:
+    def _choose_arithmetic(self, trainer: Trainer, checkpoint: Checkpoint | None) -> Arithmetic:
         """By a trial of this process alone; of several, of the first, for all of them."""
         chosen, precision = None, self.config.precision
-        if kept and precision == "auto":  # as it began
-            precision = "bf16" if kept[1]["bf16"] else "fp32"
+        if checkpoint and precision == "auto":  # as it began
+            precision = "bf16" if checkpoint[1]["bf16"] else "fp32"
         if self.ranks.main:
             share = torch.arange(trainer.batch_size)[self.ranks.share(trainer.batch_size)]
             (images,) = trainer.images.batches([share], self.device)

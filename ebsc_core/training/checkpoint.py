@@ -1,7 +1,7 @@
 """Training as it stands, in a file from which it can go on: safetensors, plain values as JSON in its header.
 
-Kept are weights, the optimiser's moments and the states of the random generators after a step, and where in
-its epoch that step was, counted in images: another batch size may go on from it.
+A checkpoint holds the weights, the optimiser's moments and the states of the random generators after a step,
+and where in its epoch that step was, counted in images: another batch size may go on from it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ FORMAT = "ebsc-training-2"
 # Seconds of training that a machine's failure may cost.
 EVERY = 600.0
 
-Kept = tuple[dict[str, Tensor], dict[str, Any]]
+Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name, and plain values."""
 
 
-class Keeper:
-    """Keeps one state of one training; a newer one takes its place."""
+class CheckpointStore:
+    """Keep one checkpoint of one training; a newer one takes its place."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class Keeper:
         """Whether it has been long enough since the last state was kept."""
         return time.monotonic() - self.last >= EVERY
 
-    def save(self, kept: Kept) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Write a state; the file appears under its name only when complete.
 
         Raises
@@ -51,7 +51,7 @@ class Keeper:
             If it cannot be written, for instance to a full disk.
         """
         self.last = time.monotonic()
-        tensors, record = kept
+        tensors, record = checkpoint
         # Copies, since safetensors refuses tensors that share memory or lie channels-last.
         copies = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -64,7 +64,7 @@ class Keeper:
         except SafetensorError as error:  # which is no OSError
             raise OSError(f"cannot write {self.path}: {error}") from None
 
-    def load(self) -> Kept | None:
+    def load(self) -> Checkpoint | None:
         """The state, if one is kept.
 
         Raises
@@ -118,8 +118,8 @@ def restore(
         If they are of other modules than ``objective`` and ``model`` are. Nothing has changed then.
     """
     current = module_tensors(modules)
-    kept = {name for name in tensors if name.startswith(("objective.", "model."))}
-    wrong = sorted(kept ^ current.keys())
+    saved = {name for name in tensors if name.startswith(("objective.", "model."))}
+    wrong = sorted(saved ^ current.keys())
     wrong = wrong or [name for name, tensor in current.items() if tensors[name].shape != tensor.shape]
     if wrong:
         raise DataError(f"{wrong[0]} differs")
@@ -148,16 +148,16 @@ def interruption() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
         yield lambda: False
         return
-    asked = threading.Event()
+    interrupted = threading.Event()
 
     def note(number: int, frame: Any) -> None:
-        if asked.is_set():
+        if interrupted.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        interrupted.set()
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield asked.is_set
+        yield interrupted.is_set
     finally:
         signal.signal(signal.SIGINT, before)
 

@@ -14,7 +14,7 @@ from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.views.options import COLOUR_VIEWS
 from ebsc_core.plugins.interfaces import Backbone, Objective, TrainableCoefficientModel
 from ebsc_core.training.step import JointStep
-from ebsc_core.training.trainer import JointTrainer
+from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 from ebsc_plugins.coefficients.senet import SENet, SENetOptions
@@ -56,7 +56,7 @@ class Tiny(Backbone):
         return self.layers(images).mean((2, 3))
 
 
-def trainer(kind: type[Objective], steps: int, device: str = "cpu", **joint: Any) -> JointTrainer:
+def trainer(kind: type[Objective], steps: int, device: str = "cpu", **joint: Any) -> Trainer:
     objective = kind(kind.Options(hidden=16, width=8), Tiny())
     model: TrainableCoefficientModel = EnergyNetwork(EnergyOptions(hidden=8), 8)
     if joint.pop("model", None) == "senet":
@@ -71,7 +71,7 @@ def trainer(kind: type[Objective], steps: int, device: str = "cpu", **joint: Any
         whiten=joint.get("form") != "agreement",
         express="embeddings",
     )
-    return JointTrainer(
+    return Trainer(
         step=step,
         images=ImageSet("noise", pixels, [str(i) for i in range(len(pixels))]),
         options=TrainOptions(epochs=2),

@@ -11,7 +11,7 @@ from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.views.options import GREY_VIEWS
 from ebsc_core.plugins.interfaces import ImageInfo, Objective
 from ebsc_core.training.step import JointStep
-from ebsc_core.training.trainer import Epoch, JointTrainer
+from ebsc_core.training.trainer import Epoch, Trainer
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
 from ebsc_plugins.objectives.barlow_twins import BarlowTwins
@@ -39,7 +39,7 @@ def train(kind: type[Objective], images: ImageSet, epochs: int) -> list[Epoch]:
         whiten=False,
         express="embeddings",
     )
-    trainer = JointTrainer(
+    trainer = Trainer(
         step=step,
         images=images,
         options=TrainOptions(epochs=epochs),

@@ -27,7 +27,7 @@ from ebsc_core.training import extract, step
 from ebsc_core.training import trainer as joint
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.sync_batch_norm import sync_norms
-from ebsc_core.training.trainer import JointTrainer
+from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.distributed import ALONE, Ranks
 from ebsc_core.utils.errors import DataError, EbscError
 from ebsc_core.utils.progress import Progress
@@ -183,7 +183,7 @@ def training(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
         with float64():
             made = step_of(ranks, kind, torch.float64, "reconstruction")
             options = TrainOptions(epochs=2, lr=1e-2)
-            trainer = JointTrainer(made, image_set(2 * BATCH), options, BATCH, 2, 0, Progress())
+            trainer = Trainer(made, image_set(2 * BATCH), options, BATCH, 2, 0, Progress())
             trainer.fit()
         assert made.model is not None
         both = nn.ModuleDict({"objective": made.objective, "model": made.model})

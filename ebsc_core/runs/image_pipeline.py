@@ -67,13 +67,13 @@ class ImagePipeline(Pipeline):
         """All stages; of several processes, all but the first take part in training alone."""
         prepare(self.device)
         # Whether images are held or streamed must not hang on what another process holds already.
-        self.memory = self.ranks.broadcast(available_memory())
+        self.memory = self.distributed.broadcast(available_memory())
         with self.stage("read data"):
-            self.data = self.given or self.ranks.in_turn(self._read_data)
-        with self.ranks.agreed():
+            self.data = self.given or self.distributed.in_turn(self._read_data)
+        with self.distributed.synchronized_errors():
             backbone = self._resolve_settings()
         self._announce(backbone)
-        if not self.ranks.main:
+        if not self.distributed.main:
             self._training_stage(backbone).run_worker()
             return None
         with self.directory as directory:
@@ -95,7 +95,7 @@ class ImagePipeline(Pipeline):
             clustering_stage.pass_on_warnings(result.model)
             figures = result.figures | {"protocol": self.config.protocol} | self._scores(scored[-1])
             figures |= self._circumstances(len(self.data)) | {
-                "processes": self.ranks.count,
+                "processes": self.distributed.count,
                 "features_cost": trained.cost,
                 "training": trained.history,
             }
@@ -117,7 +117,9 @@ class ImagePipeline(Pipeline):
         self.info = self.data.info()
         backbone: Backbone = self.plan.backbone.build_seeded(self.config.seed, self.info).to(self.device)
         preferences = Preferences.of(self.plan)
-        self.resolved = resolve(self.config, self.data, self.info, backbone, preferences, self.ranks.count)
+        self.resolved = resolve(
+            self.config, self.data, self.info, backbone, preferences, self.distributed.count
+        )
         return backbone
 
     def _training_stage(self, backbone: Backbone) -> TrainingStage:
@@ -129,7 +131,7 @@ class ImagePipeline(Pipeline):
             backbone,
             self.device,
             self.progress,
-            self.ranks,
+            self.distributed,
             self.observers,
         )
 
@@ -154,7 +156,7 @@ class ImagePipeline(Pipeline):
         elif self.config.train.epochs > 0:
             say(f"objective     none: backbone {plan.backbone.name} has nothing to train")
         self._announce_clustering(resolved, resolved.express, len(self.data), "images")
-        processes = f" in each of {self.ranks.count} processes" if self.ranks.count > 1 else ""
+        processes = f" in each of {self.distributed.count} processes" if self.distributed.count > 1 else ""
         if plan.observers:
             say(f"observers     {', '.join(plan.observers)}")
         say(f"device        {describe_device(self.device)}{processes}, seed {self.config.seed}")
@@ -179,7 +181,7 @@ class ImagePipeline(Pipeline):
             "views": resolved.views.model_dump(mode="json"),
             "express": resolved.express,
             # Its number is that of the process, of several.
-            "device": str(self.device) if self.ranks.count == 1 else self.device.type,
+            "device": str(self.device) if self.distributed.count == 1 else self.device.type,
             PROVENANCE: {"images": asdict(self.info)},
         }
         if resolved.trains:

@@ -22,7 +22,7 @@ from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.runs.store.directory import RunDirectory, default_path
 from ebsc_core.runs.store.unfinished import unfinished_tables
 from ebsc_core.utils.device import own_device
-from ebsc_core.utils.distributed import Ranks
+from ebsc_core.utils.distributed import DistributedContext
 from ebsc_core.utils.progress import Progress, Stages
 from ebsc_core.utils.provenance import provenance
 from ebsc_core.utils.system import peak_memory_mib
@@ -65,9 +65,9 @@ class Pipeline(ABC):
     def __init__(self, plan: Plan, progress: Progress, resuming: bool = False) -> None:
         self.plan, self.config, self.progress = plan, plan.config, progress
         self.device = own_device(self.config.device)
-        self.ranks = Ranks.join(self.device)
-        with self.ranks.agreed():
-            if self.ranks.main:
+        self.distributed = DistributedContext.join(self.device)
+        with self.distributed.synchronized_errors():
+            if self.distributed.main:
                 path = Path(self.config.out) if self.config.out else self._own_path()
                 requested = unfinished_tables(self.config, self._requested_tables(), plan.suppliers())
                 self.directory = RunDirectory(path, requested, resuming)

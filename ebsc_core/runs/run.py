@@ -41,5 +41,5 @@ def run(
         pipeline = ImagePipeline(plan, progress, data, resuming)
     else:
         pipeline = FeaturePipeline(plan, progress, resuming)
-    with pipeline.ranks.together():
+    with pipeline.distributed.together():
         return pipeline.run()

@@ -31,7 +31,7 @@ from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.precision import Arithmetic, choose_arithmetic
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trainer import Trainer
-from ebsc_core.utils.distributed import ALONE, Ranks
+from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
 from ebsc_core.utils.errors import DataError, EbscError, TrainingError
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.paths import features_folder
@@ -59,7 +59,7 @@ class TrainingStage:
     backbone: Backbone
     device: torch.device
     progress: Progress
-    ranks: Ranks = ALONE
+    distributed: DistributedContext = SINGLE_PROCESS
     """The processes that train together, until :meth:`run` has parted from them."""
     observers: Observers = field(default_factory=Observers)
     """Told of every epoch."""
@@ -101,10 +101,10 @@ class TrainingStage:
                 cache.folder / f"{digest(self._resumable_from)}.training.safetensors"
             )
             directory.training = self.checkpoints.path
-        self.ranks.broadcast(found is not None)
+        self.distributed.broadcast(found is not None)
         with closing(self.data):
             trained = found or self._train_and_extract(directory)
-        self.ranks = self.ranks.close()
+        self.distributed = self.distributed.close()
         if not found:
             try:
                 cache.store(self.made_from, self._modules(), trained)
@@ -118,14 +118,14 @@ class TrainingStage:
     def run_worker(self) -> None:
         """What is left to the other processes of :meth:`run`: to train and to extract, not to write."""
         self._compare()
-        if not self.ranks.broadcast(False):
+        if not self.distributed.broadcast(False):
             with closing(self.data):
                 images, _, _ = self._train()
                 self.extract(images, None)
-        self.ranks = self.ranks.close()
+        self.distributed = self.distributed.close()
 
     def _compare(self) -> None:
-        if not self.ranks.same(digest(self.made_from)):
+        if not self.distributed.same(digest(self.made_from)):
             raise DataError("the processes differ in the images or versions they have found; they must not")
 
     def _reuse(self, cache: TrainedCache, directory: RunDirectory) -> Trained | None:
@@ -151,7 +151,9 @@ class TrainingStage:
         TrainingError
             If they are not finite.
         """
-        blocks = feature_blocks(self.backbone, self.objective, images, self.device, self.progress, self.ranks)
+        blocks = feature_blocks(
+            self.backbone, self.objective, images, self.device, self.progress, self.distributed
+        )
         writing = FeatureWriter(path, digest(self.made_from), self.made_from) if path else nullcontext()
         with writing as writer:
             for block in blocks:
@@ -240,20 +242,20 @@ class TrainingStage:
         images = self._place_images()
         arithmetic, history = None, []
         start = time.perf_counter()
-        with self.ranks.agreed():
-            if self.ranks.main and type(self.backbone).fit is not Backbone.fit:
+        with self.distributed.synchronized_errors():
+            if self.distributed.main and type(self.backbone).fit is not Backbone.fit:
                 self.backbone.fit(self.data.to_fit())
-        self.ranks.copy_(self.backbone)
+        self.distributed.copy_(self.backbone)
         fitting = time.perf_counter() - start
         if self.objective is not None:
             start = time.perf_counter()
             work = f"batches of {self.resolved.batch_size}; lower --batch-size"
             with self._saving_checkpoint(work, Exception, SystemExit):
-                checkpoint = self.ranks.broadcast(self._load_checkpoint())
+                checkpoint = self.distributed.broadcast(self._load_checkpoint())
                 trainer = self.trainer = self._trainer(self.objective, images)
                 arithmetic = self._choose_arithmetic(trainer, checkpoint)
                 trainer.step.bf16 = arithmetic.bf16
-                trainer.step.join(self.ranks)
+                trainer.step.join(self.distributed)
                 trainer.fit(checkpoint)
             history = [asdict(epoch) for epoch in trainer.history]
             seconds = time.perf_counter() - start
@@ -327,10 +329,10 @@ class TrainingStage:
         """The clusters of all images as the network and the joint model have them now, ``(N,)``."""
         assert self.joint is not None
         assert self.resolved.n_clusters is not None
-        table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.ranks)
+        table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.distributed)
         rows = torch.cat([getattr(block, self.resolved.express) for block in table]).to(self.device)
         clusters = None
-        if self.ranks.main:
+        if self.distributed.main:
             clusters = partition(
                 F.normalize(rows, dim=1),
                 self.joint,
@@ -338,7 +340,7 @@ class TrainingStage:
                 self.resolved.joint_whiten,
                 self.config.seed,
             )
-        clusters = self.ranks.broadcast(clusters)
+        clusters = self.distributed.broadcast(clusters)
         assert clusters is not None
         return clusters
 
@@ -347,18 +349,18 @@ class TrainingStage:
         chosen, precision = None, self.config.precision
         if checkpoint and precision == "auto":  # as it began
             precision = "bf16" if checkpoint[1]["bf16"] else "fp32"
-        if self.ranks.main:
-            share = torch.arange(trainer.batch_size)[self.ranks.share(trainer.batch_size)]
+        if self.distributed.main:
+            share = torch.arange(trainer.batch_size)[self.distributed.share(trainer.batch_size)]
             (images,) = trainer.images.batches([share], self.device)
             chosen = choose_arithmetic(
                 trainer.step.objective,
                 images,
                 self.device,
-                trainer.compilable_steps if self.ranks.count == 1 else 0,
+                trainer.compilable_steps if self.distributed.count == 1 else 0,
                 precision,
                 self.config.compile,
             )
-        chosen = self.ranks.broadcast(chosen)
+        chosen = self.distributed.broadcast(chosen)
         assert chosen is not None
         self.progress.note(f"precision     {chosen.reasons['precision']}")
         if self.device.type == "cuda" or self.config.compile != "auto":

@@ -14,7 +14,7 @@ from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, require
 from ebsc_core.testing.subject import Subject
-from ebsc_core.utils.distributed import Ranks
+from ebsc_core.utils.distributed import DistributedContext
 
 BATCH, SIDE, WIDTH = 8, 4, 6
 
@@ -32,7 +32,7 @@ class TinyBackbone(Backbone):
 
 
 @dataclass(frozen=True)
-class _TwoAlike(Ranks):
+class _TwoAlike(DistributedContext):
     """As if two processes had the same share of the batch."""
 
     def gather(self, rows: Tensor) -> Tensor:

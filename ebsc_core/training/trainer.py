@@ -94,8 +94,10 @@ class Trainer:
         """
         self.began = time.perf_counter()
         total = self.options.epochs * self.steps
-        if self.step.ranks.count > 1:  # what a layer draws for its images is not what others draw for theirs
-            torch.manual_seed(self.seed + self.step.ranks.index)
+        if (
+            self.step.distributed.count > 1
+        ):  # what a layer draws for its images is not what others draw for theirs
+            torch.manual_seed(self.seed + self.step.distributed.index)
         self.step.objective.train().before_training(total)
         self.optimiser, self.schedule = self._optimiser(total)
         if checkpoint:
@@ -195,7 +197,7 @@ class Trainer:
         step.memory = tensors["memory"].to(step.device)
         if "clusters" in tensors:
             self.clusters = tensors["clusters"].to(step.device)
-        if step.ranks.main:  # the others have drawn otherwise
+        if step.distributed.main:  # the others have drawn otherwise
             torch.set_rng_state(tensors["random"])
         done = total - self.steps_left()
         step.objective.resume(done)
@@ -262,7 +264,7 @@ class Trainer:
 
         Several processes draw the same and take their share of it, so that they see what one would.
         """
-        state, share = self.state, self.step.ranks.share(self.batch_size)
+        state, share = self.state, self.step.distributed.share(self.batch_size)
         if state.images:  # within an epoch, whose order was drawn before
             self.generator.set_state(state.order)
         state.order = self.generator.get_state()
@@ -311,7 +313,7 @@ class Trainer:
     def _average(self) -> None:
         """The coefficient model's gradients over processes: equal but for rounding, and to stay equal."""
         if self.step.model is not None:
-            self.step.ranks.mean_([p.grad for p in self.step.model.parameters() if p.grad is not None])
+            self.step.distributed.mean_([p.grad for p in self.step.model.parameters() if p.grad is not None])
 
     def _check(self, loss: float) -> None:
         if not -float("inf") < loss < float("inf"):

@@ -16,7 +16,7 @@ from ebsc_core.report.clusters import Graph
 from ebsc_core.utils.sampling import sample_positions
 
 # Some 4 s of t-SNE on one core.
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 STEPS = 500
 PERPLEXITY = 30.0
 # t-SNE compares rows by distance: what lies beyond these directions is mostly noise.
@@ -65,7 +65,7 @@ def lay_out(rows: Rows, graph: Graph | None, fitted: int, seed: int) -> Layout |
     21 % on CIFAR-10.
     """
     among = graph.positions if graph is not None else np.arange(fitted)
-    positions = among[sample_positions(len(among), MOST_POINTS, seed)]
+    positions = among[sample_positions(len(among), MAX_POINTS, seed)]
     if len(positions) < 3 or len(rows) != fitted:
         return None
     sample = rows.take(positions)

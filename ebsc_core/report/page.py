@@ -27,15 +27,15 @@ from ebsc_core.report.thumbnails import Sheet, gallery, read_pictures, sheet
 from ebsc_core.runs.store.saved import SavedRun
 
 # Clusters that are shown with pictures, and pictures of them in all; of one, at least and at most.
-MOST_CLUSTERS, PICTURES, LEAST_EACH, MOST_EACH = 100, 1000, 6, 18
+MAX_CLUSTERS, PICTURES, MIN_EACH, MAX_EACH = 100, 1000, 6, 18
 # Ways to go wrong that are shown, and pictures of each.
 CONFUSIONS, OF_EACH = 8, 8
 # Tables with more rows or columns become a picture.
 LARGEST_TABLE = 25
 # Classes that are listed.
-MOST_CLASSES = 200
+MAX_CLASSES = 200
 # Ties between clusters that are named; of more clusters none are, which would take their square.
-MOST_TIES, MOST_DENSE = 10, 2000
+MAX_TIES, MAX_DENSE = 10, 2000
 
 
 class Page:
@@ -55,9 +55,9 @@ class Page:
         present = self.found.clusters[self.found.clusters >= 0]
         wanted = run.config.n_clusters
         self.k = max(wanted if isinstance(wanted, int) else 0, int(present.max(initial=-1)) + 1)
-        each = max(LEAST_EACH, min(MOST_EACH, PICTURES // max(1, min(self.k, MOST_CLUSTERS))))
-        self.between = between(self.graph, self.k) if self.graph and self.k <= MOST_DENSE else None
-        self.clusters = describe(run, self.graph, self.between, each, MOST_CLUSTERS)
+        each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(self.k, MAX_CLUSTERS))))
+        self.between = between(self.graph, self.k) if self.graph and self.k <= MAX_DENSE else None
+        self.clusters = describe(run, self.graph, self.between, each, MAX_CLUSTERS)
         self.comparison = compare(self.found)
         self.wrong = confusions(self.comparison, self.found, CONFUSIONS, OF_EACH) if self.comparison else []
         self.layout = lay_out(run.rows, self.graph, self.found.fitted, run.config.seed)
@@ -104,7 +104,7 @@ class Page:
             "wrong": self.wrong,
             "heat": heat(self.graph, self.found.confidence[self.graph.positions]) if self.graph else None,
             "between": self.between if k <= LARGEST_TABLE else None,
-            "ties": ties(self.between, MOST_TIES) if self.between is not None else [],
+            "ties": ties(self.between, MAX_TIES) if self.between is not None else [],
             "map": self._map() if layout else None,
             "components": free.get("connected_components"),
             "training": charts.training_charts(self.metrics.get("training") or []),
@@ -149,9 +149,9 @@ class Page:
     def _class_figures(self) -> list[ClassFigures]:
         """Those of each class; of very many, the ones found worst."""
         figures = self.comparison.figures if self.comparison else []
-        if len(figures) <= MOST_CLASSES:
+        if len(figures) <= MAX_CLASSES:
             return figures
-        return sorted(figures, key=lambda one: one.f1)[:MOST_CLASSES]
+        return sorted(figures, key=lambda one: one.f1)[:MAX_CLASSES]
 
     def _confusion_picture(self) -> str | None:
         counts = self.comparison.counts if self.comparison else np.zeros((1, 1))

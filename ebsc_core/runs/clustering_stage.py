@@ -30,7 +30,7 @@ from ebsc_core.utils.device import device_memory
 from ebsc_core.utils.progress import Progress, Stages
 
 # Below this share of the largest coefficients, a search that is not exact is worth a warning.
-LEAST_RECALL = 0.9
+MIN_RECALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ class ClusteringStage:
     def _search(self, dictionary: Dictionary) -> dict[str, Any]:
         """How coefficients were searched, and what share of the largest were found."""
         recall = dictionary.recall
-        if recall is not None and recall < LEAST_RECALL:
+        if recall is not None and recall < MIN_RECALL:
             self.progress.warn(
                 f"the search found {recall:.0%} of the largest coefficients; raise search.probes, which is "
                 f"{self.config.search.probes}, or use --set search.method=exact"

@@ -22,12 +22,12 @@ from ebsc_core.utils.errors import ConfigError
 # Below this many images, more steps are worth more than larger batches.
 SMALL_DATA = 5000
 # All rows are clustered up to so many (their affinity is held in memory); of more, a sample.
-MOST_CLUSTERED = 2_000_000
+MAX_CLUSTERED = 2_000_000
 DICTIONARY_SIZE = 200_000
 # A number that is to be found is found in the graph; how many coefficients that has hangs on one expected.
 EXPECTED_CLUSTERS = 10
 # The affinity of nearest neighbours compares the coefficients of every two rows.
-MOST_COMPARED = 200_000
+MAX_COMPARED = 200_000
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def resolve_clustering(
 def _dictionary_size(config: RunConfig, inputs: InputSummary) -> int | None:
     size = config.dictionary_size
     if size is None:
-        return DICTIONARY_SIZE if inputs.n > MOST_CLUSTERED else None
+        return DICTIONARY_SIZE if inputs.n > MAX_CLUSTERED else None
     if size >= inputs.n:
         raise ConfigError(
             f"dictionary_size is {size} but there are {inputs.n} {inputs.unit} to draw it from; choose less "
@@ -250,10 +250,10 @@ def _check_neighbours(config: RunConfig, clustered: int, unit: str) -> None:
     wanted = config.affinity.n_neighbors
     if wanted >= clustered:
         raise ConfigError(f"affinity.n_neighbors is {wanted} but {_others(config, clustered, unit)}")
-    if clustered > MOST_COMPARED:
+    if clustered > MAX_COMPARED:
         raise ConfigError(
             f"affinity.form 'nearest_neighbors' compares every two of {clustered} rows; use 'symmetrize' "
-            f"or a --dictionary-size of at most {MOST_COMPARED}"
+            f"or a --dictionary-size of at most {MAX_COMPARED}"
         )
 
 

@@ -138,7 +138,7 @@ def choose_precision(
         return False, "fp32, no bf16 instructions here"
     if device.type == "cpu" and side < BF16_MIN_SIDE:
         return False, f"fp32, images under {BF16_MIN_SIDE} px gain nothing from bf16 on a CPU"
-    fp32, bf16 = least_seconds(lambda: trial(False), lambda: trial(True))
+    fp32, bf16 = min_seconds(lambda: trial(False), lambda: trial(True))
     ratio = fp32 / bf16
     chosen = ratio >= BF16_ADVANTAGE
     return chosen, f"{'bf16' if chosen else 'fp32'}, bf16 measured at {ratio:.1f}x the speed of fp32"
@@ -163,7 +163,7 @@ def choose_compiling(
     if requested == "auto":
         if device.type != "cuda":
             return False, f"no, it gains nothing on {device.type}"
-        (eager,) = least_seconds(trial)
+        (eager,) = min_seconds(trial)
         if steps * eager < COMPILE_FROM_S:
             return False, f"no, what could be compiled takes about {steps * eager:.0f} s without"
     for network in networks:
@@ -177,7 +177,7 @@ def choose_compiling(
     took = time.perf_counter() - start
     if requested is True:
         return True, f"yes, as asked ({took:.0f} s)"
-    ratio = eager / least_seconds(trial)[0]
+    ratio = eager / min_seconds(trial)[0]
     if ratio < COMPILE_ADVANTAGE:
         run_eagerly(networks)
         return False, f"no, measured at {ratio:.2f}x the speed"
@@ -195,7 +195,7 @@ def run_eagerly(networks: list[nn.Module]) -> None:
         network._compiled_call_impl = None
 
 
-def least_seconds(*works: Callable[[], None], repeats: int = 3) -> list[float]:
+def min_seconds(*works: Callable[[], None], repeats: int = 3) -> list[float]:
     """Of pieces of work, after a first time that pays for kernel selection.
 
     They take turns, and the least counts: others who use the machine only ever add to a time.

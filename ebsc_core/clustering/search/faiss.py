@@ -7,7 +7,7 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from ebsc_core.clustering.search.centroids import MOST_MET
+from ebsc_core.clustering.search.centroids import MAX_MET
 from ebsc_core.clustering.search.exact import exhaustive, packed_tiles
 from ebsc_core.clustering.search.index import Found, Index
 
@@ -19,7 +19,7 @@ class FaissIndex(Index):
         faiss = import_module("faiss")  # not by a statement: its types differ from version to version
         self.keys = keys
         faiss.omp_set_num_threads(torch.get_num_threads())
-        quantiser = "_HNSW32" if cells > MOST_MET else ""
+        quantiser = "_HNSW32" if cells > MAX_MET else ""
         self.index = faiss.index_factory(
             keys.shape[1], f"IVF{cells}{quantiser},Flat", faiss.METRIC_INNER_PRODUCT
         )

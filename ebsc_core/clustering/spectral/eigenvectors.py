@@ -27,7 +27,7 @@ GUARD = 8
 # Blocks that span half of the space gain nothing from a filter; their size is bounded by the block, not by N.
 DENSE_RATIO = 2
 # Higher, and what is least amplified is lost beside what is most, in float32.
-LEAST_DEGREE, LARGEST_DEGREE = 4, 12
+MIN_DEGREE, LARGEST_DEGREE = 4, 12
 # Of the first filter after a coarse start: until it has passed, residuals make weights look too large.
 FIRST_DEGREE = 8
 # Up to so many nodes, or so many times the block, the search starts at random.
@@ -202,4 +202,4 @@ def _degree(block: Block, cut: float, weighted: np.ndarray, aim: Aim) -> int:
     # Of degree d it multiplies what is wanted by half of exp(d growth), what is not by 1 at most.
     gain = np.log(np.maximum(2 * weighted / aim.tolerance, 1))
     needed = gain / np.maximum(growth(block.values[: aim.n_vectors], cut), 1e-3)
-    return int(np.clip(np.ceil(needed.max()), LEAST_DEGREE, LARGEST_DEGREE))
+    return int(np.clip(np.ceil(needed.max()), MIN_DEGREE, LARGEST_DEGREE))

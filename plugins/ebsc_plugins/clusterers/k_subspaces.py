@@ -26,7 +26,7 @@ STEPS = 24
 SLOWEST = 0.2
 # A pass over all rows that captures less than this share more is the last.
 GAIN = 1e-5
-MOST_PASSES = 10
+MAX_PASSES = 10
 # Projections held at once: 2^25 float32 are 128 MiB.
 BLOCK_PROJECTIONS = 1 << 25
 
@@ -111,7 +111,7 @@ class KSubspaces(Clusterer):
         """Labels and captured squared length ``(1, N)`` after passes over all rows, block by block."""
         labels, captured = torch.empty(1, len(rows), dtype=torch.int64), torch.empty(1, len(rows))
         now = 0.0
-        for _ in range(MOST_PASSES):
+        for _ in range(MAX_PASSES):
             moment = torch.zeros_like(bases)
             for start, block in rows.blocks():
                 here = slice(start, start + len(block))

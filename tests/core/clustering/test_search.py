@@ -131,7 +131,7 @@ def test_looking_into_every_cell_is_exact(
     keys, queries = normal(n, seed=seed), normal(m, seed=seed + 1)
     own = torch.randint(-1, n, (m,), generator=torch.Generator().manual_seed(seed))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(centroids, "MOST_MET", met)
+        patch.setattr(centroids, "MAX_MET", met)
         patch.setattr(centroids, "AROUND", 100)
         patch.setattr(centroids, "tile_scores", lambda device: slab)
         patch.setattr(cells_module, "tile_scores", lambda device: slab)
@@ -146,7 +146,7 @@ def test_looking_into_every_cell_is_exact(
 
 @pytest.mark.parametrize("met", [32, 1024])
 def test_the_nearest_cells_hold_nearly_all(met: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(centroids, "MOST_MET", met)
+    monkeypatch.setattr(centroids, "MAX_MET", met)
     rows, own = near_subspaces(5000), torch.arange(5000)
     index = CellIndex(rows, 5000 // 64, 8, 0)
     assert recall(index, rows, 10, own) > 0.95

@@ -16,7 +16,7 @@ from scipy import sparse
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.report import charts, formatting
 from ebsc_core.report.clusters import Graph
-from ebsc_core.report.map import MOST_POINTS, SIDE, lay_out
+from ebsc_core.report.map import MAX_POINTS, SIDE, lay_out
 from ebsc_core.report.palette import DARK, LIGHT, colours, contrast
 from ebsc_core.report.thumbnails import gallery, sheet
 
@@ -194,9 +194,9 @@ class TestLayout:
         assert lay_out(HeldRows(torch.randn(2, 4)), None, 2, 0) is None
 
     def test_many_rows_are_sampled(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ebsc_core.report.map.MOST_POINTS", 50)
+        monkeypatch.setattr("ebsc_core.report.map.MAX_POINTS", 50)
         rows, _ = self.rows(200)
         found = lay_out(rows, None, 200, 0)
         assert found is not None
         assert len(found.points) == len(set(found.positions.tolist())) == 50
-        assert MOST_POINTS == 2000
+        assert MAX_POINTS == 2000

@@ -157,7 +157,7 @@ def test_a_batch_that_processes_cannot_share(processes, batch_size, cure):
 def test_a_dictionary_is_all_rows_unless_there_are_too_many(monkeypatch):
     assert decide(images(40)).dictionary_size is None
     assert decide(images(40), dictionary_size=39).dictionary_size == 39
-    monkeypatch.setattr(resolve_module, "MOST_CLUSTERED", 40)
+    monkeypatch.setattr(resolve_module, "MAX_CLUSTERED", 40)
     monkeypatch.setattr(resolve_module, "DICTIONARY_SIZE", 30)
     assert decide(images(40)).dictionary_size is None
     assert decide(images(41)).dictionary_size == 30
@@ -179,7 +179,7 @@ def test_coefficients_are_over_the_dictionary():
 
 
 def test_every_two_of_too_many_rows_are_not_compared(monkeypatch):
-    monkeypatch.setattr(resolve_module, "MOST_COMPARED", 30)
+    monkeypatch.setattr(resolve_module, "MAX_COMPARED", 30)
     form = {"form": "nearest_neighbors"}
     with pytest.raises(ConfigError, match="'nearest_neighbors' compares every two of 40 rows; use"):
         decide(images(40), affinity=form)

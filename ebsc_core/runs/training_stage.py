@@ -185,7 +185,7 @@ class TrainingStage:
         if self.resolved.trains:
             made_from |= {
                 "objective": self.plan.objective.record(),
-                "views": self.resolved.views.model_dump(mode="json"),
+                "views": self.resolved.views.model_dump(mode="json", by_alias=True),
                 "train": self.config.train.model_dump(mode="json"),
             }
             made_from["train"]["batch_size"] = self.resolved.batch_size

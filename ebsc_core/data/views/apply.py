@@ -61,7 +61,7 @@ def _apply(images: Tensor, parameters: ViewParameters, options: ViewOptions) -> 
     view = _recolour(view, parameters)
     if options.exact_hue and options.hue and view.shape[1] == 3:
         turn_hue_(view, parameters.turn)
-    if options.blur:
+    if options.blur_prob:
         view = _blur(view, parameters.sigma)
     if parameters.noise is not None:
         view = (view + parameters.noise).clamp_(0, 1)

@@ -88,7 +88,7 @@ def draw_parameters(shape: torch.Size, options: ViewOptions, generator: torch.Ge
     """
     n, channels = shape[:2]
     matrix = affine_matrices(shape, options, generator)
-    changed = (torch.rand(n, generator=generator) < options.jitter).float()
+    changed = (torch.rand(n, generator=generator) < options.jitter_prob).float()
     brightness = 1 + changed * _uniform(n, -options.brightness, options.brightness, generator)
     contrast = 1 + changed * _uniform(n, -options.contrast, options.contrast, generator)
     if channels == 1:
@@ -99,7 +99,7 @@ def draw_parameters(shape: torch.Size, options: ViewOptions, generator: torch.Ge
     mixing = mixing * (brightness * contrast).view(n, 1, 1)
     # Contrast blends with the mean grey of the (brightened) image.
     shift = (brightness * (1 - contrast)).view(n, 1) * luma
-    sigma = _blur_widths(n, options.blur, generator) if options.blur else torch.zeros(n)
+    sigma = _blur_widths(n, options.blur_prob, generator) if options.blur_prob else torch.zeros(n)
     noise = options.noise * torch.randn(shape, generator=generator) if options.noise else None
     return ViewParameters.of(matrix, mixing, shift, turn, sigma, noise)
 
@@ -138,7 +138,7 @@ def _mixing(
     eye = torch.eye(3)
     saturation = 1 + changed * _uniform(n, -options.saturation, options.saturation, generator)
     turn = changed * _uniform(n, -options.hue, options.hue, generator)
-    grey = (torch.rand(n, generator=generator) < options.grey).float()
+    grey = (torch.rand(n, generator=generator) < options.gray_prob).float()
     s = (saturation * (1 - grey)).view(n, 1, 1)
     mixing = s * eye + (1 - s) * luma
     if options.exact_hue:

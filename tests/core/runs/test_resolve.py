@@ -93,7 +93,7 @@ def test_the_coefficient_model_prefers_whitening_and_the_user_decides():
 def test_views_follow_the_images_and_yield_to_the_user():
     assert decide(images()).views == GREY_VIEWS
     assert decide(images(channels=3)).views == COLOUR_VIEWS
-    assert decide(images(channels=3, side=64)).views.blur == 0.5
+    assert decide(images(channels=3, side=64)).views.blur_prob == 0.5
     assert decide(images(), views={"flip": 0.5}).views.flip == 0.5
     with pytest.raises(ConfigError, match=r"views\.flp.*flip"):
         decide(images(), views={"flp": 0.5})

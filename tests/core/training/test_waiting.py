@@ -66,7 +66,7 @@ def trainer(kind: type[Objective], steps: int, device: str = "cpu", **joint: Any
         objective=objective.to(device),
         model=model.to(device),
         device=torch.device(device),
-        views=COLOUR_VIEWS.model_copy(update={"blur": 0.5, "noise": 0.1, "exact_hue": True}),
+        views=COLOUR_VIEWS.model_copy(update={"blur_prob": 0.5, "noise": 0.1, "exact_hue": True}),
         joint=JointChoice(**{"start": 0.5, "memory": 20} | joint),
         whiten=joint.get("form") != "agreement",
         express="embeddings",

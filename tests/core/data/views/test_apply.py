@@ -17,7 +17,7 @@ from ebsc_core.data.views.apply import apply_view, draw_view, sampling_grid, tur
 from ebsc_core.data.views.options import COLOUR_VIEWS, GREY_VIEWS, ViewOptions
 from ebsc_core.data.views.parameters import LUMA, affine_matrices, draw_parameters
 
-OFF = ViewOptions(crop=1, aspect=1, flip=0, rotate=0, brightness=0, contrast=0, jitter=1)
+OFF = ViewOptions(crop=1, aspect=1, flip=0, rotate=0, brightness=0, contrast=0, jitter_prob=1)
 ALL_ON = ViewOptions(
     crop=0.3,
     flip=0.5,
@@ -26,8 +26,8 @@ ALL_ON = ViewOptions(
     contrast=0.8,
     saturation=0.8,
     hue=0.3,
-    grey=0.3,
-    blur=0.5,
+    gray_prob=0.3,
+    blur_prob=0.5,
     noise=0.1,
 )
 
@@ -124,9 +124,9 @@ def test_every_image_of_a_batch_gets_its_own_view(options: ViewOptions, channels
         only(contrast=0.4),
         only(saturation=0.4),
         only(hue=0.1),
-        only(grey=0.5),
+        only(gray_prob=0.5),
         only(hue=0.1, exact_hue=True),
-        only(blur=0.5),
+        only(blur_prob=0.5),
         only(noise=0.1),
     ],
     ids=lambda options: ",".join(name for name, value in options if value != getattr(OFF, name)),
@@ -367,8 +367,8 @@ def test_saturation_agrees_with_torchvision() -> None:
 def test_grey_agrees_with_torchvision() -> None:
     images = noise_images(32)
     grey = tv.rgb_to_grayscale(unit(images), num_output_channels=3)
-    torch.testing.assert_close(draw(images, only(grey=1)), grey, rtol=0, atol=1e-3)
-    sometimes = draw(images, only(grey=0.5, jitter=0))
+    torch.testing.assert_close(draw(images, only(gray_prob=1)), grey, rtol=0, atol=1e-3)
+    sometimes = draw(images, only(gray_prob=0.5, jitter_prob=0))
     is_grey = (sometimes.amax(1) - sometimes.amin(1)).amax((1, 2)) < 1e-4
     assert 6 < int(is_grey.sum()) < 26
     torch.testing.assert_close(sometimes[~is_grey], unit(images)[~is_grey], rtol=0, atol=2e-5)
@@ -406,7 +406,7 @@ def test_exact_hue_agrees_with_torchvision(shape: tuple[int, ...], levels: int, 
 
 
 def test_exact_hue_turns_by_what_the_other_would_and_changes_nothing_else() -> None:
-    images, options = noise_images(16), only(hue=0.2, grey=0.3, crop=0.5)
+    images, options = noise_images(16), only(hue=0.2, gray_prob=0.3, crop=0.5)
     exact = options.model_copy(update={"exact_hue": True})
     generator = seeded()
     parameters = draw_parameters(images.shape, exact, generator)
@@ -421,16 +421,16 @@ def test_exact_hue_turns_by_what_the_other_would_and_changes_nothing_else() -> N
 
 def test_colour_options_leave_grey_images_alone() -> None:
     images = noise_images(8, channels=1)
-    view = draw(images, only(saturation=0.9, hue=0.4, grey=1))
+    view = draw(images, only(saturation=0.9, hue=0.4, gray_prob=1))
     torch.testing.assert_close(view, unit(images), rtol=0, atol=2e-5)
 
 
 def test_jitter_is_the_share_of_images_whose_colours_change() -> None:
     images = noise_images(1, low=60, high=120).expand(400, -1, -1, -1)
     every = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-    changed = (draw(images, only(**every, jitter=0.3)) - unit(images)).abs().amax((1, 2, 3)) > 1e-3
+    changed = (draw(images, only(**every, jitter_prob=0.3)) - unit(images)).abs().amax((1, 2, 3)) > 1e-3
     assert 80 < int(changed.sum()) < 160
-    torch.testing.assert_close(draw(images, only(**every, jitter=0)), unit(images), rtol=0, atol=2e-5)
+    torch.testing.assert_close(draw(images, only(**every, jitter_prob=0)), unit(images), rtol=0, atol=2e-5)
 
 
 # -- blur and noise ------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_jitter_is_the_share_of_images_whose_colours_change() -> None:
 
 def test_blur_agrees_with_torchvision_for_some_width() -> None:
     images = noise_images(8, 3, 64, 90)
-    views = draw(images, only(blur=1))
+    views = draw(images, only(blur_prob=1))
     sigmas = []
     inside = (..., slice(4, -4), slice(4, -4))
     for image, view in zip(unit(images), views, strict=True):
@@ -453,14 +453,14 @@ def test_blur_agrees_with_torchvision_for_some_width() -> None:
 
 def test_blur_leaves_the_images_it_was_not_drawn_for() -> None:
     images = noise_images(64, 1, 24, 24)
-    views = draw(images, only(blur=0.5))
+    views = draw(images, only(blur_prob=0.5))
     same = (views - unit(images)).abs().amax((1, 2, 3)) < 1e-4
     assert 16 < int(same.sum()) < 48
 
 
 def test_blur_keeps_even_images_even() -> None:
     even = torch.full((4, 3, 8, 8), 90, dtype=torch.uint8)
-    torch.testing.assert_close(draw(even, only(blur=1)), unit(even), rtol=0, atol=1e-4)
+    torch.testing.assert_close(draw(even, only(blur_prob=1)), unit(even), rtol=0, atol=1e-4)
 
 
 def test_noise_has_the_deviation_asked_for() -> None:

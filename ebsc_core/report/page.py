@@ -21,7 +21,7 @@ from ebsc_core.report.confusion import ClassFigures, compare, confusions
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.report.how_made import made
 from ebsc_core.report.map import SIDE, lay_out
-from ebsc_core.report.palette import colours
+from ebsc_core.report.palette import colors
 from ebsc_core.report.summary import summary
 from ebsc_core.report.thumbnails import Sheet, gallery, read_pictures, sheet
 from ebsc_core.runs.store.saved import SavedRun
@@ -78,7 +78,7 @@ class Page:
             "percent": formatting.percent,
             "number": formatting.number,
         }
-        style = _part("style.css") + self._colours()
+        style = _part("style.css") + self._colors()
         script = _part("page.js")
         return environment.get_template("page.html.j2").render(
             self._context() | {"style": Markup(style), "script": Markup(script)},
@@ -167,12 +167,12 @@ class Page:
         of_label = [number[found.labels[p]] if found.labels else -1 for p in places]
         clusters = found.clusters[layout.positions].tolist()
         rounded = np.rint(layout.points).astype(int).tolist()
-        centres = layout.centres(found.clusters[layout.positions])
+        centers = layout.centers(found.clusters[layout.positions])
         pictures: Sheet | None = sheet(self.pictures, places)
         return {
             "side": SIDE,
             "points": [(x, y, k, of) for (x, y), k, of in zip(rounded, clusters, of_label, strict=True)],
-            "centres": [(k, *rounded[at]) for k, at in centres.items()],
+            "centres": [(k, *rounded[at]) for k, at in centers.items()],
             "of": found.fitted,
             "labels": labels,
             "sheet": pictures,
@@ -180,7 +180,7 @@ class Page:
                 "names": [formatting.short(found.ids[p]) for p in places],
                 "confidence": [round(float(found.confidence[p]), 3) for p in places],
                 "labels": [formatting.short(label) for label in labels],
-                "neighbours": layout.neighbours,
+                "neighbours": layout.neighbors,
                 "sheet": {
                     "width": pictures.width,
                     "height": pictures.height,
@@ -196,13 +196,13 @@ class Page:
         """Classes, those with a cluster in its place, so that colours agree."""
         return [figures.name for figures in self.comparison.figures] if self.comparison else []
 
-    def _colours(self) -> str:
+    def _colors(self) -> str:
         """The colours of clusters and classes; a class has the colour of the cluster it is matched to."""
         matched = {name: k for k, name in self.comparison.matched.items()} if self.comparison else {}
         labels = self._labels()
         spare = iter(range(self.k, self.k + len(labels)))
         at = [matched[label] if label in matched else next(spare) for label in labels]
-        wheel = colours(max([self.k, *(i + 1 for i in at)]))
+        wheel = colors(max([self.k, *(i + 1 for i in at)]))
         rules = [f".k{k}{{--k:{wheel[k]}}}" for k in range(self.k)]
         return "".join(rules + [f".l{i}{{--l:{wheel[k]}}}" for i, k in enumerate(at)])
 

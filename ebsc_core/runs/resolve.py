@@ -146,7 +146,7 @@ def resolve_clustering(
     """
     dictionary_size = _dictionary_size(config, inputs)
     clustered = dictionary_size or inputs.n
-    _check_neighbours(config, clustered, inputs.unit)
+    _check_neighbors(config, clustered, inputs.unit)
     n_clusters = _n_clusters(config, inputs, clustered)
     return ResolvedClusteringSettings(
         n_clusters=n_clusters,
@@ -244,7 +244,7 @@ def _top_k(
     return config.top_k or min(wanted, clustered - 1)
 
 
-def _check_neighbours(config: RunConfig, clustered: int, unit: str) -> None:
+def _check_neighbors(config: RunConfig, clustered: int, unit: str) -> None:
     if config.affinity.form != "nearest_neighbors":
         return
     wanted = config.affinity.n_neighbors

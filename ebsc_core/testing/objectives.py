@@ -269,9 +269,9 @@ def weights_survive_a_file(part: ObjectiveSubject) -> None:
     """
     trained, other = part.build(1), part.build(2)
     trained.before_training(2)
-    optimiser = torch.optim.SGD([value for _, value in common.trainable(trained)], lr=0.1)
+    optimizer = torch.optim.SGD([value for _, value in common.trainable(trained)], lr=0.1)
     trained(*views()).loss.backward()
-    optimiser.step()
+    optimizer.step()
     trained.after_step()
     common.through_a_file(trained, other)
     found, expected = other.eval()(*views()).loss, trained.eval()(*views()).loss

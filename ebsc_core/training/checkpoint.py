@@ -98,17 +98,17 @@ def module_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
     }
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What the optimiser remembers of each parameter, by the parameter's number."""
     return {
         f"optimiser.{number}.{name}": tensor
-        for number, state in optimiser.state_dict()["state"].items()
+        for number, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
     }
 
 
 def restore(
-    tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer
+    tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> None:
     """Give modules and optimiser the tensors that they had.
 
@@ -123,8 +123,8 @@ def restore(
     wrong = wrong or [name for name, tensor in current.items() if tensors[name].shape != tensor.shape]
     if wrong:
         raise DataError(f"{wrong[0]} differs")
-    state = optimiser.state_dict()
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    state = optimizer.state_dict()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     remembered: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):
@@ -133,7 +133,7 @@ def restore(
             # In the parameter's own layout, as the optimiser had made it.
             like = torch.empty_like(parameter) if tensor.shape == parameter.shape else tensor.clone()
             remembered.setdefault(int(number), {})[what] = like.detach().copy_(tensor)
-    optimiser.load_state_dict(state | {"state": remembered})
+    optimizer.load_state_dict(state | {"state": remembered})
     with torch.no_grad():
         for name, tensor in current.items():
             tensor.copy_(tensors[name])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebsc_core.training.checkpoint import Checkpoint, module_tensors, optimiser_tensors, restore
+from ebsc_core.training.checkpoint import Checkpoint, module_tensors, optimizer_tensors, restore
 
 # Which fields of a TrainingState a checkpoint holds as tensors, and which as plain values.
 TENSORS, NUMBERS = ("figures", "order", "drawn"), ("epoch", "images", "steps")
@@ -61,7 +61,7 @@ class TrainingState:
 
 def make_checkpoint(
     modules: dict[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     state: TrainingState,
     tensors: dict[str, Tensor],
     record: dict[str, Any],
@@ -73,7 +73,7 @@ def make_checkpoint(
     tensors, record : dict
         What else whoever trains needs for that, tensors and plain values.
     """
-    all_tensors = module_tensors(modules) | optimiser_tensors(optimiser)
+    all_tensors = module_tensors(modules) | optimizer_tensors(optimizer)
     # The prefix is that of the file format.
     all_tensors |= {f"standing.{name}": getattr(state, name) for name in TENSORS}
     return all_tensors | tensors, {name: getattr(state, name) for name in NUMBERS} | record
@@ -82,7 +82,7 @@ def make_checkpoint(
 def resume(
     checkpoint: Checkpoint,
     modules: dict[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
+    optimizer: torch.optim.Optimizer,
     device: torch.device,
 ) -> TrainingState:
     """Bring modules and optimiser to where others were; returns where in training that is.
@@ -93,7 +93,7 @@ def resume(
         If what is kept does not fit. Nothing has changed then.
     """
     tensors, record = checkpoint
-    restore(tensors, modules, optimiser)
+    restore(tensors, modules, optimizer)
     return TrainingState(
         **{name: record[name] for name in NUMBERS},
         figures=tensors["standing.figures"].to(device),

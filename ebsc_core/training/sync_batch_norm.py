@@ -36,11 +36,11 @@ class SyncedBatchNorm(_BatchNorm):
     def _by_batch(self, rows: Tensor) -> Tensor:
         shape = (1, -1, *[1] * (rows.ndim - 2))
         exact = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        spread, centre = torch.var_mean(exact, [0, *range(2, rows.ndim)], correction=0)
+        spread, center = torch.var_mean(exact, [0, *range(2, rows.ndim)], correction=0)
         # One exchange: of equal shares, the total variance is the mean of theirs plus that of their means.
-        spreads, centres = self.distributed.gather(torch.stack([spread, centre])[None]).unbind(1)
-        mean = centres.mean(0)
-        variance = spreads.mean(0) + (centres - mean).square().mean(0)
+        spreads, centers = self.distributed.gather(torch.stack([spread, center])[None]).unbind(1)
+        mean = centers.mean(0)
+        variance = spreads.mean(0) + (centers - mean).square().mean(0)
         self._keep(mean, variance, self.distributed.count * rows.numel() // rows.shape[1])
         out = (exact - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
         if self.affine:

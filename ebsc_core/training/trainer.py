@@ -99,7 +99,7 @@ class Trainer:
         ):  # what a layer draws for its images is not what others draw for theirs
             torch.manual_seed(self.seed + self.step.distributed.index)
         self.step.objective.train().before_training(total)
-        self.optimiser, self.schedule = self._optimiser(total)
+        self.optimizer, self.schedule = self._optimizer(total)
         if checkpoint:
             try:
                 self._resume(checkpoint, total)
@@ -178,7 +178,7 @@ class Trainer:
             "seconds": self.seconds,
         }
         return make_checkpoint(
-            self._modules(), self.optimiser, self.state, tensors, record | self._conditions()
+            self._modules(), self.optimizer, self.state, tensors, record | self._conditions()
         )
 
     def _resume(self, checkpoint: Checkpoint, total: int) -> None:
@@ -190,7 +190,7 @@ class Trainer:
             If what is kept does not fit. Nothing has changed then.
         """
         (tensors, record), step, epochs = checkpoint, self.step, self.options.epochs
-        self.state = resume(checkpoint, self._modules(), self.optimiser, step.device)
+        self.state = resume(checkpoint, self._modules(), self.optimizer, step.device)
         self.generator.set_state(self.state.drawn)
         self.history = [Epoch(**epoch) for epoch in record["history"]]
         self.collapsed, self.earlier = record["collapsed"], record["seconds"]
@@ -239,23 +239,23 @@ class Trainer:
             self.collapsed = True
             self.warn(f"epoch {epoch + 1}: {warning}")
 
-    def _optimiser(self, total: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    def _optimizer(self, total: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         parameters = [p for p in self.step.objective.parameters() if p.requires_grad]
         if self.step.model is not None:
             parameters += list(self.step.model.parameters())
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             parameters, lr=self.options.lr, weight_decay=self.options.weight_decay, fused=True
         )
         rise = max(1, round(WARM_UP_SHARE * total))
         schedule = torch.optim.lr_scheduler.SequentialLR(
-            optimiser,
+            optimizer,
             [
-                torch.optim.lr_scheduler.LinearLR(optimiser, 1 / rise, 1.0, rise),
-                torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, total - rise)),
+                torch.optim.lr_scheduler.LinearLR(optimizer, 1 / rise, 1.0, rise),
+                torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - rise)),
             ],
             [rise],
         )
-        return optimiser, schedule
+        return optimizer, schedule
 
     def _batches(self) -> Iterator[tuple[Tensor, tuple[ViewParameters, ViewParameters], Tensor | None]]:
         """Images on the device and what is drawn for their two views, until the epoch is over.
@@ -291,10 +291,10 @@ class Trainer:
             self.step.forget()
         for step, (images, parameters, clusters) in enumerate(self._batches(), 1):
             losses = self.step(images, parameters, stage == "joint", clusters)
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             losses.total.backward()
             self._average()
-            self.optimiser.step()
+            self.optimizer.step()
             self.schedule.step()
             self.step.objective.after_step()
             state.figures += losses.figures

@@ -69,7 +69,7 @@ class Aim:
         return self.n_vectors + GUARD
 
 
-def normalised(affinity: sparse.csr_matrix) -> sparse.csr_matrix:
+def normalized(affinity: sparse.csr_matrix) -> sparse.csr_matrix:
     """``D^-½ W D^-½`` with ``D`` the row sums; rows without weight stay zero."""
     scale = inverse_roots(degrees(affinity))
     data = affinity.data * np.repeat(scale, np.diff(affinity.indptr)) * scale[affinity.indices]
@@ -118,7 +118,7 @@ def leading_eigenpairs(
     where = torch.device("cpu") if device.type == "mps" else device
     aim = Aim(n_vectors, tolerance, max_rounds, weigh, seed, where)
     if n <= DENSE_RATIO * aim.size:
-        return _dense(normalised(affinity), n_vectors)
+        return _dense(normalized(affinity), n_vectors)
     with full_precision():
         block, order = _found(affinity, aim)
     residuals, weighted = _residuals(block, aim)
@@ -139,12 +139,12 @@ def _found(graph: sparse.csr_matrix, aim: Aim) -> tuple[Block, np.ndarray]:
     start = _coarse_start(graph, aim) if graph.shape[0] > max(COARSEST, COARSEST_RATIO * aim.size) else None
     if start is None:
         order = np.arange(graph.shape[0])
-        operator = to_torch(normalised(graph), aim.device)
+        operator = to_torch(normalized(graph), aim.device)
         noise = torch.randn(len(order), aim.size, generator=torch.Generator().manual_seed(aim.seed))
         block = rayleigh_ritz(operator, noise.to(aim.device))
     else:
         vectors, values, order = start
-        operator = to_torch(_permuted(normalised(graph), order), aim.device)
+        operator = to_torch(_permuted(normalized(graph), order), aim.device)
         block = Block(vectors, operator @ vectors, values)
     for number in range(aim.max_rounds):
         _, weighted = _residuals(block, aim)

@@ -48,18 +48,18 @@ class ViewOptions(Options):
     """Standard deviation of Gaussian noise added to values in [0, 1]."""
 
 
-COLOUR_VIEWS = ViewOptions(
+COLOR_VIEWS = ViewOptions(
     crop=0.2, flip=0.5, rotate=0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray_prob=0.2
 )
 """SimCLR's views (arXiv:2002.05709, appendix A) with the milder jitter usual at 32 pixels."""
 
-GREY_VIEWS = ViewOptions(crop=0.7, flip=0.0, rotate=15, brightness=0.4, contrast=0.4)
+GRAY_VIEWS = ViewOptions(crop=0.7, flip=0.0, rotate=15, brightness=0.4, contrast=0.4)
 """For digits and faces, which fill their frame: a mirrored 2 is no 2, and light changes more than pose."""
 
 
 def default_views(info: ImageInfo) -> ViewOptions:
     """The policy for these images: by colour, with blur from 64 pixels on as in SimCLR."""
     if info.channels == 1:
-        return GREY_VIEWS
+        return GRAY_VIEWS
     large = min(info.height, info.width) >= 64
-    return COLOUR_VIEWS.model_copy(update={"blur_prob": 0.5}) if large else COLOUR_VIEWS
+    return COLOR_VIEWS.model_copy(update={"blur_prob": 0.5}) if large else COLOR_VIEWS

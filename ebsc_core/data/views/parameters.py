@@ -138,8 +138,8 @@ def _mixing(
     eye = torch.eye(3)
     saturation = 1 + changed * _uniform(n, -options.saturation, options.saturation, generator)
     turn = changed * _uniform(n, -options.hue, options.hue, generator)
-    grey = (torch.rand(n, generator=generator) < options.gray_prob).float()
-    s = (saturation * (1 - grey)).view(n, 1, 1)
+    gray = (torch.rand(n, generator=generator) < options.gray_prob).float()
+    s = (saturation * (1 - gray)).view(n, 1, 1)
     mixing = s * eye + (1 - s) * luma
     if options.exact_hue:
         return mixing, turn

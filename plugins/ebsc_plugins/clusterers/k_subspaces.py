@@ -126,11 +126,11 @@ class KSubspaces(Clusterer):
     def _starts(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """``(R, K, D, d)``: the principal subspace of the rows nearest to each of K random rows."""
         r, k, d = self.options.restarts, self.n_clusters, self.options.dimension
-        neighbours = min(len(rows), 2 * d)
+        neighbors = min(len(rows), 2 * d)
         starts = []
         for _ in range(r):
             seeds = rows[torch.randperm(len(rows), generator=generator)[:k]]
-            nearest = (seeds @ rows.T).abs().topk(neighbours, dim=1).indices
+            nearest = (seeds @ rows.T).abs().topk(neighbors, dim=1).indices
             noise = 1e-3 * torch.randn(k, rows.shape[1], d, generator=generator)
             around = rows[nearest].transpose(1, 2)
             left = torch.linalg.svd(around, full_matrices=False).U[..., :d]

@@ -21,7 +21,7 @@ from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel
 from ebsc_core.utils.progress import Progress, Stages
 from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
-from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
+from ebsc_plugins.coefficients.knn import CosineNeighbors, KnnOptions
 
 WIDTH, CLUSTERS, N = 24, 5, 2000
 
@@ -45,7 +45,7 @@ def cluster(
 
 def method(size: int | None = None, model: CoefficientModel | None = None, **other: Any) -> Method:
     resolved = {
-        "model": model or CosineNeighbours(KnnOptions(), WIDTH),
+        "model": model or CosineNeighbors(KnnOptions(), WIDTH),
         "clusterer": SpectralClustering(SpectralOptions(), CLUSTERS, 0),
         "top_k": 5,
         "whiten": True,

@@ -160,7 +160,7 @@ def test_a_perturbed_graph_has_the_same_edges_and_is_symmetric(seed: int) -> Non
         ({10: 0.04, 12: 0.05}, 12),  # no neighbours
     ],
 )
-def test_of_equal_neighbours_the_smaller_is_taken(gaps: dict[int, float], expected: int) -> None:
+def test_of_equal_neighbors_the_smaller_is_taken(gaps: dict[int, float], expected: int) -> None:
     scores = {9: 0.9}
     candidates = [Candidate(k, 0.95, scores.get(k, 0.95 + k / 1e4), gap) for k, gap in gaps.items()]
     found = ranked(candidates)

@@ -9,7 +9,7 @@ from torch import nn
 from ebsc_core.clustering.coefficients import auto_top_k
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.views.options import COLOUR_VIEWS, GREY_VIEWS
+from ebsc_core.data.views.options import COLOR_VIEWS, GRAY_VIEWS
 from ebsc_core.runs import resolve as resolve_module
 from ebsc_core.runs.resolve import Preferences, ResolvedSettings, resolve
 from ebsc_core.utils.errors import ConfigError
@@ -91,8 +91,8 @@ def test_the_coefficient_model_prefers_whitening_and_the_user_decides():
 
 
 def test_views_follow_the_images_and_yield_to_the_user():
-    assert decide(images()).views == GREY_VIEWS
-    assert decide(images(channels=3)).views == COLOUR_VIEWS
+    assert decide(images()).views == GRAY_VIEWS
+    assert decide(images(channels=3)).views == COLOR_VIEWS
     assert decide(images(channels=3, side=64)).views.blur_prob == 0.5
     assert decide(images(), views={"flip": 0.5}).views.flip == 0.5
     with pytest.raises(ConfigError, match=r"views\.flp.*flip"):
@@ -114,7 +114,7 @@ def test_settings_that_need_more_images_than_there_are():
     assert decide(images(40), top_k=39, train={"batch_size": 40}).top_k == 39
 
 
-def test_more_neighbours_than_there_are_others():
+def test_more_neighbors_than_there_are_others():
     form = {"form": "nearest_neighbors", "n_neighbors": 40}
     with pytest.raises(
         ConfigError, match=r"affinity\.n_neighbors is 40 but each of 40 images has only 39 others"

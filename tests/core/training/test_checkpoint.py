@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ebsc_core.config.schema import JointChoice, TrainOptions
 from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.views.options import GREY_VIEWS
+from ebsc_core.data.views.options import GRAY_VIEWS
 from ebsc_core.plugins.interfaces import Backbone, Objective
 from ebsc_core.training import checkpoint
 from ebsc_core.training.checkpoint import CheckpointStore, interruption, is_out_of_memory
@@ -51,7 +51,7 @@ def trainer(
         objective=objective,
         model=EnergyNetwork(EnergyOptions(hidden=8), 8),
         device=torch.device("cpu"),
-        views=GREY_VIEWS,
+        views=GRAY_VIEWS,
         joint=JointChoice(start=0.5, memory=20),
         whiten=True,
         express="embeddings",

@@ -41,7 +41,7 @@ def converted(norm: nn.Module, distributed: DistributedContext) -> nn.Sequential
     affine=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
-def test_a_share_is_normalised_as_in_the_whole_batch(n, shape, offset, momentum, affine, dtype):
+def test_a_share_is_normalized_as_in_the_whole_batch(n, shape, offset, momentum, affine, dtype):
     rows = (torch.randn(2 * n, *shape, generator=torch.Generator().manual_seed(n)) + offset).to(dtype)
     kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
     norm, reference = (kind(3, momentum=momentum, affine=affine) for _ in range(2))
@@ -60,7 +60,7 @@ def test_a_share_is_normalised_as_in_the_whole_batch(n, shape, offset, momentum,
         torch.testing.assert_close(dict(norm.named_buffers())[name], buffer, rtol=1e-4, atol=1e-5)
 
 
-def test_in_evaluation_each_process_normalises_alone():
+def test_in_evaluation_each_process_normalizes_alone():
     rows = torch.randn(6, 3)
     norm = nn.BatchNorm1d(3).eval()
     before = norm(rows)

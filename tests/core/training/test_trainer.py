@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ebsc_core.config.schema import JointChoice, TrainOptions
 from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.views.options import GREY_VIEWS
+from ebsc_core.data.views.options import GRAY_VIEWS
 from ebsc_core.data.views.parameters import draw_parameters
 from ebsc_core.plugins.interfaces import Backbone, Expression, Objective
 from ebsc_core.training.step import JointStep, Losses
@@ -68,7 +68,7 @@ def trainer(
         objective=objective,
         model=EnergyNetwork(EnergyOptions(hidden=8), width) if joint else None,
         device=torch.device("cpu"),
-        views=GREY_VIEWS,
+        views=GRAY_VIEWS,
         joint=JointChoice(**{"start": 0.5, "weight": weight} | choice),
         whiten=whiten,
         express=express,

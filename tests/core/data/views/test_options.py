@@ -18,10 +18,10 @@ def info(channels: int, side: int) -> ImageInfo:
     return ImageInfo(channels, side, side, (0.5,) * channels, (0.2,) * channels)
 
 
-def test_defaults_never_mirror_or_colour_grey_images() -> None:
-    grey = default_views(info(1, 28))
-    assert grey.flip == 0
-    assert grey.rotate > 0
+def test_defaults_never_mirror_or_color_gray_images() -> None:
+    gray = default_views(info(1, 28))
+    assert gray.flip == 0
+    assert gray.rotate > 0
 
 
 def test_defaults_blur_large_photographs_only() -> None:

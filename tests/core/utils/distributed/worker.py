@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ebsc_core.config.schema import JointChoice, TrainOptions
 from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.views.apply import apply_view, draw_view
-from ebsc_core.data.views.options import COLOUR_VIEWS
+from ebsc_core.data.views.options import COLOR_VIEWS
 from ebsc_core.data.views.parameters import ViewParameters, draw_parameters
 from ebsc_core.plugins.interfaces import Backbone, Objective
 from ebsc_core.training import extract, step
@@ -121,7 +121,7 @@ def gradients(kind: type[Objective], context: DistributedContext, dtype: torch.d
     network = together(objective, context)
     generator = torch.Generator().manual_seed(1)
     images = images_of(BATCH)
-    a, b = (draw_view(images, COLOUR_VIEWS, generator).to(dtype)[context.share(BATCH)] for _ in range(2))
+    a, b = (draw_view(images, COLOR_VIEWS, generator).to(dtype)[context.share(BATCH)] for _ in range(2))
     with float64() if dtype == torch.float64 else nullcontext():
         views = network(a, b)
         views.loss.backward()
@@ -147,7 +147,7 @@ def step_of(context: DistributedContext, kind: type[Objective], dtype: torch.dty
     torch.manual_seed(0)
     model = EnergyNetwork(EnergyOptions(hidden=8), 8).to(dtype)
     choice = JointChoice.model_validate({"start": 0.5, "weight": 0.1, "memory": 4, "form": form})
-    views = COLOUR_VIEWS.model_copy(update={"noise": 0.05})
+    views = COLOR_VIEWS.model_copy(update={"noise": 0.05})
     whiten = form == "reconstruction"
     made = JointStep(objective, model, torch.device("cpu"), views, choice, whiten, "embeddings")
     made.join(context)

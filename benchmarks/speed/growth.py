@@ -136,9 +136,9 @@ def measure(path: Path, dictionary_size: int | None, kept: Path, home: str) -> d
     figures |= {"rows": len(rows), "dictionary_size": dictionary_size, "seconds": seconds}
     figures |= {"stages": {"wall": stages.seconds, "cpu": stages.cpu}}
     figures |= {"peak_mib": peak_memory_mib(), "dictionary_agreement": found.agreement}
-    np.save(kept, found.clusters)
+    np.save(kept, found.labels)
     with h5py.File(path) as file:
-        return figures | {"scores": scores(file["labels"][:], found.clusters)}
+        return figures | {"scores": scores(file["labels"][:], found.labels)}
 
 
 def agreement(one: Path, other: Path) -> float:

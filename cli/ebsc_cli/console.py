@@ -13,7 +13,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from ebsc_core.runs.pipeline import RunResult
+from ebsc_core.runs.outcome import RunResult
 from ebsc_core.utils.progress import Progress, clock
 
 LINE_EVERY_SECONDS = 10.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -15,18 +13,10 @@ from ebsc_core.plugins.interfaces import Coefficients
 HELD_VOTES = 1 << 23
 
 
-@dataclass(frozen=True)
-class Assigned:
-    """Clusters given to rows, ``N`` of them."""
-
-    clusters: np.ndarray
-    """``(N,)`` int64; -1 for a row that no row of any cluster expresses."""
-    confidence: np.ndarray
-    """``(N,)``, the share of its coefficients that goes to its cluster."""
-
-
-def assign(rows: Rows, dictionary: Dictionary, clusters: np.ndarray, top_k: int) -> Assigned:
-    """Give each new row the cluster that most of its coefficients go to, in one pass over them.
+def assign(
+    rows: Rows, dictionary: Dictionary, labels: np.ndarray, top_k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give each new row the cluster that most of its coefficients go to, in one pass over the rows.
 
     Parameters
     ----------
@@ -34,26 +24,34 @@ def assign(rows: Rows, dictionary: Dictionary, clusters: np.ndarray, top_k: int)
         ``N`` new rows of unit length, on the dictionary's device.
     dictionary : Dictionary
         Of the ``M`` rows that were clustered.
-    clusters : ndarray of shape (M,)
+    labels : ndarray of shape (M,)
         Their clusters; -1 for noise, which votes for nothing.
+    top_k : int
+        Coefficients per row.
+
+    Returns
+    -------
+    labels : ndarray of shape (N,)
+        int64; -1 for a row that no row of any cluster expresses.
+    confidence : ndarray of shape (N,)
+        The share of a row's coefficients that goes to its cluster.
     """
-    found = Assigned(np.empty(len(rows), np.int64), np.empty(len(rows)))
+    assigned, confidence = np.empty(len(rows), np.int64), np.empty(len(rows))
     for start, block in rows.blocks():
         new = torch.full((len(block),), -1, device=block.device)
-        part = vote(dictionary.express(block, top_k, new), clusters)
-        here = slice(start, start + len(block))
-        found.clusters[here], found.confidence[here] = part.clusters, part.confidence
-    return found
+        block_range = slice(start, start + len(block))
+        assigned[block_range], confidence[block_range] = vote(dictionary.express(block, top_k, new), labels)
+    return assigned, confidence
 
 
-def vote(coefficients: Coefficients, clusters: np.ndarray) -> Assigned:
-    """The cluster with the largest sum of absolute coefficients, and its share of all of them."""
-    k = int(clusters.max(initial=0)) + 1
+def vote(coefficients: Coefficients, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the cluster with the largest sum of absolute coefficients, and its share of all of them."""
+    k = int(labels.max(initial=0)) + 1
     size = max(1, HELD_VOTES // k)
     blocks = zip(coefficients.indices.split(size), coefficients.values.split(size), strict=True)
-    parts = [_vote(clusters[indices.numpy()], values.abs().numpy(), k) for indices, values in blocks]
-    chosen, shares = zip(*parts, strict=True)
-    return Assigned(np.concatenate(chosen), np.concatenate(shares))
+    parts = [_vote(labels[indices.numpy()], values.abs().numpy(), k) for indices, values in blocks]
+    winners, shares = zip(*parts, strict=True)
+    return np.concatenate(winners), np.concatenate(shares)
 
 
 def _vote(voted: np.ndarray, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,13 +1,14 @@
-"""From rows to clusters: whitened, refined on, expressed by one another, cut, and the rest assigned.
+"""Turn rows into clusters: whiten, refine the model, express rows, cluster the graph, assign the rest.
 
-Only the *dictionary*, all rows or a seeded sample of them, is held in memory and clustered. Where it is a
+Only the *dictionary* is held in memory and clustered. It is all rows or a seeded sample of them. If it is a
 sample, every other row gets the cluster that most of its coefficients over the dictionary go to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ebsc_core.clustering import metrics
 from ebsc_core.clustering.affinity import affinity
-from ebsc_core.clustering.assign import Assigned, assign, vote
+from ebsc_core.clustering.assign import assign, vote
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.n_clusters import NumberOfClusters, find_n_clusters
 from ebsc_core.clustering.refine import refine
@@ -30,7 +31,7 @@ from ebsc_core.utils.sampling import sample_positions
 
 @dataclass(frozen=True)
 class Method:
-    """The two parts that turn rows into clusters, built, and the resolved settings of the run."""
+    """Hold the two components that turn rows into clusters, as built, and their resolved settings."""
 
     model: CoefficientModel
     """On the device; refined here if it can learn."""
@@ -50,41 +51,45 @@ class Method:
 
 @dataclass(frozen=True)
 class OutOfSampleAssigner:
-    """What new rows need to join the clusters of others."""
+    """Assign new rows to the clusters of the dictionary's rows."""
 
     dictionary: Dictionary
-    clusters: np.ndarray
-    """``(M,)``, of the dictionary's rows; -1 for noise, which nothing joins."""
+    labels: np.ndarray
+    """``(M,)``, clusters of the dictionary's rows; -1 for noise, which nothing joins."""
     top_k: int
     transform: Callable[[Tensor], Tensor]
     """From unit-length rows to those that express one another: on the device, whitened."""
 
-    def assign(self, rows: Rows) -> Assigned:
-        """Clusters of new rows, which change nothing for anyone else."""
-        return assign(MappedRows(rows, self.transform), self.dictionary, self.clusters, self.top_k)
+    def predict(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels and confidence of new rows, as :func:`assign` does; nothing else changes."""
+        return assign(MappedRows(rows, self.transform), self.dictionary, self.labels, self.top_k)
 
 
 @dataclass(frozen=True)
-class Clustered:
-    """Clusters of ``N`` rows, and what new rows need to join them."""
+class ClusteringResult:
+    """Hold the clusters of ``N`` rows, and everything that led to them."""
 
-    clusters: np.ndarray
+    labels: np.ndarray
     """``(N,)`` int64 from 0; -1 for noise."""
     confidence: np.ndarray
-    """``(N,)``: of a row of the dictionary the share of its affinity that stays within its cluster, of any
-    other that of its coefficients."""
+    """``(N,)``. Of a row of the dictionary: the share of its affinity that stays within its cluster. Of any
+    other row: that share of its coefficients."""
+    affinity: sparse.csr_matrix
+    """``(M, M)``, of the dictionary's rows."""
     positions: np.ndarray
-    """``(M,)``, the positions of the dictionary's rows."""
-    graph: sparse.csr_matrix
-    """``(M, M)``, their affinity."""
+    """``(M,)``, the positions of the dictionary's rows among all rows."""
     agreement: float | None
-    """Share of the dictionary's rows that the others would have given the cluster they are in; None where
-    the dictionary is all rows, since then no row depends on it."""
-    assigner: OutOfSampleAssigner
+    """Share of the dictionary's rows that would join their own cluster by their coefficients; None if the
+    dictionary is all rows, since then no row depends on it."""
+    method: Method
+    """The components as built and, where they can learn, trained."""
     clusterer: Clusterer
-    """What has found the clusters."""
+    """The component that found the clusters."""
+    assigner: OutOfSampleAssigner
     number: NumberOfClusters | None
-    """How many there are, and what else might be; None where that was given."""
+    """The number of clusters and its rivals; None if it was given."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """Figures that need no class labels, as plain values; empty until a stage computes them."""
 
     @property
     def within(self) -> float:
@@ -94,29 +99,25 @@ class Clustered:
 
 def cluster_best(
     rows: Rows, methods: Sequence[Method], stage: Stages, progress: Progress
-) -> tuple[Method, list[float], Clustered]:
-    """The method whose clusters keep most of the affinity within them, what each keeps, and those clusters.
+) -> tuple[ClusteringResult, list[float]]:
+    """Cluster by each method, and return the best result with the :attr:`ClusteringResult.within` of each.
 
-    Graphs of as many coefficients a row can be compared by that; no label enters. Of equals it is the first.
-    Fewer clusters keep more; so where each finds their number, it is the method whose number is more stable.
+    The best clusters keep most of the affinity within them: graphs with as many coefficients a row can be
+    compared by that, and no label enters. Of equals the first wins. Fewer clusters keep more; so if each
+    method finds their number, the method with the more stable number wins.
     """
-    best, winner = methods[0], cluster_rows(rows, methods[0], stage, progress)
-    shares = [winner.within]
-    for method in methods[1:]:
-        candidate = cluster_rows(rows, method, stage, progress)
-        shares.append(candidate.within)
-        if _merit(candidate) > _merit(winner):
-            best, winner = method, candidate
-    return best, shares, winner
+    results = [cluster_rows(rows, method, stage, progress) for method in methods]
+    return max(results, key=_merit), [result.within for result in results]
 
 
-def _merit(clustered: Clustered) -> float:
-    return clustered.number.candidates[0].score if clustered.number else clustered.within
+def _merit(result: ClusteringResult) -> float:
+    return result.number.candidates[0].score if result.number else result.within
 
 
-def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> Clustered:
-    """Clusters of unit-length rows ``(N, D)``, which are read in blocks and never held all at once but as a
-    dictionary.
+def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> ClusteringResult:
+    """Cluster unit-length rows ``(N, D)``.
+
+    Rows are read in blocks; only the dictionary is held in memory.
     """
     size = method.dictionary_size
     positions, transform = _dictionary_rows(rows, method), _row_transform(rows, method, stage)
@@ -139,31 +140,36 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
         clusterer = method.recount(number.chosen)
     clusterer.device = method.device
     with stage("clusters"):
-        clusters = _fit_clusterer(clusterer, graph, HeldRows(rows.take(positions)) if size else rows)
-    confidence, agreement = metrics.confidence(graph, clusters), None
+        labels = _fit_clusterer(clusterer, graph, HeldRows(rows.take(positions)) if size else rows)
+    assigner = OutOfSampleAssigner(dictionary, labels, method.top_k, transform)
+    confidence, agreement = metrics.confidence(graph, labels), None
     if size:
-        agreement = float((vote(coefficients, clusters).clusters == clusters).mean())
+        agreement = float((vote(coefficients, labels)[0] == labels).mean())
         with stage("other rows"):
-            assigned = assign(transformed_rows, dictionary, clusters, method.top_k)
-        assigned.clusters[positions], assigned.confidence[positions] = clusters, confidence
-        clusters, confidence = assigned.clusters, assigned.confidence
-    assigner = OutOfSampleAssigner(dictionary, clusters[positions], method.top_k, transform)
-    return Clustered(clusters, confidence, positions, graph, agreement, assigner, clusterer, number)
+            all_labels, all_confidence = assigner.predict(rows)
+        all_labels[positions], all_confidence[positions] = labels, confidence
+        labels, confidence = all_labels, all_confidence
+    return ClusteringResult(
+        labels, confidence, graph, positions, agreement, method, clusterer, assigner, number
+    )
 
 
-def rebuild_assigner(rows: Rows, method: Method, clusters: np.ndarray, stage: Stages) -> OutOfSampleAssigner:
-    """What :func:`cluster_rows` of the same rows and a model that has learned came to.
+def rebuild_assigner(rows: Rows, method: Method, labels: np.ndarray, stage: Stages) -> OutOfSampleAssigner:
+    """Rebuild the assigner of an earlier :func:`cluster_rows` on the same rows.
 
     Parameters
     ----------
-    clusters : ndarray of shape (N,)
-        That were found then.
+    rows : Rows
+    method : Method
+        With a model that has learned already.
+    labels : ndarray of shape (N,)
+        The clusters of all rows.
     """
     positions, transform = _dictionary_rows(rows, method), _row_transform(rows, method, stage)
     with stage("coefficients"):
         transformed = MappedRows(rows, transform).take(positions)
         return OutOfSampleAssigner(
-            _dictionary(rows, method, transformed), clusters[positions], method.top_k, transform
+            _dictionary(rows, method, transformed), labels[positions], method.top_k, transform
         )
 
 

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ebsc_core.clustering.assign import Assigned
 from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked
 from ebsc_core.config.schema import RunConfig
-from ebsc_core.data.features.rows import HeldRows
+from ebsc_core.data.features.rows import HeldRows, unit_rows
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.clustering_stage import ClusteringStage
@@ -50,35 +48,34 @@ class ClusteredRows:
             resolved = resolve_clustering(
                 config, InputSummary("X", len(rows), None, "rows"), Preferences.of(plan)
             )
-            clustering_stage = ClusteringStage(plan, resolved, device, Stages(), progress)
-            result = clustering_stage.run(HeldRows(self.rows))
-            clustering_stage.pass_on_warnings(result.model)
-        self.resolved = replace(resolved, n_clusters=result.n_clusters, whiten=result.method.whiten)
+            clustering = ClusteringStage(plan, resolved, device, Stages(), progress)
+            result = clustering.run(HeldRows(self.rows))
+            model = result.method.model
+            clustering.pass_on_warnings(model)
+        n_clusters = clustering.n_clusters(result)
+        self.resolved = replace(resolved, n_clusters=n_clusters, whiten=result.method.whiten)
         self.weights: dict[str, Tensor] = {}
-        if isinstance(result.model, nn.Module):
-            self.weights = {name: value.cpu() for name, value in result.model.state_dict().items()}
-        self.found = Assigned(result.clustered.clusters, result.clustered.confidence)
-        self.affinity, self.positions = result.clustered.graph, result.clustered.positions
+        if isinstance(model, nn.Module):
+            self.weights = {name: value.cpu() for name, value in model.state_dict().items()}
+        self.labels, self.confidence = result.labels, result.confidence
+        self.affinity, self.positions = result.affinity, result.positions
         self.figures: dict[str, Any] = result.figures
-        self._assigner: OutOfSampleAssigner | None = result.clustered.assigner
+        self._assigner: OutOfSampleAssigner | None = result.assigner
 
-    def assign(self, rows: np.ndarray) -> Assigned:
-        """Clusters and confidence of other rows ``(M, D)``."""
+    def predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the clusters ``(M,)`` and the confidence ``(M,)`` of other rows ``(M, D)``."""
         config = checked(self.tables)
         device = resolve_device(config.device)
         with apart(device):
             prepare(device)
             if self._assigner is None:
                 self._assigner = self._rebuild_assigner(config, device)
-            return self._assigner.assign(HeldRows(_unit(rows)))
+            return self._assigner.predict(HeldRows(_unit(rows)))
 
     def _rebuild_assigner(self, config: RunConfig, device: torch.device) -> OutOfSampleAssigner:
-        clustering_stage = ClusteringStage(
-            make_plan(config, Registry()), self.resolved, device, Stages(), Progress()
-        )
-        return clustering_stage.rebuild_assigner(
-            HeldRows(self.rows), self.found.clusters, lambda model: self.weights
-        )
+        plan = make_plan(config, Registry())
+        clustering = ClusteringStage(plan, self.resolved, device, Stages(), Progress())
+        return clustering.rebuild_assigner(HeldRows(self.rows), self.labels, lambda model: self.weights)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_assigner": None}
@@ -87,4 +84,4 @@ class ClusteredRows:
 def _unit(rows: np.ndarray) -> Tensor:
     """Rows scaled to unit length, in memory of their own (zeros stay zero)."""
     own = torch.tensor(np.ascontiguousarray(rows))  # torch knows no rows that run backwards
-    return F.normalize(own, dim=1, out=own)
+    return unit_rows(own, in_place=True)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from ebsc_core.clustering.assign import Assigned
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.data.images.python_inputs import given_images
@@ -91,12 +90,13 @@ class FinishedRun:
     def _predictor(self) -> Predictor:
         return Predictor(self.saved, Registry(), resolve_device(self.device))
 
-    def assign(self, images: Any, progress: Progress) -> Assigned:
-        """Clusters and confidence of new images."""
+    def assign(self, images: Any, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+        """Return the clusters ``(N,)`` and the confidence ``(N,)`` of new images."""
         with self._open_predictor(progress) as predictor:
-            found = [predictor.assign(predictor.rows_of(table)) for table in self._tables(images, predictor)]
-        clusters, confidence = ([getattr(part, name) for part in found] for name in vars(found[0]))
-        return Assigned(np.concatenate(clusters), np.concatenate(confidence))
+            tables = self._tables(images, predictor)
+            blocks = [predictor.assign(predictor.rows_of(table)) for table in tables]
+        clusters, confidence = map(np.concatenate, zip(*blocks, strict=True))
+        return clusters, confidence
 
     def rows(self, images: Any, progress: Progress) -> np.ndarray:
         """What new images are expressed by, ``(N, D)`` float32 of unit length."""

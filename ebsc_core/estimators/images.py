@@ -208,8 +208,8 @@ class EBSC(ClusterMixin, BaseEstimator):
 
         check_is_fitted(self)
         with mistakes():
-            found = self._run.assign(X, Spoken(self.verbose))
-        return (found.clusters, found.confidence) if return_confidence else found.clusters
+            labels, confidence = self._run.assign(X, Spoken(self.verbose))
+        return (labels, confidence) if return_confidence else labels
 
     def transform(self, X: Any) -> np.ndarray:
         """The rows of images, ``(n_images, width)`` float32 of unit length: of the fitted, ``embedding_``."""

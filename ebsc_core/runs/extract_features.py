@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ebsc_core.config.schema import RunConfig
-from ebsc_core.data.features.store import FeatureWriter, add_identity
+from ebsc_core.data.features.store import FeatureWriter
 from ebsc_core.data.images.reading import read_images
 from ebsc_core.plugins.interfaces import Backbone
 from ebsc_core.plugins.registry import Registry
@@ -43,12 +43,14 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     progress.note(f"backbone      {backbone.describe()}")
     made_from = {"images": images.digest(), "backbone": plan.backbone.record(), "seed": config.seed}
     try:
-        with closing(images), FeatureWriter(out, digest(made_from), made_from) as writer:
+        with (
+            closing(images),
+            FeatureWriter(out, digest(made_from), made_from, images.ids, images.labels) as writer,
+        ):
             for block in feature_blocks(backbone, None, images, device, progress):
                 if not bool(torch.isfinite(block.features).all()):
                     raise TrainingError("the backbone's features are not finite")
                 writer.append(block)
-        add_identity(out, images.ids, images.labels)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror or error}") from error
     return len(images), backbone.width

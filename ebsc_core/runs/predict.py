@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from ebsc_core.clustering.assign import Assigned
 from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked, overlay, parse_settings
 from ebsc_core.config.schema import DataChoice
 from ebsc_core.data.features.files import FeatureSource, read_features
 from ebsc_core.data.features.rows import HeldRows
-from ebsc_core.data.features.store import FeatureTable, FeatureWriter, add_identity
+from ebsc_core.data.features.store import FeatureTable, FeatureWriter
 from ebsc_core.data.images.channels import InChannels
 from ebsc_core.data.images.reading import read_images
 from ebsc_core.data.images.source import ImageSource
@@ -127,13 +125,12 @@ class Predictor:
             yield from feature_blocks(backbone, objective, images, self.device, self.progress)
 
     def rows_of(self, table: FeatureTable) -> Tensor:
-        """The rows of a block that join, unit length: features or embeddings, as in the run."""
-        wanted = table.embeddings if self.run.config.express == "embeddings" else table.features
-        return F.normalize(table.features if wanted is None else wanted, dim=1)
+        """Return the rows of a block that join, unit length: features or embeddings, as in the run."""
+        return table.expressed(self.run.config.express)
 
-    def assign(self, rows: Tensor) -> Assigned:
-        """Clusters and confidence of unit-length rows ``(B, D)``."""
-        return self.assigner.assign(HeldRows(rows))
+    def assign(self, rows: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Return the clusters ``(B,)`` and the confidence ``(B,)`` of unit-length rows ``(B, D)``."""
+        return self.assigner.predict(HeldRows(rows))
 
     def _check_width(self, features: FeatureSource) -> None:
         if features.shape[1] != self.width:
@@ -222,7 +219,7 @@ def predict_to(
     tables = predictor.extract(source) if isinstance(source, ImageSource) else _tables(source)
     names, labels = iter(source.ids), source.label_names()
     classes = iter(labels or [])
-    found: list[np.ndarray] = []
+    clusters: list[np.ndarray] = []
     try:
         with ExitStack() as stack:
             beside = stack.enter_context(written_whole(out))
@@ -231,25 +228,25 @@ def predict_to(
             )
             lines = csv.writer(file)
             lines.writerow(["image", "cluster", "confidence"] + ["label"] * (labels is not None))
-            writer = features and stack.enter_context(FeatureWriter(features, digest(made_from), made_from))
+            writer = features and stack.enter_context(
+                FeatureWriter(features, digest(made_from), made_from, source.ids, source.labels)
+            )
             for table in tables:
-                assigned = predictor.assign(predictor.rows_of(table))
+                assigned, confidence = predictor.assign(predictor.rows_of(table))
                 columns: list[Iterable[Any]] = [
-                    islice(names, len(assigned.clusters)),
-                    assigned.clusters,
-                    (f"{value:.4f}" for value in assigned.confidence),
+                    islice(names, len(assigned)),
+                    assigned,
+                    (f"{value:.4f}" for value in confidence),
                 ]
                 if labels is not None:
-                    columns.append(islice(classes, len(assigned.clusters)))
+                    columns.append(islice(classes, len(assigned)))
                 lines.writerows(zip(*columns, strict=True))
-                found.append(assigned.clusters)
+                clusters.append(assigned)
                 if writer:
                     writer.append(table)
-        if features:
-            add_identity(features, source.ids, source.labels)
     except OSError as error:
         raise DataError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
-    return np.concatenate(found)
+    return np.concatenate(clusters)
 
 
 def _tables(features: FeatureSource) -> Iterator[FeatureTable]:

@@ -1,15 +1,34 @@
-"""Doing what a configuration says."""
+"""Do what a configuration says: one function for a run on images, one for a run on features."""
 
 from __future__ import annotations
 
-from ebsc_core.config.schema import RunConfig
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ebsc_core.config.schema import PROVENANCE, RunConfig
+from ebsc_core.data.features.files import FeatureSource, read_features
+from ebsc_core.data.features.rows import StoredRows
+from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter
+from ebsc_core.data.images.reading import read_images, read_pictures
+from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.data.images.source import ImageSource
+from ebsc_core.data.images.split import split
+from ebsc_core.plugins.interfaces import Backbone, ImageInfo
 from ebsc_core.plugins.registry import Registry
-from ebsc_core.runs.feature_pipeline import FeaturePipeline
-from ebsc_core.runs.image_pipeline import ImagePipeline
-from ebsc_core.runs.pipeline import Pipeline, RunResult
-from ebsc_core.runs.plan import ImagePlan, make_plan
+from ebsc_core.runs.announce import announce_features, announce_images
+from ebsc_core.runs.clustering_stage import ClusteringStage, Joint
+from ebsc_core.runs.context import RunContext
+from ebsc_core.runs.outcome import Assignment, RunResult, run_figures, write_run
+from ebsc_core.runs.plan import ImagePlan, Plan, make_plan
+from ebsc_core.runs.resolve import InputSummary, Preferences, ResolvedSettings, resolve, resolve_clustering
+from ebsc_core.runs.training_stage import TrainingStage
+from ebsc_core.training.cache import Trained
+from ebsc_core.utils.device import prepare
+from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress
+from ebsc_core.utils.system import available_memory
 
 
 def run(
@@ -21,7 +40,7 @@ def run(
 ) -> RunResult | None:
     """Do everything ``config`` says and leave a run directory, or finish the one that is there.
 
-    Of several processes that a launcher has started, all train and the first returns a result.
+    If a launcher has started several processes, all of them train, and the first returns a result.
 
     Parameters
     ----------
@@ -36,10 +55,177 @@ def run(
         For whatever the user can mend; no run directory is left behind then, unless training is kept.
     """
     plan = make_plan(config, registry, reads=data is None)
-    pipeline: Pipeline
+    source, requested = _source(plan, data), _requested(plan, data)
+    context = RunContext.open(plan, source, requested, progress, resuming)
+    with context.distributed.together():
+        with context.observed():
+            prepare(context.device)
+            if isinstance(plan, ImagePlan):
+                result = _run_on_images(context, plan, data)
+            else:
+                result = _run_on_features(context, plan)
+        if result:
+            context.observers.run_finished(result.metrics)
+        return result
+
+
+def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | None) -> RunResult | None:
+    """Read, train unless the cache has the features, cluster, score, write.
+
+    Of several processes, all but the first take part in training alone.
+    """
+    config, stage, distributed = context.config, context.stage, context.distributed
+    # Whether images are held or streamed must not depend on the memory that another process uses already.
+    memory = distributed.broadcast(available_memory())
+    with stage("read data"):
+        data = data or distributed.in_turn(lambda: _read(context, plan, memory))
+    with distributed.synchronized_errors():
+        held_out = None
+        if config.protocol == "train-test":
+            data, held_out = split(data, config.test_share, config.seed)
+        info = data.info()
+        backbone: Backbone = plan.backbone.build_seeded(config.seed, info).to(context.device)
+        resolved = resolve(config, data, info, backbone, Preferences.of(plan), distributed.count)
+    announce_images(context, plan, data, held_out, info, backbone, resolved)
+    training = TrainingStage(
+        plan=plan,
+        resolved=resolved,
+        data=data,
+        info=info,
+        backbone=backbone,
+        device=context.device,
+        progress=context.progress,
+        distributed=distributed,
+        observers=context.observers,
+    )
+    if not distributed.main:
+        training.run_worker()
+        return None
+    with context.directory as directory:
+        trained = training.run(directory)
+        for name, seconds in training.seconds.items():
+            stage.note(name, seconds)
+        rows = StoredRows(directory.beside / FEATURES, resolved.express)
+        clustering = ClusteringStage(plan, resolved, context.device, stage, context.progress)
+        joint = Joint(training.joint, resolved.joint_whiten) if training.joint else None
+        result = clustering.run(rows, joint)
+        assignments: list[Assignment] = [(data, result.labels, result.confidence)]
+        if held_out:
+            with stage("held-out images"):
+                held_out_rows = _extract_held_out(context, held_out, training, resolved)
+                assignments.append((held_out, *result.assigner.predict(held_out_rows)))
+                held_out_rows.path.unlink()
+        clustering.pass_on_warnings(result.method.model)
+        figures = run_figures(context, result, assignments, len(data)) | {
+            "processes": distributed.count,
+            "features_cost": trained.cost,
+            "training": trained.history,
+        }
+        with directory.writing():
+            training.write(directory)
+        tables = clustering.resolved_tables(result) | _resolved_tables(context, resolved, info, trained)
+        write_run(context, result, assignments, tables, figures)
+    return RunResult(directory.path, figures, RunImages(data, held_out))
+
+
+def _run_on_features(context: RunContext, plan: Plan) -> RunResult:
+    """Read rows that were computed elsewhere, cluster, score, write."""
+    config, stage, images = context.config, context.stage, None
+    assert config.features
+    with stage("read features"):
+        features = read_features(config.features)
+        if plan.images:  # read now: a mistake in them must cost nothing
+            warn = context.progress.warn
+            images = RunImages(read_pictures(plan.images, features.ids, config.seed, warn))
+    n = len(features)
+    inputs = InputSummary(features.name, n, features.n_classes, "rows")
+    resolved = resolve_clustering(config, inputs, Preferences.of(plan))
+    announce_features(context, features, resolved)
+    with context.directory as directory:
+        with stage("read features"), directory.writing():
+            _store(features, directory.beside / FEATURES)
+        rows = StoredRows(directory.beside / FEATURES, "features")
+        clustering = ClusteringStage(plan, resolved, context.device, stage, context.progress)
+        result = clustering.run(rows)
+        clustering.pass_on_warnings(result.method.model)
+        assignments: list[Assignment] = [(features, result.labels, result.confidence)]
+        figures = run_figures(context, result, assignments, n) | {
+            # Every run says these; here the features were made elsewhere.
+            "processes": 1,
+            "features_cost": {"seconds": {}, "peak_memory_mib": None},
+            "training": [],
+        }
+        tables = clustering.resolved_tables(result) | {"device": str(context.device)}
+        write_run(context, result, assignments, tables, figures)
+    return RunResult(directory.path, figures, images)
+
+
+def _source(plan: Plan, data: ImageSource | None) -> str:
+    """Return the data set or file that is clustered, as it was given."""
+    if data:
+        return data.name
     if isinstance(plan, ImagePlan):
-        pipeline = ImagePipeline(plan, progress, data, resuming)
+        assert plan.data
+        return plan.data.name
+    assert plan.config.features
+    return plan.config.features.path
+
+
+def _requested(plan: Plan, data: ImageSource | None) -> dict[str, Any]:
+    """Return the whole configuration as far as it is known before anything is read."""
+    tables = plan.tables()
+    if isinstance(plan, ImagePlan):
+        source = _source(plan, data)
+        tables["data"]["name"] = source if data else _absolute(source)
     else:
-        pipeline = FeaturePipeline(plan, progress, resuming)
-    with pipeline.distributed.together():
-        return pipeline.run()
+        for option in ("path", "images"):
+            if tables["features"][option] is not None:
+                tables["features"][option] = _absolute(tables["features"][option])
+    return tables
+
+
+def _absolute(name: str) -> str:
+    """Return a path as it is found from anywhere, and the name of a data set as it is."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if path.exists() else name
+
+
+def _read(context: RunContext, plan: ImagePlan, memory: int | None) -> ImageSource:
+    assert plan.data
+    config = context.config
+    return read_images(plan.data, config.data, config.seed, context.progress.warn, memory)
+
+
+def _extract_held_out(
+    context: RunContext, images: ImageSource, training: TrainingStage, resolved: ResolvedSettings
+) -> StoredRows:
+    path = context.directory.beside / "held-out.h5"
+    with context.directory.writing(), closing(images):
+        training.extract(images, path)
+    return StoredRows(path, resolved.express)
+
+
+def _store(features: FeatureSource, path: Path) -> None:
+    """Write the run's own copy of the features, which later rows are assigned by."""
+    made_from = {"features": features.name, "shape": list(features.shape)}
+    with FeatureWriter(path, digest(made_from), made_from, features.ids, features.labels) as writer:
+        for block in features.blocks():
+            writer.append(FeatureTable(block, None))
+
+
+def _resolved_tables(
+    context: RunContext, resolved: ResolvedSettings, info: ImageInfo, trained: Trained
+) -> dict[str, Any]:
+    """Return the resolved settings; ``ebsc run --config run.toml`` repeats the run."""
+    single = context.distributed.count == 1
+    tables: dict[str, Any] = {
+        "views": resolved.views.model_dump(mode="json"),
+        "express": resolved.express,
+        # With several processes the number of the device is that of a process.
+        "device": str(context.device) if single else context.device.type,
+        PROVENANCE: {"images": asdict(info)},
+    }
+    if resolved.trains:
+        train = context.config.train.model_dump(mode="json") | {"batch_size": resolved.batch_size}
+        tables |= {"precision": trained.precision, "train": train}
+    return tables

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ebsc_core.clustering.partition import partition
 from ebsc_core.config.schema import RunConfig
@@ -330,11 +329,11 @@ class TrainingStage:
         assert self.joint is not None
         assert self.resolved.n_clusters is not None
         table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.distributed)
-        rows = torch.cat([getattr(block, self.resolved.express) for block in table]).to(self.device)
+        rows = torch.cat([block.expressed(self.resolved.express) for block in table])
         clusters = None
         if self.distributed.main:
             clusters = partition(
-                F.normalize(rows, dim=1),
+                rows.to(self.device),
                 self.joint,
                 self.resolved.n_clusters,
                 self.resolved.joint_whiten,

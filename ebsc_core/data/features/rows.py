@@ -132,10 +132,14 @@ class MappedRows(Rows):
         return self.change(self.rows.take(positions))
 
 
+def unit_rows(rows: Tensor, in_place: bool = False) -> Tensor:
+    """Scale rows ``(B, D)`` to unit length; rows of zeros stay zero."""
+    return F.normalize(rows, dim=1, out=rows if in_place else None)
+
+
 def _unit(rows: np.ndarray) -> Tensor:
-    """The rows as float32 of unit length, in place where they are float32 already."""
-    read = torch.from_numpy(np.asarray(rows, dtype=np.float32))
-    F.normalize(read, dim=1, out=read)
+    """Return the rows as float32 of unit length, in place if they are float32 already."""
+    read = unit_rows(torch.from_numpy(np.asarray(rows, dtype=np.float32)), in_place=True)
     if not read.sum().isfinite():  # rows of unit length have a finite one
         raise ValueError("a row holds NaN or infinity")
     return read

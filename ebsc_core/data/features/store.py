@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from torch import Tensor
 
-from ebsc_core.data.features.rows import BLOCK_ROWS
+from ebsc_core.data.features.rows import BLOCK_ROWS, unit_rows
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.files import reserve, written_whole
 
@@ -44,17 +44,37 @@ class FeatureTable:
     embeddings: Tensor | None
     """``(B, E)`` float32, unit length, if an objective was trained."""
 
+    def expressed(self, express: str) -> Tensor:
+        """Return the rows that express one another, unit length: ``features``, or ``embeddings`` if any."""
+        rows = self.embeddings if express == "embeddings" else None
+        return unit_rows(self.features if rows is None else rows)
+
 
 class FeatureWriter:
-    """Writes a feature file block by block; it appears under its name only when complete.
+    """Write a feature file block by block; it appears under its name only when complete.
 
     with FeatureWriter(path, key, made_from) as writer:
         for table in ...:
             writer.append(table)
+
+    Parameters
+    ----------
+    ids : iterable of str, optional
+        Names of all rows.
+    labels : ndarray of shape (N,), optional
+        Their classes, for scoring only.
     """
 
-    def __init__(self, path: Path, key: str, made_from: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        made_from: Mapping[str, Any],
+        ids: Iterable[str] | None = None,
+        labels: np.ndarray | None = None,
+    ) -> None:
         self.path, self.key, self.made_from = path, key, made_from
+        self.ids, self.labels = ids, labels
 
     def __enter__(self) -> FeatureWriter:
         with ExitStack() as stack:
@@ -64,6 +84,8 @@ class FeatureWriter:
             self.file.attrs["format"] = FORMAT
             self.file.attrs["key"] = self.key
             self.file.attrs["made_from"] = json.dumps(self.made_from, sort_keys=True)
+            if self.ids is not None:
+                _write_identity(self.file, self.ids, self.labels)
             self.open = stack.pop_all()
         return self
 
@@ -92,11 +114,15 @@ class FeatureWriter:
 def add_identity(path: Path, ids: Iterable[str], labels: np.ndarray | None) -> None:
     """Add the names (and labels, where known) of the images to a run's own copy."""
     with _trimmed(path), h5py.File(path, "a") as file:
-        text = [name.encode("utf-8", "surrogateescape") for name in ids]
-        _make_room(file, sum(map(len, text)) + IDENTITY_BYTES * len(text))
-        file.create_dataset("ids", data=text, dtype=h5py.string_dtype("utf-8"))
-        if labels is not None:
-            file["labels"] = labels
+        _write_identity(file, ids, labels)
+
+
+def _write_identity(file: h5py.File, ids: Iterable[str], labels: np.ndarray | None) -> None:
+    text = [name.encode("utf-8", "surrogateescape") for name in ids]
+    _make_room(file, sum(map(len, text)) + IDENTITY_BYTES * len(text))
+    file.create_dataset("ids", data=text, dtype=h5py.string_dtype("utf-8"))
+    if labels is not None:
+        file["labels"] = labels
 
 
 def _make_room(file: h5py.File, more: int) -> None:

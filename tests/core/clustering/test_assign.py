@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebsc_core.clustering import assign as assignment
-from ebsc_core.clustering.assign import Assigned, assign, vote
+from ebsc_core.clustering.assign import assign, vote
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.plugins.interfaces import Coefficients
@@ -52,39 +52,43 @@ class TestVote:
         values = rng.integers(-4, 5, (m, k)).astype(np.float32) / 2
         before, assignment.HELD_VOTES = assignment.HELD_VOTES, 9  # in several blocks
         try:
-            found = vote(Coefficients(torch.from_numpy(indices), torch.from_numpy(values)), clusters)
+            found, confidence = vote(
+                Coefficients(torch.from_numpy(indices), torch.from_numpy(values)), clusters
+            )
         finally:
             assignment.HELD_VOTES = before
         chosen, shares = slow_vote(indices, values, clusters)
-        assert found.clusters.tolist() == chosen
-        assert found.clusters.dtype == np.int64
-        np.testing.assert_allclose(found.confidence, shares)
+        assert found.tolist() == chosen
+        assert found.dtype == np.int64
+        np.testing.assert_allclose(confidence, shares)
 
     def test_noise_votes_for_nothing_but_counts_against_confidence(self) -> None:
         coefficients = Coefficients(torch.tensor([[0, 1], [0, 0]]), torch.tensor([[3.0, -1.0], [1.0, 1.0]]))
-        found = vote(coefficients, np.array([-1, 2]))
-        assert found.clusters.tolist() == [2, -1]
-        assert found.confidence.tolist() == [0.25, 0.0]
+        found, confidence = vote(coefficients, np.array([-1, 2]))
+        assert found.tolist() == [2, -1]
+        assert confidence.tolist() == [0.25, 0.0]
 
     def test_nothing_but_noise(self) -> None:
-        found = vote(Coefficients(torch.zeros(3, 2, dtype=torch.int64), torch.ones(3, 2)), np.array([-1]))
-        assert found.clusters.tolist() == [-1] * 3
+        found, _ = vote(Coefficients(torch.zeros(3, 2, dtype=torch.int64), torch.ones(3, 2)), np.array([-1]))
+        assert found.tolist() == [-1] * 3
 
 
 COSINES = CosineNeighbors(KnnOptions(weighted=True), 4)
 
 
-def assign_all(rows: Tensor, dictionary: Tensor, clusters: np.ndarray, top_k: int) -> Assigned:
+def assign_all(
+    rows: Tensor, dictionary: Tensor, clusters: np.ndarray, top_k: int
+) -> tuple[np.ndarray, np.ndarray]:
     return assign(HeldRows(rows), Dictionary(COSINES, dictionary), clusters, top_k)
 
 
 def test_a_new_row_may_use_its_own_copy_in_the_dictionary() -> None:
     rows = F.normalize(torch.randn(20, 4), dim=1)
-    found = assign_all(rows, rows, np.arange(20), top_k=1)
-    assert found.clusters.tolist() == list(range(20))
-    assert found.confidence.tolist() == [1.0] * 20
+    found, confidence = assign_all(rows, rows, np.arange(20), top_k=1)
+    assert found.tolist() == list(range(20))
+    assert confidence.tolist() == [1.0] * 20
 
 
 def test_as_many_coefficients_as_there_are_rows() -> None:
     rows = F.normalize(torch.randn(5, 4), dim=1)
-    assert len(assign_all(rows[:2], rows, np.zeros(5, np.int64), top_k=5).clusters) == 2
+    assert len(assign_all(rows[:2], rows, np.zeros(5, np.int64), top_k=5)[0]) == 2

@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.clustering.cluster import Clustered, Method, cluster_best, cluster_rows
+from ebsc_core.clustering.cluster import ClusteringResult, Method, cluster_best, cluster_rows
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.data.features import rows as rows_module
 from ebsc_core.data.features.rows import HeldRows, Rows, StoredRows
@@ -39,7 +39,7 @@ def subspaces() -> tuple[Tensor, np.ndarray]:
 
 def cluster(
     rows: Rows, size: int | None = None, model: CoefficientModel | None = None, **other: Any
-) -> Clustered:
+) -> ClusteringResult:
     return cluster_rows(rows, method(size, model, **other), Stages(), Progress())
 
 
@@ -66,13 +66,13 @@ def test_a_sample_finds_the_clusters_that_all_rows_find(
     rows, labels = subspaces
     model = EnergyNetwork(EnergyOptions(hidden=16), WIDTH) if energy else None
     whole, sample = cluster(HeldRows(rows), None, model), cluster(HeldRows(rows), 400, model)
-    assert adjusted_rand_score(labels, whole.clusters) > 0.99
-    assert adjusted_rand_score(whole.clusters, sample.clusters) > 0.99
+    assert adjusted_rand_score(labels, whole.labels) > 0.99
+    assert adjusted_rand_score(whole.labels, sample.labels) > 0.99
     assert whole.agreement is None
     assert sample.agreement is not None
     assert sample.agreement > 0.99
-    assert whole.graph.shape == (N, N)
-    assert sample.graph.shape == (400, 400)
+    assert whole.affinity.shape == (N, N)
+    assert sample.affinity.shape == (400, 400)
     assert sample.confidence.shape == (N,)
     assert sample.confidence.mean() > 0.95
 
@@ -84,16 +84,16 @@ def test_the_way_that_keeps_more_within_clusters_is_taken(subspaces: tuple[Tenso
     light = torch.randn(N, 3, generator=generator) @ torch.randn(3, WIDTH, generator=generator)
     alike = F.normalize(rows + light, dim=1)
     ways = [method(whiten=whiten) for whiten in (False, True)]
-    best, kept, found = cluster_best(HeldRows(alike), ways, Stages(), Progress())
+    found, kept = cluster_best(HeldRows(alike), ways, Stages(), Progress())
     each = [cluster(HeldRows(alike), whiten=whiten) for whiten in (False, True)]
     assert kept == [way.within for way in each]
     assert kept[1] > kept[0]
-    assert best is ways[1]
-    assert np.array_equal(found.clusters, each[1].clusters)
-    plain, whitened = (adjusted_rand_score(labels, way.clusters) for way in each)
+    assert found.method is ways[1]
+    assert np.array_equal(found.labels, each[1].labels)
+    plain, whitened = (adjusted_rand_score(labels, way.labels) for way in each)
     assert whitened > plain
-    again, shares, _ = cluster_best(HeldRows(alike), ways[::-1], Stages(), Progress())
-    assert (again, shares) == (ways[1], kept[::-1])
+    again, shares = cluster_best(HeldRows(alike), ways[::-1], Stages(), Progress())
+    assert (again.method, shares) == (ways[1], kept[::-1])
 
 
 def recounted(whiten: bool = True) -> Method:
@@ -106,7 +106,7 @@ def test_a_number_that_is_not_given_is_found(subspaces: tuple[Tensor, np.ndarray
     assert found.number
     assert found.number.chosen == CLUSTERS
     assert told.number is None
-    assert np.array_equal(found.clusters, told.clusters)
+    assert np.array_equal(found.labels, told.labels)
     assert isinstance(found.clusterer, SpectralClustering)
     assert found.clusterer.n_clusters == CLUSTERS
 
@@ -116,11 +116,11 @@ def test_the_way_whose_number_is_more_stable_is_taken(subspaces: tuple[Tensor, n
     light = torch.randn(600, 3, generator=generator) @ torch.randn(3, WIDTH, generator=generator)
     alike = HeldRows(F.normalize(subspaces[0][:600] + light, dim=1))
     ways = [recounted(whiten) for whiten in (False, True)]
-    best, _, found = cluster_best(alike, ways, Stages(), Progress())
+    found, _ = cluster_best(alike, ways, Stages(), Progress())
     numbers = [cluster_rows(alike, way, Stages(), Progress()).number for way in ways]
     assert all(numbers)
     scores = [number.candidates[0].score for number in numbers if number]
-    assert best is ways[int(np.argmax(scores))]
+    assert found.method is ways[int(np.argmax(scores))]
     assert found.number
     assert found.number.candidates[0].score == max(scores)
 
@@ -151,7 +151,7 @@ def test_the_clusterer_is_told_where_the_run_computes(subspaces: tuple[Tensor, n
 def test_the_sample_keeps_the_clusters_it_was_given(subspaces: tuple[Tensor, np.ndarray]) -> None:
     found = cluster(HeldRows(subspaces[0]), 401, clusterer=Halves())
     assert len(np.unique(found.positions)) == 401
-    assert found.assigner.clusters.tolist() == [0] * 200 + [1] * 201
+    assert found.assigner.labels.tolist() == [0] * 200 + [1] * 201
     assert found.agreement is not None
     assert found.agreement < 0.9  # such clusters are not those of the rows
 
@@ -173,26 +173,26 @@ def test_stored_rows_lead_where_held_rows_lead(
     with h5py.File(path, "w") as file:
         file["features"] = subspaces[0].numpy()
     held = cluster(HeldRows(subspaces[0]), size)
-    assert (cluster(StoredRows(path, "features"), size).clusters == held.clusters).all()
+    assert (cluster(StoredRows(path, "features"), size).labels == held.labels).all()
     monkeypatch.setattr(rows_module, "BLOCK_ROWS", 300)
     monkeypatch.setattr(StoredRows.blocks, "__defaults__", (300,))
     blocks = cluster(StoredRows(path, "features"), size)
-    assert (blocks.clusters == held.clusters).all()
+    assert (blocks.labels == held.labels).all()
     np.testing.assert_allclose(blocks.confidence, held.confidence, atol=1e-6)
 
 
 def test_new_rows_join_as_the_rest_does(subspaces: tuple[Tensor, np.ndarray]) -> None:
     rows = HeldRows(subspaces[0])
     found = cluster(rows, 400)
-    again = found.assigner.assign(rows)
+    labels, confidence = found.assigner.predict(rows)
     rest = np.setdiff1d(np.arange(N), found.positions)
-    assert (again.clusters[rest] == found.clusters[rest]).all()
-    assert (again.confidence[rest] == found.confidence[rest]).all()
+    assert (labels[rest] == found.labels[rest]).all()
+    assert (confidence[rest] == found.confidence[rest]).all()
 
 
 def test_the_seed_decides_the_sample(subspaces: tuple[Tensor, np.ndarray]) -> None:
     rows = HeldRows(subspaces[0])
     first, same, other = (cluster(rows, 100, seed=seed) for seed in (0, 0, 1))
     assert (first.positions == same.positions).all()
-    assert (first.clusters == same.clusters).all()
+    assert (first.labels == same.labels).all()
     assert (first.positions != other.positions).any()

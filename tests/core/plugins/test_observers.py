@@ -8,7 +8,7 @@ import pytest
 
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.plugins.registry import Registry
-from ebsc_core.runs.image_pipeline import ImagePipeline
+from ebsc_core.runs.context import RunContext
 from ebsc_core.runs.plan import make_plan
 from ebsc_core.utils.distributed import DistributedContext
 from ebsc_core.utils.progress import Progress
@@ -22,5 +22,5 @@ def test_only_the_first_process_tells(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(DistributedContext, "join", lambda device: DistributedContext(index, 1))
     config = RunConfig(observers={"tensorboard": {}}, device="cpu")
-    pipeline = ImagePipeline(make_plan(config, Registry()), Progress())  # type: ignore[arg-type]
-    assert len(pipeline.observers.listening) == told
+    context = RunContext.open(make_plan(config, Registry()), "digits", {}, Progress())
+    assert len(context.observers.listening) == told

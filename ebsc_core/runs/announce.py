@@ -1,0 +1,70 @@
+"""Say what a run is about to do, in one line for each setting that matters."""
+
+from __future__ import annotations
+
+from ebsc_core.data.features.files import FeatureSource
+from ebsc_core.data.images.source import ImageSource
+from ebsc_core.plugins.interfaces import Backbone, ImageInfo
+from ebsc_core.runs.context import RunContext
+from ebsc_core.runs.plan import ImagePlan
+from ebsc_core.runs.resolve import ResolvedClusteringSettings, ResolvedSettings
+from ebsc_core.utils.device import describe_device
+
+
+def announce_images(
+    context: RunContext,
+    plan: ImagePlan,
+    data: ImageSource,
+    held_out: ImageSource | None,
+    info: ImageInfo,
+    backbone: Backbone,
+    resolved: ResolvedSettings,
+) -> None:
+    """Announce a run on images."""
+    config, say, processes = context.config, context.progress.note, context.distributed.count
+    kind = "grey" if info.channels == 1 else "colour"
+    images = f"{len(data)} {kind} images of {info.height}x{info.width}{data.where()}"
+    say(f"data          {data.name}: {images}{_classes(data.n_classes)}")
+    if held_out:
+        say(f"protocol      {len(held_out)} more are held out, assigned afterwards, and scored")
+    say(f"backbone      {backbone.describe()}")
+    if resolved.trains:
+        epochs, joint = config.train.epochs, config.joint
+        say(f"objective     {plan.objective.name}, {epochs} epochs, batches of {resolved.batch_size}")
+        if plan.joint:
+            first = round(joint.start * epochs) + 1
+            say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
+    elif config.train.epochs > 0:
+        say(f"objective     none: backbone {plan.backbone.name} has nothing to train")
+    _announce_clustering(context, resolved, resolved.express, len(data), "images")
+    if plan.observers:
+        say(f"observers     {', '.join(plan.observers)}")
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    say(f"device        {describe_device(context.device)}{each}, seed {config.seed}")
+
+
+def announce_features(
+    context: RunContext, features: FeatureSource, resolved: ResolvedClusteringSettings
+) -> None:
+    """Announce a run on features."""
+    say, (n, width) = context.progress.note, features.shape
+    say(f"features      {features.name}: {n} rows of {width}{_classes(features.n_classes)}")
+    _announce_clustering(context, resolved, "features", n, "rows")
+    say(f"device        {describe_device(context.device)}, seed {context.config.seed}")
+
+
+def _classes(count: int | None) -> str:
+    return f", {count} classes (for scoring only)" if count else ""
+
+
+def _announce_clustering(
+    context: RunContext, resolved: ResolvedClusteringSettings, rows: str, n: int, unit: str
+) -> None:
+    plan, say = context.plan, context.progress.note
+    if resolved.dictionary_size:
+        say(f"dictionary    {resolved.dictionary_size} of {n} {unit} are clustered; the others join them")
+    form = {True: "whitened ", False: "", "choose": "plain or whitened "}[resolved.whiten]
+    say(f"coefficients  {plan.coefficients.name} on {form}{rows}, {resolved.top_k} per row")
+    given = "" if context.config.n_clusters else " (the number of classes)"
+    count = f"{resolved.n_clusters} clusters{given}" if resolved.n_clusters else "their number to be found"
+    say(f"clusterer     {plan.clusterer.name}, {count}")

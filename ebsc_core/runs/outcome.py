@@ -1,0 +1,106 @@
+"""Write what a run leaves: figures, assignments, affinity, configuration and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from ebsc_core.clustering import metrics
+from ebsc_core.clustering.cluster import ClusteringResult
+from ebsc_core.config.schema import PROVENANCE
+from ebsc_core.data.images.run_images import RunImages
+from ebsc_core.runs.context import RunContext
+from ebsc_core.utils.provenance import provenance
+from ebsc_core.utils.system import peak_memory_mib
+from ebsc_core.utils.weights import save_weights
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Hold what a finished run came to."""
+
+    directory: Path
+    metrics: dict[str, Any]
+    images: RunImages | None = None
+    """What a report can show; None for a run on features that names no images."""
+
+
+class Named(Protocol):
+    """Whatever was clustered: images, or rows of a file."""
+
+    @property
+    def ids(self) -> Sequence[str]: ...
+
+    @property
+    def labels(self) -> np.ndarray | None: ...
+
+    def label_names(self) -> list[str] | None: ...
+
+
+Assignment = tuple[Named, np.ndarray, np.ndarray]
+"""Images or rows, their clusters ``(N,)`` and their confidence ``(N,)``."""
+
+
+def run_figures(
+    context: RunContext, result: ClusteringResult, assignments: Sequence[Assignment], n: int
+) -> dict[str, Any]:
+    """Return the figures that every run has; the scores are those of the last assignment.
+
+    Parameters
+    ----------
+    n : int
+        Number of images or rows that were clustered.
+    """
+    named, clusters, _ = assignments[-1]
+    scores = None if named.labels is None else metrics.scores(named.labels, clusters)
+    return result.figures | {
+        "protocol": context.config.protocol,
+        "scored_images": len(clusters),
+        "scores": scores,
+        "images": n,
+        "seconds": {name: round(value, 2) for name, value in context.stage.seconds.items()},
+        "peak_memory_mib": peak_memory_mib(),
+        "warnings": context.progress.warnings,
+    }
+
+
+def write_run(
+    context: RunContext,
+    result: ClusteringResult,
+    assignments: Sequence[Assignment],
+    resolved: dict[str, Any],
+    figures: dict[str, Any],
+) -> None:
+    """Write the files of a run; ``resolved`` settings come on top of the requested ones."""
+    directory, model = context.directory, result.method.model
+    made_with = provenance() | {"parts": context.plan.suppliers()} | resolved.pop(PROVENANCE, {})
+    with directory.writing():
+        if isinstance(model, nn.Module):
+            save_weights(model, directory.checkpoints / "coefficients.safetensors")
+        directory.write_affinity(result.affinity)
+        directory.write_assignments(_columns(assignments))
+        directory.write_config(context.requested | resolved | {PROVENANCE: made_with})
+        directory.write_metrics(figures)
+
+
+def _columns(assignments: Sequence[Assignment]) -> dict[str, Iterable[Any]]:
+    """Return the columns of ``assignments.csv``, fitted images before held-out ones; no column is a list."""
+    columns: dict[str, Iterable[Any]] = {
+        "image": chain.from_iterable(named.ids for named, _, _ in assignments),
+        "cluster": chain.from_iterable(clusters for _, clusters, _ in assignments),
+        "confidence": (f"{value:.4f}" for _, _, confidence in assignments for value in confidence),
+    }
+    if assignments[0][0].labels is not None:
+        columns["label"] = chain.from_iterable(named.label_names() or [] for named, _, _ in assignments)
+    if len(assignments) > 1:
+        splits = zip(assignments, ("train", "test"), strict=True)
+        columns["split"] = chain.from_iterable(
+            repeat(split, len(named.ids)) for (named, _, _), split in splits
+        )
+    return columns

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from ebsc_core.config.loading import parse_settings
 from ebsc_core.plugins.kinds import REQUIRED, Kind
-from ebsc_core.plugins.registry import Registry, UnknownPartError
+from ebsc_core.plugins.registry import Registry, UnknownComponentError
 from ebsc_core.utils.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def check(
     registry = Registry()
     found = [one for one in kinds if _answers(registry, one, name)]
     if not found and _answers(registry, Kind.OBSERVER, name):
-        raise UnknownPartError(f"{name!r} is an observer, for which there are no checks")
+        raise UnknownComponentError(f"{name!r} is an observer, for which there are no checks")
     if not found:
-        raise UnknownPartError(f"no part is called {name!r}: {registry.hint(name, kinds)}")
+        raise UnknownComponentError(f"no part is called {name!r}: {registry.hint(name, kinds)}")
     tree = parse_settings(settings or [])
     if strange := tree.keys() - {one.section for one in found}:
         chosen = " or ".join(one.section for one in found)
@@ -69,7 +69,7 @@ def check(
 def _answers(registry: Registry, kind: Kind, name: str) -> bool:
     try:
         registry.find(kind, name)
-    except UnknownPartError:
+    except UnknownComponentError:
         return False
     return True
 

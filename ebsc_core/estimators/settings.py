@@ -16,7 +16,7 @@ from ebsc_core.config.loading import load_config
 from ebsc_core.config.schema import DataChoice, RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.compatibility import compare_suppliers
-from ebsc_core.utils.errors import ConfigError, DataError, DeviceError, EbscError, PartError, advice
+from ebsc_core.utils.errors import ComponentError, ConfigError, DataError, DeviceError, EbscError, advice
 
 # What the flags that messages speak of are called here.
 FLAGS = {
@@ -137,7 +137,7 @@ def mistakes() -> Iterator[None]:
     except GivenError:
         raise
     except EbscError as error:
-        wrong = isinstance(error, ConfigError | DataError | PartError | DeviceError)
+        wrong = isinstance(error, ConfigError | DataError | ComponentError | DeviceError)
         kind = GivenError if wrong else type(error)
         said = kind(spoken(str(error)))
         for note in advice(error):

@@ -96,11 +96,11 @@ class Predictor:
 
     def _images(self, choice: DataChoice) -> ImageSource:
         info, settings, name = self._info, choice.options, str(choice.name)
-        part = self.registry.find(Kind.DATA, name)
-        fields = getattr(part.options_class, "model_fields", {})
+        component = self.registry.find(Kind.DATA, name)
+        fields = getattr(component.options_class, "model_fields", {})
         if info.height == info.width and "size" in fields:
             settings = {"size": info.height} | settings
-        chosen = Choice(part, check_options(part, settings, Kind.DATA.section))
+        chosen = Choice(component, check_options(component, settings, Kind.DATA.section))
         return self.alike(read_images(chosen, choice, self.run.config.seed, self.progress.warn))
 
     def alike(self, images: ImageSource) -> ImageSource:

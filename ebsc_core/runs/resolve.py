@@ -46,10 +46,12 @@ class Preferences:
     @classmethod
     def of(cls, plan: Plan) -> Preferences:
         wishes = {"top_k": "default_top_k", "whiten": "default_whiten"}
-        found = {name: getattr(plan.coefficients.part.factory, wish, None) for name, wish in wishes.items()}
+        found = {
+            name: getattr(plan.coefficients.component.factory, wish, None) for name, wish in wishes.items()
+        }
         if isinstance(plan, ImagePlan):
-            found["rows"] = getattr(plan.objective.part.factory, "expresses", None)
-            joint = plan.joint.part.factory if plan.joint else None
+            found["rows"] = getattr(plan.objective.component.factory, "expresses", None)
+            joint = plan.joint.component.factory if plan.joint else None
             found["joint_whiten"] = getattr(joint, "default_whiten", None)
         return cls(**{name: wish for name, wish in found.items() if wish is not None})
 

@@ -75,7 +75,7 @@ class JointStep:
 
         Raises
         ------
-        PartError
+        ComponentError
             If the network has layers that cannot be computed over several processes.
         """
         if distributed.count > 1:

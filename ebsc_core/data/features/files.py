@@ -102,7 +102,7 @@ def read_features(choice: FeaturesChoice) -> FeatureSource:
     ------
     DataError
         If it is missing, damaged, of an unknown type, or holds no such rows.
-    PartError
+    ComponentError
         If a package is needed to read it.
     """
     path = Path(choice.path).expanduser()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ebsc_core.config.schema import PartChoice, RunConfig
+from ebsc_core.config.schema import ComponentChoice, RunConfig
 from ebsc_core.data.images.reading import read_images, read_pictures
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.data.images.source import ImageSource
@@ -45,7 +45,7 @@ def _of_features(run: SavedRun, registry: Registry, warn: Callable[[str], None])
     name = run.config.features.images
     if name is None:
         raise DataError("the run was one on features, and no images were named (--images)")
-    images = choose(registry, Kind.DATA, PartChoice(name=name))
+    images = choose(registry, Kind.DATA, ComponentChoice(name=name))
     return RunImages(read_pictures(images, run.assignments.ids, run.config.seed, warn))
 
 

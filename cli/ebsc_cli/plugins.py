@@ -58,15 +58,15 @@ def list_plugins(
             table.add_row(escape(name), escape(entry.component.summary), escape(str(entry.provider)))
         console.print(table)
     console.print("[dim]* by default; (…) many, by path or by the name they have in their library[/]")
-    said = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]
-    said += [
+    problems = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]
+    problems += [
         ("yellow", "slow", f"{plugin} takes {plugin.seconds:.1f} s to load")
         for plugin in registry.plugins
         if plugin.status == "slow"
     ]
-    said += [("yellow", "conflict", line) for line in registry.conflicts()]
-    for color, what, line in said:
-        console.print(f"[{color}]{what}:[/] {escape(line)}", soft_wrap=True)
+    problems += [("yellow", "conflict", line) for line in registry.conflicts()]
+    for color, title, line in problems:
+        console.print(f"[{color}]{title}:[/] {escape(line)}", soft_wrap=True)
 
 
 def _defaults(registry: Registry) -> list[Entry]:

@@ -37,13 +37,13 @@ def assign(rows: Rows, dictionary: Dictionary, clusters: np.ndarray, top_k: int)
     clusters : ndarray of shape (M,)
         Their clusters; -1 for noise, which votes for nothing.
     """
-    found = Assigned(np.empty(len(rows), np.int64), np.empty(len(rows)))
+    assigned = Assigned(np.empty(len(rows), np.int64), np.empty(len(rows)))
     for start, block in rows.blocks():
         new = torch.full((len(block),), -1, device=block.device)
         part = vote(dictionary.express(block, top_k, new), clusters)
-        here = slice(start, start + len(block))
-        found.clusters[here], found.confidence[here] = part.clusters, part.confidence
-    return found
+        block_rows = slice(start, start + len(block))
+        assigned.clusters[block_rows], assigned.confidence[block_rows] = part.clusters, part.confidence
+    return assigned
 
 
 def vote(coefficients: Coefficients, clusters: np.ndarray) -> Assigned:

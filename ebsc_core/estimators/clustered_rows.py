@@ -57,7 +57,7 @@ class ClusteredRows:
         self.weights: dict[str, Tensor] = {}
         if isinstance(result.model, nn.Module):
             self.weights = {name: value.cpu() for name, value in result.model.state_dict().items()}
-        self.found = Assigned(result.clustered.clusters, result.clustered.confidence)
+        self.assigned = Assigned(result.clustered.clusters, result.clustered.confidence)
         self.affinity, self.positions = result.clustered.graph, result.clustered.positions
         self.figures: dict[str, Any] = result.figures
         self._assigner: OutOfSampleAssigner | None = result.clustered.assigner
@@ -77,7 +77,7 @@ class ClusteredRows:
             make_plan(config, Registry()), self.resolved, device, Stages(), Progress()
         )
         return clustering_stage.rebuild_assigner(
-            HeldRows(self.rows), self.found.clusters, lambda model: self.weights
+            HeldRows(self.rows), self.assigned.clusters, lambda model: self.weights
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -208,8 +208,8 @@ class EBSC(ClusterMixin, BaseEstimator):
 
         check_is_fitted(self)
         with mistakes():
-            found = self._run.assign(X, Spoken(self.verbose))
-        return (found.clusters, found.confidence) if return_confidence else found.clusters
+            assignments = self._run.assign(X, Spoken(self.verbose))
+        return (assignments.clusters, assignments.confidence) if return_confidence else assignments.clusters
 
     def transform(self, X: Any) -> np.ndarray:
         """The rows of images, ``(n_images, width)`` float32 of unit length: of the fitted, ``embedding_``."""
@@ -240,8 +240,12 @@ class EBSC(ClusterMixin, BaseEstimator):
         return tags
 
     def _adopt(self, run: Any) -> Self:
-        self._run, found = run, run.saved.assignments
-        self.labels_, self.confidence_, self.ids_ = found.clusters, found.confidence, found.ids
+        self._run, assignments = run, run.saved.assignments
+        self.labels_, self.confidence_, self.ids_ = (
+            assignments.clusters,
+            assignments.confidence,
+            assignments.ids,
+        )
         self.metrics_ = run.saved.metrics
         self.scores_ = self.metrics_["scores"]
         self.n_clusters_ = run.saved.config.n_clusters

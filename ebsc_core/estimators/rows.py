@@ -127,10 +127,10 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
 
         X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
         with mistakes():
-            self._found = found = ClusteredRows(X, self._configuration(), Spoken(self.verbose))
-        self.labels_, self.confidence_ = found.found.clusters, found.found.confidence
-        self.affinity_matrix_, self.dictionary_indices_ = found.affinity, found.positions
-        self.n_clusters_, self.metrics_ = found.resolved.n_clusters, found.figures
+            self._clustered = clustered = ClusteredRows(X, self._configuration(), Spoken(self.verbose))
+        self.labels_, self.confidence_ = clustered.assigned.clusters, clustered.assigned.confidence
+        self.affinity_matrix_, self.dictionary_indices_ = clustered.affinity, clustered.positions
+        self.n_clusters_, self.metrics_ = clustered.resolved.n_clusters, clustered.figures
         return self
 
     def fit_predict(self, X: Any, y: Any = None, **params: Any) -> np.ndarray:
@@ -159,8 +159,8 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         with mistakes():
-            found = self._found.assign(X)
-        return (found.clusters, found.confidence) if return_confidence else found.clusters
+            assigned = self._clustered.assign(X)
+        return (assigned.clusters, assigned.confidence) if return_confidence else assigned.clusters
 
     def _configuration(self) -> Any:
         config = configuration(

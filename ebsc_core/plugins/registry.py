@@ -289,8 +289,8 @@ class Registry:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a stranger's; other families may still answer
-                said = str(error) if isinstance(error, EbscError) else told(error)
-                broken.append(f"{entry.name} of {entry.provider}: {said}")
+                reason = str(error) if isinstance(error, EbscError) else told(error)
+                broken.append(f"{entry.name} of {entry.provider}: {reason}")
                 if strict():
                     raise BrokenPluginError(f"{broken[-1]} (EBSC_STRICT_PLUGINS is set)") from error
             else:

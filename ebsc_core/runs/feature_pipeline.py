@@ -48,8 +48,8 @@ class FeaturePipeline(Pipeline):
         self.progress.note(f"device        {describe_device(self.device)}, seed {self.config.seed}")
         with self.directory as directory:
             with self.stage("read features"), directory.writing():
-                _store(features, directory.beside / FEATURES)
-            rows = StoredRows(directory.beside / FEATURES, "features")
+                _store(features, directory.work_folder / FEATURES)
+            rows = StoredRows(directory.work_folder / FEATURES, "features")
             clustering_stage = ClusteringStage(self.plan, resolved, self.device, self.stage, self.progress)
             result = clustering_stage.run(rows)
             clustering_stage.pass_on_warnings(result.model)

@@ -50,7 +50,7 @@ class ImagePipeline(Pipeline):
         data: ImageSource | None = None,
         resuming: bool = False,
     ) -> None:
-        self.given = data
+        self.images_given = data
         super().__init__(plan, progress, resuming)
 
     def _source(self) -> Path:
@@ -58,8 +58,8 @@ class ImagePipeline(Pipeline):
 
     def _named(self) -> str:
         """The data set, a path as it was given."""
-        if self.given:
-            return self.given.name
+        if self.images_given:
+            return self.images_given.name
         assert self.plan.data
         return self.plan.data.name
 
@@ -69,7 +69,7 @@ class ImagePipeline(Pipeline):
         # Whether images are held or streamed must not hang on what another process holds already.
         self.memory = self.distributed.broadcast(available_memory())
         with self.stage("read data"):
-            self.data = self.given or self.distributed.in_turn(self._read_data)
+            self.data = self.images_given or self.distributed.in_turn(self._read_data)
         with self.distributed.synchronized_errors():
             backbone = self._resolve_settings()
         self._announce(backbone)
@@ -81,7 +81,7 @@ class ImagePipeline(Pipeline):
             trained = training_stage.run(directory)
             for name, seconds in training_stage.seconds.items():
                 self.stage.note(name, seconds)
-            rows = StoredRows(directory.beside / FEATURES, self.resolved.express)
+            rows = StoredRows(directory.work_folder / FEATURES, self.resolved.express)
             clustering_stage = ClusteringStage(
                 self.plan, self.resolved, self.device, self.stage, self.progress
             )
@@ -162,7 +162,7 @@ class ImagePipeline(Pipeline):
         say(f"device        {describe_device(self.device)}{processes}, seed {self.config.seed}")
 
     def _assign(self, images: ImageSource, training_stage: TrainingStage, clustered: Clustered) -> Assigned:
-        path = self.directory.beside / "held-out.h5"
+        path = self.directory.work_folder / "held-out.h5"
         with self.directory.writing(), closing(images):
             training_stage.extract(images, path)
         assigned = clustered.assigner.assign(StoredRows(path, self.resolved.express))
@@ -171,7 +171,7 @@ class ImagePipeline(Pipeline):
 
     def _requested_tables(self) -> dict[str, Any]:
         tables = self.plan.tables()
-        tables["data"]["name"] = self._named() if self.given else absolute(self._named())
+        tables["data"]["name"] = self._named() if self.images_given else absolute(self._named())
         return tables
 
     def _resolved_tables(self, trained: Trained) -> dict[str, Any]:

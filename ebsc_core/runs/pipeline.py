@@ -145,14 +145,14 @@ class Pipeline(ABC):
         figures: dict[str, Any],
     ) -> RunResult:
         """Everything that both kinds of runs leave; ``settings`` come on top of what was asked for."""
-        made_with = provenance() | {"parts": self.plan.suppliers()} | settings.pop(PROVENANCE, {})
+        provenance_record = provenance() | {"parts": self.plan.suppliers()} | settings.pop(PROVENANCE, {})
         with directory.writing():
             for name, module in result.modules.items():
                 save_weights(module, directory.checkpoints / f"{name}.safetensors")
             directory.write_affinity(result.clustered.graph)
             directory.write_assignments(_columns(scored))
             directory.write_config(
-                self._requested_tables() | result.settings() | settings | {PROVENANCE: made_with}
+                self._requested_tables() | result.settings() | settings | {PROVENANCE: provenance_record}
             )
             directory.write_metrics(figures)
         return RunResult(self.directory.path, figures, self.images)

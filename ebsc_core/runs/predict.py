@@ -86,8 +86,8 @@ class Predictor:
             If it cannot be read or does not fit.
         """
         section = "data" if self.takes_images else "features"
-        given = {section: {"path" if section == "features" else "name": name}}
-        config = checked(overlay(given, parse_settings(settings)))
+        tables = {section: {"path" if section == "features" else "name": name}}
+        config = checked(overlay(tables, parse_settings(settings)))
         if config.features:
             features = read_features(config.features)
             self._check_width(features)
@@ -225,9 +225,9 @@ def predict_to(
     found: list[np.ndarray] = []
     try:
         with ExitStack() as stack:
-            beside = stack.enter_context(written_whole(out))
+            temporary_path = stack.enter_context(written_whole(out))
             file = stack.enter_context(
-                beside.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+                temporary_path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
             )
             lines = csv.writer(file)
             lines.writerow(["image", "cluster", "confidence"] + ["label"] * (labels is not None))

@@ -55,7 +55,7 @@ def missing_package(part: str, package: str, extra: str, error: ImportError) -> 
 def advice(error: BaseException) -> list[str]:
     """What is noted on an error or on what has led to it: how to go on, for instance."""
     both = (error, error.__cause__)
-    return [note for one in both for note in getattr(one, "__notes__", [])]
+    return [note for raised in both for note in getattr(raised, "__notes__", [])]
 
 
 def told(error: BaseException) -> str:

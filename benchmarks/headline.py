@@ -96,8 +96,8 @@ class Piece:
         if not self.left:
             return False
         suite = self.work / f"{name}.toml"
-        with written_whole(suite) as beside:
-            beside.write_text(self._of_data_there((HERE / "suites" / f"{name}.toml").read_text()))
+        with written_whole(suite) as temporary_path:
+            temporary_path.write_text(self._of_data_there((HERE / "suites" / f"{name}.toml").read_text()))
         words = ["--out", self.work / name, "--cache", self.work / "cache", "--minutes", f"{self.left:.2f}"]
         done = subprocess.run(
             [sys.executable, "-m", "ebsc_cli", "benchmark", suite, *words, *self.settings], check=False

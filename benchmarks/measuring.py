@@ -86,5 +86,5 @@ def keep(record: dict[str, Any], out: Path | None) -> None:
     if out is None:
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(out) as beside:
-        beside.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    with written_whole(out) as temporary_path:
+        temporary_path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")

@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from ebsc_core.config.loading import parse_settings
 from ebsc_core.plugins.kinds import REQUIRED, Kind
-from ebsc_core.plugins.registry import Registry, UnknownPartError
+from ebsc_core.plugins.registry import Registry, UnknownComponentError
 from ebsc_core.utils.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,21 +39,21 @@ def check(
     """Check that a part does what its kind of part must; exit status 1 if it does not."""
     kinds = [one for one in REQUIRED if kind is None or one.section == kind.value]
     registry = Registry()
-    found = [one for one in kinds if _answers(registry, one, name)]
-    if not found and _answers(registry, Kind.OBSERVER, name):
-        raise UnknownPartError(f"{name!r} is an observer, for which there are no checks")
-    if not found:
-        raise UnknownPartError(f"no part is called {name!r}: {registry.hint(name, kinds)}")
+    kinds_found = [one for one in kinds if _answers(registry, one, name)]
+    if not kinds_found and _answers(registry, Kind.OBSERVER, name):
+        raise UnknownComponentError(f"{name!r} is an observer, for which there are no checks")
+    if not kinds_found:
+        raise UnknownComponentError(f"no part is called {name!r}: {registry.hint(name, kinds)}")
     tree = parse_settings(settings or [])
-    if strange := tree.keys() - {one.section for one in found}:
-        chosen = " or ".join(one.section for one in found)
+    if strange := tree.keys() - {one.section for one in kinds_found}:
+        chosen = " or ".join(one.section for one in kinds_found)
         raise ConfigError(f"{strange.pop()} is not what is checked; options here begin with {chosen}.")
     # Imported here, so that `ebsc --help` does not wait for torch.
     from ebsc_core.testing.suites import make_suite
 
     console = Console(highlight=False, soft_wrap=True)
     failed = 0
-    for one in found:
+    for one in kinds_found:
         suite = make_suite(one, name, tree.get(one.section), root=root)
         if not as_json:
             console.print(f"[bold]{escape(name)}[/] ({one.words})")
@@ -69,7 +69,7 @@ def check(
 def _answers(registry: Registry, kind: Kind, name: str) -> bool:
     try:
         registry.find(kind, name)
-    except UnknownPartError:
+    except UnknownComponentError:
         return False
     return True
 
@@ -78,8 +78,8 @@ def _print(console: Console, result: Result, kind: Kind, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_record(result, kind)), flush=True)
         return
-    said = f": {escape(result.seen)}" if result.seen else ""
-    console.print(f"{MARKS[result.status]} {result.check.id}{said}")
+    detail = f": {escape(result.seen)}" if result.seen else ""
+    console.print(f"{MARKS[result.status]} {result.check.id}{detail}")
     if result.status == "failed":
         console.print(f"    contract: {escape(result.check.contract)}")
         console.print(f"    why: {escape(result.check.why)}")

@@ -41,41 +41,41 @@ def compare(
 
     if out:
         check_writable(out, [file for run in runs for file in own_files(run)])
-    found = compare_runs([SavedRun(run) for run in runs])
+    comparison = compare_runs([SavedRun(run) for run in runs])
     if out:
-        _write(out, found)
+        _write(out, comparison)
     if as_json:
-        print(json.dumps(found.record(), indent=2))
+        print(json.dumps(comparison.record(), indent=2))
         return
     console = table_console()
-    _print(console, found)
+    _print(console, comparison)
     if out:
         console.print(f"page: {escape(printable(str(out)))}", soft_wrap=True)
 
 
-def _write(out: Path, found: Comparison) -> None:
+def _write(out: Path, comparison: Comparison) -> None:
     from ebsc_core.report.compare_page import page
     from ebsc_core.utils.files import written_whole
 
     try:
-        with written_whole(out) as beside:
-            beside.write_text(page(found), encoding="utf-8")
+        with written_whole(out) as temporary_path:
+            temporary_path.write_text(page(comparison), encoding="utf-8")
     except OSError as error:
         raise RunDirectoryError(f"cannot write {out}: {error.strerror or error}; choose another -o") from None
 
 
-def _print(console: Console, found: Comparison) -> None:
+def _print(console: Console, comparison: Comparison) -> None:
     from ebsc_core.report.compare_page import figures, settings
 
-    numbers = [str(number) for number in range(1, len(found.runs) + 1)]
-    for number, run in zip(numbers, found.runs, strict=True):
+    numbers = [str(number) for number in range(1, len(comparison.runs) + 1)]
+    for number, run in zip(numbers, comparison.runs, strict=True):
         console.print(f"{number}  {escape(printable(run))}", soft_wrap=True)
     console.print("\n[bold]Figures[/] (and what is above or below run 1)", soft_wrap=True)
     table = Table("", *numbers)
-    for name, cells in figures(found):
+    for name, cells in figures(comparison):
         table.add_row(name, *(f"{value} ({change})" if change else value for value, change in cells))
     console.print(table)
-    different = settings(found)
+    different = settings(comparison)
     console.print("\n[bold]What differs in the configuration[/]" + ("" if different else ": nothing"))
     table = Table("", *numbers)
     for column in table.columns:
@@ -85,15 +85,15 @@ def _print(console: Console, found: Comparison) -> None:
     if different:
         console.print(table)
     console.print("\n[bold]How far the clusters agree[/]")
-    for pair in found.agreements:
+    for pair in comparison.agreements:
         which = f"runs {pair.first + 1} and {pair.second + 1}"
         console.print(f"{which}: ARI {pair.ari:.3f} on {pair.images} images that both have", soft_wrap=True)
-    _print_contingency(console, found)
+    _print_contingency(console, comparison)
 
 
-def _print_contingency(console: Console, found: Comparison) -> None:
+def _print_contingency(console: Console, comparison: Comparison) -> None:
     """As it stands if it fits, or how to see it."""
-    contingency = found.contingency
+    contingency = comparison.contingency
     if contingency is None:
         return
     total = contingency.counts.sum()

@@ -19,13 +19,13 @@ from ebsc_core.plugins.registry import (
     BrokenPluginError,
     Entry,
     Kind,
-    Part,
     Provider,
     Registry,
-    UnknownPartError,
+    SelectedComponent,
+    UnknownComponentError,
 )
 from ebsc_core.plugins.scaffold import write_package
-from ebsc_core.utils.errors import PartError
+from ebsc_core.utils.errors import ComponentError
 
 app = typer.Typer(
     help="See what parts are installed and what they can be told, check them, or start one of your own.",
@@ -58,21 +58,21 @@ def list_plugins(
             table.add_row(escape(name), escape(entry.component.summary), escape(str(entry.provider)))
         console.print(table)
     console.print("[dim]* by default; (…) many, by path or by the name they have in their library[/]")
-    said = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]
-    said += [
+    problems = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]
+    problems += [
         ("yellow", "slow", f"{plugin} takes {plugin.seconds:.1f} s to load")
         for plugin in registry.plugins
         if plugin.status == "slow"
     ]
-    said += [("yellow", "conflict", line) for line in registry.conflicts()]
-    for color, what, line in said:
-        console.print(f"[{color}]{what}:[/] {escape(line)}", soft_wrap=True)
+    problems += [("yellow", "conflict", line) for line in registry.conflicts()]
+    for color, title, line in problems:
+        console.print(f"[{color}]{title}:[/] {escape(line)}", soft_wrap=True)
 
 
 def _defaults(registry: Registry) -> list[Entry]:
     found = []
     for kind in Kind:
-        with suppress(PartError):
+        with suppress(ComponentError):
             found.append(registry.default_entry(kind))
     return found
 
@@ -117,9 +117,9 @@ def show(name: Annotated[str, typer.Argument(help="A part's name, e.g. simclr.")
     families = [e for e in registry.entries if isinstance(e.component, ComponentFamily) and e.name == name]
     for entry in families:
         _print_head(console, f"({name})", entry.kind, entry.component, entry.provider)
-    for part in _called(registry, name, required=not families):
-        _print_head(console, part.name, part.kind, part.spec, part.provider)
-        _print_options(console, part)
+    for component in _called(registry, name, required=not families):
+        _print_head(console, component.name, component.kind, component.spec, component.provider)
+        _print_options(console, component)
 
 
 @app.command()
@@ -148,24 +148,24 @@ def _print_head(console: Console, name: str, kind: Kind, component: Component, p
     console.print(f"from:    {escape(str(provider))}")
 
 
-def _called(registry: Registry, name: str, required: bool) -> list[Part]:
+def _called(registry: Registry, name: str, required: bool) -> list[SelectedComponent]:
     parts, broken = [], None
     for kind in Kind:
         try:
             parts.append(registry.find(kind, name))
         except BrokenPluginError as error:
             broken = error
-        except UnknownPartError:
+        except UnknownComponentError:
             pass
     if broken and not parts:
         raise broken
     if required and not parts:
-        raise UnknownPartError(f"no part is called {name!r}: {registry.hint(name, Kind)}")
+        raise UnknownComponentError(f"no part is called {name!r}: {registry.hint(name, Kind)}")
     return parts
 
 
-def _print_options(console: Console, part: Part) -> None:
-    fields: dict[str, Any] = part.options_class.model_fields  # type: ignore[attr-defined]
+def _print_options(console: Console, component: SelectedComponent) -> None:
+    fields: dict[str, Any] = component.options_class.model_fields  # type: ignore[attr-defined]
     if not fields:
         console.print("options: none")
         return
@@ -174,7 +174,7 @@ def _print_options(console: Console, part: Part) -> None:
         annotation = field.annotation
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         default = "required" if field.is_required() else repr(field.default)
-        name = f"{part.kind.settings(part.name)}.{option}"
+        name = f"{component.kind.settings(component.name)}.{option}"
         table.add_row(
             name, escape(kind.replace("typing.", "")), escape(default), escape(field.description or "")
         )

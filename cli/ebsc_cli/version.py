@@ -15,10 +15,10 @@ def show_version(asked: bool) -> None:
     """Print the versions and leave, if asked for."""
     if not asked:
         return
-    found = versions()
-    print(f"ebsc {found.get('ebsc', 'unknown')}")
+    installed = versions()
+    print(f"ebsc {installed.get('ebsc', 'unknown')}")
     print(f"Python {platform.python_version()}")
     for name in SHOWN:
-        build = cuda_build() if name == "torch" and name in found else None
-        print(f"{name} {found.get(name, 'not installed')}" + (f" ({build})" if build else ""))
+        build = cuda_build() if name == "torch" and name in installed else None
+        print(f"{name} {installed.get(name, 'not installed')}" + (f" ({build})" if build else ""))
     raise typer.Exit

@@ -30,8 +30,8 @@ def main() -> None:
     began = time.perf_counter()
     outcome = _outcome(task["config"], record)
     outcome |= {"format": FORMAT, "wall_seconds": round(time.perf_counter() - began, 2)}
-    with written_whole(record) as beside:
-        beside.write_text(json.dumps(outcome, indent=1), encoding="utf-8")
+    with written_whole(record) as temporary_path:
+        temporary_path.write_text(json.dumps(outcome, indent=1), encoding="utf-8")
 
 
 def _end_with_parent() -> None:

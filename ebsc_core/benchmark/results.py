@@ -167,12 +167,16 @@ def source_digest(registry: Registry) -> str:
 
 def _sources(package: str) -> list[tuple[str, Path]]:
     """The Python files of a package, or of a module that is a file, with the names they have within it."""
-    found = find_spec(package)
-    if found is None:
+    package_spec = find_spec(package)
+    if package_spec is None:
         return []
-    if found.submodule_search_locations is None:
-        return [(package, Path(found.origin))] if found.has_location and found.origin else []
-    folders = [Path(folder) for folder in found.submodule_search_locations]
+    if package_spec.submodule_search_locations is None:
+        return (
+            [(package, Path(package_spec.origin))]
+            if package_spec.has_location and package_spec.origin
+            else []
+        )
+    folders = [Path(folder) for folder in package_spec.submodule_search_locations]
     return [(f"{package}/{file.relative_to(f)}", file) for f in folders for file in sorted(f.rglob("*.py"))]
 
 
@@ -250,5 +254,5 @@ def write(out: Path, results: Results, renderings: dict[str, Callable[[Results],
     files = {"results.json": json.dumps(results.as_dict(), indent=1, allow_nan=False) + "\n"}
     files |= {name: render(results) for name, render in renderings.items()}
     for name, text in files.items():
-        with written_whole(out / name) as beside:
-            beside.write_text(text, encoding="utf-8", errors="surrogateescape")
+        with written_whole(out / name) as temporary_path:
+            temporary_path.write_text(text, encoding="utf-8", errors="surrogateescape")

@@ -252,8 +252,8 @@ class Runner:
             scores = record["metrics"]["scores"] or {}
             figures = " ".join(f"{name.upper()} {100 * value:.1f}" for name, value in scores.items())
             rest = f"about {clock(self._estimate(left, cells))} left" if left else ""
-            said = ", ".join(filter(None, [figures, clock(record["wall_seconds"]), rest]))
-            self.progress.note(f"[{done}/{total}] {cell.name}: {said}")
+            message = ", ".join(filter(None, [figures, clock(record["wall_seconds"]), rest]))
+            self.progress.note(f"[{done}/{total}] {cell.name}: {message}")
 
     def _estimate(self, left: list[Cell], cells: dict[str, Cell]) -> float:
         """Seconds the remaining cells will take, judged by the finished ones most like them."""

@@ -48,6 +48,6 @@ class InnerProductModel(CoefficientModel):
         return ExactIndex(self.all_keys(dictionary))
 
     def coefficients(self, queries: Tensor, encoded: Index, top_k: int, own: Tensor) -> Coefficients:
-        found = encoded.search(self.queries(queries), top_k, own, self.normalised)
-        values = self.weigh(found.scores, found.normalizer)
-        return Coefficients(found.indices, values.masked_fill(found.scores == -torch.inf, 0))
+        largest = encoded.search(self.queries(queries), top_k, own, self.normalised)
+        values = self.weigh(largest.scores, largest.normalizer)
+        return Coefficients(largest.indices, values.masked_fill(largest.scores == -torch.inf, 0))

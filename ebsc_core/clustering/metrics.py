@@ -107,7 +107,7 @@ def sampled_silhouette(rows: Rows, clusters: np.ndarray, seed: int) -> float | N
     """Mean silhouette (cosine distance) of a seeded sample; None where it is not defined."""
     assigned = np.flatnonzero(clusters >= 0)
     chosen = np.random.default_rng(seed).permutation(assigned)[:SILHOUETTE_SAMPLE]
-    found = len(np.unique(clusters[chosen]))
-    if not 2 <= found < len(chosen):
+    n_found = len(np.unique(clusters[chosen]))
+    if not 2 <= n_found < len(chosen):
         return None
     return float(silhouette_score(rows.take(chosen).numpy(), clusters[chosen], metric="cosine"))

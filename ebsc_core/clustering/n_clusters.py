@@ -107,18 +107,18 @@ class NumberOfClusters:
         """Sentences for the user where the number is not clear."""
         best, largest = self.candidates[0], max(candidate.k for candidate in self.candidates)
         others = [c for c in self.runners_up if abs(c.k - best.k) > 1 and best.score - c.score < NEAR]
-        said = []
+        doubts = []
         if best.stability < UNSTABLE:
-            said.append(
+            doubts.append(
                 f"no number of clusters is stable: even with {best.k}, two clusterings agree to "
                 f"{best.stability:.2f} only (1 is full agreement)"
             )
         elif others:
             also = " or ".join(str(other.k) for other in others)
-            said.append(f"the number of clusters is not clear: {best.k} is hardly more stable than {also}")
+            doubts.append(f"the number of clusters is not clear: {best.k} is hardly more stable than {also}")
         if best.k == largest and largest > 2:
-            said.append(f"{largest} clusters are the most that were considered; there may be more")
-        return [f"{sentence}; --n-clusters decides it" for sentence in said]
+            doubts.append(f"{largest} clusters are the most that were considered; there may be more")
+        return [f"{sentence}; --n-clusters decides it" for sentence in doubts]
 
 
 def find_n_clusters(
@@ -243,8 +243,8 @@ def _is_past(stability: dict[int, float]) -> bool:
 
 
 def _score(stability: dict[int, float], k: int) -> float:
-    beside = [stability[other] for other in (k - 1, k + 1) if other in stability]
-    return OWN * stability[k] + (1 - OWN) * max(beside, default=stability[k])
+    adjacent = [stability[other] for other in (k - 1, k + 1) if other in stability]
+    return OWN * stability[k] + (1 - OWN) * max(adjacent, default=stability[k])
 
 
 def _gap(gaps: np.ndarray, k: int) -> float:

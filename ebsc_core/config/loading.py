@@ -11,7 +11,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from ebsc_core.config.messages import describe, field_names
-from ebsc_core.config.schema import PART_SECTIONS, PROVENANCE, RunConfig
+from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig
 from ebsc_core.utils.errors import ConfigError
 
 
@@ -87,7 +87,7 @@ def overlay(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(below, Mapping):
             setting = ".".join([key, *list(value)[:1]])
             raise ConfigError(f"cannot set {setting!r}: {key!r} is given as a single value, not as a section")
-        if key in PART_SECTIONS and below.get("name", value.get("name")) != value.get(
+        if key in COMPONENT_SECTIONS and below.get("name", value.get("name")) != value.get(
             "name", below.get("name")
         ):
             below = {name: entry for name, entry in below.items() if name in own_settings(key)}

@@ -66,7 +66,7 @@ def current_view_names(views: Any) -> Any:
 Text = Annotated[str, AfterValidator(_some_text)]
 
 
-class PartChoice(BaseModel):
+class ComponentChoice(BaseModel):
     """A part's name and, as further keys, its options (checked against the part's own model)."""
 
     model_config = ConfigDict(
@@ -82,7 +82,7 @@ class PartChoice(BaseModel):
         return dict(self.model_extra or {})
 
 
-class DataChoice(PartChoice):
+class DataChoice(ComponentChoice):
     """What to read, and how."""
 
     root: Text | None = None
@@ -113,7 +113,7 @@ class FeaturesChoice(Options):
     in the order of the rows."""
 
 
-class JointChoice(PartChoice):
+class JointChoice(ComponentChoice):
     """The coefficient model that trains together with the backbone, and how strongly it pulls.
 
     It is chosen apart from ``[coefficients]``, so that runs which differ only in the coefficient model
@@ -205,11 +205,11 @@ class RunConfig(BaseModel):
     data: DataChoice = Field(default_factory=DataChoice)
     features: FeaturesChoice | None = None
     """Instead of ``data``: cluster these rows, and train nothing."""
-    backbone: PartChoice = Field(default_factory=PartChoice)
-    objective: PartChoice = Field(default_factory=PartChoice)
+    backbone: ComponentChoice = Field(default_factory=ComponentChoice)
+    objective: ComponentChoice = Field(default_factory=ComponentChoice)
     joint: JointChoice = Field(default_factory=JointChoice)
-    coefficients: PartChoice = Field(default_factory=PartChoice)
-    clusterer: PartChoice = Field(default_factory=PartChoice)
+    coefficients: ComponentChoice = Field(default_factory=ComponentChoice)
+    clusterer: ComponentChoice = Field(default_factory=ComponentChoice)
     observers: dict[Text, dict[str, Any]] = Field(default_factory=dict)
     """What is told of the run: a table of options, which may be empty, per observer by its name."""
     views: Annotated[dict[str, Any], BeforeValidator(current_view_names)] = Field(default_factory=dict)
@@ -259,7 +259,7 @@ OF_IMAGES = frozenset(
     {"data", "backbone", "objective", "joint", "views", "train", "express", "protocol", "test_share"}
     | {"precision", "compile"}
 )
-PART_SECTIONS = ("data", "backbone", "objective", "joint", "coefficients", "clusterer")
+COMPONENT_SECTIONS = ("data", "backbone", "objective", "joint", "coefficients", "clusterer")
 
 
 def trains_jointly(config: RunConfig) -> bool:

@@ -29,14 +29,14 @@ class Spoken(Progress):
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self.stage, self.total, self.unit = stage, total, unit
-        self.began = self.said = time.perf_counter()
+        self.began = self.last_line_at = time.perf_counter()
         self.done, self.figures = 0, dict[str, float]()
 
     def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
         self.done = done
         self.figures.update(figures or {})
-        if time.perf_counter() - self.said > LINE_EVERY_SECONDS:
-            self.said = time.perf_counter()
+        if time.perf_counter() - self.last_line_at > LINE_EVERY_SECONDS:
+            self.last_line_at = time.perf_counter()
             self._say(f"{done}/{self.total} {self.unit}")
 
     def finish(self, summary: str = "") -> None:

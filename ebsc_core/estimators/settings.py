@@ -16,7 +16,7 @@ from ebsc_core.config.loading import load_config
 from ebsc_core.config.schema import DataChoice, RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.compatibility import compare_suppliers
-from ebsc_core.utils.errors import ConfigError, DataError, DeviceError, EbscError, PartError, advice
+from ebsc_core.utils.errors import ComponentError, ConfigError, DataError, DeviceError, EbscError, advice
 
 # What the flags that messages speak of are called here.
 FLAGS = {
@@ -49,8 +49,8 @@ def configuration(
     """
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigError(f"settings must be a dictionary, such as {{'train.lr': 1e-3}}; got {settings!r}")
-    given = {key: _plain(value) for key, value in parameters.items() if value is not None}
-    return load_config(Path(file) if file else None, (), dict(flat(settings or {})) | given)
+    settings_given = {key: _plain(value) for key, value in parameters.items() if value is not None}
+    return load_config(Path(file) if file else None, (), dict(flat(settings or {})) | settings_given)
 
 
 # Parameters of EBSC that a run calls otherwise; None of what only says how to run.
@@ -83,12 +83,14 @@ def image_configuration(params: Mapping[str, Any], images: Any, warn: Callable[[
         As a run does, and for what says nothing here.
     """
     named = isinstance(images, str | PathLike)
-    given = {SECTIONS.get(name, name): value for name, value in params.items() if name not in ELSEWHERE}
-    if given["seed"] is not None:
-        given["seed"] = drawn_seed(given["seed"])
+    settings_given = {
+        SECTIONS.get(name, name): value for name, value in params.items() if name not in ELSEWHERE
+    }
+    if settings_given["seed"] is not None:
+        settings_given["seed"] = drawn_seed(settings_given["seed"])
     if named:
-        given["data.name"] = images
-    config = configuration(params["config"], params["settings"], given)
+        settings_given["data.name"] = images
+    config = configuration(params["config"], params["settings"], settings_given)
     if not named:
         useless = [name for name, _ in flat(params["settings"] or {}) if name.partition(".")[0] == "data"]
         if useless:
@@ -137,12 +139,12 @@ def mistakes() -> Iterator[None]:
     except GivenError:
         raise
     except EbscError as error:
-        wrong = isinstance(error, ConfigError | DataError | PartError | DeviceError)
+        wrong = isinstance(error, ConfigError | DataError | ComponentError | DeviceError)
         kind = GivenError if wrong else type(error)
-        said = kind(spoken(str(error)))
+        translated = kind(spoken(str(error)))
         for note in advice(error):
-            said.add_note(spoken(note))
-        raise said from error.__cause__
+            translated.add_note(spoken(note))
+        raise translated from error.__cause__
 
 
 def spoken(text: str) -> str:
@@ -154,8 +156,8 @@ def spoken(text: str) -> str:
     return re.sub(r"--[a-z-]+[a-z]", lambda flag: FLAGS.get(flag[0], flag[0]), text)
 
 
-def _as_setting(found: re.Match[str]) -> str:
-    name, value = found.groups()
+def _as_setting(match: re.Match[str]) -> str:
+    name, value = match.groups()
     known = {"true": "True", "false": "False"}
     value = known.get(value) or (value if re.fullmatch(r"[\d.]+", value) else repr(value))
     return f"settings={{{name!r}: {value}}}"

@@ -20,7 +20,7 @@ from ebsc_core.plugins.hookspecs import (
 from ebsc_core.plugins.registry import strict
 from ebsc_core.plugins.selection import Choice
 from ebsc_core.plugins.validation import hooked
-from ebsc_core.utils.errors import PartError, text_of, told
+from ebsc_core.utils.errors import ComponentError, text_of, told
 
 
 class Observers:
@@ -40,7 +40,7 @@ class Observers:
 
     Raises
     ------
-    PartError
+    ComponentError
         If one cannot be built, or implements no hook or an unknown one.
     """
 
@@ -74,11 +74,12 @@ class Observers:
                 raise
             except BaseException as error:  # a stranger's
                 self.listening.remove(listener)
-                said = f"observer {choice.name!r} of {choice.part.provider} failed in {hook} ({told(error)})"
+                provider = choice.component.provider
+                failure = f"observer {choice.name!r} of {provider} failed in {hook} ({told(error)})"
                 # An error of the run itself is worth more than one of a witness.
                 if strict() and not isinstance(event, RunFailed):
-                    raise PartError(f"{said} (EBSC_STRICT_PLUGINS is set)") from error
-                self.warn(f"{said}; it is told no more of this run")
+                    raise ComponentError(f"{failure} (EBSC_STRICT_PLUGINS is set)") from error
+                self.warn(f"{failure}; it is told no more of this run")
 
 
 def _managed(choice: Choice) -> pluggy.PluginManager:
@@ -86,6 +87,6 @@ def _managed(choice: Choice) -> pluggy.PluginManager:
     try:
         return hooked(observer, RunHooks)
     except Exception as error:
-        raise PartError(
-            f"observer {choice.name!r} of {choice.part.provider} cannot be used: {text_of(error)}"
+        raise ComponentError(
+            f"observer {choice.name!r} of {choice.component.provider} cannot be used: {text_of(error)}"
         ) from error

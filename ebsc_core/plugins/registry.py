@@ -23,14 +23,14 @@ from typing import Any
 from ebsc_core.plugins.hookspecs import ENTRY_POINT_GROUP, Component, ComponentFamily, ComponentSpec
 from ebsc_core.plugins.kinds import Kind as Kind
 from ebsc_core.plugins.validation import check_record, claimed, records_of
-from ebsc_core.utils.errors import EbscError, PartError, told
+from ebsc_core.utils.errors import ComponentError, EbscError, told
 
 
-class UnknownPartError(PartError):
+class UnknownComponentError(ComponentError):
     """No installed plugin answers to a name."""
 
 
-class BrokenPluginError(UnknownPartError):
+class BrokenPluginError(UnknownComponentError):
     """A name is of a plugin that could not be registered."""
 
 
@@ -96,7 +96,7 @@ class Plugin:
 
 
 @dataclass(frozen=True)
-class Part:
+class SelectedComponent:
     """A part someone selected: its record is found, its options class loaded."""
 
     kind: Kind
@@ -124,7 +124,7 @@ class Part:
         else:
             options = _load(declared, self)
         if problem := claimed(options, self.kind):
-            raise PartError(f"{self.kind.words} {self.name!r} of {self.provider}: {problem}")
+            raise ComponentError(f"{self.kind.words} {self.name!r} of {self.provider}: {problem}")
         return options
 
 
@@ -201,7 +201,7 @@ class Registry:
 
         Raises
         ------
-        PartError
+        ComponentError
             If no installed plugin, or more than one other, offers a default.
         """
         entry = self.default_entry(kind)
@@ -214,7 +214,7 @@ class Registry:
         chosen = [e for e in offered if e.provider.distribution == OWN_DISTRIBUTION] or offered
         if len(chosen) != 1:
             names = ", ".join(f"{e.name} ({e.provider})" for e in chosen) or "none is installed"
-            raise PartError(f"no single default {kind.words} ({names}); name one with {kind.flag}")
+            raise ComponentError(f"no single default {kind.words} ({names}); name one with {kind.flag}")
         return chosen[0]
 
     def conflicts(self) -> list[str]:
@@ -231,22 +231,22 @@ class Registry:
             ]
         return found
 
-    def find(self, kind: Kind, name: str) -> Part:
+    def find(self, kind: Kind, name: str) -> SelectedComponent:
         """The part called ``name``, or ``distribution:name`` to settle a conflict.
 
         Raises
         ------
-        UnknownPartError
+        UnknownComponentError
             If nothing answers to the name; suggests the nearest names and mentions plugins that failed
             to load.
         BrokenPluginError
             If it is of one that failed to load.
-        PartError
+        ComponentError
             If more than one plugin answers to it.
         """
         singles = [e for e in self.of(kind) if _single(e)]
         found = [
-            Part(kind, name, e.component, e.provider)  # type: ignore[arg-type]
+            SelectedComponent(kind, name, e.component, e.provider)  # type: ignore[arg-type]
             for e in singles
             if e.name == _within(e.provider, name)
         ]
@@ -254,7 +254,7 @@ class Registry:
         if not found:
             found = self._of_families(kind, name, broken)
         if len(found) > 1:
-            raise PartError(_conflict(kind, name, [p.provider for p in found]))
+            raise ComponentError(_conflict(kind, name, [p.provider for p in found]))
         if not found:
             for plugin in self.failures:
                 if plugin.meant_by(kind, name):
@@ -262,7 +262,7 @@ class Registry:
                         f"{name!r} is of plugin {plugin}, which did not load: {plugin.reason}; "
                         f"repair or update {plugin.provider.distribution}"
                     ) from plugin.error
-            raise UnknownPartError(f"unknown {kind.words} {name!r}: {self.hint(name, [kind], broken)}")
+            raise UnknownComponentError(f"unknown {kind.words} {name!r}: {self.hint(name, [kind], broken)}")
         return found[0]
 
     def names(self, kind: Kind) -> list[str]:
@@ -276,7 +276,7 @@ class Registry:
                 names.append(entry.name)
         return names
 
-    def _of_families(self, kind: Kind, name: str, broken: list[str]) -> list[Part]:
+    def _of_families(self, kind: Kind, name: str, broken: list[str]) -> list[SelectedComponent]:
         """What families answer to ``name``; families that fail are noted in ``broken``."""
         found = []
         for entry in self.of(kind):
@@ -289,14 +289,14 @@ class Registry:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a stranger's; other families may still answer
-                said = str(error) if isinstance(error, EbscError) else told(error)
-                broken.append(f"{entry.name} of {entry.provider}: {said}")
+                reason = str(error) if isinstance(error, EbscError) else told(error)
+                broken.append(f"{entry.name} of {entry.provider}: {reason}")
                 if strict():
                     raise BrokenPluginError(f"{broken[-1]} (EBSC_STRICT_PLUGINS is set)") from error
             else:
                 if spec is not None:
                     spec = replace(spec, reference=spec.reference or entry.component.reference)
-                    found.append(Part(kind, name, spec, entry.provider))
+                    found.append(SelectedComponent(kind, name, spec, entry.provider))
         return found
 
     def hint(self, name: str, kinds: Iterable[Kind], broken: Iterable[str] = ()) -> str:
@@ -363,7 +363,7 @@ def _conflict(kind: Kind, name: str, providers: list[Provider]) -> str:
     return f"{kind.words} {name!r} is offered by {offered}; say which: {choices}"
 
 
-def _load(target: Any, owner: Part | Entry) -> Any:
+def _load(target: Any, owner: SelectedComponent | Entry) -> Any:
     """Resolve ``"package.module:attribute"``; anything else is returned as it is."""
     if not isinstance(target, str):
         return target
@@ -373,7 +373,7 @@ def _load(target: Any, owner: Part | Entry) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise PartError(
+        raise ComponentError(
             f"{owner.kind.words} {owner.name!r} of {owner.provider} could not be loaded "
             f"({told(error)}); repair or reinstall {owner.provider.distribution}"
         ) from error

@@ -59,10 +59,10 @@ def write_package(section: str, name: str, folder: Path | None, registry: Regist
         if folder.exists() or folder.is_symlink():
             raise PackageError(f"{folder} exists already; name another folder with --into")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with folder_written_whole(folder) as beside:
+        with folder_written_whole(folder) as temporary_folder:
             for file, text in contents.items():
-                (beside / file).parent.mkdir(exist_ok=True)
-                (beside / file).write_text(text, encoding="utf-8")
+                (temporary_folder / file).parent.mkdir(exist_ok=True)
+                (temporary_folder / file).write_text(text, encoding="utf-8")
     except OSError as error:
         raise PackageError(
             f"cannot write {folder}: {error.strerror or error}; name another folder with --into"

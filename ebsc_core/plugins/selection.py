@@ -10,37 +10,37 @@ from pydantic import ValidationError
 from ebsc_core.config.loading import own_settings
 from ebsc_core.config.messages import describe
 from ebsc_core.config.options import Options
-from ebsc_core.config.schema import PartChoice
-from ebsc_core.plugins.registry import Kind, Part, Registry
-from ebsc_core.utils.errors import ConfigError, EbscError, PartError, told
+from ebsc_core.config.schema import ComponentChoice
+from ebsc_core.plugins.registry import Kind, Registry, SelectedComponent
+from ebsc_core.utils.errors import ComponentError, ConfigError, EbscError, told
 
 
 @dataclass(frozen=True)
 class Choice:
     """A part, found, with its options checked."""
 
-    part: Part
+    component: SelectedComponent
     options: Options
 
     @property
     def name(self) -> str:
-        return self.part.name
+        return self.component.name
 
     def build(self, *arguments: Any) -> Any:
         """Call the part's factory.
 
         Raises
         ------
-        PartError
+        ComponentError
             If the factory raises anything but an error meant for the user.
         """
         try:
-            return self.part.factory(self.options, *arguments)
+            return self.component.factory(self.options, *arguments)
         except (EbscError, KeyboardInterrupt):
             raise
         except BaseException as error:  # a stranger's; it may even call exit
-            raise PartError(
-                f"{self.part.kind.words} {self.name!r} of {self.part.provider} could not be built "
+            raise ComponentError(
+                f"{self.component.kind.words} {self.name!r} of {self.component.provider} could not be built "
                 f"({told(error)})"
             ) from error
 
@@ -54,25 +54,25 @@ class Choice:
     def record(self) -> dict[str, Any]:
         """Name, provider and options as plain values, for digests and run records."""
         return {
-            "name": self.part.bare_name,
-            "from": str(self.part.provider),
+            "name": self.component.bare_name,
+            "from": str(self.component.provider),
             "options": self.options.model_dump(mode="json"),
         }
 
 
-def choose(registry: Registry, kind: Kind, choice: PartChoice, section: str | None = None) -> Choice:
+def choose(registry: Registry, kind: Kind, choice: ComponentChoice, section: str | None = None) -> Choice:
     """The part that a section names, or the installed default, with its options checked.
 
     Raises
     ------
-    PartError, ConfigError
+    ComponentError, ConfigError
         If it is unknown or cannot be loaded, or an option is unknown or ill-typed.
     """
-    part = registry.find(kind, choice.name or registry.default(kind))
-    return Choice(part, check_options(part, choice.options, section or kind.section))
+    component = registry.find(kind, choice.name or registry.default(kind))
+    return Choice(component, check_options(component, choice.options, section or kind.section))
 
 
-def check_options(part: Part, values: dict[str, Any], section: str) -> Options:
+def check_options(component: SelectedComponent, values: dict[str, Any], section: str) -> Options:
     """A part's options model filled with ``values``.
 
     Raises
@@ -80,15 +80,16 @@ def check_options(part: Part, values: dict[str, Any], section: str) -> Options:
     ConfigError
         If one is unknown or ill-typed.
     """
-    model = part.options_class
+    model = component.options_class
     if not (isinstance(model, type) and issubclass(model, Options)):
-        raise PartError(
-            f"{part.kind.words} {part.name!r} of {part.provider}: its options must be a class derived "
-            "from ebsc_core.Options"
+        raise ComponentError(
+            f"{component.kind.words} {component.name!r} of {component.provider}: its options must be a class "
+            "derived from ebsc_core.Options"
         )
     try:
         return model(**values)
     except ValidationError as error:
         raise ConfigError(
-            describe(error, model, section, own_settings(section)) + f" (for {part.kind.words} {part.name!r})"
+            describe(error, model, section, own_settings(section))
+            + f" (for {component.kind.words} {component.name!r})"
         ) from None

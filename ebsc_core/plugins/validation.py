@@ -55,7 +55,7 @@ def check_record(kind: Kind, component: Component) -> None:
     if not callable(loader) and not (isinstance(loader, str) and re.fullmatch(r"[\w.]+:\w+", loader)):
         raise TypeError(f'{component.name!r}: {loader!r} is neither callable nor "package.module:attribute"')
     if isinstance(component, ComponentSpec):
-        # What is an import string is not imported now; Part.options_class checks it when it is.
+        # What is an import string is not imported now; SelectedComponent.options_class checks it when it is.
         options = component.options or getattr(component.factory, "Options", None)
         if problem := claimed(options, kind):
             raise TypeError(f"{component.name!r}: {problem}")

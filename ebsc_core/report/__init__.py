@@ -42,8 +42,8 @@ def write_report(run: SavedRun, images: RunImages | None = None, why_none: str =
         text = Page(run, None, str(error)).html()
     path = run.path / REPORT
     try:
-        with written_whole(path) as beside:
-            beside.write_text(text, encoding="utf-8")
+        with written_whole(path) as temporary_path:
+            temporary_path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RunDirectoryError(f"cannot write {path}: {error.strerror or error}") from None
     return path

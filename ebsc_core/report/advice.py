@@ -27,7 +27,7 @@ class Advice:
 
 
 def advice(
-    metrics: dict[str, Any], found: Assignments, k: int, rank: float | None, width: int
+    metrics: dict[str, Any], assignments: Assignments, k: int, rank: float | None, width: int
 ) -> list[Advice]:
     """The run's own warnings first.
 
@@ -35,7 +35,7 @@ def advice(
     ----------
     metrics : dict
         ``metrics.json``.
-    found : Assignments
+    assignments : Assignments
     k : int
         How many clusters were asked for.
     rank : float, optional
@@ -52,8 +52,8 @@ def advice(
     derived = [
         None if "collaps" in told else _collapsed(rank, width, k),
         _pieces(free.get("connected_components"), k),
-        *_sizes(found, k),
-        *_confidence(found),
+        *_sizes(assignments, k),
+        *_confidence(assignments),
     ]
     return own + [item for item in derived if item]
 
@@ -79,8 +79,8 @@ def _pieces(components: int | None, k: int) -> Advice | None:
     )
 
 
-def _sizes(found: Assignments, k: int) -> list[Advice | None]:
-    clusters = found.clusters[: found.fitted]
+def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
+    clusters = assignments.clusters[: assignments.fitted]
     sizes = np.bincount(clusters[clusters >= 0], minlength=k)
     present = sizes[sizes > 0]
     if not len(present):
@@ -111,8 +111,11 @@ def _sizes(found: Assignments, k: int) -> list[Advice | None]:
     ]
 
 
-def _confidence(found: Assignments) -> list[Advice | None]:
-    clusters, confidence = found.clusters[: found.fitted], found.confidence[: found.fitted]
+def _confidence(assignments: Assignments) -> list[Advice | None]:
+    clusters, confidence = (
+        assignments.clusters[: assignments.fitted],
+        assignments.confidence[: assignments.fitted],
+    )
     inside = clusters >= 0
     if not inside.any():
         return []

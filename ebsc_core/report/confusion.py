@@ -54,16 +54,18 @@ class Comparison:
     """Positions of those that are not in the cluster of their class."""
 
 
-def compare(found: Assignments) -> Comparison | None:
+def compare(assignments: Assignments) -> Comparison | None:
     """The scored images (those held out, if any were) beside their classes; None if these are not known."""
-    if found.labels is None:
+    if assignments.labels is None:
         return None
-    scored = np.arange(found.fitted if found.fitted < len(found.ids) else 0, len(found.ids))
-    labels = [found.labels[i] for i in scored]
+    scored = np.arange(
+        assignments.fitted if assignments.fitted < len(assignments.ids) else 0, len(assignments.ids)
+    )
+    labels = [assignments.labels[i] for i in scored]
     classes = sorted(set(labels), key=_natural)
     number = {name: i for i, name in enumerate(classes)}
     of_class = np.array([number[label] for label in labels], dtype=np.int64)
-    clusters, column = np.unique(found.clusters[scored], return_inverse=True)
+    clusters, column = np.unique(assignments.clusters[scored], return_inverse=True)
     counts = np.zeros((len(classes), len(clusters)), dtype=np.int64)
     np.add.at(counts, (of_class, column), 1)
 
@@ -89,16 +91,18 @@ def compare(found: Assignments) -> Comparison | None:
         matched={int(clusters[c]): classes[r] for r, c in pairs},
         accuracy=right / len(scored),
         scored=scored,
-        wrong=scored[found.clusters[scored] != cluster_of_class[of_class]],
+        wrong=scored[assignments.clusters[scored] != cluster_of_class[of_class]],
     )
 
 
-def confusions(comparison: Comparison, found: Assignments, most: int, pictures: int) -> list[Confusion]:
+def confusions(comparison: Comparison, assignments: Assignments, most: int, pictures: int) -> list[Confusion]:
     """The ``most`` frequent ways to go wrong, each with its most confident ``pictures``."""
     groups: dict[tuple[str, int], list[int]] = {}
     for position in comparison.wrong.tolist():
-        assert found.labels is not None
-        groups.setdefault((found.labels[position], int(found.clusters[position])), []).append(position)
+        assert assignments.labels is not None
+        groups.setdefault((assignments.labels[position], int(assignments.clusters[position])), []).append(
+            position
+        )
     largest = sorted(groups.items(), key=lambda group: -len(group[1]))[:most]
     return [
         Confusion(
@@ -106,7 +110,7 @@ def confusions(comparison: Comparison, found: Assignments, most: int, pictures: 
             cluster=cluster,
             taken_for=comparison.matched.get(cluster),
             count=len(members),
-            positions=np.array(sorted(members, key=lambda i: -found.confidence[i])[:pictures]),
+            positions=np.array(sorted(members, key=lambda i: -assignments.confidence[i])[:pictures]),
         )
         for (label, cluster), members in largest
     ]

@@ -42,8 +42,8 @@ def _time(seconds: float) -> str:
 
 
 def _table(tables: dict[str, Any], name: str) -> dict[str, Any]:
-    found = tables.get(name)
-    return found if isinstance(found, dict) else {}
+    table = tables.get(name)
+    return table if isinstance(table, dict) else {}
 
 
 def _named(run: SavedRun, section: str) -> Any:

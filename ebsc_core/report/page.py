@@ -50,17 +50,19 @@ class Page:
 
     def __init__(self, run: SavedRun, images: RunImages | None, why_none: str = "") -> None:
         self.run, self.images, self.why_none = run, images, why_none
-        self.found, self.metrics = run.assignments, run.metrics
+        self.assignments, self.metrics = run.assignments, run.metrics
         self.graph = graph_of(run)
-        present = self.found.clusters[self.found.clusters >= 0]
+        present = self.assignments.clusters[self.assignments.clusters >= 0]
         wanted = run.config.n_clusters
         self.k = max(wanted if isinstance(wanted, int) else 0, int(present.max(initial=-1)) + 1)
         each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(self.k, MAX_CLUSTERS))))
         self.between = between(self.graph, self.k) if self.graph and self.k <= MAX_DENSE else None
         self.clusters = describe(run, self.graph, self.between, each, MAX_CLUSTERS)
-        self.comparison = compare(self.found)
-        self.wrong = confusions(self.comparison, self.found, CONFUSIONS, OF_EACH) if self.comparison else []
-        self.layout = lay_out(run.rows, self.graph, self.found.fitted, run.config.seed)
+        self.comparison = compare(self.assignments)
+        self.wrong = (
+            confusions(self.comparison, self.assignments, CONFUSIONS, OF_EACH) if self.comparison else []
+        )
+        self.layout = lay_out(run.rows, self.graph, self.assignments.fitted, run.config.seed)
 
     def html(self) -> str:
         """The whole page."""
@@ -91,7 +93,7 @@ class Page:
         return {
             **summary(self.run, self.k, self.comparison),
             "advice": advice(
-                self.metrics, self.found, k, layout.rank if layout else None, self.run.rows.width
+                self.metrics, self.assignments, k, layout.rank if layout else None, self.run.rows.width
             ),
             "why_none": self.why_none if self.images is None else "",
             "has_pictures": bool(self.gallery),
@@ -102,7 +104,9 @@ class Page:
             "class_figures": self._class_figures(),
             "confusion_picture": self._confusion_picture(),
             "wrong": self.wrong,
-            "heat": heat(self.graph, self.found.confidence[self.graph.positions]) if self.graph else None,
+            "heat": heat(self.graph, self.assignments.confidence[self.graph.positions])
+            if self.graph
+            else None,
             "between": self.between if k <= LARGEST_TABLE else None,
             "ties": ties(self.between, MAX_TIES) if self.between is not None else [],
             "map": self._map() if layout else None,
@@ -115,7 +119,7 @@ class Page:
 
     @property
     def _assigned(self) -> np.ndarray:
-        clusters = self.found.clusters[: self.found.fitted]
+        clusters = self.assignments.clusters[: self.assignments.fitted]
         return clusters[clusters >= 0]
 
     @cached_property
@@ -137,11 +141,11 @@ class Page:
 
     def _picture(self, position: int) -> dict[str, Any]:
         """What the page says of an image, and its picture if there is one."""
-        found, position = self.found, int(position)
-        label = found.labels[position] if found.labels else None
-        said = [formatting.short(found.ids[position])]
+        assignments, position = self.assignments, int(position)
+        label = assignments.labels[position] if assignments.labels else None
+        said = [formatting.short(assignments.ids[position])]
         said += [f"class {formatting.short(label)}"] if label is not None else []
-        said += [f"confidence {formatting.percent(float(found.confidence[position]))}"]
+        said += [f"confidence {formatting.percent(float(assignments.confidence[position]))}"]
         uri = self.gallery.get(position)
         size = _enlarged(*self.pictures[position].size) if uri else (0, 0)
         return {"uri": uri, "said": ", ".join(said), "name": said[0], "width": size[0], "height": size[1]}
@@ -159,26 +163,26 @@ class Page:
 
     def _map(self) -> dict[str, Any]:
         """The points of the map, for the page to draw and for its script."""
-        layout, found = self.layout, self.found
+        layout, assignments = self.layout, self.assignments
         assert layout
         labels = self._labels()
         number = {label: i for i, label in enumerate(labels)}
         places = layout.positions.tolist()
-        of_label = [number[found.labels[p]] if found.labels else -1 for p in places]
-        clusters = found.clusters[layout.positions].tolist()
+        of_label = [number[assignments.labels[p]] if assignments.labels else -1 for p in places]
+        clusters = assignments.clusters[layout.positions].tolist()
         rounded = np.rint(layout.points).astype(int).tolist()
-        centers = layout.centers(found.clusters[layout.positions])
+        centers = layout.centers(assignments.clusters[layout.positions])
         pictures: Sheet | None = sheet(self.pictures, places)
         return {
             "side": SIDE,
             "points": [(x, y, k, of) for (x, y), k, of in zip(rounded, clusters, of_label, strict=True)],
             "centres": [(k, *rounded[at]) for k, at in centers.items()],
-            "of": found.fitted,
+            "of": assignments.fitted,
             "labels": labels,
             "sheet": pictures,
             "data": {
-                "names": [formatting.short(found.ids[p]) for p in places],
-                "confidence": [round(float(found.confidence[p]), 3) for p in places],
+                "names": [formatting.short(assignments.ids[p]) for p in places],
+                "confidence": [round(float(assignments.confidence[p]), 3) for p in places],
                 "labels": [formatting.short(label) for label in labels],
                 "neighbours": layout.neighbors,
                 "sheet": {

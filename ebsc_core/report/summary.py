@@ -108,19 +108,21 @@ def _lede(run: SavedRun, k: int, comparison: Comparison | None) -> str:
     sizes = np.bincount(clusters[clusters >= 0], minlength=1)
     sizes = sizes[sizes > 0]
     inside = found.confidence[: found.fitted][clusters >= 0]
-    said = [f"{found.fitted:,} {_noun(run)} were put into {len(sizes)} clusters"]
+    sentences = [f"{found.fitted:,} {_noun(run)} were put into {len(sizes)} clusters"]
     if len(sizes):
         low, high = int(sizes.min()), int(sizes.max())
-        said[0] += f" of {low:,} to {high:,}" if low < high else f" of {low:,} each"
-        said.append(
+        sentences[0] += f" of {low:,} to {high:,}" if low < high else f" of {low:,} each"
+        sentences.append(
             f"on average, {percent(float(inside.mean()))} of what expresses each is in its own cluster"
         )
     if run.metrics.get("dictionary_size"):
-        said.append(f"{run.metrics['dictionary_size']:,} of them were clustered, and the others joined")
+        sentences.append(f"{run.metrics['dictionary_size']:,} of them were clustered, and the others joined")
     held_out = len(found.ids) - found.fitted
     if held_out:
-        said.append(f"{held_out:,} more were held out, and assigned afterwards")
+        sentences.append(f"{held_out:,} more were held out, and assigned afterwards")
     if comparison:
         of = "of those held out " if held_out else ""
-        said.append(f"{of}{percent(comparison.accuracy)} lie in the cluster that is matched to their class")
-    return "; ".join(said) + "."
+        sentences.append(
+            f"{of}{percent(comparison.accuracy)} lie in the cluster that is matched to their class"
+        )
+    return "; ".join(sentences) + "."

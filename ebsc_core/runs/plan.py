@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from ebsc_core.config.schema import OF_IMAGES, PART_SECTIONS, PartChoice, RunConfig, trains_jointly
+from ebsc_core.config.schema import COMPONENT_SECTIONS, OF_IMAGES, ComponentChoice, RunConfig, trains_jointly
 from ebsc_core.plugins.registry import Kind, Registry
 from ebsc_core.plugins.selection import Choice, check_options, choose
 from ebsc_core.utils.errors import ConfigError
@@ -28,7 +28,7 @@ class Plan:
 
     def choices(self) -> dict[str, Choice]:
         """The parts by their section of the configuration; observers, which change nothing, are apart."""
-        chosen = {section: getattr(self, section, None) for section in PART_SECTIONS}
+        chosen = {section: getattr(self, section, None) for section in COMPONENT_SECTIONS}
         return {section: choice for section, choice in chosen.items() if choice is not None}
 
     def suppliers(self) -> dict[str, str]:
@@ -36,7 +36,7 @@ class Plan:
         chosen = self.choices() | {
             Kind.OBSERVER.settings(name): choice for name, choice in self.observers.items()
         }
-        return {section: str(choice.part.provider) for section, choice in chosen.items()}
+        return {section: str(choice.component.provider) for section, choice in chosen.items()}
 
     def tables(self) -> dict[str, Any]:
         """The configuration as plain values, with the names and all options of the parts."""
@@ -71,7 +71,7 @@ def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan
 
     Raises
     ------
-    PartError, ConfigError
+    ComponentError, ConfigError
         If a part is unknown or cannot be loaded, an option is unknown or ill-typed, or there are features and
         settings for images, too.
     """
@@ -86,7 +86,9 @@ def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan
     if config.features:
         _require_no_images(config)
         name = config.features.images if reads else None
-        return Plan(**clustering, images=choose(registry, Kind.DATA, PartChoice(name=name)) if name else None)
+        return Plan(
+            **clustering, images=choose(registry, Kind.DATA, ComponentChoice(name=name)) if name else None
+        )
     joint = None
     if trains_jointly(config):
         joint = choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
@@ -109,14 +111,14 @@ def _require_no_images(config: RunConfig) -> None:
 
 
 def _observer(registry: Registry, name: str, options: dict[str, Any]) -> Choice:
-    part = registry.find(Kind.OBSERVER, name)
-    return Choice(part, check_options(part, options, Kind.OBSERVER.settings(name)))
+    component = registry.find(Kind.OBSERVER, name)
+    return Choice(component, check_options(component, options, Kind.OBSERVER.settings(name)))
 
 
 def _require_trainable(choice: Choice) -> None:
     from ebsc_core.plugins.interfaces import TrainableCoefficientModel
 
-    factory = choice.part.factory
+    factory = choice.component.factory
     if isinstance(factory, type) and not issubclass(factory, TrainableCoefficientModel):
         raise ConfigError(
             f"joint.name is {choice.name!r}, which has nothing to train; name a trainable coefficient model "
@@ -129,7 +131,7 @@ def _require_searchable(choice: Choice, method: str) -> None:
         return
     from ebsc_core.clustering.inner_product import InnerProductModel
 
-    factory = choice.part.factory
+    factory = choice.component.factory
     if isinstance(factory, type) and not issubclass(factory, InnerProductModel):
         raise ConfigError(
             f"search.method is {method!r}, which finds the largest inner products; {choice.name!r} needs "

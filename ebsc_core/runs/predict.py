@@ -84,8 +84,8 @@ class Predictor:
             If it cannot be read or does not fit.
         """
         section = "data" if self.takes_images else "features"
-        given = {section: {"path" if section == "features" else "name": name}}
-        config = checked(overlay(given, parse_settings(settings)))
+        tables = {section: {"path" if section == "features" else "name": name}}
+        config = checked(overlay(tables, parse_settings(settings)))
         if config.features:
             features = read_features(config.features)
             self._check_width(features)
@@ -94,11 +94,11 @@ class Predictor:
 
     def _images(self, choice: DataChoice) -> ImageSource:
         info, settings, name = self._info, choice.options, str(choice.name)
-        part = self.registry.find(Kind.DATA, name)
-        fields = getattr(part.options_class, "model_fields", {})
+        component = self.registry.find(Kind.DATA, name)
+        fields = getattr(component.options_class, "model_fields", {})
         if info.height == info.width and "size" in fields:
             settings = {"size": info.height} | settings
-        chosen = Choice(part, check_options(part, settings, Kind.DATA.section))
+        chosen = Choice(component, check_options(component, settings, Kind.DATA.section))
         return self.alike(read_images(chosen, choice, self.run.config.seed, self.progress.warn))
 
     def alike(self, images: ImageSource) -> ImageSource:
@@ -222,9 +222,9 @@ def predict_to(
     clusters: list[np.ndarray] = []
     try:
         with ExitStack() as stack:
-            beside = stack.enter_context(written_whole(out))
+            temporary_path = stack.enter_context(written_whole(out))
             file = stack.enter_context(
-                beside.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+                temporary_path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
             )
             lines = csv.writer(file)
             lines.writerow(["image", "cluster", "confidence"] + ["label"] * (labels is not None))

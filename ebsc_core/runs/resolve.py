@@ -45,13 +45,16 @@ class Preferences:
 
     @classmethod
     def of(cls, plan: Plan) -> Preferences:
-        wishes = {"top_k": "default_top_k", "whiten": "default_whiten"}
-        found = {name: getattr(plan.coefficients.part.factory, wish, None) for name, wish in wishes.items()}
+        attributes = {"top_k": "default_top_k", "whiten": "default_whiten"}
+        preferred_values = {
+            name: getattr(plan.coefficients.component.factory, attribute, None)
+            for name, attribute in attributes.items()
+        }
         if isinstance(plan, ImagePlan):
-            found["rows"] = getattr(plan.objective.part.factory, "expresses", None)
-            joint = plan.joint.part.factory if plan.joint else None
-            found["joint_whiten"] = getattr(joint, "default_whiten", None)
-        return cls(**{name: wish for name, wish in found.items() if wish is not None})
+            preferred_values["rows"] = getattr(plan.objective.component.factory, "expresses", None)
+            joint = plan.joint.component.factory if plan.joint else None
+            preferred_values["joint_whiten"] = getattr(joint, "default_whiten", None)
+        return cls(**{name: value for name, value in preferred_values.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)

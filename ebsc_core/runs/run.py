@@ -105,7 +105,7 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
         trained = training.run(directory)
         for name, seconds in training.seconds.items():
             stage.note(name, seconds)
-        rows = StoredRows(directory.beside / FEATURES, resolved.express)
+        rows = StoredRows(directory.work_folder / FEATURES, resolved.express)
         clustering = ClusteringStage(plan, resolved, context.device, stage, context.progress)
         joint = Joint(training.joint, resolved.joint_whiten) if training.joint else None
         result = clustering.run(rows, joint)
@@ -143,8 +143,8 @@ def _run_on_features(context: RunContext, plan: Plan) -> RunResult:
     announce_features(context, features, resolved)
     with context.directory as directory:
         with stage("read features"), directory.writing():
-            _store(features, directory.beside / FEATURES)
-        rows = StoredRows(directory.beside / FEATURES, "features")
+            _store(features, directory.work_folder / FEATURES)
+        rows = StoredRows(directory.work_folder / FEATURES, "features")
         clustering = ClusteringStage(plan, resolved, context.device, stage, context.progress)
         result = clustering.run(rows)
         clustering.pass_on_warnings(result.method.model)
@@ -199,7 +199,7 @@ def _read(context: RunContext, plan: ImagePlan, memory: int | None) -> ImageSour
 def _extract_held_out(
     context: RunContext, images: ImageSource, training: TrainingStage, resolved: ResolvedSettings
 ) -> StoredRows:
-    path = context.directory.beside / "held-out.h5"
+    path = context.directory.work_folder / "held-out.h5"
     with context.directory.writing(), closing(images):
         training.extract(images, path)
     return StoredRows(path, resolved.express)

@@ -94,17 +94,17 @@ class TrainingStage:
         """
         self._compare()
         cache = TrainedCache(features_folder(self.config.cache))
-        found = self._reuse(cache, directory)
+        cached = self._reuse(cache, directory)
         if cache.folder is not None and self.resolved.trains:
             self.checkpoints = CheckpointStore(
                 cache.folder / f"{digest(self._resumable_from)}.training.safetensors"
             )
             directory.training = self.checkpoints.path
-        self.distributed.broadcast(found is not None)
+        self.distributed.broadcast(cached is not None)
         with closing(self.data):
-            trained = found or self._train_and_extract(directory)
+            trained = cached or self._train_and_extract(directory)
         self.distributed = self.distributed.close()
-        if not found:
+        if not cached:
             try:
                 cache.store(self.made_from, self._modules(), trained)
             except OSError as error:  # a full or read-only disk must not cost the training
@@ -135,7 +135,7 @@ class TrainingStage:
             for warning in trained.warnings:
                 self.progress.warn(warning)
             with directory.writing():
-                shutil.copyfile(trained.features, directory.beside / FEATURES)
+                shutil.copyfile(trained.features, directory.work_folder / FEATURES)
         elif problem:
             self.progress.warn(f"{problem}; computing them anew")
         return trained
@@ -166,7 +166,7 @@ class TrainingStage:
     def write(self, directory: RunDirectory) -> None:
         """Weights into a run directory, and the images' names and labels beside its features."""
         save_modules(directory.checkpoints, self._modules())
-        add_identity(directory.beside / FEATURES, self.data.ids, self.data.labels)
+        add_identity(directory.work_folder / FEATURES, self.data.ids, self.data.labels)
 
     @cached_property
     def made_from(self) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class TrainingStage:
             directory.writing(),
             self._saving_checkpoint("extracting features; lower data.size", BaseException),
         ):
-            self.extract(images, directory.beside / FEATURES)
+            self.extract(images, directory.work_folder / FEATURES)
         self.seconds["features"] += time.perf_counter() - start
         cost = {
             "seconds": dict(self.seconds),
@@ -234,7 +234,9 @@ class TrainingStage:
             "arithmetic": arithmetic.reasons if arithmetic else {},
         }
         precision = arithmetic.precision if arithmetic else "none"
-        return Trained(directory.beside / FEATURES, history, precision, self.progress.warnings[before:], cost)
+        return Trained(
+            directory.work_folder / FEATURES, history, precision, self.progress.warnings[before:], cost
+        )
 
     def _train(self) -> tuple[ImageSource, Arithmetic | None, list[dict[str, Any]]]:
         """The images on the device; in which arithmetic was trained, and a record of each epoch."""
@@ -286,9 +288,9 @@ class TrainingStage:
         except EbscError:
             raise
         except costly as error:
-            said = self.trainer.save_checkpoint() if self.trainer else ""
+            suffix = self.trainer.save_checkpoint() if self.trainer else ""
             if is_out_of_memory(error):
-                raise TrainingError(f"out of memory on {self.device} in {work}{said}") from error
+                raise TrainingError(f"out of memory on {self.device} in {work}{suffix}") from error
             raise
 
     def _trainer(self, objective: Objective, images: ImageSource) -> Trainer:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ebsc_core.plugins.hookspecs import ComponentFamily, ComponentSpec
-from ebsc_core.plugins.registry import Kind, Part, Provider, Registry
+from ebsc_core.plugins.registry import Kind, Provider, Registry, SelectedComponent
 from ebsc_core.plugins.selection import Choice, check_options
-from ebsc_core.utils.errors import PartError
+from ebsc_core.utils.errors import ComponentError
 
 # Who supplies a record that is handed over directly.
 UNREGISTERED = Provider("(not registered)", "0")
@@ -46,11 +46,11 @@ def find_choice(
 
     Raises
     ------
-    PartError, ConfigError
+    ComponentError, ConfigError
         If it cannot be found, or an option is unknown or ill-typed.
     """
     if isinstance(part, ComponentSpec):
-        found = Part(kind, part.name, part, UNREGISTERED)
+        found = SelectedComponent(kind, part.name, part, UNREGISTERED)
     elif data is None:
         found = Registry().find(kind, part)
     else:
@@ -58,11 +58,13 @@ def find_choice(
     return Choice(found, check_options(found, dict(options or {}), kind.section))
 
 
-def _of_family(registry: Registry, kind: Kind, family: str, name: str) -> Part:
+def _of_family(registry: Registry, kind: Kind, family: str, name: str) -> SelectedComponent:
     """What one family makes of a name."""
     known = {e.name: e for e in registry.of(kind) if isinstance(e.component, ComponentFamily)}
     if family not in known:
-        raise PartError(f"no family of {kind.words}s is called {family!r} (there are: {', '.join(known)})")
+        raise ComponentError(
+            f"no family of {kind.words}s is called {family!r} (there are: {', '.join(known)})"
+        )
     entry = known[family]
     registry.entries = [entry]
     return registry.find(kind, name)

@@ -11,7 +11,7 @@ from ebsc_core.plugins.hookspecs import ComponentSpec
 from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing.checks import Check, Contract, ContractBroken, Suite
 from ebsc_core.testing.subject import find_choice
-from ebsc_core.utils.errors import PartError
+from ebsc_core.utils.errors import ComponentError
 
 MODULES = {
     Kind.DATA: "datasets",
@@ -53,7 +53,7 @@ def as_test(suite: Suite, expected_failures: Mapping[str, str] | None = None) ->
 
     Raises
     ------
-    PartError
+    ComponentError
         If an expected failure is of no check there is, or its reason is missing.
     """
     import pytest
@@ -87,10 +87,10 @@ def _reasons(contract: Contract, expected: Mapping[str, str]) -> dict[str, str]:
     known = [check.id for check in contract.checks]
     for check, reason in expected.items():
         if check not in known:
-            raise PartError(
+            raise ComponentError(
                 f"expected_failures: no check of a {contract.kind.words} is called {check!r} "
                 f"(there are: {', '.join(known)})"
             )
         if not (isinstance(reason, str) and reason.strip()):
-            raise PartError(f"expected_failures: say why {check!r} is expected to fail, in a sentence")
+            raise ComponentError(f"expected_failures: say why {check!r} is expected to fail, in a sentence")
     return dict(expected)

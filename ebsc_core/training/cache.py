@@ -85,22 +85,22 @@ class TrainedCache:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         key = digest(made_from)
-        beside = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.folder))
+        temporary_folder = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.folder))
         try:
-            shutil.copyfile(trained.features, beside / FEATURES)
-            save_modules(beside, modules)
+            shutil.copyfile(trained.features, temporary_folder / FEATURES)
+            save_modules(temporary_folder, modules)
             record = {name: getattr(trained, name) for name in RECORDED}
-            (beside / TRAINING).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            (temporary_folder / TRAINING).write_text(json.dumps(record, indent=1), encoding="utf-8")
             if (self.folder / key).exists():
                 # Out of the way in one step: another process may be putting the same there.
-                (self.folder / key).rename(beside.with_name(f"{beside.name}.old"))
-            beside.rename(self.folder / key)
+                (self.folder / key).rename(temporary_folder.with_name(f"{temporary_folder.name}.old"))
+            temporary_folder.rename(self.folder / key)
         except OSError:
             if not (self.folder / key).is_dir():  # else another process was faster
                 raise
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
-            shutil.rmtree(beside.with_name(f"{beside.name}.old"), ignore_errors=True)
+            shutil.rmtree(temporary_folder, ignore_errors=True)
+            shutil.rmtree(temporary_folder.with_name(f"{temporary_folder.name}.old"), ignore_errors=True)
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -59,8 +59,8 @@ class CheckpointStore:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with written_whole(self.path) as beside:
-                save_file(copies, beside, {"format": FORMAT, "record": json.dumps(record)})
+            with written_whole(self.path) as temporary_path:
+                save_file(copies, temporary_path, {"format": FORMAT, "record": json.dumps(record)})
         except SafetensorError as error:  # which is no OSError
             raise OSError(f"cannot write {self.path}: {error}") from None
 
@@ -164,7 +164,7 @@ def interruption() -> Iterator[Callable[[], bool]]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device or the host had no memory left; a CPU says it in words only."""
-    said = ("can't allocate memory", "not enough memory")
+    messages = ("can't allocate memory", "not enough memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+        isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
     )

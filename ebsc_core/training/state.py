@@ -120,12 +120,16 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], epoch: int) -> It
     epoch : int
         The first that is trained so, counted from 1.
     """
-    if (was := _conditions(before)) != (way := _conditions(now)):
-        yield f"trained in {was}, from epoch {epoch} on in {way}: neither alone gives these features"
+    if (earlier := _conditions(before)) != (later := _conditions(now)):
+        yield f"trained in {earlier}, from epoch {epoch} on in {later}: neither alone gives these features"
     if before["parts"] != now["parts"]:
-        was, way = (", ".join(sorted(set(made["parts"].values()))) for made in (before, now))
-        yield f"trained with {was}, from epoch {epoch} on with {way}: neither alone gives these features"
+        earlier, later = (
+            ", ".join(sorted(set(conditions["parts"].values()))) for conditions in (before, now)
+        )
+        yield (
+            f"trained with {earlier}, from epoch {epoch} on with {later}: neither alone gives these features"
+        )
 
 
-def _conditions(made: Mapping[str, Any]) -> str:
-    return f"batches of {made['batch_size']} in {'bf16' if made['bf16'] else 'fp32'}"
+def _conditions(conditions: Mapping[str, Any]) -> str:
+    return f"batches of {conditions['batch_size']} in {'bf16' if conditions['bf16'] else 'fp32'}"

@@ -75,7 +75,7 @@ class JointStep:
 
         Raises
         ------
-        PartError
+        ComponentError
             If the network has layers that cannot be computed over several processes.
         """
         if distributed.count > 1:
@@ -120,11 +120,11 @@ class JointStep:
         own = torch.arange(len(plain), device=self.device)
         dictionary = torch.cat([dictionary, self.memory])
         self.memory = dictionary.detach()[: self.joint.memory]
-        shown = Whitening(dictionary) if self.whiten else nn.Identity()
-        rows, dictionary = shown(plain), shown(dictionary)
+        whitening = Whitening(dictionary) if self.whiten else nn.Identity()
+        rows, dictionary = whitening(plain), whitening(dictionary)
         stopped, stopped_dictionary = rows.detach(), dictionary.detach()
         model_loss = self.model.loss(stopped, self.model.express(stopped, stopped_dictionary, own))
-        with _given(self.model):
+        with _frozen(self.model):
             reconstruction = self.model.express(rows, dictionary, own).reconstruction
         error = (rows - reconstruction).square().sum(dim=1).mean()
         total = views.loss + model_loss
@@ -132,8 +132,8 @@ class JointStep:
             assert clusters is not None
             assert self.n_clusters is not None
             a, b = views.embeddings
-            apart = prototype_scattering(a, b, clusters, self.n_clusters)
-            total = total + self.joint.weight * apart
+            scattering = prototype_scattering(a, b, clusters, self.n_clusters)
+            total = total + self.joint.weight * scattering
         elif self.joint.weight:
             agrees = self.joint.form == "agreement"
             pull = self.objective.agreement(reconstruction, rows) if agrees else error
@@ -159,7 +159,7 @@ class JointStep:
 
 
 @contextmanager
-def _given(model: nn.Module) -> Iterator[None]:
+def _frozen(model: nn.Module) -> Iterator[None]:
     """What is computed within passes gradients through the model, and none to it."""
     learned = [p for p in model.parameters() if p.requires_grad]
     for parameter in learned:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ebsc_core.utils.distributed import DistributedContext
-from ebsc_core.utils.errors import PartError
+from ebsc_core.utils.errors import ComponentError
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -66,7 +66,7 @@ def sync_norms(module: nn.Module, distributed: DistributedContext) -> None:
 
     Raises
     ------
-    PartError
+    ComponentError
         If there is a kind of batch norm whose own steps are not known here.
     """
     on_cuda = any(parameter.is_cuda for parameter in module.parameters())
@@ -74,7 +74,7 @@ def sync_norms(module: nn.Module, distributed: DistributedContext) -> None:
         if not isinstance(norm, _BatchNorm) or isinstance(norm, nn.SyncBatchNorm):
             continue
         if type(norm) not in (*PLAIN, BatchNormAct2d, SyncedBatchNorm):
-            raise PartError(
+            raise ComponentError(
                 f"{name} is a {type(norm).__name__}, a batch norm that cannot be computed over several "
                 "processes; run in one, or choose another backbone"
             )

@@ -140,12 +140,12 @@ class DistributedContext:
         if self.count == 1:
             yield
             return
-        said = None
+        own_error = None
         try:
             yield
         except EbscError as error:
-            said = str(error)
-        for index, text in enumerate(self._all(said)):
+            own_error = str(error)
+        for index, text in enumerate(self._all(own_error)):
             if text is not None:
                 raise SynchronizedError(text if index == 0 else f"process {index} of {self.count}: {text}")
 

@@ -8,8 +8,12 @@ class EbscError(Exception):
     """
 
 
-class PartError(EbscError):
-    """A part cannot be found, loaded or configured."""
+class ComponentError(EbscError):
+    """A component cannot be found, loaded or configured."""
+
+
+# Plugins may have it by its first name.
+PartError = ComponentError
 
 
 class ConfigError(EbscError):
@@ -40,9 +44,9 @@ class Interrupted(EbscError):
     """The user stopped it; its text says what is kept."""
 
 
-def missing_package(part: str, package: str, extra: str, error: ImportError) -> PartError:
+def missing_package(part: str, package: str, extra: str, error: ImportError) -> ComponentError:
     """What to say of a part, such as ``backbone 'scattering'``, whose package an extra of ours installs."""
-    return PartError(
+    return ComponentError(
         f"{part} needs {package}, which cannot be imported ({text_of(error)}); "
         f"install it with: pip install 'ebsc[{extra}]'"
     )
@@ -51,7 +55,7 @@ def missing_package(part: str, package: str, extra: str, error: ImportError) -> 
 def advice(error: BaseException) -> list[str]:
     """What is noted on an error or on what has led to it: how to go on, for instance."""
     both = (error, error.__cause__)
-    return [note for one in both for note in getattr(one, "__notes__", [])]
+    return [note for raised in both for note in getattr(raised, "__notes__", [])]
 
 
 def told(error: BaseException) -> str:

@@ -27,24 +27,24 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise DataError(f"{path} is not a file; give the path of a file to write")
     # A link stays one: what it leads to is written. /dev/stdout is one, too.
     path = Path(os.path.realpath(path))
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary_path = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        yield beside
-        os.replace(beside, path)
+        yield temporary_path
+        os.replace(temporary_path, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary_path.unlink(missing_ok=True)
 
 
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """An empty folder beside to fill, which takes the name ``path`` on success and is gone otherwise."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.mkdir()
+    temporary_path = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary_path.mkdir()
     try:
-        yield beside
-        beside.rename(path)
+        yield temporary_path
+        temporary_path.rename(path)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary_path, ignore_errors=True)
 
 
 def check_writable(path: Path, read: Iterable[Path] = ()) -> None:

@@ -34,11 +34,11 @@ def cuda_build() -> str | None:
     if spec is None or spec.origin is None:
         return None
     try:
-        said = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
+        source = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8")
     except OSError:
         return None
     for name, words in (("cuda", "CUDA"), ("hip", "ROCm"), ("xpu", "XPU")):
-        if found := re.search(rf"^{name}\b.*=\s*['\"](.+?)['\"]", said, re.MULTILINE):
+        if found := re.search(rf"^{name}\b.*=\s*['\"](.+?)['\"]", source, re.MULTILINE):
             return f"{words} {found[1]}"
     return "CPU only"
 

@@ -11,10 +11,10 @@ from pathlib import Path
 def available_memory() -> int | None:
     """Bytes the system can still give, caches included; None where it does not say."""
     try:
-        found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+        match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
         return None
-    return int(found[1]) * 1024 // _sharing() if found else None
+    return int(match[1]) * 1024 // _sharing() if match else None
 
 
 def processors() -> int:

@@ -27,8 +27,8 @@ def save_weights(module: nn.Module, path: Path) -> None:
         for name, value in module.state_dict().items()
     }
     try:
-        with written_whole(path) as beside:
-            save_file(state, beside)
+        with written_whole(path) as temporary_path:
+            save_file(state, temporary_path)
     except SafetensorError as error:  # which is no OSError
         raise OSError(f"cannot write {path}: {error}") from None
 

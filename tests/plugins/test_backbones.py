@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from ebsc_core.config.options import Options
 from ebsc_core.plugins.interfaces import ImageInfo
 from ebsc_core.plugins.registry import Kind, Registry
-from ebsc_core.utils.errors import PartError
+from ebsc_core.utils.errors import ComponentError
 from ebsc_plugins.backbones import timm_models
 from ebsc_plugins.backbones.identity import Identity
 from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
 
-OneLine = Callable[[pytest.ExceptionInfo[PartError]], str]
+OneLine = Callable[[pytest.ExceptionInfo[ComponentError]], str]
 
 
 def info(side: int, channels: int = 3) -> ImageInfo:
@@ -77,7 +77,7 @@ def test_the_announcement_says_which_stem_and_why() -> None:
 
 
 def test_a_stem_that_is_not_there_cannot_be_replaced(one_line: OneLine) -> None:
-    with pytest.raises(PartError, match=r"backbone\.stem") as error:
+    with pytest.raises(ComponentError, match=r"backbone\.stem") as error:
         build("test_vit", 32, stem=True)
     one_line(error)
 
@@ -90,7 +90,7 @@ def test_networks_for_large_images_take_32_px(name: str, side: int) -> None:
 
 @pytest.mark.parametrize(("name", "side"), [("vit_tiny_patch16_224", 8), ("inception_v3", 32)])
 def test_images_too_small_for_the_network_are_one_line(one_line: OneLine, name: str, side: int) -> None:
-    with pytest.raises(PartError) as error:
+    with pytest.raises(ComponentError) as error:
         build(name, side)
     assert f"{side}x{side}" in one_line(error)
 
@@ -107,13 +107,13 @@ def test_a_network_that_fails_in_its_own_way_is_one_line(
             raise complaint
 
     monkeypatch.setattr(timm_models.timm, "create_model", lambda *_, **__: Picky())
-    with pytest.raises(PartError, match=said) as error:
+    with pytest.raises(ComponentError, match=said) as error:
         build("test_resnet", 32)
     assert "32x32" in one_line(error)
 
 
 def test_an_option_the_network_does_not_have_is_one_line(one_line: OneLine) -> None:
-    with pytest.raises(PartError, match="vgg11") as error:
+    with pytest.raises(ComponentError, match="vgg11") as error:
         build("vgg11", 32, drop_path=0.1)
     one_line(error)
 
@@ -147,7 +147,7 @@ def test_weights_that_do_not_fit_are_one_line(one_line: OneLine, tmp_path: Path)
     missing = {n: t for n, t in state.items() if n != name}
     for wrong in (missing, state | {name: tensor[:1].clone()}, state | {"extra": torch.zeros(1)}):
         save_file(wrong, tmp_path / "w.safetensors")
-        with pytest.raises(PartError, match=r"backbone\.weights.*does not fit") as error:
+        with pytest.raises(ComponentError, match=r"backbone\.weights.*does not fit") as error:
             build("test_resnet", 32, weights=str(tmp_path / "w.safetensors"))
         one_line(error)
 
@@ -157,13 +157,13 @@ def test_a_file_without_weights_is_one_line(one_line: OneLine, tmp_path: Path, c
     file = tmp_path / "w.safetensors"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(PartError, match=r"w\.safetensors") as error:
+    with pytest.raises(ComponentError, match=r"w\.safetensors") as error:
         build("test_resnet", 32, weights=str(file))
     one_line(error)
 
 
 def test_a_folder_is_no_weights(tmp_path: Path) -> None:
-    with pytest.raises(PartError, match="not a file"):
+    with pytest.raises(ComponentError, match="not a file"):
         build("test_resnet", 32, weights=str(tmp_path))
 
 
@@ -174,7 +174,7 @@ def test_pretrained_without_a_network_says_what_to_do(
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(PartError, match=r"backbone\.weights") as error:
+    with pytest.raises(ComponentError, match=r"backbone\.weights") as error:
         build("resnet10t", 32, pretrained=True)
     one_line(error)
 
@@ -200,5 +200,5 @@ def test_weights_in_timms_own_layout_load_without_their_classifier(tmp_path):
     save_file(donor.state_dict(), file)
     backbone = build("resnet10t", 32, 1, weights=str(file), stem=False)
     assert torch.equal(backbone.model.conv1[0].weight, donor.conv1[0].weight)
-    with pytest.raises(PartError, match=r"backbone\.stem=false"):
+    with pytest.raises(ComponentError, match=r"backbone\.stem=false"):
         build("resnet10t", 32, 1, weights=str(file))

@@ -9,7 +9,7 @@ import pytest
 
 from ebsc_core import Options
 from ebsc_core.plugins.hookspecs import ComponentSpec, Hooks
-from ebsc_core.plugins.registry import Entry, Kind, Part, Registry, installed_entry_points
+from ebsc_core.plugins.registry import Entry, Kind, Registry, SelectedComponent, installed_entry_points
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,13 +32,13 @@ def test_our_plugins_load(registry: Registry) -> None:
     assert registry.failures == []
 
 
-def single_parts(registry: Registry) -> Iterator[Part]:
+def single_parts(registry: Registry) -> Iterator[SelectedComponent]:
     for entry in registry.entries:
         if isinstance(entry.component, ComponentSpec):
             yield registry.find(entry.kind, entry.name)
 
 
-def family_members(registry: Registry) -> Iterator[Part]:
+def family_members(registry: Registry) -> Iterator[SelectedComponent]:
     yield registry.find(Kind.BACKBONE, "resnet50")
     yield from (registry.find(Kind.DATA, name) for name in ("images.zip", "images.npz", str(ROOT)))
 

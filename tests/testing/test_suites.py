@@ -14,7 +14,7 @@ from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.testing import clusterer_checks, coefficient_model_checks
 from ebsc_core.testing.reference import markdown
 from ebsc_core.testing.suites import contract_of
-from ebsc_core.utils.errors import PartError
+from ebsc_core.utils.errors import ComponentError
 
 ROOT = Path(__file__).resolve().parents[2]
 Ebsc = Callable[..., tuple[int, str, str]]
@@ -96,16 +96,16 @@ class TestPytest:
 
     @pytest.mark.parametrize("reason", ["", "  ", None])
     def test_an_expected_failure_without_a_reason_is_an_error(self, reason: str) -> None:
-        with pytest.raises(PartError, match="say why 'zero-on-self'"):
+        with pytest.raises(ComponentError, match="say why 'zero-on-self'"):
             coefficient_model_checks("knn", expected_failures={"zero-on-self": reason})
 
     def test_an_expected_failure_of_no_check_is_an_error(self) -> None:
-        with pytest.raises(PartError, match=r"no check of a clusterer is called 'zero-on-self'"):
+        with pytest.raises(ComponentError, match=r"no check of a clusterer is called 'zero-on-self'"):
             clusterer_checks("spectral", expected_failures={"zero-on-self": "why not"})
 
     def test_an_unknown_part_is_the_authors_mistake(self) -> None:
         test = clusterer_checks("spectrl")
-        with pytest.raises(PartError, match="did you mean spectral"):
+        with pytest.raises(ComponentError, match="did you mean spectral"):
             test(contract_of(Kind.CLUSTERER).checks[0])
 
 

@@ -37,13 +37,13 @@ class FaissIndex(Index):
     def search(self, queries: Tensor, top_k: int, own: Tensor, normalize: bool = False) -> Found:
         # One more, in the place of the query's own.
         values, positions = self.index.search(queries.float().cpu().numpy(), min(top_k + 1, len(self)))
-        found = torch.from_numpy(positions).to(own)
+        candidates = torch.from_numpy(positions).to(own)
         scores = torch.from_numpy(values).to(queries)
-        scores.masked_fill_((found < 0) | (found == own.unsqueeze(1)), -torch.inf)
+        scores.masked_fill_((candidates < 0) | (candidates == own.unsqueeze(1)), -torch.inf)
         scores = torch.nn.functional.pad(scores, (0, max(0, top_k - scores.shape[1])), value=-torch.inf)
-        found = torch.nn.functional.pad(found, (0, scores.shape[1] - found.shape[1]))
+        candidates = torch.nn.functional.pad(candidates, (0, scores.shape[1] - candidates.shape[1]))
         scores, best = scores.topk(top_k, dim=1)
-        indices = found.gather(1, best).masked_fill(scores == -torch.inf, 0)
+        indices = candidates.gather(1, best).masked_fill(scores == -torch.inf, 0)
         normalizer = scores.logsumexp(dim=1, keepdim=True) if normalize else torch.zeros_like(scores[:, :1])
         return Found(scores, indices, normalizer)
 

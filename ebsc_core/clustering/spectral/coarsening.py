@@ -27,8 +27,8 @@ def degrees(graph: sparse.csr_matrix) -> np.ndarray:
 
 def inverse_roots(degree: np.ndarray) -> np.ndarray:
     """``d^-½`` in float32; 0 where there is no weight."""
-    found = np.divide(1.0, np.sqrt(degree), out=np.zeros(len(degree)), where=degree > 0)
-    return found.astype(np.float32)
+    inverse = np.divide(1.0, np.sqrt(degree), out=np.zeros(len(degree)), where=degree > 0)
+    return inverse.astype(np.float32)
 
 
 def coarsened(graph: sparse.csr_matrix) -> tuple[sparse.csr_matrix, np.ndarray]:

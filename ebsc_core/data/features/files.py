@@ -102,7 +102,7 @@ def read_features(choice: FeaturesChoice) -> FeatureSource:
     ------
     DataError
         If it is missing, damaged, of an unknown type, or holds no such rows.
-    PartError
+    ComponentError
         If a package is needed to read it.
     """
     path = Path(choice.path).expanduser()
@@ -127,21 +127,21 @@ def _read_npz(path: Path, choice: FeaturesChoice) -> FeatureSource:
     with np.load(path, allow_pickle=False) as archive:
         key, labels, ids = _arrays(path, choice, list(archive))
         rows = np.asarray(archive[key])  # bytes, if that is no array
-        beside = [None if name is None else np.asarray(archive[name]) for name in (labels, ids)]
-    return _source(path, rows, rows.__getitem__, *beside)
+        extra = [None if name is None else np.asarray(archive[name]) for name in (labels, ids)]
+    return _source(path, rows, rows.__getitem__, *extra)
 
 
 def _read_h5(path: Path, choice: FeaturesChoice) -> FeatureSource:
     with h5py.File(path, "r") as file:
         names = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
         key, labels, ids = _arrays(path, choice, names)
-        beside = [None if name is None else np.asarray(file[name][()]) for name in (labels, ids)]
+        extra = [None if name is None else np.asarray(file[name][()]) for name in (labels, ids)]
 
         def read(part: slice) -> np.ndarray:
             with h5py.File(path, "r") as again:
                 return again[key][part]
 
-        return _source(path, file[key], read, *beside)
+        return _source(path, file[key], read, *extra)
 
 
 def _arrays(path: Path, choice: FeaturesChoice, names: list[str]) -> tuple[str, str | None, str | None]:
@@ -169,11 +169,11 @@ def _read_parquet(path: Path, choice: FeaturesChoice) -> FeatureSource:
         columns = {name: table.column(name) for name in table.column_names}
         labels, ids, others = _columns(path, choice, table.column_names)
         parts = [_parquet_numbers(path, name, columns[name]) for name in others]
-        beside = [None if name is None else np.array(columns[name].to_pylist()) for name in (labels, ids)]
+        extra = [None if name is None else np.array(columns[name].to_pylist()) for name in (labels, ids)]
     except pyarrow.ArrowException as error:
         raise DataError(f"{path} is not a readable .parquet file ({text_of(error)})") from None
     rows = np.concatenate(parts, axis=1)
-    return _source(path, rows, rows.__getitem__, *beside)
+    return _source(path, rows, rows.__getitem__, *extra)
 
 
 def _parquet_numbers(path: Path, name: str, column: Any) -> np.ndarray:
@@ -211,8 +211,8 @@ def _read_csv(path: Path, choice: FeaturesChoice) -> FeatureSource:
         ]
         rows = _numbers(path, lines, head, others, texts)
     found = iter(texts)
-    beside = [None if name is None else np.array(next(found)[1]) for name in (labels, ids)]
-    return _source(path, rows, rows.__getitem__, *beside)
+    extra = [None if name is None else np.array(next(found)[1]) for name in (labels, ids)]
+    return _source(path, rows, rows.__getitem__, *extra)
 
 
 def _numbers(
@@ -307,10 +307,10 @@ def _source(
     n, width = rows.shape
     if not n or not width:
         raise DataError(f"{path} holds no features: its shape is {(n, width)}")
-    for option, beside in (("labels", labels), ("ids", ids)):
-        if beside is not None and beside.shape != (n,):
+    for option, extra in (("labels", labels), ("ids", ids)):
+        if extra is not None and extra.shape != (n,):
             raise DataError(
-                f"{path}: features.{option} has shape {beside.shape}; expected ({n},), one per row"
+                f"{path}: features.{option} has shape {extra.shape}; expected ({n},), one per row"
             )
     names, classes = (None, None) if labels is None else np.unique(_texts(labels), return_inverse=True)
     return FeatureSource(

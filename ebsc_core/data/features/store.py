@@ -78,9 +78,9 @@ class FeatureWriter:
 
     def __enter__(self) -> FeatureWriter:
         with ExitStack() as stack:
-            beside = stack.enter_context(written_whole(self.path))
-            stack.enter_context(_trimmed(beside))
-            self.file = stack.enter_context(h5py.File(beside, "w"))
+            temporary_path = stack.enter_context(written_whole(self.path))
+            stack.enter_context(_trimmed(temporary_path))
+            self.file = stack.enter_context(h5py.File(temporary_path, "w"))
             self.file.attrs["format"] = FORMAT
             self.file.attrs["key"] = self.key
             self.file.attrs["made_from"] = json.dumps(self.made_from, sort_keys=True)

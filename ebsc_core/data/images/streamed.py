@@ -77,8 +77,8 @@ class StreamedImages(ImageSource):
         """
         plan = torch.arange(len(self)).split(256)
         bad: Bad = []
-        for _, found in self.workers.read((self.positions[part].tolist() for part in plan), pin=False):
-            bad += found
+        for _, problems in self.workers.read((self.positions[part].tolist() for part in plan), pin=False):
+            bad += problems
         self.workers.close()  # those of training may have to pin what they read
         for position, reason in bad:
             warn(f"left out unreadable image {self.reader.where(position)} ({reason})")
@@ -127,7 +127,7 @@ class StreamedImages(ImageSource):
                 block = positions[start : start + size]
                 read = pool.map(lambda position: dataset.__getitems__([position]), block)
                 images, bad = zip(*read, strict=True)
-                self._refuse([problem for found in bad for problem in found])
+                self._refuse([problem for problems in bad for problem in problems])
                 yield torch.cat(images).numpy()
 
     def batches(self, plan: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:

@@ -163,13 +163,13 @@ def _script_stays_here(reader: ImageReader) -> Iterator[None]:
     the main module would call us in each of them.
     """
     main = vars(sys.modules["__main__"])
-    said = {} if type(reader).__module__ == "__main__" else {"__file__": None, "__spec__": None}
-    before = {name: main[name] for name in said if name in main}
-    main.update(said)
+    hidden = {} if type(reader).__module__ == "__main__" else {"__file__": None, "__spec__": None}
+    before = {name: main[name] for name in hidden if name in main}
+    main.update(hidden)
     try:
         yield
     finally:
-        for name in said:
+        for name in hidden:
             main.pop(name)
         main.update(before)
 

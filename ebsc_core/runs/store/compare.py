@@ -123,9 +123,13 @@ def match(a: np.ndarray, b: np.ndarray) -> Contingency:
     by_size = np.argsort(-counts.sum(axis=1), kind="stable").tolist()
     # Those with a partner first, so that pairs stand on the diagonal.
     by_size.sort(key=lambda row: row not in partner)
-    beside = [partner[row] for row in by_size if row in partner]
-    rest = [int(column) for column in np.argsort(-counts.sum(axis=0), kind="stable") if column not in beside]
-    order = [*beside, *rest]
+    matched_columns = [partner[row] for row in by_size if row in partner]
+    other_columns = [
+        int(column)
+        for column in np.argsort(-counts.sum(axis=0), kind="stable")
+        if column not in matched_columns
+    ]
+    order = [*matched_columns, *other_columns]
     return Contingency(rows[by_size].tolist(), columns[order].tolist(), counts[np.ix_(by_size, order)])
 
 

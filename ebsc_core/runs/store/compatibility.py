@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ebsc_core.config.loading import read_toml
-from ebsc_core.config.schema import PART_SECTIONS, PROVENANCE, RunConfig, trains_jointly
-from ebsc_core.plugins.registry import Kind, Registry, UnknownPartError
+from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig, trains_jointly
+from ebsc_core.plugins.registry import Kind, Registry, UnknownComponentError
 
 # A distribution and its version; anything else was not written by a run.
 SUPPLIER = re.compile(r"[A-Za-z0-9][\w.-]* [\w.+!-]+")
@@ -29,7 +29,7 @@ def compare_suppliers(file: Path, config: RunConfig, registry: Registry, warn: C
 
     Raises
     ------
-    UnknownPartError
+    UnknownComponentError
         If one is not there, and the distribution that had offered it is not either, or in another version.
     """
     tree = read_toml(file)
@@ -43,7 +43,7 @@ def compare_suppliers(file: Path, config: RunConfig, registry: Registry, warn: C
             continue
         try:
             now = str(registry.find(KINDS[section.partition(".")[0]], name).provider)
-        except UnknownPartError as error:
+        except UnknownComponentError as error:
             installed = _installed(was)
             if installed == was:
                 raise
@@ -56,7 +56,7 @@ def compare_suppliers(file: Path, config: RunConfig, registry: Registry, warn: C
 
 def _chosen(config: RunConfig) -> dict[str, str]:
     """The names of the parts that a run needs, by section."""
-    sections = [section for section in PART_SECTIONS if section != "joint" or trains_jointly(config)]
+    sections = [section for section in COMPONENT_SECTIONS if section != "joint" or trains_jointly(config)]
     named = {section: getattr(config, section).name for section in sections}
     observers = {Kind.OBSERVER.settings(name): name for name in config.observers}
     return {section: name for section, name in (named | observers).items() if name}

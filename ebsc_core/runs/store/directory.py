@@ -80,7 +80,7 @@ class RunDirectory:
         self.path, self.unfinished, self.resuming = path, unfinished or {}, resuming
         # Of ".", a link or "runs/..", it must be found before anything is computed.
         self.target = Path(os.path.realpath(path))  # Path.resolve has a traceback for links in a circle
-        self.beside = self.target / WORK
+        self.work_folder = self.target / WORK
         """Where files lie until all are there."""
         self.training: Path | None = None
         """The file in which training is kept when it ends early."""
@@ -91,7 +91,7 @@ class RunDirectory:
         self.made = not self.target.exists()
         try:
             self.target.mkdir(parents=True, exist_ok=True)
-            self.beside.mkdir(exist_ok=self.resuming)
+            self.work_folder.mkdir(exist_ok=self.resuming)
             self._begin()
         except OSError as error:
             if isinstance(error, FileExistsError):  # another process was faster
@@ -105,13 +105,13 @@ class RunDirectory:
 
     def _begin(self) -> None:
         """Take hold of the directory; what a process that was killed had written there goes."""
-        self.lock = locked(self.beside / LOCK)
+        self.lock = locked(self.work_folder / LOCK)
         if self.lock is None:
             raise RunDirectoryError(at_work(self.path))
         if self.resuming and not is_unfinished(self.target):  # any more
             self._let_go()
             check_unfinished(self.path)
-        for item in self.beside.iterdir():
+        for item in self.work_folder.iterdir():
             if item.name != LOCK:
                 remove(item)
         self.checkpoints.mkdir()
@@ -133,7 +133,7 @@ class RunDirectory:
             self._leave_nothing()
 
     def _finish(self) -> None:
-        for item in self.beside.iterdir():
+        for item in self.work_folder.iterdir():
             if item.name != LOCK:
                 remove(self.target / item.name)  # of a process that was killed here
                 item.rename(self.target / item.name)
@@ -144,7 +144,7 @@ class RunDirectory:
         """Of a directory without ``unfinished.toml``, as whoever takes the lock next must know."""
         if self.lock:
             self.lock.close()
-        shutil.rmtree(self.beside, ignore_errors=True)
+        shutil.rmtree(self.work_folder, ignore_errors=True)
 
     def _leave_nothing(self) -> None:
         with suppress(OSError):
@@ -166,29 +166,29 @@ class RunDirectory:
 
     @property
     def checkpoints(self) -> Path:
-        return self.beside / CHECKPOINTS
+        return self.work_folder / CHECKPOINTS
 
     def write_config(self, tables: dict[str, Any]) -> None:
         """``run.toml``; entries without a value are left out, as TOML has none.
 
         Paths that are not UTF-8 keep their bytes.
         """
-        write_toml(self.beside / CONFIG, tables)
+        write_toml(self.work_folder / CONFIG, tables)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
         """``metrics.json``."""
         text = json.dumps(metrics, indent=2, allow_nan=False)
-        (self.beside / METRICS).write_text(text + "\n", encoding="utf-8")
+        (self.work_folder / METRICS).write_text(text + "\n", encoding="utf-8")
 
     def write_affinity(self, graph: sparse.csr_matrix) -> None:
         """``affinity.npz``."""
         from scipy import sparse
 
-        sparse.save_npz(self.beside / AFFINITY, graph)
+        sparse.save_npz(self.work_folder / AFFINITY, graph)
 
     def write_assignments(self, columns: Mapping[str, Iterable[Any]]) -> None:
         """``assignments.csv`` from its columns; file names that are not UTF-8 keep their bytes."""
-        path = self.beside / ASSIGNMENTS
+        path = self.work_folder / ASSIGNMENTS
         with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(columns)

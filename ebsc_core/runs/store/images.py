@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ebsc_core.config.schema import PartChoice, RunConfig
+from ebsc_core.config.schema import ComponentChoice, RunConfig
 from ebsc_core.data.images.reading import read_images, read_pictures
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.data.images.source import ImageSource
@@ -27,15 +27,15 @@ def read_again(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -
     config, lines = run.config, run.assignments
     if config.features:
         return _of_features(run, registry, warn)
-    found = _read(config, registry, warn)
+    available = _read(config, registry, warn)
     if config.protocol == "train-test":
-        images = RunImages(*split(found, config.test_share, config.seed))
+        images = RunImages(*split(available, config.test_share, config.seed))
     else:
-        images = RunImages(found)
+        images = RunImages(available)
     if len(images) != len(lines.ids):
-        raise DataError(f"{found.name} holds {len(images)} images now, the run had {len(lines.ids)}")
+        raise DataError(f"{available.name} holds {len(images)} images now, the run had {len(lines.ids)}")
     if any(now != then for now, then in zip(images.ids(), lines.ids, strict=True)):
-        raise DataError(f"{found.name} holds other images than the run was made of")
+        raise DataError(f"{available.name} holds other images than the run was made of")
     return images
 
 
@@ -45,7 +45,7 @@ def _of_features(run: SavedRun, registry: Registry, warn: Callable[[str], None])
     name = run.config.features.images
     if name is None:
         raise DataError("the run was one on features, and no images were named (--images)")
-    images = choose(registry, Kind.DATA, PartChoice(name=name))
+    images = choose(registry, Kind.DATA, ComponentChoice(name=name))
     return RunImages(read_pictures(images, run.assignments.ids, run.config.seed, warn))
 
 

@@ -60,8 +60,8 @@ def list_runs(folder: Path) -> list[Listed]:
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise RunDirectoryError(f"{folder} {what}; give a folder that `ebsc run` has left runs in")
-    found = [_listed(path) for path in _runs(folder)]
-    return sorted(found, key=lambda run: run.when or "", reverse=True)
+    runs = [_listed(path) for path in _runs(folder)]
+    return sorted(runs, key=lambda run: run.when or "", reverse=True)
 
 
 def _runs(folder: Path) -> Iterator[Path]:
@@ -88,8 +88,8 @@ def _listed(path: Path) -> Listed:
     except ConfigError as error:
         problem = str(error)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        said = error.strerror if isinstance(error, OSError) else text_of(error)
-        problem = f"{path / name} is damaged ({said})"
+        reason = error.strerror if isinstance(error, OSError) else text_of(error)
+        problem = f"{path / name} is damaged ({reason})"
     return Listed(str(path), "damaged", problem, when=_changed(path))
 
 

@@ -83,8 +83,8 @@ class SavedRun:
     @property
     def provenance(self) -> dict[str, Any]:
         """Versions, time, and the supplier of each part; empty where they are not recorded."""
-        found = self.tables.get(PROVENANCE, {})
-        return found if isinstance(found, dict) else {}
+        table = self.tables.get(PROVENANCE, {})
+        return table if isinstance(table, dict) else {}
 
     @cached_property
     def config(self) -> RunConfig:

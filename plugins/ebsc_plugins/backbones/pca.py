@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ebsc_core.config.options import Options
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo
-from ebsc_core.utils.errors import PartError
+from ebsc_core.utils.errors import ComponentError
 from ebsc_plugins.backbones.principal import BLOCK, fitting_images, principal_directions
 
 COMPONENTS = 500
@@ -45,7 +45,7 @@ class PCA(Backbone):
         self.pixels = info.channels * info.height * info.width
         self.width = min(COMPONENTS, self.pixels) if options.components is None else options.components
         if self.width > self.pixels:
-            raise PartError(
+            raise ComponentError(
                 f"backbone.components is {self.width} but the images have only {self.pixels} values "
                 f"({info.channels}x{info.height}x{info.width}); ask for no more than that"
             )

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ebsc_core.config.options import Options
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo
-from ebsc_core.utils.errors import PartError, missing_package
+from ebsc_core.utils.errors import ComponentError, missing_package
 from ebsc_plugins.backbones.principal import BLOCK, fitting_images, principal_directions
 
 # Its shorthand, kymatio.torch, also imports the spherical transform, which today's SciPy breaks.
@@ -61,7 +61,7 @@ class Scattering(Backbone):
         self.coefficients = CHANNELS * (options.size >> SCALES) ** 2
         self.width = options.components or self.coefficients
         if self.width > self.coefficients:
-            raise PartError(
+            raise ComponentError(
                 f"backbone.components is {self.width} but images of {options.size}x{options.size} have only "
                 f"{self.coefficients} coefficients; lower it or raise backbone.size"
             )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ebsc_core import ComponentSpec
 from ebsc_core.config.options import Options
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo
-from ebsc_core.utils.errors import PartError, text_of
+from ebsc_core.utils.errors import ComponentError, text_of
 
 SMALL_IMAGE = 64
 
@@ -56,7 +56,9 @@ class TimmBackbone(Backbone):
         )
         wanted = options.stem
         if wanted and not has_resnet_stem:
-            raise PartError(f"backbone {name!r} has no ResNet stem to replace; leave backbone.stem unset")
+            raise ComponentError(
+                f"backbone {name!r} has no ResNet stem to replace; leave backbone.stem unset"
+            )
         self.small_stem = bool(
             wanted if wanted is not None else small_image and has_resnet_stem and not options.pretrained
         )
@@ -105,7 +107,7 @@ def _create(name: str, options: TimmOptions, info: ImageInfo) -> Any:
             if options.pretrained
             else f"it may not take {info.channels}x{info.height}x{info.width} images or an option given"
         )
-        raise PartError(f"timm cannot build backbone {name!r} ({why}); {cure}") from None
+        raise ComponentError(f"timm cannot build backbone {name!r} ({why}); {cure}") from None
 
 
 def _statistics(
@@ -121,7 +123,7 @@ def _statistics(
 def _load_weights(backbone: TimmBackbone, file: str) -> None:
     """Load a backbone of an earlier run, or a checkpoint in timm's own layout without its classifier."""
     if not Path(file).is_file():
-        raise PartError(f"backbone.weights: {file} does not exist or is not a file")
+        raise ComponentError(f"backbone.weights: {file} does not exist or is not a file")
     try:
         state = load_file(file)
         if "mean" in state:
@@ -131,11 +133,13 @@ def _load_weights(backbone: TimmBackbone, file: str) -> None:
             kept = {name: value for name, value in state.items() if not name.startswith(head)}
             backbone.model.load_state_dict(kept, strict=True)
     except SafetensorError as error:
-        raise PartError(f"backbone.weights: {file} is not a safetensors file ({error})") from None
+        raise ComponentError(f"backbone.weights: {file} is not a safetensors file ({error})") from None
     except RuntimeError as error:
         why = text_of(error)[:200]
         hint = "; for its ImageNet stem add --set backbone.stem=false" if backbone.small_stem else ""
-        raise PartError(f"backbone.weights: {file} does not fit {backbone.name!r}{hint}: {why}") from None
+        raise ComponentError(
+            f"backbone.weights: {file} does not fit {backbone.name!r}{hint}: {why}"
+        ) from None
 
 
 def _measure_width(backbone: Backbone, name: str, info: ImageInfo) -> int:
@@ -146,11 +150,15 @@ def _measure_width(backbone: Backbone, name: str, info: ImageInfo) -> int:
             out = backbone.eval()(torch.zeros(1, info.channels, info.height, info.width))
     except Exception as error:  # models check their input by assertions as well
         why = _first_line(error)
-        raise PartError(f"backbone {name!r} cannot take {info.height}x{info.width} images ({why})") from None
+        raise ComponentError(
+            f"backbone {name!r} cannot take {info.height}x{info.width} images ({why})"
+        ) from None
     finally:
         backbone.train(training)
     if out.ndim != 2:
-        raise PartError(f"backbone {name!r} gives features of shape {tuple(out.shape[1:])}, not a vector")
+        raise ComponentError(
+            f"backbone {name!r} gives features of shape {tuple(out.shape[1:])}, not a vector"
+        )
     return out.shape[1]
 
 

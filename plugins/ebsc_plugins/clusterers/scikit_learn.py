@@ -50,11 +50,13 @@ class ScikitLearnClusterer(Clusterer):
             name = type(self.estimator).__name__
             raise ConfigError(f"clusterer {name}: {text_of(error)}") from None
         # What scikit-learn says to its user; what it says to programmers (FutureWarning) is not for ours.
-        said = [" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)]
-        found = len(np.unique(labels[labels >= 0]))
-        if found != self.n_clusters:  # as with those that settle the number themselves
-            said.append(f"{type(self.estimator).__name__} found {found} clusters, not {self.n_clusters}")
-        self.warnings_ = list(dict.fromkeys(said))
+        messages = [" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)]
+        n_found = len(np.unique(labels[labels >= 0]))
+        if n_found != self.n_clusters:  # as with those that settle the number themselves
+            messages.append(
+                f"{type(self.estimator).__name__} found {n_found} clusters, not {self.n_clusters}"
+            )
+        self.warnings_ = list(dict.fromkeys(messages))
         return np.asarray(labels, dtype=np.int64)
 
 
@@ -92,9 +94,9 @@ def names() -> Iterable[str]:
 def _options(class_name: str, estimator_class: type) -> type[Options]:
     """The constructor's parameters as an options model; scikit-learn checks their values itself."""
     defaults = estimator_class().get_params(deep=False) | PREFERRED.get(class_name, {})
-    said = f"Parameter of scikit-learn's {class_name}; see its documentation."
+    description = f"Parameter of scikit-learn's {class_name}; see its documentation."
     fields: dict[str, Any] = {
-        name: (Any, Field(value, description=said))
+        name: (Any, Field(value, description=description))
         for name, value in defaults.items()
         if name not in RESERVED
     }

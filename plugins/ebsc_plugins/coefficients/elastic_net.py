@@ -82,7 +82,7 @@ class _State:
     """``(B, s)``, the coefficients so far."""
     residual: Tensor
     """``(B, D)``, the query less its combination of the working set."""
-    settled: Tensor
+    converged: Tensor
     """``(B,)``, whether the values solve the small problem."""
     missing: Tensor
     """``(B, c)``, positions of dictionary rows that would help, the most helpful first."""
@@ -201,7 +201,7 @@ class ElasticNet(CoefficientModel):
             if not states:
                 return 0
         for state in states:
-            _write(state, torch.ones_like(state.settled), found, len(dictionary))
+            _write(state, torch.ones_like(state.converged), found, len(dictionary))
         return sum(map(len, states))
 
     def _look(
@@ -210,7 +210,7 @@ class ElasticNet(CoefficientModel):
         """Queries with what they miss, and which are left; the others are written into ``found``."""
         n, probing = len(encoded.dictionary), round_ < PROBES
         # Who is not settled cannot be done yet.
-        packed = encoded.dictionary if bool(state.settled.any()) else encoded.rough
+        packed = encoded.dictionary if bool(state.converged.any()) else encoded.rough
         scores = packed.products(encoded.damp(state.residual) if probing else state.residual).abs_()
         exclude_own(scores, state.own, -1)
         scores.scatter_(1, state.support, -2)
@@ -218,7 +218,7 @@ class ElasticNet(CoefficientModel):
         noise = rounding(state.residual) * (1 + state.values.abs().sum(dim=1, keepdim=True))
         limit = 0 if probing else self.options.tau * state.scale + noise
         wanted = (best > limit).sum(dim=1)
-        done = state.settled & (wanted == 0) & (not probing)
+        done = state.converged & (wanted == 0) & (not probing)
         _write(state, done, found, n)
         return replace(state, missing=missing, useless=best < 0, wanted=wanted), ~done
 
@@ -234,12 +234,12 @@ class ElasticNet(CoefficientModel):
             solve_elastic_nets(gram, inner, tau, ridge, values, steps)
             for gram, inner, tau, ridge, values in parts
         ]
-        values, settled = (torch.cat(parts) for parts in zip(*solved, strict=True))
-        settled &= dtype == state.values.dtype
+        values, converged = (torch.cat(parts) for parts in zip(*solved, strict=True))
+        converged &= dtype == state.values.dtype
         weights = values.to(dictionary.dtype)
         combined = F.embedding_bag(state.support, dictionary, per_sample_weights=weights, mode="sum")
         values, residual = values.to(state.values.dtype), state.query - combined
-        return replace(state, values=values, settled=settled, residual=residual)
+        return replace(state, values=values, converged=converged, residual=residual)
 
 
 def _start(place: Tensor, query: Tensor, own: Tensor, scale: Tensor, dtype: torch.dtype) -> _State:
@@ -256,7 +256,7 @@ def _start(place: Tensor, query: Tensor, own: Tensor, scale: Tensor, dtype: torc
         inner=query.new_empty(b, 0, dtype=dtype),
         values=query.new_empty(b, 0, dtype=values),
         residual=query,
-        settled=own.new_zeros(b, dtype=torch.bool),
+        converged=own.new_zeros(b, dtype=torch.bool),
         missing=own.new_empty(b, 0),
         useless=own.new_empty(b, 0, dtype=torch.bool),
         wanted=own.new_zeros(b),
@@ -280,7 +280,7 @@ def _kept(state: _State, rows: Tensor, size: int) -> _State:
     lines = lines.view(len(rows), used, before)
     gram = state.gram.new_zeros(len(rows), size, size)
     gram[:, :used, :used] = lines.gather(2, kept.unsqueeze(1).expand(-1, used, -1))
-    same = ("place", "query", "own", "scale", "residual", "settled", "missing", "useless", "wanted")
+    same = ("place", "query", "own", "scale", "residual", "converged", "missing", "useless", "wanted")
     taken, room = {name: getattr(state, name)[rows] for name in same}, (0, size - used)
     # What fills up is a row that is about to join.
     filling = taken["missing"][:, :1].expand(-1, size - used)

@@ -45,11 +45,11 @@ def solve_elastic_nets(
     least = max(1e-9, 100 * torch.finfo(gram.dtype).eps)
     for round_ in range(PROXIMAL_ROUNDS if steps == NEWTON_STEPS else 1):
         before, pull = values, pull.clamp_max(max(least, MIN_RIDGE * 0.1**round_))
-        values, settled = _newton(gram, inner + pull * before, tau, ridge + pull, before, steps)
-        settled &= (pull * (values - before)).abs().amax(dim=1) <= 1e-6 * tau.amin(dim=1)
-        if bool(settled.all()):
+        values, converged = _newton(gram, inner + pull * before, tau, ridge + pull, before, steps)
+        converged &= (pull * (values - before)).abs().amax(dim=1) <= 1e-6 * tau.amin(dim=1)
+        if bool(converged.all()):
             break
-    return values, settled
+    return values, converged
 
 
 def _newton(
@@ -61,7 +61,7 @@ def _newton(
     for the present active set, ``|v| > τ``, and its signs; the dual is convex and piecewise quadratic, so
     that finitely many suffice.
     """
-    result, settled = values.clone(), torch.zeros(len(values), dtype=torch.bool, device=values.device)
+    result, converged = values.clone(), torch.zeros(len(values), dtype=torch.bool, device=values.device)
     flat, rows = gram.flatten(0, 1), torch.arange(len(values), device=values.device)
     slack = inner - (values.unsqueeze(1) @ gram).squeeze(1)
     for _ in range(steps):
@@ -72,14 +72,14 @@ def _newton(
         step = _line_search(values, solution - values, slack, its_slack - slack, tau, ridge)
         step = torch.where(done.unsqueeze(1), 1, step)
         values, slack = values.lerp(solution, step), slack.lerp(its_slack, step)
-        result[rows], settled[rows] = values, done
+        result[rows], converged[rows] = values, done
         if bool(done.any()):
             left = (~done).nonzero().squeeze(1)
             if not len(left):
                 break
             rows, values, slack, inner = rows[left], values[left], slack[left], inner[left]
             tau, ridge = tau[left], ridge[left]
-    return result, settled
+    return result, converged
 
 
 def _solve_active(

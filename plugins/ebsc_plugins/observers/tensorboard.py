@@ -22,7 +22,7 @@ class TensorBoard:
 
     Raises
     ------
-    PartError
+    ComponentError
         If TensorBoard is not installed.
     """
 

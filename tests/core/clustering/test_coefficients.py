@@ -82,7 +82,7 @@ def test_new_rows_are_expressed_by_the_whole_dictionary(n: int, m: int, block: i
 
 MEASURE = """
 import sys, torch
-from ebsc_core.clustering.affinity import symmetrised
+from ebsc_core.clustering.affinity import symmetrized
 from ebsc_core.clustering.coefficients import self_expressive_coefficients
 from tests_cosines import Cosines
 
@@ -92,9 +92,9 @@ def peak():
 
 torch.set_num_threads(1)
 rows = torch.nn.functional.normalize(torch.randn(20_000, 16), dim=1)
-warm = symmetrised(self_expressive_coefficients(Cosines(), rows[:500], 10))
+warm = symmetrized(self_expressive_coefficients(Cosines(), rows[:500], 10))
 before = peak()
-symmetrised(self_expressive_coefficients(Cosines(), rows, 10))
+symmetrized(self_expressive_coefficients(Cosines(), rows, 10))
 print(peak() - before)
 """
 

@@ -19,10 +19,10 @@ from ebsc_core.plugins.registry import (
     Kind,
     Provider,
     Registry,
-    UnknownPartError,
+    UnknownComponentError,
     installed_entry_points,
 )
-from ebsc_core.utils.errors import PartError
+from ebsc_core.utils.errors import ComponentError
 
 Plugin = tuple[EntryPoint, Provider]
 MakePlugin = Callable[..., Plugin]
@@ -165,28 +165,28 @@ class TestFind:
     def test_a_part_that_cannot_be_imported_names_its_supplier_and_the_cure(self, plugin: MakePlugin) -> None:
         source = objective("x").replace("dict", '"no_such_module:build"')
         part = Registry([plugin(source, "alpha", "3.1")]).find(Kind.OBJECTIVE, "x")
-        with pytest.raises(PartError, match=r"'x' of alpha 3\.1 .*no_such_module.*reinstall alpha"):
+        with pytest.raises(ComponentError, match=r"'x' of alpha 3\.1 .*no_such_module.*reinstall alpha"):
             part.factory  # noqa: B018
 
     @pytest.mark.parametrize("typed", ["alpha-los", "alhpa-loss", "ALPHA-LOSS"])
     def test_a_near_name_is_suggested(self, plugin: MakePlugin, typed: str) -> None:
-        with pytest.raises(UnknownPartError, match=r"did you mean alpha-loss\?"):
+        with pytest.raises(UnknownComponentError, match=r"did you mean alpha-loss\?"):
             Registry([plugin(objective("alpha-loss"))]).find(Kind.OBJECTIVE, typed)
 
     def test_a_part_may_be_called_like_its_distribution(self, plugin: MakePlugin) -> None:
         assert Registry([plugin(objective("alpha"), "alpha")]).find(Kind.OBJECTIVE, "alpha")
 
     def test_nothing_near_points_to_the_list(self, plugin: MakePlugin) -> None:
-        with pytest.raises(UnknownPartError, match=r"objective 'zzz': see `ebsc plugins list`"):
+        with pytest.raises(UnknownComponentError, match=r"objective 'zzz': see `ebsc plugins list`"):
             Registry([plugin(objective("alpha-loss"))]).find(Kind.OBJECTIVE, "zzz")
 
     def test_a_part_of_another_kind_does_not_answer(self, plugin: MakePlugin) -> None:
-        with pytest.raises(UnknownPartError):
+        with pytest.raises(UnknownComponentError):
             Registry([plugin(objective("alpha-loss"))]).find(Kind.CLUSTERER, "alpha-loss")
 
     def test_an_unknown_name_mentions_plugins_that_did_not_load(self, plugin: MakePlugin) -> None:
         registry = Registry([plugin("import no_such_module", "beta", "2.0")])
-        with pytest.raises(UnknownPartError, match=r"not loaded: beta-parts of beta 2\.0"):
+        with pytest.raises(UnknownComponentError, match=r"not loaded: beta-parts of beta 2\.0"):
             registry.find(Kind.OBJECTIVE, "beta-loss")
 
 
@@ -201,7 +201,9 @@ class TestConflicts:
         return Registry([first, plugin(objective("same"), "beta", "2.0")])
 
     def test_a_claimed_name_names_the_choices(self, registry: Registry) -> None:
-        with pytest.raises(PartError, match=r"alpha 1\.0, beta 2\.0; say which: alpha:same or beta:same"):
+        with pytest.raises(
+            ComponentError, match=r"alpha 1\.0, beta 2\.0; say which: alpha:same or beta:same"
+        ):
             registry.find(Kind.OBJECTIVE, "same")
 
     @pytest.mark.parametrize("distribution", ["alpha", "beta"])
@@ -217,7 +219,7 @@ class TestConflicts:
         assert registry.find(Kind.OBJECTIVE, "alone").provider.distribution == "alpha"
 
     def test_another_distribution_does_not_answer(self, registry: Registry) -> None:
-        with pytest.raises(UnknownPartError):
+        with pytest.raises(UnknownComponentError):
             registry.find(Kind.OBJECTIVE, "gamma:same")
 
 
@@ -293,7 +295,7 @@ class TestBrokenPlugins:
     ) -> None:
         (tmp_path / "leaving.py").write_text(f"class Part:\n    pass\n{source}\n")
         found = Registry([plugin(objective("x").replace("dict", '"leaving:Part"'))]).find(Kind.OBJECTIVE, "x")
-        with pytest.raises(PartError, match=r"'x' of .* could not be loaded"):
+        with pytest.raises(ComponentError, match=r"'x' of .* could not be loaded"):
             _ = found.factory
 
     def test_a_function_that_only_begins_like_a_hook_is_let_be(self, plugin: MakePlugin) -> None:
@@ -342,7 +344,9 @@ class TestBrokenPlugins:
         source = objective("x").replace("objectives", "coefficient_models")
         registry = Registry([plugin(source.replace("dict", f'"{late.value}:Model"'), "mine", "3")])
         part = registry.find(Kind.COEFFICIENTS, "x")
-        with pytest.raises(PartError, match=rf"'x' of mine 3: its option '{name}' is .*\[{section}\] itself"):
+        with pytest.raises(
+            ComponentError, match=rf"'x' of mine 3: its option '{name}' is .*\[{section}\] itself"
+        ):
             part.options_class  # noqa: B018
 
     def test_two_broken_plugins_are_both_recorded(self, plugin: MakePlugin) -> None:
@@ -357,12 +361,12 @@ class TestFamilies:
         assert (part.name, part.spec.name) == ("many-7", "many-7")
 
     def test_it_does_not_answer_to_others(self, plugin: MakePlugin) -> None:
-        with pytest.raises(UnknownPartError):
+        with pytest.raises(UnknownComponentError):
             Registry([plugin(family("many", answers_to("many-")))]).find(Kind.OBJECTIVE, "few-7")
 
     def test_its_names_are_suggested(self, plugin: MakePlugin) -> None:
         names = "lambda: ['many-seven', 'many-eight']"
-        with pytest.raises(UnknownPartError, match="did you mean many-seven"):
+        with pytest.raises(UnknownComponentError, match="did you mean many-seven"):
             Registry([plugin(family("many", "lambda n: None", names))]).find(Kind.OBJECTIVE, "many-seve")
 
     def test_a_single_part_comes_before_a_family(self, plugin: MakePlugin) -> None:
@@ -376,7 +380,7 @@ class TestFamilies:
 
     def test_two_families_can_conflict(self, plugin: MakePlugin) -> None:
         registry = Registry([plugin(family(name, answers_to("m")), name) for name in ("a", "b")])
-        with pytest.raises(PartError, match="say which: a:mine or b:mine"):
+        with pytest.raises(ComponentError, match="say which: a:mine or b:mine"):
             registry.find(Kind.OBJECTIVE, "mine")
 
     @pytest.mark.parametrize("resolve", ['"no_such_module:resolve"', "lambda n: 1 / 0", "lambda n: n"])
@@ -388,12 +392,12 @@ class TestFamilies:
     @pytest.mark.parametrize("resolve", ['"no_such_module:resolve"', "lambda n: 1 / 0", "lambda n: n"])
     def test_a_broken_one_is_mentioned_when_nothing_answers(self, plugin: MakePlugin, resolve: str) -> None:
         registry = Registry([plugin(family("many", resolve), "broken", "0.9")])
-        with pytest.raises(UnknownPartError, match=r"not loaded: .*broken 0\.9"):
+        with pytest.raises(UnknownComponentError, match=r"not loaded: .*broken 0\.9"):
             registry.find(Kind.OBJECTIVE, "mine")
 
     def test_names_that_fail_only_cost_their_suggestions(self, plugin: MakePlugin) -> None:
         broken = plugin(family("many", "lambda n: None", "lambda: 1 / 0"), "broken")
-        with pytest.raises(UnknownPartError, match="did you mean mine"):
+        with pytest.raises(UnknownComponentError, match="did you mean mine"):
             Registry([broken, plugin(objective("mine"), "works")]).find(Kind.OBJECTIVE, "mind")
 
 
@@ -403,12 +407,12 @@ class TestDefaults:
         assert Registry([plugin(objective("other"), "b"), default]).default(Kind.OBJECTIVE) == "mine"
 
     def test_none_offered(self, plugin: MakePlugin) -> None:
-        with pytest.raises(PartError, match=r"none is installed.*--objective"):
+        with pytest.raises(ComponentError, match=r"none is installed.*--objective"):
             Registry([plugin(objective("mine"))]).default(Kind.OBJECTIVE)
 
     def test_two_offered(self, plugin: MakePlugin) -> None:
         plugins = [plugin(objective(f"{d}-loss", ", default=True"), d) for d in ("a", "b")]
-        with pytest.raises(PartError, match=r"a-loss \(a 1\.0\), b-loss \(b 1\.0\).*--objective"):
+        with pytest.raises(ComponentError, match=r"a-loss \(a 1\.0\), b-loss \(b 1\.0\).*--objective"):
             Registry(plugins).default(Kind.OBJECTIVE)
 
     def test_ours_stays_the_default_if_another_claims_its_name(self, plugin: MakePlugin) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ebsc_core.training.sync_batch_norm import SyncedBatchNorm, sync_norms
 from ebsc_core.utils.distributed import DistributedContext
-from ebsc_core.utils.errors import PartError
+from ebsc_core.utils.errors import ComponentError
 
 
 @dataclass(frozen=True)
@@ -88,5 +88,5 @@ def test_a_batch_norm_of_unknown_steps_is_refused():
     class Own(nn.BatchNorm1d):
         pass
 
-    with pytest.raises(PartError, match=r"0 is a Own.*run in one"):
+    with pytest.raises(ComponentError, match=r"0 is a Own.*run in one"):
         converted(Own(3), DistributedContext(0, 2))

@@ -17,15 +17,15 @@ def test_a_pipe_or_device_stays_one(tmp_path: Path) -> None:
     os.mkfifo(path)
     with pytest.raises(DataError, match="not a file"):
         check_writable(path)
-    with pytest.raises(DataError, match="not a file"), written_whole(path) as beside:
-        beside.write_text("x")
+    with pytest.raises(DataError, match="not a file"), written_whole(path) as temporary_path:
+        temporary_path.write_text("x")
     assert path.is_fifo()
 
 
 def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
-    with written_whole(tmp_path / "link") as beside:
-        beside.write_text("x")
+    with written_whole(tmp_path / "link") as temporary_path:
+        temporary_path.write_text("x")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_text() == "x"
 

@@ -13,7 +13,7 @@ from sklearn import decomposition
 from torch import Tensor
 
 from ebsc_core.plugins.interfaces import ImageInfo
-from ebsc_core.utils.errors import DataError, EbscError, PartError
+from ebsc_core.utils.errors import ComponentError, DataError, EbscError
 from ebsc_plugins.backbones.pca import PCA, PCAOptions
 
 Info = Callable[..., ImageInfo]
@@ -79,7 +79,7 @@ def test_only_some_images_are_fitted_to_where_there_are_more(info: Info, digits:
 
 
 def test_more_components_than_pixels_are_refused(info: Info, one_line: OneLine) -> None:
-    with pytest.raises(PartError, match=r"65.*64 values.*1x8x8") as error:
+    with pytest.raises(ComponentError, match=r"65.*64 values.*1x8x8") as error:
         PCA(PCAOptions(components=65), info(8))
     one_line(error)
 

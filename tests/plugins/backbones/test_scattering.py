@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ebsc_core.plugins.interfaces import ImageInfo
 from ebsc_core.plugins.registry import Kind, Registry
 from ebsc_core.plugins.selection import check_options
-from ebsc_core.utils.errors import ConfigError, DataError, EbscError, PartError
+from ebsc_core.utils.errors import ComponentError, ConfigError, DataError, EbscError
 from ebsc_plugins.backbones.scattering import FRONTEND, Scattering, ScatteringOptions
 
 Info = Callable[..., ImageInfo]
@@ -145,7 +145,7 @@ def test_it_has_nothing_to_train(info: Info) -> None:
 
 
 def test_too_many_components_are_refused(info: Info, noise: Noise, one_line: OneLine) -> None:
-    with pytest.raises(PartError, match=r"869.*16x16.*868 coefficients") as wrong_part:
+    with pytest.raises(ComponentError, match=r"869.*16x16.*868 coefficients") as wrong_part:
         build(info(16), size=16, components=869)
     one_line(wrong_part)
     with pytest.raises(DataError, match=r"there are 4; set backbone\.components=4") as wrong_data:
@@ -168,7 +168,7 @@ def test_without_kymatio_the_command_to_install_it_is_named(
 ) -> None:
     for name in ("kymatio", FRONTEND):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(PartError, match=r"pip install 'ebsc\[scattering\]'") as error:
+    with pytest.raises(ComponentError, match=r"pip install 'ebsc\[scattering\]'") as error:
         build(info(28))
     assert "kymatio" in one_line(error)
 

@@ -109,7 +109,7 @@ class TestWhatStays:
         other.wait()
         assert (tmp_path / "run" / WORK / "metrics.json").exists()
         with RunDirectory(tmp_path / "run", resuming=True) as directory:
-            assert not (directory.beside / "metrics.json").exists()
+            assert not (directory.work_folder / "metrics.json").exists()
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
 
     def test_what_was_killed_while_files_were_moved_is_finished(self, tmp_path: Path) -> None:

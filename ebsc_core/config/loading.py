@@ -123,7 +123,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 def _parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals or not all(key.strip().split(".")):
-        raise ConfigError(f"--set {setting!r} is not of the form part.option=value")
+        raise ConfigError(f"--set {setting!r} is not of the form section.option=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):

@@ -16,6 +16,7 @@ and a few settings of the run itself::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -51,6 +52,17 @@ def _number_of_clusters(value: Any) -> Any:
         return TypeAdapter(Annotated[int, Field(ge=2)]).validate_python(value)
     except ValidationError:
         raise ValueError("input should be a whole number from 2 on, or 'auto'") from None
+
+
+# The old names of view options. The files of finished runs still contain them.
+RENAMED_VIEWS = {"jitter": "jitter_prob", "grey": "gray_prob", "blur": "blur_prob"}
+
+
+def current_view_names(views: Any) -> Any:
+    """Rename view options to their current names; if both names occur, the later value wins."""
+    if not isinstance(views, Mapping):
+        return views
+    return {RENAMED_VIEWS.get(name, name): value for name, value in views.items()}
 
 
 # pydantic's own constraints refuse paths that are not UTF-8, so a function checks the text.
@@ -215,7 +227,7 @@ class RunConfig(BaseModel):
     clusterer: PartChoice = Field(default_factory=PartChoice)
     observers: dict[Text, dict[str, Any]] = Field(default_factory=dict)
     """The observers of the run: one table of options, possibly empty, for each observer's name."""
-    views: dict[str, Any] = Field(default_factory=dict)
+    views: Annotated[dict[str, Any], BeforeValidator(current_view_names)] = Field(default_factory=dict)
     """Changes to the view policy, which is otherwise derived from the images (see
     ``ebsc_core.data.views.options``)."""
     train: TrainOptions = Field(default_factory=TrainOptions)

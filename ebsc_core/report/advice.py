@@ -16,7 +16,7 @@ MERGED, TINY = 3.0, 0.2
 # A cluster is doubtful if it keeps a smaller share than this of its coefficients within it.
 LOW_CONFIDENCE = 0.5
 # Limit of the run's own warnings; there may be one for each damaged image.
-MOST_WARNINGS = 20
+MAX_WARNINGS = 20
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ def advice(
         The effective rank of the rows that express one another; they have ``width`` columns.
     """
     warnings = metrics.get("warnings") or []
-    own = [Advice(str(warning)) for warning in warnings[:MOST_WARNINGS]]
-    if len(warnings) > MOST_WARNINGS:
+    own = [Advice(str(warning)) for warning in warnings[:MAX_WARNINGS]]
+    if len(warnings) > MAX_WARNINGS:
         own.append(
-            Advice(f"The run gave {len(warnings) - MOST_WARNINGS:,} more warnings; metrics.json has all.")
+            Advice(f"The run gave {len(warnings) - MAX_WARNINGS:,} more warnings; metrics.json has all.")
         )
     told = " ".join(item.said for item in own)
     free = metrics.get("label_free") or {}

@@ -16,12 +16,12 @@ from ebsc_core.report.clusters import Graph
 from ebsc_core.utils.sampling import sample_positions
 
 # t-SNE takes about 4 s on one core.
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 STEPS = 500
 PERPLEXITY = 30.0
 # t-SNE compares rows by distance; directions beyond these hold mostly noise.
 DIRECTIONS = 50
-NEIGHBOURS = 6
+NEIGHBORS = 6
 # Number of points in the neighbourhood of a point.
 AROUND = 25
 # Side length of the square map.
@@ -36,12 +36,12 @@ class Layout:
     """The positions ``(M,)`` of the images in ``assignments.csv``."""
     points: np.ndarray
     """The points ``(M, 2)`` of the images in ``[0, SIDE]``, with y downwards."""
-    neighbours: list[list[int]]
+    neighbors: list[list[int]]
     """For each point, the points with the largest affinity to it, in descending order."""
     rank: float
     """The effective rank of the sample's rows."""
 
-    def centres(self, clusters: np.ndarray) -> dict[int, int]:
+    def centers(self, clusters: np.ndarray) -> dict[int, int]:
         """Return, for each of the clusters ``(M,)``, the point at which the map shows its number.
 
         The point is where its cluster is densest, near the middle. If clusters are mixed, their middles
@@ -66,14 +66,14 @@ def lay_out(rows: Rows, graph: Graph | None, fitted: int, seed: int) -> Layout |
     have the same class on digits, 13 instead of 21 % on CIFAR-10.
     """
     among = graph.positions if graph is not None else np.arange(fitted)
-    positions = among[sample_positions(len(among), MOST_POINTS, seed)]
+    positions = among[sample_positions(len(among), MAX_POINTS, seed)]
     if len(positions) < 3 or len(rows) != fitted:
         return None
     sample = rows.take(positions)
     with warnings.catch_warnings():  # PCA warns of constant columns and leaves them out
         warnings.simplefilter("ignore")
         points = _points(sample.numpy().astype(np.float32), seed)
-    return Layout(positions, _framed(points), _neighbours(graph, positions), effective_rank(sample))
+    return Layout(positions, _framed(points), _neighbors(graph, positions), effective_rank(sample))
 
 
 def _points(rows: np.ndarray, seed: int) -> np.ndarray:
@@ -92,11 +92,11 @@ def _framed(points: np.ndarray) -> np.ndarray:
     low, high = points.min(axis=0), points.max(axis=0)
     extent = max(float((high - low).max()), 1e-12)
     margin = 0.03
-    centred = (points - (low + high) / 2) / extent
-    return SIDE * (0.5 + (1 - 2 * margin) * centred * (1, -1))
+    centered = (points - (low + high) / 2) / extent
+    return SIDE * (0.5 + (1 - 2 * margin) * centered * (1, -1))
 
 
-def _neighbours(graph: Graph | None, positions: np.ndarray) -> list[list[int]]:
+def _neighbors(graph: Graph | None, positions: np.ndarray) -> list[list[int]]:
     if graph is None:
         return [[] for _ in positions]
     at = np.searchsorted(graph.positions, positions)
@@ -104,6 +104,6 @@ def _neighbours(graph: Graph | None, positions: np.ndarray) -> list[list[int]]:
     found = []
     for row in range(len(at)):
         part = slice(within.indptr[row], within.indptr[row + 1])
-        order = np.argsort(-within.data[part], kind="stable")[:NEIGHBOURS]
+        order = np.argsort(-within.data[part], kind="stable")[:NEIGHBORS]
         found.append(within.indices[part][order].tolist())
     return found

@@ -152,7 +152,7 @@ class Trial:
 
     def __init__(self, objective: Objective, images: Tensor, device: torch.device) -> None:
         self.objective, self.device = objective, device
-        # With the strides of views, also of grey images: code is compiled for strides, too.
+        # With the strides of views, also of gray images: code is compiled for strides, too.
         view = torch.empty(images.shape, device=device, memory_format=torch.channels_last)
         self.view = view.copy_(images).div_(255)
 

@@ -2,9 +2,9 @@
 
 A *rank* is the number of a process in the order of the launcher (``torchrun``, ``accelerate launch``). The
 launcher sets environment variables with the number of processes and their meeting point. Each process holds
-the whole model and the rows ``share(B)`` of a batch of B. :meth:`Ranks.gather` restores the whole batch
-before any code compares its rows. A loss, a dictionary or a balance is therefore the same in all processes,
-and the same as in a single process.
+the whole model and the rows ``share(B)`` of a batch of B. :meth:`DistributedContext.gather` restores the
+whole batch before any code compares its rows. A loss, a dictionary or a balance is therefore the same in
+all processes, and the same as in a single process.
 
 accelerate connects the processes and averages the gradients. Its gather carries no gradient and its data
 loaders shuffle by their own rules, so this module uses neither. accelerate is imported only if there are
@@ -41,7 +41,7 @@ GRACE = 3.0
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistributedContext:
     """Describe this process among those that train together; by default it is the only one."""
 
     index: int = 0
@@ -50,8 +50,8 @@ class Ranks:
     """The index among the processes on the same machine."""
 
     @classmethod
-    def join(cls, device: torch.device) -> Ranks:
-        """Connect to the other processes of the launcher; return ``ALONE`` if there is no launcher.
+    def join(cls, device: torch.device) -> DistributedContext:
+        """Connect to the other processes of the launcher; without a launcher, return ``SINGLE_PROCESS``.
 
         Raises
         ------
@@ -60,7 +60,7 @@ class Ranks:
         """
         count = int(os.environ.get("WORLD_SIZE", 1))
         if count == 1:
-            return ALONE
+            return SINGLE_PROCESS
         # Pass the device: on a machine without CUDA, accelerate would otherwise take torchrun's processes
         # for independent ones.
         try:
@@ -135,13 +135,13 @@ class Ranks:
     def in_turn(self, call: Callable[[], T]) -> T:
         """Call in one process per machine first, then in the others, which find its downloads."""
         for first in (True, False):
-            with self.agreed():
+            with self.synchronized_errors():
                 if (self.local_index == 0) == first:
                     value = call()
         return value
 
     @contextmanager
-    def agreed(self) -> Iterator[None]:
+    def synchronized_errors(self) -> Iterator[None]:
         """Make all processes raise an error if one of them raises an ``EbscError`` inside the block.
 
         If several processes raise one, all raise the error of the lowest rank.
@@ -156,7 +156,7 @@ class Ranks:
             said = str(error)
         for index, text in enumerate(self._all(said)):
             if text is not None:
-                raise Agreed(text if index == 0 else f"process {index} of {self.count}: {text}")
+                raise SynchronizedError(text if index == 0 else f"process {index} of {self.count}: {text}")
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -167,7 +167,7 @@ class Ranks:
         try:
             yield
         except EbscError as error:
-            if self.main or isinstance(error, Agreed):
+            if self.main or isinstance(error, SynchronizedError):
                 raise
             raise type(error)(f"process {self.index} of {self.count}: {error}") from error
         except RuntimeError as error:
@@ -199,18 +199,18 @@ class Ranks:
             return module
         return _accelerator(next(module.parameters()).device).prepare(module)
 
-    def close(self) -> Ranks:
-        """Wait for the other processes, disconnect and return ``ALONE``."""
+    def close(self) -> DistributedContext:
+        """Wait for the other processes, disconnect and return ``SINGLE_PROCESS``."""
         if self.count > 1:
             distributed.barrier()
             distributed.destroy_process_group()
-        return ALONE
+        return SINGLE_PROCESS
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = DistributedContext()
 
 
-class Agreed(EbscError):
+class SynchronizedError(EbscError):
     """Report an error that all processes raise together."""
 
 
@@ -234,14 +234,14 @@ class _Gather(torch.autograd.Function):
     """Gather the rows of all processes; backward sums the gradients of each process's rows.
 
     Every process computes the same loss of the whole batch, so the sum over processes is ``count`` times
-    the gradient. :meth:`Ranks.prepare` averages the gradients of the weights over the processes, which
-    removes that factor.
+    the gradient. :meth:`DistributedContext.prepare` averages the gradients of the weights over the
+    processes, which removes that factor.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
-        every = rows.new_empty(ranks.count * len(rows), *rows.shape[1:])
+    def forward(ctx: Any, rows: Tensor, context: DistributedContext) -> Tensor:
+        ctx.context = context
+        every = rows.new_empty(context.count * len(rows), *rows.shape[1:])
         distributed.all_gather_into_tensor(every, rows.contiguous())
         return every
 
@@ -252,4 +252,4 @@ class _Gather(torch.autograd.Function):
         # at 16,384.
         total = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
-        return total[ctx.ranks.share(len(total))], None
+        return total[ctx.context.share(len(total))], None

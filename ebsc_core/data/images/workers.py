@@ -21,7 +21,7 @@ from ebsc_core.utils.system import processors
 # Number of batches that each process reads ahead.
 AHEAD = 2
 # Few disks are fast enough for more processes.
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 
 Bad = list[tuple[int, str]]
 """The positions of images that could not be read, each with the reason."""
@@ -85,7 +85,7 @@ class Workers:
 
     def __init__(self, reader: ImageReader, count: int | None = None) -> None:
         self.reader = reader
-        self.count = min(MOST_WORKERS, max(1, processors() - 1)) if count is None else count
+        self.count = min(MAX_WORKERS, max(1, processors() - 1)) if count is None else count
         self.plan = _Plan()
         self.loader: DataLoader | None = None
         # A process that is forked after OpenMP or CUDA started may hang. A server without either forks the

@@ -16,6 +16,9 @@ class ViewOptions(Options):
     """Hold how views are drawn.
 
     Amplitudes are half-widths around the unchanged image. An amplitude of 0 turns a change off.
+
+    Serialization aliases are the old names of the options. The digests of trained features use the old
+    names, so that cached features are still found.
     """
 
     crop: float = Field(gt=0, le=1)
@@ -37,22 +40,22 @@ class ViewOptions(Options):
     exact_hue: bool = False
     """If true, the hue is rotated in HSV, as torchvision does. If false, it is rotated in YIQ, which is
     similar, keeps luma and adds no time to the other changes of colour. Greying comes before either."""
-    jitter: float = Field(0.8, ge=0, le=1)
+    jitter_prob: float = Field(0.8, ge=0, le=1, serialization_alias="jitter")
     """The probability that the colours (or grey levels) of an image are changed at all."""
-    grey: float = Field(0.0, ge=0, le=1)
+    gray_prob: float = Field(0.0, ge=0, le=1, serialization_alias="grey")
     """The probability that a colour image is turned grey."""
-    blur: float = Field(0.0, ge=0, le=1)
+    blur_prob: float = Field(0.0, ge=0, le=1, serialization_alias="blur")
     """The probability of a Gaussian blur (sigma 0.1 to 2 pixels, kernel a tenth of the image)."""
     noise: float = Field(0.0, ge=0, le=1)
     """The standard deviation of Gaussian noise added to values in [0, 1]."""
 
 
-COLOUR_VIEWS = ViewOptions(
-    crop=0.2, flip=0.5, rotate=0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.2
+COLOR_VIEWS = ViewOptions(
+    crop=0.2, flip=0.5, rotate=0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray_prob=0.2
 )
 """The views of SimCLR (arXiv:2002.05709, appendix A), with the weaker jitter that is usual at 32 pixels."""
 
-GREY_VIEWS = ViewOptions(crop=0.7, flip=0.0, rotate=15, brightness=0.4, contrast=0.4)
+GRAY_VIEWS = ViewOptions(crop=0.7, flip=0.0, rotate=15, brightness=0.4, contrast=0.4)
 """The views of digits and faces, which fill their frame. A mirrored 2 is not a 2, and light changes more
 than pose."""
 
@@ -63,6 +66,6 @@ def default_views(info: ImageInfo) -> ViewOptions:
     Colour images of 64 pixels or more are blurred, as in SimCLR.
     """
     if info.channels == 1:
-        return GREY_VIEWS
+        return GRAY_VIEWS
     large = min(info.height, info.width) >= 64
-    return COLOUR_VIEWS.model_copy(update={"blur": 0.5}) if large else COLOUR_VIEWS
+    return COLOR_VIEWS.model_copy(update={"blur_prob": 0.5}) if large else COLOR_VIEWS

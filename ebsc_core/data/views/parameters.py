@@ -90,7 +90,7 @@ def draw_parameters(shape: torch.Size, options: ViewOptions, generator: torch.Ge
     """
     n, channels = shape[:2]
     matrix = affine_matrices(shape, options, generator)
-    changed = (torch.rand(n, generator=generator) < options.jitter).float()
+    changed = (torch.rand(n, generator=generator) < options.jitter_prob).float()
     brightness = 1 + changed * _uniform(n, -options.brightness, options.brightness, generator)
     contrast = 1 + changed * _uniform(n, -options.contrast, options.contrast, generator)
     if channels == 1:
@@ -101,7 +101,7 @@ def draw_parameters(shape: torch.Size, options: ViewOptions, generator: torch.Ge
     mixing = mixing * (brightness * contrast).view(n, 1, 1)
     # Contrast blends the image with its mean grey after the change of brightness.
     shift = (brightness * (1 - contrast)).view(n, 1) * luma
-    sigma = _blur_widths(n, options.blur, generator) if options.blur else torch.zeros(n)
+    sigma = _blur_widths(n, options.blur_prob, generator) if options.blur_prob else torch.zeros(n)
     noise = options.noise * torch.randn(shape, generator=generator) if options.noise else None
     return ViewParameters.of(matrix, mixing, shift, turn, sigma, noise)
 
@@ -139,8 +139,8 @@ def _mixing(
     luma = torch.tensor(LUMA).expand(3, 3)
     saturation = 1 + changed * _uniform(n, -options.saturation, options.saturation, generator)
     turn = changed * _uniform(n, -options.hue, options.hue, generator)
-    grey = (torch.rand(n, generator=generator) < options.grey).float()
-    s = (saturation * (1 - grey)).view(n, 1, 1)
+    gray = (torch.rand(n, generator=generator) < options.gray_prob).float()
+    s = (saturation * (1 - gray)).view(n, 1, 1)
     if options.exact_hue:
         return s * torch.eye(3) + (1 - s) * luma, turn
     # A rotation of the hue does not change grey. The term (1 - s) is grey, so it needs no rotation.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ebsc_core.config.schema import JointChoice
-from ebsc_core.data.views.options import GREY_VIEWS
+from ebsc_core.data.views.options import GRAY_VIEWS
 from ebsc_core.data.views.parameters import draw_parameters
 from ebsc_core.plugins.interfaces import Backbone, Objective
 from ebsc_core.training.precision import (
@@ -173,8 +173,8 @@ def test_a_step_runs_what_was_compiled_for_the_trial(traced: list[Any]) -> None:
     names = list(objective.state_dict())
     assert choose_arithmetic(objective, images(), CPU, 10, "fp32", True).compiled
     assert len(traced) == 2  # the network and its teacher
-    step = JointStep(objective, None, CPU, GREY_VIEWS, JointChoice(), False, "features")
-    drawn = draw_parameters(images().shape, GREY_VIEWS, torch.Generator())
+    step = JointStep(objective, None, CPU, GRAY_VIEWS, JointChoice(), False, "features")
+    drawn = draw_parameters(images().shape, GRAY_VIEWS, torch.Generator())
     step(images(), (drawn, drawn), joint=False).total.backward()
     assert len(traced) == 2
     assert list(objective.state_dict()) == names

@@ -1,1 +1,1 @@
-"""What a run is told: every setting with its default, and reading them from TOML and the command line."""
+"""Define every setting with its default, and read settings from TOML and the command line."""

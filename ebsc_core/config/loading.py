@@ -1,4 +1,4 @@
-"""From TOML files, ``--set`` and flags to a checked configuration, and back to TOML."""
+"""Build a checked configuration from TOML files, ``--set`` and flags, and write it back as TOML."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def load_config(
     settings: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Merge a TOML file, ``section.option=value`` settings and dotted flags, later ones winning.
+    """Merge a TOML file, ``section.option=value`` settings and dotted flags; later ones win.
 
-    Naming another part than the file does drops the file's options for that part: they are
-    another part's.
+    If a setting or flag names another component than the file does, the file's options for the old
+    component are dropped.
 
     Raises
     ------
     ConfigError
-        For an unreadable file, a malformed setting, an unknown name or a value of the wrong type;
-        names the setting and the nearest known one.
+        If the file is unreadable, a setting is malformed, a name is unknown or a value has the wrong type.
+        The message names the setting and the nearest known one.
     """
     tree = read_toml(file) if file else {}
     tree.pop(PROVENANCE, None)
@@ -41,12 +41,12 @@ def load_config(
 
 
 def checked(tree: Mapping[str, Any]) -> RunConfig:
-    """The configuration that these tables are.
+    """Validate tables and return the configuration.
 
     Raises
     ------
     ConfigError
-        For an unknown name or a value of the wrong type.
+        If a name is unknown or a value has the wrong type.
     """
     try:
         return RunConfig.model_validate(tree)
@@ -55,12 +55,14 @@ def checked(tree: Mapping[str, Any]) -> RunConfig:
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """``section.option=value`` words as a tree of tables; values as in TOML, bare words being text.
+    """Parse ``section.option=value`` words into a tree of tables.
+
+    Values are written as in TOML; a bare word is text.
 
     Raises
     ------
     ConfigError
-        If one is not of that form, or sets a section as if it were an option.
+        If a word does not have that form, or sets a section as if it were an option.
     """
     tree: dict[str, Any] = {}
     for setting in settings:
@@ -69,14 +71,15 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def overlay(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """``tree`` with the settings of ``over``, table by table.
+    """Return ``tree`` updated with the settings of ``over``, table by table.
 
-    Where ``over`` names another part, the options of the part in ``tree`` are dropped: they are not its own.
+    If ``over`` names another component, the options of the component in ``tree`` are dropped, because the
+    new component has other options.
 
     Raises
     ------
     ConfigError
-        If one holds a table where the other holds a value.
+        If one tree holds a table where the other holds a value.
     """
     merged = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tree.items()}
     for key, value in over.items():
@@ -96,20 +99,20 @@ def overlay(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_settings(section: str) -> list[str]:
-    """What a part's section takes whichever part it names."""
+    """Return the settings of a component's section that do not depend on the component."""
     return field_names(RunConfig, [section]) if section in RunConfig.model_fields else []
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """The tables of a file, not yet checked.
+    """Read the tables of a TOML file without checking their names and values.
 
     Raises
     ------
     ConfigError
-        If it cannot be read or is no TOML.
+        If the file cannot be read or is not valid TOML.
     """
     try:
-        # A path in it need not be UTF-8.
+        # The file may contain paths that are not UTF-8.
         return tomllib.loads(file.read_text(encoding="utf-8-sig", errors="surrogateescape"))
     except OSError as error:
         raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
@@ -120,7 +123,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 def _parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals or not all(key.strip().split(".")):
-        raise ConfigError(f"--set {setting!r} is not of the form part.option=value")
+        raise ConfigError(f"--set {setting!r} is not of the form section.option=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
@@ -138,13 +141,13 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def write_toml(path: Path, tables: Mapping[str, Any]) -> None:
-    """Write tables as TOML; paths in them that are not UTF-8 keep their bytes."""
+    """Write tables as TOML; paths that are not UTF-8 keep their bytes."""
     text = tomli_w.dumps(without_none(dict(tables)))
     path.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def without_none(value: Any) -> Any:
-    """Plain values as TOML can hold them: entries of None are left out."""
+    """Remove entries that are None, which TOML cannot hold."""
     if isinstance(value, dict):
         return {key: without_none(item) for key, item in value.items() if item is not None}
     if isinstance(value, list | tuple):
@@ -153,7 +156,7 @@ def without_none(value: Any) -> Any:
 
 
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The settings of a tree of tables by their dotted names; of an empty table, itself."""
+    """Yield the settings of a tree of tables with dotted names; an empty table counts as a setting."""
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from flattened(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""A mistake in a configuration, in words."""
+"""Describe mistakes in a configuration in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from pydantic import BaseModel, ValidationError
 def describe(
     error: ValidationError, model: type[BaseModel], prefix: str, also_known: Iterable[str] = ()
 ) -> str:
-    """The first problem of a validation error as one line: the setting, what is wrong, the nearest name."""
+    """Describe the first problem of a validation error on one line.
+
+    The line names the setting, the problem and, for an unknown name, the nearest known name.
+    """
     problem = error.errors(include_url=False)[0]
     path = [str(part) for part in problem["loc"]]
     setting = ".".join([prefix, *path] if prefix else path)
@@ -31,7 +34,7 @@ def describe(
 
 
 def field_names(model: type[BaseModel], path: list[str]) -> list[str]:
-    """What a model holds at a path of sections."""
+    """Return the field names of a model at a path of sections."""
     for part in path:
         annotation = model.model_fields[part].annotation
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

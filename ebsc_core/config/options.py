@@ -1,13 +1,13 @@
-"""The base class of every part's options: strict, frozen, documented by its docstrings."""
+"""Define the base class of every component's options: strict, frozen, documented by docstrings."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Options(BaseModel):
-    """Options of one part.
+    """Hold the options of one component.
 
-    Unknown names are errors, values are checked against their annotations, and the docstring
-    under each field is what ``ebsc plugins show`` prints.
+    Unknown names are errors. Values are checked against their annotations. ``ebsc plugins show`` prints the
+    docstring under each field.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The configuration of a run: one strict model, filled from a TOML file and the command line.
+"""Define the configuration of a run: one strict model, filled from a TOML file and the command line.
 
-A TOML file has a table per part with its ``name`` and options, tables for training and refinement, and
-a few settings of the run itself::
+A TOML file has one table per component with its ``name`` and options, tables for training and refinement,
+and a few settings of the run itself::
 
     n_clusters = 10
     seed = 0
@@ -32,11 +32,14 @@ from pydantic import (
 from ebsc_core.config.options import Options
 
 PROVENANCE = "provenance"
-"""A table of ``run.toml`` that records versions; no setting (see ``ebsc_core.runs.store.compatibility``)."""
+"""The table of ``run.toml`` that records versions; not a setting.
+
+See ``ebsc_core.runs.store.compatibility``.
+"""
 
 
 def _some_text(text: str) -> str:
-    # An empty one is a shell variable that was not set: taking the default then would be no answer.
+    # An empty text usually comes from an unset shell variable. The default would hide that mistake.
     if not text or "\0" in text:
         raise ValueError("it is empty or holds a null character")
     return text
@@ -51,210 +54,232 @@ def _number_of_clusters(value: Any) -> Any:
         raise ValueError("input should be a whole number from 2 on, or 'auto'") from None
 
 
-# The first names of options of views; files of finished runs have them.
+# The old names of view options. The files of finished runs still contain them.
 RENAMED_VIEWS = {"jitter": "jitter_prob", "grey": "gray_prob", "blur": "blur_prob"}
 
 
 def current_view_names(views: Any) -> Any:
-    """Give options of views their current names; of two names for one option, the later value wins."""
+    """Rename view options to their current names; if both names occur, the later value wins."""
     if not isinstance(views, Mapping):
         return views
     return {RENAMED_VIEWS.get(name, name): value for name, value in views.items()}
 
 
-# Not by constraints of pydantic's: those refuse paths that are not UTF-8.
+# pydantic's own constraints refuse paths that are not UTF-8, so a function checks the text.
 Text = Annotated[str, AfterValidator(_some_text)]
 
 
 class ComponentChoice(BaseModel):
-    """A part's name and, as further keys, its options (checked against the part's own model)."""
+    """Hold a component's name and its options; the component's own model checks the options."""
 
     model_config = ConfigDict(
         extra="allow", use_attribute_docstrings=True, allow_inf_nan=False, ser_json_inf_nan="constants"
     )
 
     name: Text | None = None
-    """Which part; the installed default if not given."""
+    """The name of the component. By default, the run uses the installed default component."""
 
     @property
     def options(self) -> dict[str, Any]:
-        """The part's own options, not yet checked."""
+        """Return the component's own options, which are not checked yet."""
         return dict(self.model_extra or {})
 
 
 class DataChoice(ComponentChoice):
-    """What to read, and how."""
+    """Hold the data set to read, and how to read it."""
 
     root: Text | None = None
-    """Where named data sets are kept or downloaded to; by default in the user's cache."""
+    """The folder in which named data sets are stored or to which they are downloaded. By default, it is in
+    the user's cache."""
     limit: int | None = Field(None, gt=0)
-    """Take a seeded sample of this many images."""
+    """The run uses a seeded sample of this many images. By default, it uses all images."""
     skip_bad_images: bool = False
-    """Leave unreadable images out (each is named) instead of stopping."""
+    """If true, the run leaves out unreadable images and names each of them in a warning. If false, it
+    stops."""
     workers: int | None = Field(None, ge=0)
-    """Processes that read images which are too many for memory; by default one less than there are
-    processors, 8 at most. With 0 the run reads them itself."""
+    """The number of processes that read images when the data set does not fit in memory. By default, it is
+    one less than the number of processors, from 1 to 8. With 0, the run reads the images in its own
+    process."""
 
 
 class FeaturesChoice(Options):
-    """Rows that were computed elsewhere, in place of images."""
+    """Hold the file of features to cluster in place of images."""
 
     path: Text
-    """A file: .npy, .npz, .h5, .parquet or .csv."""
+    """The file of features has the type .npy, .npz, .h5, .hdf5, .parquet or .csv."""
     array: Text | None = None
-    """Which array of an .npz or data set of an .h5 they are; by default one called features, or the only
-    one."""
+    """The name of the array in an .npz file, or of the data set in an .h5 file, that holds the features. By
+    default, it is the one called features, embeddings, x or X, or the only one."""
     labels: Text | None = None
-    """Array or column with the classes, for scoring only; by default one called labels, label or class."""
+    """The name of the array or column with the classes, which only the scores use. By default, it is the
+    one called labels, label or class."""
     ids: Text | None = None
-    """Array or column with the rows' names; by default one called ids, id, image, path or filename."""
+    """The name of the array or column with the names of the rows. By default, it is the one called ids, id,
+    image, path or filename."""
     images: Text | None = None
-    """Data set, folder, .zip or .npz with the images they are of, to be shown: found by the rows' names, or
-    in the order of the rows."""
+    """The data set, folder, .zip or .npz file with the images of the rows, which the report shows. Images
+    are matched to rows by name or, if the names do not match, by order."""
 
 
 class JointChoice(ComponentChoice):
-    """The coefficient model that trains together with the backbone, and how strongly it pulls.
+    """Hold the coefficient model that trains together with the backbone, and the weight of its loss.
 
-    It is chosen apart from ``[coefficients]``, so that runs which differ only in the coefficient model
-    work on the same features.
+    It is set separately from ``[coefficients]``, so that runs which differ only in the coefficient model
+    use the same features.
     """
 
     start: float = Field(0.25, ge=0, le=1)
-    """Share of the epochs given to the objective alone before the joint phase; 1 for none."""
+    """The share of the epochs that train with the objective alone, before the joint phase. With 1, there is
+    no joint phase."""
     form: Literal["reconstruction", "agreement", "prototypes"] = "reconstruction"
-    """``reconstruction``: squared error of each row expressed by the other view's rows;
-    ``agreement``: the reconstruction counts as one more view under the objective's own loss;
-    ``prototypes``: the clusters of the model's own graph are pushed apart (prototype scattering,
-    arXiv:2111.11821), which needs their number."""
+    """The loss of the joint phase. ``reconstruction`` is the squared error of each row expressed by the
+    rows of the other view. ``agreement`` treats the reconstruction as one more view in the objective's own
+    loss. ``prototypes`` pushes the clusters of the model's own graph apart (prototype scattering,
+    arXiv:2111.11821) and needs the number of clusters."""
     renew: int = Field(5, ge=1)
-    """With ``prototypes``, the number of epochs after which all images are clustered anew."""
+    """With ``prototypes``, all images are clustered again after this many epochs."""
     memory: int = Field(0, ge=0)
-    """Rows of the epoch's earlier batches that join the dictionary, as they were and without gradient."""
+    """This many rows of the epoch's earlier batches are added to the dictionary. They keep their old values
+    and carry no gradient."""
     whiten: Literal[True, False, "auto"] = "auto"
-    """Damp what the rows of a batch's dictionary have in common before they express one another; by default
-    as this model prefers, and never with ``agreement``, which compares embeddings."""
+    """If true, the rows of a batch are whitened before they express one another: directions that all rows
+    of the dictionary share are damped. ``auto`` follows the preference of the coefficient model, but never
+    whitens with ``agreement``, which compares embeddings."""
     weight: float = Field(0.1, ge=0)
-    """Length of that term's gradient at the backbone's last weights, as a share of the objective's own; at 0
-    the model trains on stopped gradients. With ``prototypes`` a factor of the term, as published."""
+    """The gradient of the joint loss at the backbone's last weights is scaled to this share of the norm of
+    the objective's gradient. With 0, the coefficient model trains and no gradient reaches the backbone.
+    With ``prototypes``, the weight is a plain factor of the loss, as published."""
 
 
 class TrainOptions(Options):
-    """Self-supervised training, warm-up and joint phase together."""
+    """Hold the options of self-supervised training, for warm-up and joint phase together."""
 
     epochs: int = Field(40, ge=0)
-    """Passes over the data; 0 uses the backbone as it is."""
+    """The number of passes over the data. With 0, the run uses the backbone without training it."""
     batch_size: int | None = Field(None, ge=2)
-    """Images per step; by default 256, below 5,000 images 128 (there, more steps are worth more than larger
-    batches), or all of a still smaller data set."""
+    """The number of images per step. By default, it is 256. Data sets below 5,000 images use 128, because
+    more steps help them more than larger batches. Still smaller data sets use all their images."""
     lr: float = Field(1e-3, gt=0)
-    """Peak learning rate of AdamW; rises over the first tenth of the steps, then follows a cosine to 0."""
+    """The peak learning rate of AdamW. The rate rises over the first tenth of the steps and then follows a
+    cosine to 0."""
     weight_decay: float = Field(1e-4, ge=0)
-    """Decoupled weight decay."""
+    """The decoupled weight decay of AdamW."""
 
 
 class RefineOptions(Options):
-    """Training of the coefficient model on the cached features."""
+    """Hold the options for training the coefficient model on the cached features."""
 
     steps: int = Field(300, ge=0)
-    """Optimiser steps."""
+    """The number of optimiser steps."""
     rows: int = Field(1024, ge=2)
-    """Rows drawn per step as the dictionary; all if there are no more."""
+    """The number of rows drawn as the dictionary in each step. If there are fewer rows, each step uses
+    all."""
     queries: int | None = Field(None, ge=1)
-    """How many of them are expressed per step; by default all."""
+    """The number of drawn rows that each step expresses. By default, each step expresses all of them."""
     lr: float = Field(1e-3, gt=0)
-    """Peak learning rate of AdamW, decaying by a cosine."""
+    """The peak learning rate of AdamW. The rate decays by a cosine."""
     weight_decay: float = Field(1e-4, ge=0)
-    """Decoupled weight decay."""
+    """The decoupled weight decay of AdamW."""
     clip: float | None = Field(None, gt=0)
-    """Largest norm of the gradient; longer ones are shortened to it."""
+    """The largest norm of the gradient. A longer gradient is scaled down to this norm."""
 
 
 class AffinityOptions(Options):
-    """From coefficients to the graph that is cut."""
+    """Hold how the affinity graph is built from the coefficients."""
 
     form: Literal["symmetrize", "nearest_neighbors"] = "symmetrize"
-    """``symmetrize``: absolute coefficients, each row scaled to sum 1, averaged with their transpose;
-    ``nearest_neighbors``: the graph of the rows whose coefficients are most alike, as published for EnSC
-    and SENet."""
+    """``symmetrize`` takes absolute coefficients, scales each row to sum 1 and averages the matrix with its
+    transpose. ``nearest_neighbors`` links each row to the rows whose coefficients are most similar to its
+    own, as published for EnSC and SENet."""
     n_neighbors: int = Field(3, ge=1)
-    """Neighbours of each row in the second form."""
+    """The number of neighbours of each row with ``nearest_neighbors``."""
 
 
 class SearchOptions(Options):
-    """How the largest inner products are found, for coefficient models that are a function of those.
+    """Hold how the largest inner products are searched, for coefficient models that are a function of them.
 
-    ``cells`` and ``faiss`` look only at the dictionary rows of the cells nearest to a row, so that time grows
-    with the number of rows and not with its square. What share of the true largest they found is measured.
+    ``cells`` and ``faiss`` search only the dictionary rows in the cells nearest to a row. Their time
+    therefore grows with the number of rows and not with its square. The run measures which share of the
+    true largest inner products they find.
     """
 
     method: Literal["auto", "exact", "cells", "faiss"] = "auto"
-    """``exact`` looks at every pair of rows, ``cells`` at those in nearby cells, ``faiss`` has the library of
-    that name do so; by default exact up to 70,000 rows, then cells."""
+    """``exact`` compares all pairs of rows. ``cells`` compares only rows in nearby cells. ``faiss`` does
+    the same with the faiss library. ``auto`` is ``exact`` up to 70,000 rows, and ``cells`` above."""
     cell_rows: int = Field(256, ge=8)
-    """Rows in a cell, on average."""
+    """The average number of rows in a cell."""
     probes: int = Field(8, ge=1)
-    """Cells that each row looks into."""
+    """The number of cells that are searched for each row."""
 
 
 class RunConfig(BaseModel):
-    """Everything a run is told."""
+    """Hold all settings of a run."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, validate_assignment=True)
 
     data: DataChoice = Field(default_factory=DataChoice)
     features: FeaturesChoice | None = None
-    """Instead of ``data``: cluster these rows, and train nothing."""
+    """The run clusters these features instead of ``data``, without training a backbone."""
     backbone: ComponentChoice = Field(default_factory=ComponentChoice)
     objective: ComponentChoice = Field(default_factory=ComponentChoice)
     joint: JointChoice = Field(default_factory=JointChoice)
     coefficients: ComponentChoice = Field(default_factory=ComponentChoice)
     clusterer: ComponentChoice = Field(default_factory=ComponentChoice)
     observers: dict[Text, dict[str, Any]] = Field(default_factory=dict)
-    """What is told of the run: a table of options, which may be empty, per observer by its name."""
+    """The observers of the run: one table of options, possibly empty, for each observer's name."""
     views: Annotated[dict[str, Any], BeforeValidator(current_view_names)] = Field(default_factory=dict)
-    """Changes to the view policy chosen from the images (see ``ebsc_core.data.views.options``)."""
+    """Changes to the view policy, which is otherwise derived from the images (see
+    ``ebsc_core.data.views.options``)."""
     train: TrainOptions = Field(default_factory=TrainOptions)
     refine: RefineOptions = Field(default_factory=RefineOptions)
     search: SearchOptions = Field(default_factory=SearchOptions)
     affinity: AffinityOptions = Field(default_factory=AffinityOptions)
 
     n_clusters: Annotated[int | Literal["auto"] | None, BeforeValidator(_number_of_clusters)] = None
-    """K; by default the number of classes the data set declares. ``auto`` looks for the number whose clusters
-    come out again when the graph is perturbed (``ebsc_core.clustering.n_clusters``), and at no class."""
+    """The number of clusters, K. By default, it is the number of classes that the data set declares.
+    ``auto`` chooses the number whose clusters are most stable when the graph is perturbed
+    (``ebsc_core.clustering.n_clusters``), and does not use the classes."""
     dictionary_size: int | None = Field(None, ge=2)
-    """Cluster a seeded sample of this many rows, and give every other the cluster that most of its
-    coefficients over them go to; by default all up to 2,000,000 rows, and 200,000 of more."""
+    """The run clusters a seeded sample of this many rows, the dictionary. Every other row gets the cluster
+    with the largest share of its coefficients over the dictionary. By default, the run clusters all rows up
+    to 2,000,000, and a sample of 200,000 if there are more."""
     top_k: int | None = Field(None, ge=1)
-    """Coefficients kept per row; by default what the model wants or, from the mean cluster size, 5 to 10."""
+    """The number of coefficients kept per row. By default, the coefficient model decides or, if it has no
+    preference, the number is 5 to 10, depending on the mean cluster size."""
     express: Literal["auto", "features", "embeddings"] = "auto"
-    """Which rows express one another: the backbone's features or the objective's embeddings; by default
-    what the objective prefers."""
+    """The rows that express one another: the backbone's features or the objective's embeddings. ``auto``
+    follows the preference of the objective."""
     whiten: Literal[True, False, "auto", "choose"] = "auto"
-    """Damp what the rows have in common before they express one another; by default as the coefficient model
-    prefers (the energy network does, its rivals are as published). ``choose`` tries both ways, each with a
-    refinement of its own, and takes the one whose clusters keep more of their affinity within them."""
+    """If true, the rows are whitened before they express one another: directions that all rows share are
+    damped. ``auto`` follows the preference of the coefficient model (the energy network whitens, the other
+    models follow their publications). ``choose`` tries both, each with its own refinement, and keeps the
+    one whose clusters keep more of their affinity within them."""
     protocol: Literal["all", "train-test"] = "all"
-    """``all``: fit and score on every image; ``train-test``: hold a share out, fit without it, and score the
-    clusters that its coefficients over the fitted images assign it to."""
+    """``all`` fits and scores on every image. ``train-test`` holds out a share of the images, fits on the
+    others and scores the held-out images. Their coefficients over the fitted images assign them to
+    clusters."""
     test_share: float = Field(0.2, gt=0, lt=1)
-    """Share of the images that ``train-test`` holds out, drawn by the seed."""
+    """The share of the images that ``train-test`` holds out. The seed decides which images."""
     seed: int = Field(0, ge=0, lt=2**32)
-    """Decides every random number of the run; 32 bits, as scikit-learn takes no more."""
+    """The seed of every random number in the run. It has at most 32 bits, because scikit-learn takes no
+    more."""
     device: str = "auto"
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
+    """The device of the run: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto`` takes bf16 on devices with bf16 instructions, but on a CPU fp32 for images under 16 pixels."""
+    """The precision of training. ``auto`` takes bf16 on devices with bf16 instructions, but fp32 on a CPU
+    for images under 16 pixels."""
     compile: Literal[True, False, "auto"] = "auto"
-    """Compile the backbone for training in one process, but not for a joint phase that pulls on it; ``auto``
-    does so on CUDA for trainings of 10,000 steps and more, which win the compiler's time back."""
+    """If true, the backbone is compiled for training in one process, except in a joint phase whose gradient
+    reaches it. ``auto`` compiles on CUDA if training has at least 10,000 steps, which repay the compilation
+    time."""
     out: Text | None = None
-    """The run directory; by default a new one under ``runs/``."""
+    """The run directory. By default, it is a new directory under ``runs/``."""
     cache: Text | None = None
-    """Where features are kept for reuse; by default in the user's cache. ``none`` turns it off."""
+    """The folder in which features are kept for reuse. By default, it is in the user's cache. With
+    ``none``, the run keeps and reuses no features."""
 
 
-# What says nothing where features are given.
+# Settings that have no effect if features are given.
 OF_IMAGES = frozenset(
     {"data", "backbone", "objective", "joint", "views", "train", "express", "protocol", "test_share"}
     | {"precision", "compile"}
@@ -263,5 +288,5 @@ COMPONENT_SECTIONS = ("data", "backbone", "objective", "joint", "coefficients", 
 
 
 def trains_jointly(config: RunConfig) -> bool:
-    """Whether there is a joint phase, and a coefficient model that trains in it."""
+    """Return whether the run has a joint phase, in which a coefficient model trains."""
     return config.train.epochs > 0 and config.joint.start < 1

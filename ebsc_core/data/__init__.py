@@ -1,1 +1,1 @@
-"""Images, the views drawn from them, and rows of features."""
+"""Read images, draw views from them, and read and write rows of features."""

@@ -1,4 +1,4 @@
-"""``report.html``: what a run came to, on one page that needs nothing else."""
+"""Write ``report.html``, which shows the results of a run on one page without other files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ REPORT = "report.html"
 
 
 def write_report(run: SavedRun, images: RunImages | None = None, why_none: str = "") -> Path:
-    """Write the report into the run's directory, in place of one that is there.
+    """Write the report into the run directory and replace an existing one.
 
     Parameters
     ----------
     run : SavedRun
     images : RunImages, optional
-        What ``assignments.csv`` is about; without, the page has no pictures.
+        The images of ``assignments.csv``. Without them, the page has no pictures.
     why_none : str
-        Why there are none, for the page.
+        The reason for missing images, which the page shows.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def write_report(run: SavedRun, images: RunImages | None = None, why_none: str =
     """
     try:
         text = Page(run, images, why_none).html()
-    except DataError as error:  # an image that has gone since
+    except DataError as error:  # an image was removed since the run
         if images is None:
             raise
         text = Page(run, None, str(error)).html()
@@ -50,26 +50,26 @@ def write_report(run: SavedRun, images: RunImages | None = None, why_none: str =
 
 
 def report_on(path: Path, images: RunImages | None, warn: Callable[[str], None]) -> Path | None:
-    """The report of a run that has just ended; what goes wrong is a warning, not an error."""
+    """Write the report of a run that has just ended; a problem becomes a warning, not an error."""
     try:
         return write_report(SavedRun(path), images)
-    except (Exception, KeyboardInterrupt) as error:  # hours may have gone into the run
+    except (Exception, KeyboardInterrupt) as error:  # the run may have taken hours
         again = shown(f"ebsc report {shlex.quote(str(path))}")
         warn(f"the run is complete, but its report could not be written ({told(error)}); try: {again}")
         return None
 
 
 def rewrite_report(path: Path, registry: Registry, warn: Callable[[str], None]) -> Path:
-    """The same of a run's directory, the images of which are read again if they are still there.
+    """Write the report of a run directory again; read its images again if they still exist.
 
     Raises
     ------
     RunDirectoryError
-        If it holds no finished run, or a file of it is damaged.
+        If the directory holds no finished run, or one of its files is damaged.
     """
     run = SavedRun(path)
     features = run.config.features
-    if features and not features.images:  # there never were any
+    if features and not features.images:  # the run never had images
         return write_report(run)
     try:
         images, why_none = read_again(run, registry, warn), ""

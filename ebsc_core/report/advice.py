@@ -1,4 +1,4 @@
-"""What of a run deserves a second look, in words: its own warnings, and what its figures say."""
+"""Collect the points of a run that deserve a second look: its warnings, and advice from its figures."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import numpy as np
 from ebsc_core.report.formatting import listed, number, percent, ranges
 from ebsc_core.runs.store.saved import Assignments
 
-# Of a cluster's size over the median: beyond the first it may be several, below the second a fragment.
+# Ratios of a cluster's size to the median. Above the first, several groups may have merged; below the
+# second, the cluster may be a fragment.
 MERGED, TINY = 3.0, 0.2
-# Clusters that keep less than this of their coefficients within them are more doubt than cluster.
+# A cluster is doubtful if it keeps a smaller share than this of its coefficients within it.
 LOW_CONFIDENCE = 0.5
-# Of the run's own warnings, which may be one for each damaged image.
+# Limit of the run's own warnings; there may be one for each damaged image.
 MAX_WARNINGS = 20
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Something to look at, and what may help."""
+    """Hold a point that deserves a look, and a remedy."""
 
     said: str
     help: str = ""
@@ -29,17 +30,17 @@ class Advice:
 def advice(
     metrics: dict[str, Any], assignments: Assignments, k: int, rank: float | None, width: int
 ) -> list[Advice]:
-    """The run's own warnings first.
+    """Return the warnings of the run, then the advice from its figures.
 
     Parameters
     ----------
     metrics : dict
-        ``metrics.json``.
+        The contents of ``metrics.json``.
     assignments : Assignments
     k : int
-        How many clusters were asked for.
+        The requested number of clusters.
     rank : float, optional
-        Effective rank of the rows that express one another, of ``width`` columns.
+        The effective rank of the rows that express one another; they have ``width`` columns.
     """
     warnings = metrics.get("warnings") or []
     own = [Advice(str(warning)) for warning in warnings[:MAX_WARNINGS]]
@@ -64,8 +65,8 @@ def _collapsed(rank: float | None, width: int, k: int) -> Advice | None:
     return Advice(
         f"The features have collapsed: they fill only {number(rank, 1)} of {width} directions (effective "
         f"rank), fewer than half of what {k} clusters need.",
-        "Train longer, with larger batches or another objective; lower joint.weight if it fell in the joint "
-        "phase.",
+        "Train longer, with larger batches or another objective; lower joint.weight if the rank fell in "
+        "the joint phase.",
     )
 
 
@@ -73,9 +74,9 @@ def _pieces(components: int | None, k: int) -> Advice | None:
     if components is None or components <= k:
         return None
     return Advice(
-        f"The affinity falls apart into {components:,} pieces that nothing connects, more than the {k} "
-        "clusters: some clusters are made of pieces that nothing holds together.",
-        "Raise --set top_k, or look for as many clusters as there are real groups.",
+        f"The affinity graph has {components:,} pieces without any connection, more than the {k} clusters: "
+        "some clusters consist of several unconnected pieces.",
+        "Raise --set top_k, or set --n-clusters to the number of real groups.",
     )
 
 
@@ -84,7 +85,7 @@ def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
     sizes = np.bincount(clusters[clusters >= 0], minlength=k)
     present = sizes[sizes > 0]
     if not len(present):
-        return [Advice("Nothing is in any cluster.")]
+        return [Advice("No cluster has any members.")]
     median = float(np.median(present))
     merged = np.flatnonzero(sizes > MERGED * median).tolist()
     tiny = np.flatnonzero((sizes > 0) & (sizes < TINY * median)).tolist()
@@ -93,13 +94,13 @@ def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
         Advice(
             f"{_clusters(merged)} {_has(merged)} more than {MERGED:.0f} times the size of the median "
             f"cluster ({_numbers(sizes[merged])} against {median:,.0f}): several groups may have merged.",
-            "Look at what is doubtful in it; try a larger --n-clusters.",
+            "Look at the doubtful members; try a larger --n-clusters.",
         )
         if merged
         else None,
         Advice(
             f"{_clusters(tiny)} {_has(tiny)} less than a fifth of the size of the median cluster "
-            f"({_numbers(sizes[tiny])} against {median:,.0f}): fragments, or outliers.",
+            f"({_numbers(sizes[tiny])} against {median:,.0f}): they may be fragments or outliers.",
             "Try a smaller --n-clusters, or a larger --set top_k.",
         )
         if tiny
@@ -123,7 +124,7 @@ def _confidence(assignments: Assignments) -> list[Advice | None]:
     if mean < LOW_CONFIDENCE:
         return [
             Advice(
-                f"On average only {percent(mean)} of the coefficients stay within the cluster they are of: "
+                f"On average only {percent(mean)} of the coefficients stay within their own cluster: "
                 "the clusters are not well separated.",
                 "Better features help most: another backbone, pretrained weights, or longer training.",
             )
@@ -135,8 +136,8 @@ def _confidence(assignments: Assignments) -> list[Advice | None]:
         return []
     return [
         Advice(
-            f"In {_clusters(weak).lower()}, less than half of the coefficients stay within.",
-            "Look at where they lean: they may be parts of others.",
+            f"In {_clusters(weak).lower()}, less than half of the coefficients stay within the cluster.",
+            "Look at the clusters they lean to: they may be parts of those.",
         )
     ]
 

@@ -1,4 +1,4 @@
-"""Where the lines of a chart go; the page draws them, with its own colours and with a table beside."""
+"""Compute the positions of lines in charts; the page draws them in its colours, with a table."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from dataclasses import dataclass, field
 from math import floor, log10
 from typing import Any
 
-# Of the drawing, in its own units; the page scales it.
+# Size and margins of the drawing in its own units; the page scales it.
 WIDTH, HEIGHT = 480, 240
 LEFT, RIGHT, TOP, BOTTOM = 58, 14, 22, 44
 
 
-# Of each figure of an epoch: its name, a title, what it should do, whether its axis begins at zero.
+# For each figure of an epoch: its name, a title, a note, and whether its axis begins at zero.
 EPOCHS = (
     ("loss", "Loss of the objective", "It should fall, and level off.", False),
     (
         "effective_rank",
         "Effective rank of the representation",
-        "How many directions it fills; a steep fall is a collapse.",
+        "The number of directions that the representation uses. A steep fall is a collapse.",
         True,
     ),
     (
         "joint_error",
-        "Error of images expressed by others",
-        "Squared, in the joint phase; near zero at once would be a collapse.",
+        "Error of images expressed by other images",
+        "The squared error in the joint phase. A value near zero from the start indicates a collapse.",
         True,
     ),
 )
@@ -32,13 +32,13 @@ EPOCHS = (
 
 @dataclass(frozen=True)
 class Series:
-    """A named line."""
+    """Hold a named line."""
 
     name: str
     values: list[float]
-    """One for each of the chart's x values."""
+    """The values of the line, one for each x value of the chart."""
     points: list[tuple[float, float]]
-    """Where they lie in the drawing."""
+    """The points of the line in the drawing."""
 
     @property
     def path(self) -> str:
@@ -47,19 +47,19 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """One line chart."""
+    """Hold one line chart."""
 
     id: str
     title: str
     said: str
-    """What it shows, in a sentence."""
+    """The sentence that describes the chart."""
     x_label: str
     x_values: list[int]
     series: list[Series]
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     bands: list[tuple[float, float, str]] = field(default_factory=list)
-    """Parts of the x axis that are set off: from, width, name."""
+    """The highlighted parts of the x axis: start, width, name."""
     dots: bool = False
 
 
@@ -74,14 +74,14 @@ def line_chart(
     from_zero: bool = False,
     dots: bool = False,
 ) -> Chart:
-    """A chart of lines over whole numbers.
+    """Build a chart of lines over whole numbers.
 
     Parameters
     ----------
     bands : sequence of (from, to, name)
-        In units of x.
+        The highlighted ranges, in units of x.
     from_zero : bool
-        Whether the y axis begins there.
+        Whether the y axis begins at zero.
     """
     values = [value for line in lines.values() for value in line]
     low, high = min(values), max(values)
@@ -116,8 +116,8 @@ def line_chart(
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round values that enclose ``low`` and ``high``, some ``most`` of them."""
-    # Less than that could not be told apart by the ticks' figures.
+    """Return about ``most`` round values that enclose ``low`` and ``high``."""
+    # The labels of ticks could not show a smaller extent.
     extent = max(high - low, 1e-4 * max(abs(low), abs(high)), 1e-9)
     raw = extent / (most - 1)
     power = 10.0 ** floor(log10(raw))
@@ -128,13 +128,13 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def _whole_ticks(first: int, last: int) -> list[int]:
-    """The first value, and round ones that keep a distance from it."""
+    """Return the first value, and round values at a distance from it."""
     found = [int(tick) for tick in ticks(first, last, 9) if tick == int(tick)]
     return [first, *(tick for tick in found if first + (last - first) / 12 < tick <= last)]
 
 
 def training_charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
-    """The figures of each epoch, as far as there are such."""
+    """Return charts of the figures of each epoch, as far as the run recorded them."""
     epochs = list(enumerate(history, start=1))
     joint = [number for number, epoch in epochs if epoch.get("stage") == "joint"]
     found = []
@@ -143,7 +143,7 @@ def training_charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
         if not known:
             continue
         numbers, values = [number for number, _ in known], [value for _, value in known]
-        # What there is in the joint phase alone needs no band to say so.
+        # A figure that exists only in the joint phase needs no band.
         banded = len(joint) > 1 and numbers[0] < joint[0]
         found.append(
             line_chart(
@@ -161,17 +161,17 @@ def training_charts(history: Sequence[dict[str, Any]]) -> list[Chart]:
 
 
 def spectrum_charts(metrics: Mapping[str, Any], k: int) -> list[Chart]:
-    """What speaks for a number of clusters: eigenvalues, and what the run has tried."""
+    """Return charts about the number of clusters: the eigenvalues, and the numbers that the run tried."""
     eigenvalues = eigenvalue_chart(metrics.get("eigenvalues") or [], k)
     return ([eigenvalues] if eigenvalues else []) + candidate_charts(metrics.get("n_clusters"))
 
 
 def eigenvalue_chart(eigenvalues: Sequence[float], k: int) -> Chart | None:
-    """Eigenvalues of the normalised affinity, the gap after the k-th marked."""
+    """Return a chart of the eigenvalues of the normalised affinity, with the gap after the k-th."""
     shown = list(eigenvalues[: max(3 * k, 12)])
     if len(shown) < 2:
         return None
-    said, bands = f"The {len(shown)} largest, from {shown[0]:.4g} to {shown[-1]:.4g}.", []
+    said, bands = f"The {len(shown)} largest eigenvalues, from {shown[0]:.4g} to {shown[-1]:.4g}.", []
     if k < len(shown):
         bands = [(k, k + 1, "gap")]
         said += f" After number {k} they fall by {shown[k - 1] - shown[k]:.4f}."
@@ -189,16 +189,16 @@ def eigenvalue_chart(eigenvalues: Sequence[float], k: int) -> Chart | None:
 
 
 def candidate_charts(choice: Any) -> list[Chart]:
-    """What spoke for each number of clusters, if the run chose among several."""
+    """Return charts of the scores of each number of clusters, if the run chose among several."""
     if not isinstance(choice, dict) or not choice.get("candidates"):
         return []
     candidates = [c for c in choice["candidates"] if isinstance(c, dict) and isinstance(c.get("k"), int)]
     candidates.sort(key=lambda candidate: candidate["k"])
     chosen, charts = choice.get("chosen"), []
     for name, said in (
-        ("score", "What decides: its stability, and that of its better neighbour."),
-        ("stability", "How alike its clusters are each time the affinity is perturbed."),
-        ("eigengap", "How far the eigenvalue after it falls off."),
+        ("score", "The score decides. It combines the stability with that of the better neighbour."),
+        ("stability", "The similarity of the clusters when the affinity is perturbed."),
+        ("eigengap", "The drop from the eigenvalue of this number to the next one."),
     ):
         known = [c for c in candidates if isinstance(c.get(name), int | float)]
         if len(known) > 1:

@@ -1,4 +1,4 @@
-"""What can be said of each cluster: size, confidence, which images are typical of it, where it leans."""
+"""Describe each cluster: size, confidence, typical images, and the cluster that it leans to."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from ebsc_core.utils.sampling import sample_positions
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster of the fitted images."""
+    """Describe one cluster of the fitted images."""
 
     number: int
     size: int
-    """Fitted images in it."""
+    """The number of fitted images in the cluster."""
     confidence: float
-    """Mean of theirs."""
+    """The mean confidence of these images."""
     label: str | None
-    """The most frequent class of them, where classes are known."""
+    """The most frequent class of these images, if the classes are known."""
     purity: float | None
-    """Share of its images that are of that class."""
+    """The share of the images that belong to this class."""
     typical: np.ndarray
-    """Positions, the image with the largest affinity to the cluster first."""
+    """The positions of typical images; the image with the largest affinity to the cluster comes first."""
     doubtful: np.ndarray
-    """Positions, the image with the lowest confidence first; none that is in ``typical``."""
+    """The positions of doubtful images; the image with the lowest confidence comes first. None is in
+    ``typical``."""
     leans: int | None
-    """The other cluster that most of its affinity goes to, if any does."""
+    """The other cluster that gets the largest share of the affinity, if any cluster does."""
     leak: float
-    """Share of its affinity that goes there."""
+    """The share of the affinity that goes to the cluster ``leans``."""
 
 
 @dataclass(frozen=True)
 class Tie:
-    """Affinity of one cluster that goes to another."""
+    """Hold the share of one cluster's affinity that goes to another cluster."""
 
     cluster: int
     other: int
@@ -45,18 +46,18 @@ class Tie:
 
 @dataclass(frozen=True)
 class Graph:
-    """The affinity with what it is about."""
+    """Hold the affinity with the positions and clusters of its rows."""
 
     matrix: sparse.csr_matrix
-    """``(M, M)``."""
+    """The affinity has shape ``(M, M)``."""
     positions: np.ndarray
-    """``(M,)``, where its rows stand in ``assignments.csv``."""
+    """The positions ``(M,)`` of the rows in ``assignments.csv``."""
     clusters: np.ndarray
-    """``(M,)``, of its rows."""
+    """The clusters ``(M,)`` of the rows."""
 
 
 def graph_of(run: SavedRun) -> Graph | None:
-    """The affinity of a run, or None if it was not kept or is not of the images that it says."""
+    """Return the affinity of a run; None if the run did not keep it or if its size does not fit the run."""
     matrix, found = run.affinity, run.assignments
     if matrix is None:
         return None
@@ -68,16 +69,16 @@ def graph_of(run: SavedRun) -> Graph | None:
 
 
 def own_affinity(graph: Graph) -> np.ndarray:
-    """``(M,)``, how much of each row's affinity goes to its own cluster, not as a share."""
+    """Return the sum ``(M,)`` of each row's affinity to its own cluster, not as a share."""
     rows = np.repeat(np.arange(len(graph.clusters)), np.diff(graph.matrix.indptr))
     same = (graph.clusters[rows] == graph.clusters[graph.matrix.indices]) & (graph.clusters[rows] >= 0)
     return np.bincount(rows, weights=graph.matrix.data * same, minlength=len(graph.clusters))
 
 
 def between(graph: Graph, k: int) -> np.ndarray:
-    """``(K, K)``: of a cluster's affinity, the share that goes to each; rows of zeros where there is none.
+    """Return ``(K, K)``: the share of a cluster's affinity (row) that goes to each cluster (column).
 
-    Images of no cluster are left out.
+    The row of a cluster without affinity is zero. Images of no cluster are left out.
     """
     rows = np.repeat(graph.clusters, np.diff(graph.matrix.indptr))
     columns = graph.clusters[graph.matrix.indices]
@@ -89,7 +90,7 @@ def between(graph: Graph, k: int) -> np.ndarray:
 
 
 def ties(shares: np.ndarray, most: int) -> list[Tie]:
-    """The largest shares ``(K, K)`` that go to another cluster, the largest first."""
+    """Return the largest of the shares ``(K, K)`` that go to another cluster, in descending order."""
     others = shares * (1 - np.eye(len(shares)))
     order = np.argsort(-others, axis=None, kind="stable")[:most]
     places = (divmod(int(place), len(shares)) for place in order)
@@ -99,8 +100,10 @@ def ties(shares: np.ndarray, most: int) -> list[Tie]:
 def describe(
     run: SavedRun, graph: Graph | None, leaning: np.ndarray | None, pictures: int, most: int
 ) -> list[Cluster]:
-    """The ``most`` largest clusters, by number, each with so many ``pictures`` to show: two typical ones to
-    each doubtful one; ``leaning`` is what :func:`between` returns, if it is known.
+    """Describe the ``most`` largest clusters, in the order of their numbers.
+
+    Each has up to ``pictures`` images to show, with two typical images for each doubtful one. ``leaning``
+    is the result of :func:`between`, if it is known.
     """
     found = run.assignments
     clusters, confidence = found.clusters[: found.fitted], found.confidence[: found.fitted]
@@ -138,7 +141,7 @@ def describe(
 def _exemplary(
     members: np.ndarray, typical: np.ndarray, confidence: np.ndarray, pictures: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of these positions the most typical, and of the others the most doubtful."""
+    """Return the most typical of these positions, and the most doubtful of the others."""
     by_affinity = members[np.argsort(-typical[members], kind="stable")]
     n_typical = min(-(-2 * pictures // 3), -(-2 * len(members) // 3))
     best = by_affinity[:n_typical]

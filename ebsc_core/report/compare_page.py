@@ -1,4 +1,4 @@
-"""A comparison of runs as one HTML page that needs nothing else."""
+"""Write a comparison of runs as one HTML page without other files."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ebsc_core.runs.store.compare import SCORES, Comparison, Contingency
 from ebsc_core.utils.errors import printable
 
 TEMPLATE = files("ebsc_core.report") / "templates" / "compare.html.j2"
-# Clusters of a side that can be told apart; in this many, counts can be read; in this many, hints are worth
-# the size of the page.
+# Largest number of clusters per side; largest number with readable counts; largest number for which hints
+# are worth the size of the page.
 MAX_CLUSTERS, NUMBERED, HINTED = 200, 20, 60
 
 
 def page(comparison: Comparison) -> str:
-    """The page, everything that comes from the runs escaped."""
+    """Return the page; all text from the runs is escaped."""
     environment = Environment(autoescape=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
@@ -32,7 +32,7 @@ def page(comparison: Comparison) -> str:
 
 
 def figures(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Each figure by its name in words, for each run its value and, but for the first, the difference."""
+    """Return each figure with its value in every run, and the difference to the first run."""
     found = []
     for name, values in comparison.figures.items():
         pairs = zip(values, comparison.differences(name), strict=True)
@@ -53,7 +53,7 @@ def _figure(name: str, value: float | None, sign: str = "") -> str:
 
 
 def settings(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """Each setting that differs, with its value in each run."""
+    """Return each setting that differs, with its value in each run."""
     return [
         (printable(name), [_setting(value) for value in values])
         for name, values in comparison.settings.items()
@@ -67,7 +67,7 @@ def _setting(value: Any) -> str:
 
 
 def _picture(table: Contingency) -> dict[str, Any]:
-    """What is drawn: nothing for an empty cell, as most are."""
+    """Return the cells to draw; empty cells, which are most of them, are left out."""
     counts = table.counts[:MAX_CLUSTERS, :MAX_CLUSTERS]
     sizes = table.counts.sum(axis=1)
     cells = [

@@ -1,4 +1,4 @@
-"""Clusters beside known classes: who is matched to whom, what each match is worth, and what went wrong."""
+"""Compare clusters with known classes: matches, scores per class, and confusions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ebsc_core.runs.store.saved import Assignments
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """How well a class was found; its cluster's figures, or zeros where no cluster is matched to it."""
+    """Hold the scores of a class and its matched cluster; the scores are zero without a match."""
 
     name: str
     size: int
@@ -24,38 +24,41 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Confusion:
-    """Images of a class that lie in a cluster matched to another."""
+    """Hold the images of a class in a cluster that is matched to another class."""
 
     label: str
     cluster: int
     taken_for: str | None
-    """The class that the cluster is matched to, if to any."""
+    """The class that the cluster is matched to, if any."""
     count: int
     positions: np.ndarray
-    """Of some of them, the most confident first."""
+    """The positions of some of these images; the most confident comes first."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The scored images, class by cluster, after the best one-to-one assignment."""
+    """Hold the scored images by class and cluster, after the best one-to-one assignment."""
 
     classes: list[str]
     clusters: list[int]
-    """-1, for images of no cluster, comes last if there are any."""
+    """The numbers of the clusters. If some images have no cluster, -1 comes last."""
     counts: np.ndarray
-    """``(len(classes), len(clusters))``; matched pairs stand on the diagonal."""
+    """The counts have shape ``(len(classes), len(clusters))``. Matched pairs are on the diagonal."""
     figures: list[ClassFigures]
     matched: dict[int, str]
-    """The class of each cluster that has one."""
+    """The class of each matched cluster."""
     accuracy: float
     scored: np.ndarray
-    """Positions of the images that are scored."""
+    """The positions of the scored images."""
     wrong: np.ndarray
-    """Positions of those that are not in the cluster of their class."""
+    """The positions of the scored images that are not in the cluster of their class."""
 
 
 def compare(assignments: Assignments) -> Comparison | None:
-    """The scored images (those held out, if any were) beside their classes; None if these are not known."""
+    """Compare the scored images with their classes; return None if the classes are not known.
+
+    If the run held out images, only those are scored.
+    """
     if assignments.labels is None:
         return None
     scored = np.arange(
@@ -96,7 +99,7 @@ def compare(assignments: Assignments) -> Comparison | None:
 
 
 def confusions(comparison: Comparison, assignments: Assignments, most: int, pictures: int) -> list[Confusion]:
-    """The ``most`` frequent ways to go wrong, each with its most confident ``pictures``."""
+    """Return the ``most`` frequent confusions, each with its ``pictures`` most confident images."""
     groups: dict[tuple[str, int], list[int]] = {}
     for position in comparison.wrong.tolist():
         assert assignments.labels is not None
@@ -128,5 +131,5 @@ def _figures(
 
 
 def _natural(name: str) -> tuple[bool, int, str]:
-    """Numbers by their value, before words."""
+    """Return a sort key that puts numbers, by value, before words."""
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)

@@ -1,25 +1,26 @@
-"""Numbers and strangers' text as a page shows them."""
+"""Format numbers, and text from other sources, for a page."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 
-# Names longer than this lose their middle.
+# Longer names are shortened in the middle.
 LONGEST = 80
 
 
 def shown(text: object) -> str:
-    """Text of any origin as characters that can be seen.
+    """Replace the invisible characters of a text by visible ones.
 
-    Bytes that are not UTF-8 (surrogate escapes) become U+FFFD, line ends and other controls their pictures
-    (U+2400 on), and characters that would change the direction of what follows U+FFFD.
+    Bytes that are not UTF-8 (surrogate escapes) become U+FFFD. Line ends and other control characters
+    become their pictures (from U+2400 on). Characters that change the direction of the following text
+    become U+FFFD.
     """
     whole = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(character if character.isprintable() else _picture(character) for character in whole)
 
 
 def short(text: object) -> str:
-    """The same, without the middle of a long one: both the folder and the suffix tell something."""
+    """Format like :func:`shown`, and shorten a long text in the middle, which keeps folder and suffix."""
     whole = shown(text)
     if len(whole) <= LONGEST:
         return whole
@@ -35,17 +36,17 @@ def _picture(character: str) -> str:
 
 
 def lines(text: str) -> str:
-    """Text of several lines, each as :func:`shown`."""
+    """Format every line of a text like :func:`shown`."""
     return "\n".join(shown(line) for line in text.split("\n"))
 
 
 def percent(share: float | None, digits: int = 0) -> str:
-    """A share in [0, 1], e.g. ``95 %`` that no line breaks; a dash for None."""
+    """Format a share in [0, 1], e.g. ``95 %`` with a non-breaking space; None becomes a dash."""
     return "–" if share is None else f"{100 * share:.{digits}f}\u00a0%"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure, e.g. ``12,345`` or ``0.481``; a dash for None."""
+    """Format a figure, e.g. ``12,345`` or ``0.481``; None becomes a dash."""
     if value is None:
         return "–"
     if isinstance(value, int) or float(value).is_integer():
@@ -55,14 +56,14 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def listed(items: list[str], most: int = 8) -> str:
-    """``a, b and c``; of more than ``most`` the first and how many more there are."""
+    """Join items as ``a, b and c``; name at most ``most`` items and the number of the others."""
     if len(items) > most:
         return f"{', '.join(items[:most])} and {len(items) - most} more"
     return " and ".join([", ".join(items[:-1]), items[-1]]) if len(items) > 1 else "".join(items)
 
 
 def ranges(values: list[int]) -> str:
-    """Cluster numbers, runs of them joined: ``0–3, 7``."""
+    """Join cluster numbers and write consecutive ones as a range: ``0–3, 7``."""
     runs: list[list[int]] = []
     for before, value in pairwise([-2, *sorted(values)]):
         if value == before + 1 and runs:

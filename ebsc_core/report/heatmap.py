@@ -1,4 +1,4 @@
-"""The affinity sorted by cluster, as a picture of few pixels."""
+"""Draw the affinity, sorted by cluster, as a small picture."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ebsc_core.report.clusters import Graph
 from ebsc_core.report.thumbnails import data_uri
 
 MIN_BINS, MAX_BINS = 64, 320
-# Entries that fall into a pixel of a cluster's block, on average.
+# Average number of entries per pixel of a cluster's block.
 ENTRIES = 8
-# An ink that stands out on white and on black; how much there is of it says how much affinity.
+# A colour that is visible on white and on black; its opacity shows the affinity.
 INK = (66, 112, 214)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Where a cluster lies along the sides of the picture, as shares of their length."""
+    """Hold the place of a cluster along the sides of the picture, as shares of their length."""
 
     number: int
     start: float
@@ -29,7 +29,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Heat:
-    """The picture, and its clusters in order; images of no cluster come last."""
+    """Hold the picture and its clusters in order; images of no cluster come last."""
 
     uri: str
     bins: int
@@ -38,9 +38,9 @@ class Heat:
 
 
 def heat(graph: Graph, confidence: np.ndarray) -> Heat:
-    """The affinity, its rows sorted by cluster and within one by ``confidence`` ``(M,)``.
+    """Draw the affinity with its rows sorted by cluster, and within a cluster by ``confidence`` ``(M,)``.
 
-    A pixel is the sum of what falls into it; its ink is the square root of that, so that weak ties are seen.
+    A pixel sums its entries. Its opacity is the square root of the sum, so that weak ties are visible.
     """
     n = len(graph.clusters)
     bins = min(n, _bins(graph))
@@ -58,15 +58,15 @@ def heat(graph: Graph, confidence: np.ndarray) -> Heat:
 
 
 def _bins(graph: Graph) -> int:
-    """So many that within clusters some entries fall into each pixel: fewer would be noise."""
+    """Return the number of bins that gives each pixel of a block several entries, to avoid noise."""
     k = max(len(np.unique(graph.clusters)), 1)
     return int(np.clip(np.sqrt(graph.matrix.nnz * k / ENTRIES), MIN_BINS, MAX_BINS))
 
 
 def table_heat(counts: np.ndarray) -> str:
-    """A table too large to print as a picture, each row scaled to its largest entry.
+    """Draw a table that is too large to print as a picture; each row is scaled to its largest entry.
 
-    Of more than ``MAX_BINS`` rows or columns several share a pixel.
+    If there are more than ``MAX_BINS`` rows or columns, several of them share a pixel.
     """
     for axis in (0, 1):
         bins = min(counts.shape[axis], MAX_BINS)
@@ -79,7 +79,7 @@ def table_heat(counts: np.ndarray) -> str:
 
 
 def _blocks(clusters: np.ndarray, bins: int) -> list[Block]:
-    """Each cluster's share of the sides, from one whole pixel to another."""
+    """Return the range of each cluster along the sides, rounded to whole pixels."""
     numbers, sizes = np.unique(clusters[clusters >= 0], return_counts=True)
     ends = np.rint(np.cumsum(sizes) * bins / len(clusters)) / bins
     starts = np.concatenate([[0.0], ends])[: len(ends)]
@@ -87,7 +87,7 @@ def _blocks(clusters: np.ndarray, bins: int) -> list[Block]:
 
 
 def _places(clusters: np.ndarray, confidence: np.ndarray, blocks: list[Block], bins: int) -> np.ndarray:
-    """``(M,)``, the pixel of each row; those of no cluster share what is left at the end."""
+    """Return the pixel ``(M,)`` of each row; rows of no cluster share the pixels left at the end."""
     place = np.empty(len(clusters), dtype=np.int64)
     rest = Block(-1, blocks[-1].end if blocks else 0.0, 1.0)
     for block in [*blocks, rest]:
@@ -99,7 +99,7 @@ def _places(clusters: np.ndarray, confidence: np.ndarray, blocks: list[Block], b
 
 
 def _png(pixels: np.ndarray) -> bytes:
-    # A few hundred levels of one ink: a palette would not be smaller.
+    # The picture has a few hundred levels of one colour; a palette would not make the file smaller.
     file = BytesIO()
     Image.fromarray(pixels, "RGBA").save(file, "PNG", optimize=True)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""How a run was made, and the command that makes it again."""
+"""Describe how a run was made, with the command that repeats it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ebsc_core.utils.progress import clock
 
 
 def made(run: SavedRun) -> dict[str, Any]:
-    """Parts and their suppliers, stages and their time, versions, configuration, command."""
+    """Return components and their suppliers, stages and their time, versions, configuration and command."""
     provenance, metrics = run.provenance, run.metrics
     command = "cluster" if run.config.features else "run"
     seconds = metrics.get("seconds") or {}
@@ -24,7 +24,7 @@ def made(run: SavedRun) -> dict[str, Any]:
         "suppliers": [
             (section, shown(_named(run, section)), shown(supplier))
             for section, supplier in _table(provenance, "parts").items()
-            if section != "objective" or metrics.get("training")  # else it took no part
+            if section != "objective" or metrics.get("training")  # without training, the run did not use it
         ],
         "stages": [(shown(name), _time(value), value / longest) for name, value in seconds.items()],
         "reused": ", ".join(f"{shown(name)} {clock(value)}" for name, value in reused.items()),

@@ -1,4 +1,4 @@
-"""The map: where a sample of the images lies in the plane, and which of them express which."""
+"""Lay out a sample of the images on a map, and link the images that express one another."""
 
 from __future__ import annotations
 
@@ -15,36 +15,37 @@ from ebsc_core.data.features.rows import Rows
 from ebsc_core.report.clusters import Graph
 from ebsc_core.utils.sampling import sample_positions
 
-# Some 4 s of t-SNE on one core.
+# t-SNE takes about 4 s on one core.
 MAX_POINTS = 2000
 STEPS = 500
 PERPLEXITY = 30.0
-# t-SNE compares rows by distance: what lies beyond these directions is mostly noise.
+# t-SNE compares rows by distance; directions beyond these hold mostly noise.
 DIRECTIONS = 50
 NEIGHBORS = 6
-# Points that make out what is around one.
+# Number of points in the neighbourhood of a point.
 AROUND = 25
-# Side of the map's square.
+# Side length of the square map.
 SIDE = 1000
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the images of a sample lie."""
+    """Hold the positions of a sample of images on the map."""
 
     positions: np.ndarray
-    """``(M,)`` in ``assignments.csv``."""
+    """The positions ``(M,)`` of the images in ``assignments.csv``."""
     points: np.ndarray
-    """``(M, 2)`` in ``[0, SIDE]``, y downwards."""
+    """The points ``(M, 2)`` of the images in ``[0, SIDE]``, with y downwards."""
     neighbors: list[list[int]]
-    """Of each the points that have most of its affinity, the largest first."""
+    """For each point, the points with the largest affinity to it, in descending order."""
     rank: float
-    """Effective rank of the sample's rows."""
+    """The effective rank of the sample's rows."""
 
     def centers(self, clusters: np.ndarray) -> dict[int, int]:
-        """For each of the clusters ``(M,)`` the point to write its number at: among its own, near the middle.
+        """Return, for each of the clusters ``(M,)``, the point at which the map shows its number.
 
-        Where clusters are mixed, their middles coincide, but not where each is at its densest.
+        The point is where its cluster is densest, near the middle. If clusters are mixed, their middles
+        coincide, but their densest places do not.
         """
         around = NearestNeighbors(n_neighbors=min(AROUND, len(clusters))).fit(self.points)
         own = (clusters[around.kneighbors(self.points)[1]] == clusters[:, None]).mean(axis=1)
@@ -57,19 +58,19 @@ class Layout:
 
 
 def lay_out(rows: Rows, graph: Graph | None, fitted: int, seed: int) -> Layout | None:
-    """A map of a seeded sample; None of fewer than three images.
+    """Lay out a seeded sample on a map; return None for fewer than three images.
 
-    t-SNE (van der Maaten and Hinton, 2008) of the rows that express one another, not of the clusters: what is
-    mixed there is mixed here. Two diffusion coordinates of the affinity would be cheaper, but put fewer
-    images beside their like: of the 15 nearest, 85 and not 94 % are of the same class on digits, 13 and not
-    21 % on CIFAR-10.
+    The map is a t-SNE (van der Maaten and Hinton, 2008) of the rows that express one another. It does not
+    use the clusters, so it shows mixed features as mixed. Two diffusion coordinates of the affinity would
+    be cheaper, but place fewer images beside similar ones: of the 15 nearest images, 85 instead of 94 %
+    have the same class on digits, 13 instead of 21 % on CIFAR-10.
     """
     among = graph.positions if graph is not None else np.arange(fitted)
     positions = among[sample_positions(len(among), MAX_POINTS, seed)]
     if len(positions) < 3 or len(rows) != fitted:
         return None
     sample = rows.take(positions)
-    with warnings.catch_warnings():  # of columns that are all the same, which PCA leaves out
+    with warnings.catch_warnings():  # PCA warns of constant columns and leaves them out
         warnings.simplefilter("ignore")
         points = _points(sample.numpy().astype(np.float32), seed)
     return Layout(positions, _framed(points), _neighbors(graph, positions), effective_rank(sample))
@@ -81,7 +82,7 @@ def _points(rows: np.ndarray, seed: int) -> np.ndarray:
     principal = PCA(directions, svd_solver="randomized", random_state=seed).fit_transform(rows)
     if directions < 2 or not principal[:, :2].std(axis=0).all():
         return np.pad(principal, ((0, 0), (0, 2)))[:, :2]
-    # Few images have few neighbours: with more, small clusters would shrink to points.
+    # Few images have few neighbours; a larger perplexity would shrink small clusters to points.
     perplexity = min(PERPLEXITY, max(n / 10, 5.0), (n - 1) / 3)
     start = principal[:, :2] / principal[:, 0].std() * 1e-4
     return TSNE(perplexity=perplexity, init=start, max_iter=STEPS, random_state=seed).fit_transform(principal)

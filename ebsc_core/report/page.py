@@ -1,4 +1,4 @@
-"""From a run to its page: what the template is given."""
+"""Build the page of a run and the values of its template."""
 
 from __future__ import annotations
 
@@ -26,26 +26,27 @@ from ebsc_core.report.summary import summary
 from ebsc_core.report.thumbnails import Sheet, gallery, read_pictures, sheet
 from ebsc_core.runs.store.saved import SavedRun
 
-# Clusters that are shown with pictures, and pictures of them in all; of one, at least and at most.
+# Limits: clusters with pictures, pictures of all clusters, least and most pictures of one cluster.
 MAX_CLUSTERS, PICTURES, MIN_EACH, MAX_EACH = 100, 1000, 6, 18
-# Ways to go wrong that are shown, and pictures of each.
+# Limits: confusions on the page, and pictures of each.
 CONFUSIONS, OF_EACH = 8, 8
-# Tables with more rows or columns become a picture.
+# A table with more rows or columns becomes a picture.
 LARGEST_TABLE = 25
-# Classes that are listed.
+# Limit of the classes in the list.
 MAX_CLASSES = 200
-# Ties between clusters that are named; of more clusters none are, which would take their square.
+# Limits: ties between clusters on the page, and clusters for which ties are computed (memory grows with the
+# square of their number).
 MAX_TIES, MAX_DENSE = 10, 2000
 
 
 class Page:
-    """The report of one run.
+    """Build the report of one run.
 
     Parameters
     ----------
     run : SavedRun
     images : RunImages, optional
-        Without, there are no pictures, and ``why_none`` says why.
+        The images of the run. Without them, the page has no pictures, and ``why_none`` gives the reason.
     """
 
     def __init__(self, run: SavedRun, images: RunImages | None, why_none: str = "") -> None:
@@ -65,7 +66,7 @@ class Page:
         self.layout = lay_out(run.rows, self.graph, self.assignments.fitted, run.config.seed)
 
     def html(self) -> str:
-        """The whole page."""
+        """Return the whole page."""
         environment = Environment(
             loader=PackageLoader("ebsc_core.report"),
             autoescape=True,
@@ -124,7 +125,7 @@ class Page:
 
     @cached_property
     def pictures(self) -> dict[int, Any]:
-        """Every picture of the page, by its position."""
+        """Return every picture of the page by its position."""
         if self.images is None:
             return {}
         mapped = self.layout.positions.tolist() if self.layout else []
@@ -132,7 +133,7 @@ class Page:
 
     @cached_property
     def gallery(self) -> dict[int, str]:
-        """Those of clusters and mistakes, as data URIs."""
+        """Return the pictures of clusters and confusions as data URIs."""
         return gallery({p: self.pictures[p] for p in self._shown() if p in self.pictures})
 
     def _shown(self) -> list[int]:
@@ -140,7 +141,7 @@ class Page:
         return list(dict.fromkeys(_joined([*groups, *(confusion.positions for confusion in self.wrong)])))
 
     def _picture(self, position: int) -> dict[str, Any]:
-        """What the page says of an image, and its picture if there is one."""
+        """Return the text of the page about an image, and its picture if there is one."""
         assignments, position = self.assignments, int(position)
         label = assignments.labels[position] if assignments.labels else None
         said = [formatting.short(assignments.ids[position])]
@@ -151,7 +152,7 @@ class Page:
         return {"uri": uri, "said": ", ".join(said), "name": said[0], "width": size[0], "height": size[1]}
 
     def _class_figures(self) -> list[ClassFigures]:
-        """Those of each class; of very many, the ones found worst."""
+        """Return the scores of each class; if there are very many, those of the worst classes."""
         figures = self.comparison.figures if self.comparison else []
         if len(figures) <= MAX_CLASSES:
             return figures
@@ -162,7 +163,7 @@ class Page:
         return table_heat(counts) if max(counts.shape) > LARGEST_TABLE else None
 
     def _map(self) -> dict[str, Any]:
-        """The points of the map, for the page to draw and for its script."""
+        """Return the points of the map, for the template and for the script."""
         layout, assignments = self.layout, self.assignments
         assert layout
         labels = self._labels()
@@ -197,11 +198,11 @@ class Page:
         }
 
     def _labels(self) -> list[str]:
-        """Classes, those with a cluster in its place, so that colours agree."""
+        """Return the classes in natural order; class ``i`` has the style ``l{i}``."""
         return [figures.name for figures in self.comparison.figures] if self.comparison else []
 
     def _colors(self) -> str:
-        """The colours of clusters and classes; a class has the colour of the cluster it is matched to."""
+        """Return the style rules of cluster and class colours; a class has the colour of its cluster."""
         matched = {name: k for k, name in self.comparison.matched.items()} if self.comparison else {}
         labels = self._labels()
         spare = iter(range(self.k, self.k + len(labels)))
@@ -212,7 +213,7 @@ class Page:
 
 
 def _enlarged(width: int, height: int) -> tuple[int, int]:
-    """Small pictures as so many whole screen pixels each that they are about 64 wide."""
+    """Return the display size of a picture: small pictures grow by a whole factor to about 64 pixels."""
     scale = max(1, round(64 / max(width, height)))
     return width * scale, height * scale
 

@@ -1,43 +1,52 @@
-"""Colours for any number of clusters that are seen on a white page and on a dark one."""
+"""Choose colours for any number of clusters, visible on a white page and on a dark one."""
 
 from __future__ import annotations
 
 from math import cos, gcd, pi, sin
 
-# Lightness at which a colour keeps a contrast of 3 with both backgrounds (WCAG 2.2, 1.4.11).
+# With this lightness, a colour has a contrast of 3 with both backgrounds (WCAG 2.2, 1.4.11).
 LIGHTNESS = (0.60, 0.54, 0.65)
 CHROMA = 0.145
-# Where hues begin: blue, the page's own.
+# The first hue is blue, the colour of the page.
 FIRST_HUE = 255.0
 LIGHT, DARK = "#ffffff", "#15171c"
 
 
 def colors(n: int) -> list[str]:
-    """``n`` colours as ``#rrggbb``, neighbours far apart in hue; beyond 12, three shades share a hue."""
+    """Return ``n`` colours as ``#rrggbb``; neighbours have distant hues.
+
+    Above 12 colours, three shades share a hue.
+    """
     hues = min(n, 12) if n <= 12 else -(-n // 3)
     step = _stride(hues)
     found = []
     for i in range(n):
-        # From one round of the hues to the next the shade changes; within one it alternates.
+        # The shade changes from one round of the hues to the next, and alternates within a round.
         shade = LIGHTNESS[(i % hues % 2 + i // hues) % 3]
         found.append(_rgb(shade, CHROMA, FIRST_HUE + 360 * (i % hues * step % hues) / hues))
     return found
 
 
 def contrast(one: str, other: str) -> float:
-    """The contrast ratio of two colours ``#rrggbb``, from 1 to 21 (WCAG 2.2)."""
+    """Return the contrast ratio of two colours ``#rrggbb``, from 1 to 21 (WCAG 2.2)."""
     low, high = sorted((_luminance(one), _luminance(other)))
     return (high + 0.05) / (low + 0.05)
 
 
 def _stride(n: int) -> int:
-    """A step through ``n`` hues that meets each once and has followers far apart: near the golden section."""
+    """Return a step through ``n`` hues that visits each once, near the golden section.
+
+    Such a step keeps successive hues far apart.
+    """
     wanted = n * 0.382
     return min((step for step in range(1, n + 1) if gcd(step, n) == 1), key=lambda step: abs(step - wanted))
 
 
 def _rgb(lightness: float, chroma: float, hue: float) -> str:
-    """OKLCH (Ottosson, "A perceptual color space", 2020) to sRGB; chroma gives way where sRGB has no such."""
+    """Convert OKLCH (Ottosson, "A perceptual color space", 2020) to sRGB.
+
+    The chroma is reduced for colours outside sRGB.
+    """
     while True:
         a, b = chroma * cos(hue * pi / 180), chroma * sin(hue * pi / 180)
         long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3

@@ -1,4 +1,4 @@
-"""The head of the page: what was clustered, in a sentence and in figures."""
+"""Summarise the run for the head of the page, in a sentence and in figures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ebsc_core.utils.progress import clock
 
 
 class Tile(NamedTuple):
-    """One figure."""
+    """Hold one figure."""
 
     name: str
     value: str
@@ -27,16 +27,16 @@ SCORES = {
     "ari": ("ARI", "adjusted Rand index"),
 }
 FREE = {
-    "within_cluster_mass": ("Kept within", "share of the affinity that stays within its cluster"),
-    "silhouette": ("Silhouette", "from −1 to 1, of a sample of the rows"),
-    "eigengap": ("Eigengap", "how clearly the graph has so many parts"),
-    "connected_components": ("Pieces", "of the affinity that nothing connects"),
-    "dictionary_agreement": ("Agreement", "of the sample with what joining it would give"),
+    "within_cluster_mass": ("Kept within", "share of the affinity that stays within the clusters"),
+    "silhouette": ("Silhouette", "mean over a sample of the rows, from −1 to 1"),
+    "eigengap": ("Eigengap", "how clearly the graph separates into K parts"),
+    "connected_components": ("Pieces", "unconnected parts of the affinity graph"),
+    "dictionary_agreement": ("Agreement", "of the sample with its out-of-sample assignment"),
 }
 
 
 def summary(run: SavedRun, k: int, comparison: Comparison | None) -> dict[str, Any]:
-    """Title, parts, lede and tiles."""
+    """Return the title, components, lede and tiles."""
     metrics, tables = run.metrics, run.tables
     seconds = sum((metrics.get("seconds") or {}).values())
     device = str(tables.get("device", "an unknown device"))
@@ -56,7 +56,7 @@ def summary(run: SavedRun, k: int, comparison: Comparison | None) -> dict[str, A
         ],
         "free_tiles": _free(metrics.get("label_free") or {}),
         "cost_tiles": [
-            Tile("Time", clock(seconds), "all stages, what was reused left out"),
+            Tile("Time", clock(seconds), "all stages, without reused results"),
             Tile("Device", short(where), f"seed {tables.get('seed', 0)}"),
         ],
     }
@@ -92,7 +92,7 @@ def _data_name(run: SavedRun) -> str:
 
 
 def _noun(run: SavedRun) -> str:
-    """What is clustered: of features that came from elsewhere, rows, unless their images are named."""
+    """Return the noun for the clustered items: rows for features without images, otherwise images."""
     features = run.config.features
     return "images" if features is None or features.images else "rows"
 
@@ -113,13 +113,15 @@ def _lede(run: SavedRun, k: int, comparison: Comparison | None) -> str:
         low, high = int(sizes.min()), int(sizes.max())
         sentences[0] += f" of {low:,} to {high:,}" if low < high else f" of {low:,} each"
         sentences.append(
-            f"on average, {percent(float(inside.mean()))} of what expresses each is in its own cluster"
+            f"on average, {percent(float(inside.mean()))} of the coefficients stay within the own cluster"
         )
     if run.metrics.get("dictionary_size"):
-        sentences.append(f"{run.metrics['dictionary_size']:,} of them were clustered, and the others joined")
+        sentences.append(
+            f"{run.metrics['dictionary_size']:,} of them were clustered, and the others assigned"
+        )
     held_out = len(found.ids) - found.fitted
     if held_out:
-        sentences.append(f"{held_out:,} more were held out, and assigned afterwards")
+        sentences.append(f"{held_out:,} more were held out and assigned afterwards")
     if comparison:
         of = "of those held out " if held_out else ""
         sentences.append(

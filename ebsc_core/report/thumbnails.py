@@ -1,4 +1,4 @@
-"""Pictures of images for a page: small, and together no larger than what they are given."""
+"""Encode small pictures of images for a page, within a limit of bytes."""
 
 from __future__ import annotations
 
@@ -15,42 +15,43 @@ from PIL import Image
 
 from ebsc_core.data.images.run_images import RunImages
 
-# Bytes, before base64 makes 4 of every 3: with all else a page stays below 5 MB.
+# Limits in bytes before base64, which turns 3 bytes into 4. The whole page stays below 5 MB.
 GALLERY_BYTES, SHEET_BYTES = 1_200_000, 900_000
-# Longer sides, in pixels, of pictures in the gallery and on the map's sheet.
+# Longer side, in pixels, of pictures in the gallery and on the sheet of the map.
 GALLERY_SIDE, SHEET_SIDE = 96, 48
-# Losses that small pictures would show and that save nothing.
+# Up to this side, pictures are lossless: losses would be visible and save nothing.
 LOSSLESS_SIDE = 16
 QUALITIES = (84, 70, 50, 30, 15)
-# Pictures that a size and quality is first tried on.
+# Each size and quality is tried on this many pictures first.
 TRIED = 60
-# Reading the map's pictures ends then: those that are large files, or far away, would take all day.
+# Reading the pictures of the map stops after this time, because large or remote files may take very long.
 READ_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Many pictures of one size in one, row by row."""
+    """Hold many pictures of one size in one picture, row by row."""
 
     uri: str
     width: int
     height: int
-    """Of a picture, in pixels."""
+    """The height of each small picture, in pixels; ``width`` is its width."""
     columns: int
     held: list[int]
-    """What each place holds, by its index among what was asked for."""
+    """For each place, the index of its picture in the requested order."""
 
 
 def read_pictures(
     images: RunImages, first: Sequence[int], then: Sequence[int], seconds: float = READ_SECONDS
 ) -> dict[int, Image.Image]:
-    """The images at these positions, brought to the gallery's size: all of ``first``, and as many of ``then``
-    as can be read in so many seconds.
+    """Read the images at these positions and reduce them to the gallery's size.
+
+    The function reads all of ``first``, and as many of ``then`` as it can read in ``seconds``.
 
     Raises
     ------
     DataError
-        If one cannot be read.
+        If an image cannot be read.
     """
     kept: dict[int, Image.Image] = {}
     for wanted, limit in ((sorted(set(first)), float("inf")), (_spread(set(then) - set(first)), seconds)):
@@ -66,7 +67,7 @@ def read_pictures(
 
 
 def gallery(pictures: dict[int, Image.Image], budget: int = GALLERY_BYTES) -> dict[int, str]:
-    """Each picture as a data URI, all together of at most ``budget`` bytes before base64."""
+    """Encode each picture as a data URI; all together take at most ``budget`` bytes before base64."""
     some = _some(list(pictures.values()))
     for side, quality in product((GALLERY_SIDE, 64, 32, 16), QUALITIES):
         if sum(len(_small(picture, side, quality)) for picture in some) * len(pictures) > budget * len(some):
@@ -78,7 +79,7 @@ def gallery(pictures: dict[int, Image.Image], budget: int = GALLERY_BYTES) -> di
 
 
 def sheet(pictures: dict[int, Image.Image], order: Iterable[int], budget: int = SHEET_BYTES) -> Sheet | None:
-    """Those of ``order`` that there are pictures of, in one; None of none."""
+    """Join the available pictures in ``order`` to one sheet; return None if there is none."""
     held = [(index, pictures[key]) for index, key in enumerate(order) if key in pictures]
     if not held:
         return None
@@ -99,17 +100,17 @@ def sheet(pictures: dict[int, Image.Image], order: Iterable[int], budget: int = 
 
 
 def data_uri(data: bytes, kind: str) -> str:
-    """Bytes of a picture as a part of the page."""
+    """Encode the bytes of a picture as a data URI."""
     return f"data:image/{kind};base64,{b64encode(data).decode()}"
 
 
 def _spread(positions: set[int]) -> list[int]:
-    """In an order such that the first few are from everywhere."""
+    """Shuffle the positions, so that the first ones come from everywhere."""
     return np.random.default_rng(0).permutation(sorted(positions)).tolist()
 
 
 def _shrunk(image: np.ndarray, side: int) -> Image.Image:
-    """``(C, H, W)`` uint8, grey or RGB, no longer than ``side``."""
+    """Convert ``(C, H, W)`` uint8, grey or RGB, to a picture no longer than ``side``."""
     planes = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     return _fitted(Image.fromarray(np.ascontiguousarray(planes)).convert("RGB"), side)
 
@@ -123,12 +124,12 @@ def _fitted(picture: Image.Image, side: int) -> Image.Image:
 
 
 def _some(pictures: list[Image.Image]) -> list[Image.Image]:
-    """Enough of them to tell how large all will be, which takes far less time than to try all."""
+    """Return a sample of the pictures, which estimates the size of all much faster."""
     return pictures[:: max(1, len(pictures) // TRIED)]
 
 
 def _tiled(pictures: list[Image.Image]) -> Image.Image:
-    """Pictures of one size side by side, in about as many rows as columns."""
+    """Tile pictures of one size in about as many rows as columns."""
     columns, (width, height) = ceil(sqrt(len(pictures))), pictures[0].size
     whole = Image.new("RGB", (columns * width, -(-len(pictures) // columns) * height))
     for place, picture in enumerate(pictures):

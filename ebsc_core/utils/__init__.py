@@ -1,1 +1,1 @@
-"""What knows nothing of clustering: errors, files, devices, processes that train as one."""
+"""Provide helpers that do not depend on clustering: errors, files, devices, distributed training."""

@@ -1,4 +1,4 @@
-"""Which device a run uses, and what that can do."""
+"""Choose the device of a run and report what the device can do."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ebsc_core.utils.errors import DeviceError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    """Return the device called ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
 
     Raises
     ------
     DeviceError
-        If the name is unknown or the device is not there.
+        If the name is unknown or the machine does not have the device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -37,22 +37,24 @@ def resolve_device(name: str) -> torch.device:
             raise DeviceError(
                 f"device {name!r}: this machine has no CUDA device PyTorch can use; try --device auto"
             )
-        if int(index or 0) >= count:  # device.index has wrapped around beyond one byte
+        if int(index or 0) >= count:  # device.index wraps around beyond one byte
             raise DeviceError(f"device {name!r}: there are {count} CUDA devices, cuda:0 to cuda:{count - 1}")
     if kind != "cuda" and index:
-        raise DeviceError(f"device {name!r}: there is one only; use {kind}")
+        raise DeviceError(f"device {name!r}: there is only one; use {kind}")
     if kind == "mps" and not torch.backends.mps.is_available():
         raise DeviceError(f"device {name!r}: this machine has no Metal device; try --device auto")
     return device
 
 
 def own_device(name: str) -> torch.device:
-    """The device called ``name`` for this process: of several on a machine, each has its own CUDA device.
+    """Return the device of this process.
+
+    If several processes run on one machine, each process gets its own CUDA device.
 
     Raises
     ------
     DeviceError
-        If the device is not there, or there are too few of its kind.
+        If the machine does not have the device, or has fewer devices of this kind than processes.
     """
     device = resolve_device(name)
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -71,14 +73,14 @@ def own_device(name: str) -> torch.device:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether this device multiplies bf16 natively."""
+    """Return whether this device multiplies bf16 natively."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and cpu_has_bf16()
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 natively (AVX512-BF16, AMX or Arm's equivalent)."""
+    """Return whether this CPU multiplies bf16 natively (AVX512-BF16, AMX or Arm's equivalent)."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_arm_bf16_supported")
     return any(bool(getattr(torch.cpu, check)()) for check in checks if hasattr(torch.cpu, check))
 
@@ -92,7 +94,7 @@ def prepare(device: torch.device) -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words, e.g. ``cpu (2 threads)``."""
+    """Describe the device in words, e.g. ``cpu (2 threads)``."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
@@ -101,7 +103,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def move(values: Tensor, device: torch.device) -> Tensor:
-    """Values from the CPU on a device; a GPU is not waited for."""
+    """Copy values from the CPU to a device, without waiting for a GPU."""
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
@@ -109,7 +111,13 @@ def move(values: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def device_memory(device: torch.device) -> Iterator[Callable[[], int | None]]:
-    """What is yielded says the most MiB of a CUDA device that were held within; None of another device."""
+    """Measure the peak memory of a CUDA device inside the block.
+
+    Yields
+    ------
+    callable
+        Returns the peak since the block started, in MiB; None for other devices.
+    """
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)

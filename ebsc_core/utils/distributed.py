@@ -1,13 +1,14 @@
-"""Several processes that train as one, each on its share of every batch.
+"""Train one model in several processes, each on its share of every batch.
 
-A *rank* is one of them, in the order of the launcher (``torchrun``, ``accelerate launch``), which says by
-environment variables how many there are and where they meet. Each holds the whole model and the rows
-``share(B)`` of a batch of B; :meth:`DistributedContext.gather` makes the batch whole again before anything
-compares its rows, so that a loss, a dictionary or a balance is the same on all of them and the same as in one
-process.
+A *rank* is the number of a process in the order of the launcher (``torchrun``, ``accelerate launch``). The
+launcher sets environment variables with the number of processes and their meeting point. Each process holds
+the whole model and the rows ``share(B)`` of a batch of B. :meth:`DistributedContext.gather` restores the
+whole batch before any code compares its rows. A loss, a dictionary or a balance is therefore the same in
+all processes, and the same as in a single process.
 
-Meeting and gradient averaging are accelerate's. Its gather carries no gradient and its data loaders shuffle
-by rules of their own, so neither is used; it is imported only where there are several processes.
+accelerate connects the processes and averages the gradients. Its gather carries no gradient and its data
+loaders shuffle by their own rules, so this module uses neither. accelerate is imported only if there are
+several processes.
 """
 
 from __future__ import annotations
@@ -30,36 +31,38 @@ from ebsc_core.utils.errors import DeviceError, EbscError, TrainingError
 
 T = TypeVar("T")
 
-# How long a rank waits for another before it gives up: longer than reading any data takes one of them more.
+# A process waits this long for another before it gives up. Reading data may take one process longer than
+# another, but less than this.
 PATIENCE = timedelta(minutes=10)
-# That this process was sent Ctrl-C, and goes on until the first ends.
+# Set when this process receives Ctrl-C. The process continues until the first process ends.
 _interrupted = threading.Event()
-# Within these seconds of a rank's end the launcher ends those of the same machine.
+# Seconds. When one process ends, the launcher ends the others on the same machine within this time.
 GRACE = 3.0
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """A process among those that train together; by default it is the only one."""
+    """Describe this process among those that train together; by default it is the only one."""
 
     index: int = 0
     count: int = 1
     local_index: int = 0
-    """Among those of the same machine."""
+    """The index among the processes on the same machine."""
 
     @classmethod
     def join(cls, device: torch.device) -> DistributedContext:
-        """Meet the processes that a launcher has started beside this one; alone if there is no launcher.
+        """Connect to the other processes of the launcher; without a launcher, return ``SINGLE_PROCESS``.
 
         Raises
         ------
         DeviceError
-            If they cannot be reached.
+            If the other processes cannot be reached.
         """
         count = int(os.environ.get("WORLD_SIZE", 1))
         if count == 1:
             return SINGLE_PROCESS
-        # A torchrun on a machine without CUDA would make accelerate believe in single processes, unless told.
+        # Pass the device: on a machine without CUDA, accelerate would otherwise take torchrun's processes
+        # for independent ones.
         try:
             state = _accelerator(device).state
         except (ValueError, RuntimeError, OSError) as error:
@@ -68,35 +71,38 @@ class DistributedContext:
             raise DeviceError(f"{count} processes could not meet at {where}: {reason}") from error
         if state.num_processes != count:
             raise DeviceError(f"{state.num_processes} of {count} processes met; see docs/scale.md")
-        # So that what is half done is tidied up when the launcher ends this process.
+        # The launcher sends SIGTERM. Exit normally then, so that unfinished files are removed.
         signal.signal(signal.SIGTERM, _leave)
-        if state.process_index:  # the first decides what Ctrl-C means, and what is still to be kept
+        if state.process_index:  # the first process handles Ctrl-C and decides what to save
             signal.signal(signal.SIGINT, lambda *_: _interrupted.set())
         return cls(state.process_index, count, state.local_process_index)
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Return whether this process writes the files."""
         return self.index == 0
 
     def share(self, n: int) -> slice:
-        """The rows of n, which :attr:`count` divides, that are for this process."""
+        """Return the slice of ``n`` rows for this process; :attr:`count` must divide ``n``."""
         each = n // self.count
         return slice(self.index * each, (self.index + 1) * each)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """The rows ``(n, …)`` of all processes, ``(count * n, …)`` in their order; gradients flow back."""
+        """Gather the rows ``(n, …)`` of all processes in rank order, ``(count * n, …)``, with gradients."""
         return rows if self.count == 1 else _Gather.apply(rows, self)
 
     def gather_views(self, rows: Tensor) -> Tensor:
-        """The same of two views one after the other, ``(2n, …)``: first all of view a, then all of view b."""
+        """Gather rows ``(2n, …)`` that hold view a and then view b of ``n`` images, with gradients.
+
+        The result ``(2 * count * n, …)`` holds view a of all processes and then view b of all processes.
+        """
         if self.count == 1:
             return rows
         return self.gather(rows).unflatten(0, (self.count, 2, -1)).transpose(0, 1).flatten(0, 2)
 
     @torch.no_grad()
     def mean_(self, tensors: Sequence[Tensor]) -> None:
-        """Put in place of each tensor its mean over the processes, in one exchange."""
+        """Replace each tensor by its mean over the processes, in one exchange."""
         if self.count == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -106,7 +112,7 @@ class DistributedContext:
             tensor.copy_(mean.view_as(tensor))
 
     def broadcast(self, value: T) -> T:
-        """The plain value that the first process has."""
+        """Return the first process's value (a plain Python object) in all processes."""
         if self.count == 1:
             return value
         values = [value]
@@ -115,7 +121,7 @@ class DistributedContext:
 
     @torch.no_grad()
     def copy_(self, module: nn.Module) -> None:
-        """Give ``module`` the weights and buffers that it has in the first process."""
+        """Copy the weights and buffers of ``module`` from the first process to all others."""
         if self.count > 1:
             for tensor in module.state_dict().values():
                 sent = tensor.contiguous()
@@ -123,11 +129,11 @@ class DistributedContext:
                 tensor.copy_(sent)
 
     def same(self, value: str) -> bool:
-        """Whether all processes have the same."""
+        """Return whether all processes pass the same value."""
         return len(set(self._all(value))) == 1
 
     def in_turn(self, call: Callable[[], T]) -> T:
-        """Call on each machine in one process first, whose downloads the others then find."""
+        """Call in one process per machine first, then in the others, which find its downloads."""
         for first in (True, False):
             with self.synchronized_errors():
                 if (self.local_index == 0) == first:
@@ -136,7 +142,10 @@ class DistributedContext:
 
     @contextmanager
     def synchronized_errors(self) -> Iterator[None]:
-        """What is wrong in one process is wrong in all: each raises the error of the first that has one."""
+        """Make all processes raise an error if one of them raises an ``EbscError`` inside the block.
+
+        If several processes raise one, all raise the error of the lowest rank.
+        """
         if self.count == 1:
             yield
             return
@@ -151,7 +160,10 @@ class DistributedContext:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What ends one process alone says which; what then ends the others says that it was not theirs."""
+        """Name the process in an error that ends only one process.
+
+        The other processes lose their connection to it. Their error says that another process failed.
+        """
         try:
             yield
         except EbscError as error:
@@ -159,35 +171,36 @@ class DistributedContext:
                 raise
             raise type(error)(f"process {self.index} of {self.count}: {error}") from error
         except RuntimeError as error:
-            # What gloo says is a plain RuntimeError.
+            # gloo raises a plain RuntimeError.
             if self.count == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
                 raise
             if _interrupted.is_set():
                 raise KeyboardInterrupt from error
-            time.sleep(GRACE)  # the launcher knows better, if it is on this machine
+            time.sleep(GRACE)  # on the same machine, the launcher ends this process and reports the cause
             raise TrainingError(
-                f"process {self.index} of {self.count} lost the others; one of them has said why it ended"
+                f"process {self.index} of {self.count} lost the others; "
+                "see the error of the process that ended first"
             ) from error
 
     def _all(self, value: T) -> list[T]:
-        """The plain values of all processes."""
+        """Return the values (plain Python objects) of all processes, in rank order."""
         values = [value] * self.count
         if self.count > 1:
             distributed.all_gather_object(values, value)
         return values
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        """The module as it is to be called in training, so that ``backward`` averages its gradients.
+        """Wrap the module for training, so that ``backward`` averages the gradients over the processes.
 
-        Everything that trains must take part in every step. The weights, and thus ``state_dict``, stay those
-        of ``module``.
+        Every trainable parameter must take part in every step. The wrapped module shares its weights, and
+        thus ``state_dict``, with ``module``.
         """
         if self.count == 1:
             return module
         return _accelerator(next(module.parameters()).device).prepare(module)
 
     def close(self) -> DistributedContext:
-        """Wait for the others and part from them; from then on each process is alone."""
+        """Wait for the other processes, disconnect and return ``SINGLE_PROCESS``."""
         if self.count > 1:
             distributed.barrier()
             distributed.destroy_process_group()
@@ -198,7 +211,7 @@ SINGLE_PROCESS = DistributedContext()
 
 
 class SynchronizedError(EbscError):
-    """An error of one process that all of them know of."""
+    """Report an error that all processes raise together."""
 
 
 def _leave(*_: Any) -> NoReturn:
@@ -206,22 +219,23 @@ def _leave(*_: Any) -> NoReturn:
 
 
 def _accelerator(device: torch.device) -> Any:
-    """Accelerate's view of the processes, one for this process however often it is made."""
+    """Return the accelerator of this process; repeated calls share one state."""
     from accelerate import Accelerator
     from accelerate.utils import InitProcessGroupKwargs
 
     cpu = device.type == "cpu"
     meeting = InitProcessGroupKwargs(backend="gloo" if cpu else "nccl", timeout=PATIENCE)
-    # Both named, or else accelerate takes them from the user's own configuration; autocast is the trainer's.
+    # Set both, because accelerate otherwise reads them from the user's configuration. The trainer does
+    # autocast.
     return Accelerator(cpu=cpu, mixed_precision="no", dynamo_backend="no", kwargs_handlers=[meeting])
 
 
 class _Gather(torch.autograd.Function):
-    """All processes' rows. Backward sums what all of them make of this process's rows.
+    """Gather the rows of all processes; backward sums the gradients of each process's rows.
 
-    As every process computes the same loss of the whole batch, that sum is ``count`` times the gradient, and
-    the mean over processes that :meth:`DistributedContext.prepare` takes of the weights' gradients makes it
-    right again.
+    Every process computes the same loss of the whole batch, so the sum over processes is ``count`` times
+    the gradient. :meth:`DistributedContext.prepare` averages the gradients of the weights over the
+    processes, which removes that factor.
     """
 
     @staticmethod
@@ -233,8 +247,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        # Every process computes every row's loss, which costs little beside the backbone: for a ResNet-18 on
-        # 32x32 images and 256 of them a process, 12 % of a step at batches of 8,192 and half at 16,384.
+        # Every process computes the loss of every row. This costs little compared with the backbone: for a
+        # ResNet-18 on 32x32 images and 256 of them a process, 12 % of a step at batches of 8,192 and half
+        # at 16,384.
         total = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
         return total[ctx.context.share(len(total))], None

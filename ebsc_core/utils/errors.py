@@ -1,51 +1,52 @@
-"""Errors meant for the person at the keyboard."""
+"""Define the errors that users see."""
 
 
 class EbscError(Exception):
-    """A mistake the user can mend. Its text is one line: what, where, and what to do.
+    """Report a mistake that the user can correct.
+
+    The text is one line. It says what is wrong, where, and what to do.
 
     The command line prints it without a traceback and exits with status 2.
     """
 
 
 class ComponentError(EbscError):
-    """A component cannot be found, loaded or configured."""
-
-
-# Plugins may have it by its first name.
-PartError = ComponentError
+    """Report that a component cannot be found, loaded or configured."""
 
 
 class ConfigError(EbscError):
-    """A setting is unknown, ill-typed or contradicts another."""
+    """Report a setting that is unknown, has the wrong type or contradicts another."""
 
 
 class DataError(EbscError):
-    """The images, labels or features given cannot be used."""
+    """Report images, labels or features that cannot be used."""
 
 
 class DeviceError(EbscError):
-    """The device or precision asked for is not there."""
+    """Report that the requested device or precision is not available."""
 
 
 class RunDirectoryError(EbscError):
-    """The output path cannot hold a run."""
+    """Report a path that cannot hold a run, or a damaged run directory."""
 
 
 class PackageError(EbscError):
-    """A package for a part of one's own cannot be written as asked."""
+    """Report that the package of a new plugin cannot be written as requested."""
 
 
 class TrainingError(EbscError):
-    """Training cannot go on, for instance because the loss is not finite."""
+    """Report that training cannot continue, for instance because the loss is not finite."""
 
 
 class Interrupted(EbscError):
-    """The user stopped it; its text says what is kept."""
+    """Report that the user stopped the run; the text says what is kept."""
 
 
 def missing_package(part: str, package: str, extra: str, error: ImportError) -> ComponentError:
-    """What to say of a part, such as ``backbone 'scattering'``, whose package an extra of ours installs."""
+    """Return the error for a component whose package is missing; an extra of ebsc installs the package.
+
+    ``part`` names the component, e.g. ``backbone 'scattering'``.
+    """
     return ComponentError(
         f"{part} needs {package}, which cannot be imported ({text_of(error)}); "
         f"install it with: pip install 'ebsc[{extra}]'"
@@ -53,25 +54,25 @@ def missing_package(part: str, package: str, extra: str, error: ImportError) -> 
 
 
 def advice(error: BaseException) -> list[str]:
-    """What is noted on an error or on what has led to it: how to go on, for instance."""
+    """Return the notes of an error and of its cause; a note says, for instance, how to continue."""
     both = (error, error.__cause__)
     return [note for raised in both for note in getattr(raised, "__notes__", [])]
 
 
 def told(error: BaseException) -> str:
-    """Kind and text of an error that may be a stranger's."""
+    """Return the type and text of any error, also of one raised by other software."""
     return f"{type(error).__name__}: {text_of(error)}"
 
 
 def text_of(error: BaseException) -> str:
-    """Its text on one line that any terminal can show."""
+    """Return the text of an error on one line that any terminal can show."""
     try:
         text = str(error)
-    except Exception:  # a stranger's
+    except Exception:  # other software may define __str__ badly
         return "(its text cannot be read)"
     return printable(text)
 
 
 def printable(text: str) -> str:
-    """On one line that any terminal can show."""
+    """Return the text on one line that any terminal can show."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -1,4 +1,4 @@
-"""Files and folders that appear under their names only when complete, room for them, and locks."""
+"""Write files and folders atomically, reserve disk space and lock files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ebsc_core.utils.errors import DataError
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path beside to write to, which takes the name ``path`` on success and is gone otherwise.
+    """Yield a temporary path in the same folder; rename it to ``path`` on success, remove it on failure.
 
     Raises
     ------
     DataError
-        If a device or a pipe has that name: a rename would put a file in place of it, for all programs.
+        If ``path`` is a device or a pipe. A rename would replace it by a file, for all programs.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise DataError(f"{path} is not a file; give the path of a file to write")
-    # A link stays one: what it leads to is written. /dev/stdout is one, too.
+    # Write to the target of a symbolic link, so that the link stays a link. /dev/stdout is a link, too.
     path = Path(os.path.realpath(path))
     temporary_path = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -37,7 +37,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
-    """An empty folder beside to fill, which takes the name ``path`` on success and is gone otherwise."""
+    """Yield an empty folder beside ``path``; rename it to ``path`` on success, remove it on failure."""
     temporary_path = path.with_name(f".{path.name}.{os.getpid()}")
     temporary_path.mkdir()
     try:
@@ -48,7 +48,10 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 
 def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
-    """Raise a DataError unless a file can be put there, over one that is but none of those that are read."""
+    """Raise a DataError unless a file can be written to ``path``.
+
+    An existing file may be overwritten, but none of the files in ``read``.
+    """
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "not a file"
         raise DataError(f"{path} is {what}; give the path of a file to write")
@@ -61,12 +64,12 @@ def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
 
 
 def reserve(path: Path, size: int) -> None:
-    """Let a file take up ``size`` bytes of the disk, if it does not yet.
+    """Extend a file to ``size`` bytes on the disk, if it is shorter.
 
     Raises
     ------
     OSError
-        If the disk has not so many left. The file is as it was then, or longer.
+        If the disk has too little space. The file may then be longer than before.
     """
     with path.open("r+b") as file:
         try:
@@ -74,13 +77,13 @@ def reserve(path: Path, size: int) -> None:
         except (AttributeError, OSError) as error:
             if getattr(error, "errno", None) == errno.ENOSPC:
                 raise
-            # This system cannot; whether there is room can still be asked.
+            # This system cannot allocate space, but it still reports the free space.
             if size - path.stat().st_size > shutil.disk_usage(path.parent).free:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all that is in it, if it is there."""
+    """Remove a file, or a folder with its contents, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -88,12 +91,13 @@ def remove(path: Path) -> None:
 
 
 def locked(path: Path) -> IO[bytes] | None:
-    """A file, made if need be, that this process alone has until it is closed or the process ends, however.
+    """Open a file and lock it for this process; return None if another process holds the lock.
 
-    None if another one has it.
+    The file is created if it does not exist. The lock ends when the file is closed or the process ends, in
+    whatever way.
     """
     file = path.open("ab")
-    # Someone may just be looking, see :func:`is_locked`.
+    # Another process may just be checking the lock, see :func:`is_locked`; so try twice.
     for pause in (0.0, 0.1):
         time.sleep(pause)
         if _lock(file, shared=False):
@@ -103,7 +107,7 @@ def locked(path: Path) -> IO[bytes] | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process has the file by :func:`locked`; False where that cannot be known."""
+    """Return whether a process holds the lock of :func:`locked`; False if the system cannot tell."""
     try:
         with path.open("rb") as file:
             return not _lock(file, shared=True)

@@ -1,4 +1,4 @@
-"""A name for plain values that only equal values share."""
+"""Hash plain values, so that only equal values share a hash."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from typing import Any
 
 
 def digest(made_from: Mapping[str, Any]) -> str:
-    """A short hash of plain values, independent of the order of keys."""
+    """Return a short hash of plain values that does not depend on the order of keys."""
     text = json.dumps(made_from, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()

@@ -1,4 +1,4 @@
-"""Starting several processes of a run on this machine, by torch's own launcher."""
+"""Start several processes of a run on this machine with torch's launcher."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from ebsc_core.utils.errors import DeviceError
 
 
 def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
-    """Start this program once per device and wait for all.
+    """Start this program once per device and wait for all processes.
 
     Parameters
     ----------
     devices : str
-        How many, or ``all`` (of which a CPU is one).
+        The number of devices, or ``all``; the CPU counts as one device.
     device : str
-        Of which kind, as :func:`ebsc_core.utils.device.resolve_device` takes it.
+        The kind of device, as in :func:`ebsc_core.utils.device.resolve_device`.
     arguments : sequence of str
-        What Python is called with.
+        The command-line arguments of Python.
 
     Returns
     -------
     int or None
-        The first exit status that is not 0; None if nothing had to be started: one device is asked for, or
-        this process is one of those that a launcher has started.
+        The first exit status that is not 0, or 0. None if nothing had to be started, because ``devices`` is
+        1 or because a launcher started this process.
 
     Raises
     ------
     DeviceError
-        If there are not as many devices.
+        If the machine has fewer devices.
     """
     wanted = count_devices(devices, device)
     started = os.environ.get("LOCAL_WORLD_SIZE")
@@ -57,15 +57,15 @@ def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
-    logging.disable()  # what the processes say is enough, without a report of the launcher's own
+    logging.disable()  # the processes print their errors; a report of the launcher would repeat them
     try:
         elastic_launch(config, sys.executable)(*arguments)
     except ChildFailedError as error:
         index, failure = error.get_first_failure()
-        if failure.exitcode < 0:  # it could say nothing
+        if failure.exitcode < 0:  # a signal ended it before it could print an error
             raise DeviceError(
                 f"process {index} of {wanted} was ended by {failure.signal_name()}; "
-                "was there memory for all of them?"
+                "check that there is enough memory for all processes"
             ) from None
         return failure.exitcode
     except SignalException as error:
@@ -76,12 +76,12 @@ def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
 
 
 def count_devices(devices: str, device: str) -> int:
-    """How many devices of a kind ``devices`` means.
+    """Return the number of devices that ``devices`` asks for.
 
     Raises
     ------
     DeviceError
-        If it is neither ``all`` nor a number from 1 up to how many there are.
+        If ``devices`` is neither ``all`` nor a number from 1 to the number of devices of this kind.
     """
     kind = resolve_device(device).type
     here = torch.cuda.device_count() if kind == "cuda" else 1

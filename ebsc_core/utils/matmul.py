@@ -1,4 +1,4 @@
-"""Inner products of many queries with the same rows."""
+"""Compute inner products of many queries with the same rows."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch.nn import functional as F
 
 
 class PackedRows:
-    """Rows ``(N, D)`` laid out once for inner products with many queries."""
+    """Hold rows ``(N, D)`` in a memory layout that is fast for inner products with many queries."""
 
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows
         on_cpu = rows.device.type == "cpu" and rows.dtype in (torch.float32, torch.bfloat16)
-        # oneDNN took half of MKL's time on an AMD processor, and torch's own product is MKL's.
+        # oneDNN took half of MKL's time on an AMD processor; torch's own product uses MKL.
         self.packed = rows.to_mkldnn() if on_cpu and torch.backends.mkldnn.is_available() else None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def products(self, queries: Tensor) -> Tensor:
-        """Inner products of queries ``(B, D)`` with all rows, ``(B, N)``, in the dtype of those."""
+        """Return the inner products ``(B, N)`` of queries ``(B, D)`` with all rows, in the rows' dtype."""
         queries = queries.to(self.rows.dtype)
         if self.packed is None:
             return queries @ self.rows.T
@@ -31,17 +31,18 @@ class PackedRows:
 
 
 def full_precision() -> AbstractContextManager[None]:
-    """Products in here are float32 throughout, whatever training allows itself.
+    """Compute matrix products inside the block in full float32, even if training uses TF32.
 
-    TF32 keeps 10 bits of a factor: near neighbours differ by less than that.
+    TF32 keeps 10 bits of a factor. Near neighbours differ by less than that.
     """
     return _matmul_precision("highest")
 
 
 def training_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Products in here may be as rough as those of training: TF32 on CUDA, on a CPU oneDNN's bf32.
+    """Allow the precision of training inside the block: TF32 on CUDA, oneDNN's bf32 on a CPU.
 
-    A CPU without AMX computes float32 all the same, but by oneDNN: half of MKL's time on an AMD processor.
+    A CPU without AMX still computes in float32, but with oneDNN, which takes half of MKL's time on an AMD
+    processor.
     """
     return _matmul_precision("medium" if device.type == "cpu" else "high")
 

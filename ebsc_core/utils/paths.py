@@ -1,4 +1,4 @@
-"""Where what is kept between runs lies: the user's cache, and features in it."""
+"""Locate the folders that are kept between runs: the user's cache and its features."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 
 def user_cache() -> Path:
-    """``$EBSC_CACHE_DIR``, or ``ebsc`` in the user's cache folder."""
+    """Return ``$EBSC_CACHE_DIR`` if it is set, otherwise ``ebsc`` in the user's cache folder."""
     own = os.environ.get("EBSC_CACHE_DIR")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(own) if own else Path(base) / "ebsc"
 
 
 def features_folder(cache: str | None) -> Path | None:
-    """Where features are kept for reuse, by the setting of that name; None for nowhere."""
+    """Return the folder of reusable features for the setting ``cache``; None if it is ``none``."""
     if cache == "none":
         return None
     return Path(cache).expanduser() if cache else user_cache() / "features"

@@ -1,4 +1,4 @@
-"""How a run tells what it is doing. The core speaks through this; the command line draws it."""
+"""Report the progress of a run. The core calls this interface; the command line displays it."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from contextlib import contextmanager
 
 
 class Progress:
-    """Silent by default; subclasses override what they show. Collects the run's warnings."""
+    """Collect the warnings of a run and show nothing; subclasses override the methods to show progress."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
     def note(self, message: str) -> None:
-        """One line of information."""
+        """Show one line of information."""
 
     def warn(self, message: str) -> None:
-        """One line of warning, kept for ``metrics.json``."""
+        """Show one line of warning and keep it for ``metrics.json``."""
         self.warnings.append(message)
 
     def start(self, stage: str, total: int, unit: str) -> None:
-        """A stage of ``total`` units (e.g. ``images``) begins."""
+        """Begin a stage of ``total`` units (e.g. ``images``)."""
 
     def advance(self, done: int, figures: Mapping[str, float] | None = None) -> None:
-        """``done`` units of the current stage are finished; figures such as the loss, if new."""
+        """Report the number of finished units of the current stage, and new figures such as the loss."""
 
     def finish(self, summary: str = "") -> None:
-        """The current stage is over."""
+        """End the current stage."""
 
 
 class Stages:
-    """Times what is done in each: ``with stage("clusters"): ...``; what is done again is added.
+    """Measure the time of each stage, ``with stage("clusters"): ...``; repeated stages add up.
 
     Parameters
     ----------
     finished : callable
-        Told the name and seconds of each when it is over.
+        Called with the name and the seconds of each stage when the stage ends.
     """
 
     def __init__(self, finished: Callable[[str, float], None] = lambda stage, seconds: None) -> None:
@@ -50,13 +50,13 @@ class Stages:
         self.note(name, time.perf_counter() - start)
 
     def note(self, name: str, seconds: float) -> None:
-        """A stage that was timed elsewhere."""
+        """Add the time of a stage that was measured elsewhere."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
         self.finished(name, seconds)
 
 
 def clock(seconds: float) -> str:
-    """A duration in words, e.g. ``42 s``, ``3 min 05 s``."""
+    """Format a duration, e.g. ``42 s`` or ``3 min 05 s``."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""What a run is made with: versions, the platform, and the time."""
+"""Record how a run is made: versions, the platform and the time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PACKAGES = ("ebsc", "torch", "torchvision", "timm", "scikit-learn", "scipy", "nu
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of what matters, the machine's platform, and the time."""
+    """Return the versions of the relevant packages, the platform of the machine and the time."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -24,12 +24,15 @@ def provenance() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages that matter, as far as they are installed."""
+    """Return the versions of the relevant packages that are installed."""
     return {name: found for name in PACKAGES if (found := _version(name))}
 
 
 def cuda_build() -> str | None:
-    """What torch was built for, e.g. ``CUDA 13.2``, without importing it; None if it does not say."""
+    """Return the platform torch was built for, e.g. ``CUDA 13.2``, without importing torch.
+
+    None if torch does not record it.
+    """
     spec = find_spec("torch")
     if spec is None or spec.origin is None:
         return None

@@ -1,4 +1,4 @@
-"""What of the machine a process may use: several that train together share it."""
+"""Report the memory and processors for this process; processes that train together share the machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def available_memory() -> int | None:
-    """Bytes the system can still give, caches included; None where it does not say."""
+    """Return the bytes of memory still available, caches included; None if the system does not tell."""
     try:
         match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
@@ -18,18 +18,18 @@ def available_memory() -> int | None:
 
 
 def processors() -> int:
-    """How many processors there are; at least 1."""
+    """Return the number of processors for this process; at least 1."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, count // _sharing())
 
 
 def _sharing() -> int:
-    """The processes that a launcher has started on this machine to train as one."""
+    """Return the number of processes that train together on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def peak_memory_mib() -> int | None:
-    """The most memory this process has held; None where the system does not say (Windows)."""
+    """Return the peak memory of this process in MiB; None if the system does not tell (Windows)."""
     try:
         import resource
     except ImportError:

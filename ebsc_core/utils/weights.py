@@ -1,4 +1,4 @@
-"""Weights on disk, as safetensors."""
+"""Save and load weights as safetensors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ebsc_core.utils.files import written_whole
 
 
 def save_weights(module: nn.Module, path: Path) -> None:
-    """Write a module's tensors; the file appears under its name only when complete.
+    """Write the tensors of a module; the file gets its name only when it is complete.
 
     Raises
     ------
     OSError
-        If it cannot be written, for instance to a full disk.
+        If the file cannot be written, for instance because the disk is full.
     """
     # Copies, since safetensors refuses tensors that share memory.
     state = {
@@ -29,17 +29,17 @@ def save_weights(module: nn.Module, path: Path) -> None:
     try:
         with written_whole(path) as temporary_path:
             save_file(state, temporary_path)
-    except SafetensorError as error:  # which is no OSError
+    except SafetensorError as error:  # it is not an OSError
         raise OSError(f"cannot write {path}: {error}") from None
 
 
 def read_weights(module: nn.Module, path: Path) -> dict[str, Tensor]:
-    """Read tensors that fit a module, which is left as it is.
+    """Read tensors that fit a module, without changing the module.
 
     Raises
     ------
     DataError
-        If the file is missing, damaged, or of other names or shapes.
+        If the file is missing or damaged, or if its names or shapes do not fit the module.
     """
     try:
         state = load_file(path)

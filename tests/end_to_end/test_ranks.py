@@ -106,7 +106,7 @@ def test_a_process_that_fails_midway_ends_the_others(tmp_path):
     assert (first.code, failing.code) == (2, 2)
     assert said(failing.err) == ["ebsc: error: process 1 of 2: spilt tea"]
     assert said(first.err) == [
-        "ebsc: error: process 0 of 2 lost the others; one of them has said why it ended; "
+        "ebsc: error: process 0 of 2 lost the others; see the error of the process that ended first; "
         "to go on: ebsc resume run"
     ]
     assert "Traceback" not in first.err + failing.err

@@ -105,7 +105,7 @@ def test_a_run_without_labels_has_no_scores(ebsc, tmp_path: Path, photos: Path) 
     assert ebsc("run", "--data", photos, "--n-clusters", "3", *QUICK).code == 0
     assert ebsc("report", "run").code == 0
     text = page(tmp_path / "run")
-    assert "Beside the classes" not in text
+    assert "Clusters and classes" not in text
     assert "ACC" not in text
     assert "Colour by" not in text
 

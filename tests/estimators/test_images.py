@@ -301,7 +301,7 @@ BAD_IMAGES: dict[str, tuple[Any, str]] = {
     "NaN": (X + np.nan, "must lie in [0, 1], without NaN"),
     "empty list": ([], "there are no images"),
     "list of names": (["a.png", "b.png"], "image 0 is a str"),
-    "sizes": ([X[0], X[1, :4]], "image 1 is of 4x8, the first of 8x8"),
+    "sizes": ([X[0], X[1, :4]], "image 1 is 4x8, the first is 8x8"),
     "loader": (
         DataLoader(TensorDataset(torch.zeros(4, 1, 8, 8))),
         "DataLoader, which has no length and positions; give its .dataset",

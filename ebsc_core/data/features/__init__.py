@@ -1,1 +1,1 @@
-"""Rows of features: in memory or in a file, read from any file type, summed up, whitened."""
+"""Read, store, summarise and whiten rows of features."""

@@ -1,4 +1,4 @@
-"""How many directions rows make use of."""
+"""Measure how many directions rows use."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 @torch.no_grad()
 def effective_rank(rows: Tensor) -> float:
-    """Exponential of the entropy of the normalised singular values of ``(B, E)`` rows.
+    """Return the exponential of the entropy of the normalised singular values of ``(B, E)`` rows.
 
-    Between 1 (all rows parallel) and ``min(B, E)``. Source: Roy and Vetterli, "The effective
+    The value lies between 1 (all rows parallel) and ``min(B, E)``. Source: Roy and Vetterli, "The effective
     rank", EUSIPCO 2007; as a monitor of self-supervised training, RankMe (arXiv:2210.02885).
     """
     singular = torch.linalg.svdvals(rows.detach().float())

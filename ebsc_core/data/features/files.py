@@ -1,7 +1,7 @@
-"""Features that were computed elsewhere: ``.npy``, ``.npz``, ``.h5``, ``.parquet`` and ``.csv``.
+"""Read features from files: ``.npy``, ``.npz``, ``.h5``, ``.parquet`` and ``.csv``.
 
-Arrays and columns beside them may name the rows and their classes. What is large (``.npy``, ``.h5``) stays on
-disk and is read in blocks.
+Further arrays or columns of a file may hold the names of the rows and their classes. The contents of
+``.npy`` and ``.h5`` files stay on disk and are read in blocks, because they may be large.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ebsc_core.config.schema import FeaturesChoice
 from ebsc_core.data.features.rows import BLOCK_ROWS
 from ebsc_core.utils.errors import DataError, missing_package, text_of
 
-# What arrays and columns beside the features are called, if nobody says; the last is an index of pandas.
+# Usual names of the arrays and columns beside the features; the last one is an index of pandas.
 LABELS, IDS = ("labels", "label", "class"), ("ids", "id", "image", "path", "filename", "__index_level_0__")
 ROWS = ("features", "embeddings", "x", "X")
 UNREADABLE = (
@@ -42,18 +42,18 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """``N`` rows of ``width`` numbers, with what is known about them."""
+    """Hold ``N`` rows of ``width`` numbers, with their names and labels."""
 
     name: str
     path: Path
     shape: tuple[int, int]
     read: Callable[[slice], np.ndarray]
-    """Rows as they are stored."""
+    """The function returns the rows of a slice as they are stored."""
     ids: Sequence[str]
     named: bool
-    """Whether the file has names for its rows; else they are their positions."""
+    """True if the file has names for its rows; otherwise the names are the positions."""
     labels: np.ndarray | None = None
-    """``(N,)`` int64 classes, for scoring only."""
+    """The classes ``(N,)`` int64, which only the scores use."""
     class_names: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
@@ -61,49 +61,49 @@ class FeatureSource:
 
     @property
     def n_classes(self) -> int | None:
-        """How many distinct labels there are, if there are labels."""
+        """Return the number of distinct labels, or None without labels."""
         return None if self.labels is None else len(np.unique(self.labels))
 
     def label_names(self) -> list[str] | None:
-        """The class of each row in words, if there are labels."""
+        """Return the class name of each row, or None without labels."""
         if self.labels is None or self.class_names is None:
             return None
         return [self.class_names[label] for label in self.labels]
 
     def blocks(self, size: int = BLOCK_ROWS) -> Iterator[Tensor]:
-        """All rows as float32, ``(B, D)`` at a time.
+        """Yield all rows in blocks ``(B, D)`` float32.
 
         Raises
         ------
         DataError
-            If the file cannot be read, or holds NaN or infinity; names the first such row.
+            If the file cannot be read, or holds NaN or infinity. The message names the first such row.
         """
         for start in range(0, len(self), size):
             try:
-                with np.errstate(over="ignore"):  # it is infinite then, and said below
+                with np.errstate(over="ignore"):  # such a value becomes infinite and is reported below
                     block = np.array(self.read(slice(start, start + size)), dtype=np.float32)
             except UNREADABLE as error:
                 raise DataError(f"{self.path} cannot be read ({text_of(error)})") from None
-            with np.errstate(over="ignore", invalid="ignore"):  # rows that have no length either
+            with np.errstate(over="ignore", invalid="ignore"):  # also find rows whose length is not finite
                 good = np.isfinite(np.einsum("ij,ij->i", block, block))
             if not good.all():
                 row = start + int(good.argmin())
                 raise DataError(
                     f"{self.path}: row {row} ({self.ids[row]!r}) holds NaN, infinity or a number too "
-                    "large for float32; mend or drop such rows"
+                    "large for float32; correct or drop such rows"
                 )
             yield torch.from_numpy(block)
 
 
 def read_features(choice: FeaturesChoice) -> FeatureSource:
-    """Open a file of features by the ending of its name.
+    """Open a file of features; its suffix decides the type.
 
     Raises
     ------
     DataError
-        If it is missing, damaged, of an unknown type, or holds no such rows.
+        If the file is missing or damaged, has an unknown type, or holds no features.
     ComponentError
-        If a package is needed to read it.
+        If the package that reads this type is missing.
     """
     path = Path(choice.path).expanduser()
     if not path.is_file():
@@ -126,7 +126,7 @@ def _read_npy(path: Path, choice: FeaturesChoice) -> FeatureSource:
 def _read_npz(path: Path, choice: FeaturesChoice) -> FeatureSource:
     with np.load(path, allow_pickle=False) as archive:
         key, labels, ids = _arrays(path, choice, list(archive))
-        rows = np.asarray(archive[key])  # bytes, if that is no array
+        rows = np.asarray(archive[key])  # bytes, if the entry is not an array
         extra = [None if name is None else np.asarray(archive[name]) for name in (labels, ids)]
     return _source(path, rows, rows.__getitem__, *extra)
 
@@ -145,7 +145,7 @@ def _read_h5(path: Path, choice: FeaturesChoice) -> FeatureSource:
 
 
 def _arrays(path: Path, choice: FeaturesChoice, names: list[str]) -> tuple[str, str | None, str | None]:
-    """Which of the arrays are the features, the labels and the names."""
+    """Return the names of the arrays that hold the features, the labels and the row names."""
     labels = _chosen(path, "labels", choice.labels, names, LABELS)
     ids = _chosen(path, "ids", choice.ids, names, IDS)
     key = _chosen(path, "array", choice.array, names, ROWS)
@@ -177,14 +177,14 @@ def _read_parquet(path: Path, choice: FeaturesChoice) -> FeatureSource:
 
 
 def _parquet_numbers(path: Path, name: str, column: Any) -> np.ndarray:
-    """A column of numbers as ``(N, 1)``, one of equally long lists of numbers as ``(N, D)``."""
+    """Convert a column of numbers to ``(N, 1)``, or a column of equally long lists to ``(N, D)``."""
     import pyarrow.compute
 
     width = 1
     if hasattr(column.type, "value_type") and len(column):
         lengths = pyarrow.compute.unique(pyarrow.compute.list_value_length(column)).to_pylist()
         if len(lengths) > 1 or not lengths[0]:
-            raise DataError(f"{path}: the lists of column {name!r} are not of one length")
+            raise DataError(f"{path}: the lists of column {name!r} must have one length, above 0")
         width, column = lengths[0], pyarrow.compute.list_flatten(column)
     values = column.to_numpy()
     if values.dtype.kind not in "fiub":
@@ -204,7 +204,7 @@ def _read_csv(path: Path, choice: FeaturesChoice) -> FeatureSource:
         if twice:
             raise DataError(f"{path} has two columns called {twice[0]!r}; rename one")
         labels, ids, others = _columns(path, choice, head)
-        if not head[0]:  # of a table that was written with its index, as pandas does
+        if not head[0]:  # pandas writes the index of a table as a column without a name
             ids, others = ids or head[0], [name for name in others if name]
         texts: list[tuple[int, list[str]]] = [
             (head.index(name), []) for name in (labels, ids) if name is not None
@@ -222,13 +222,13 @@ def _numbers(
     columns: list[str],
     texts: list[tuple[int, list[str]]],
 ) -> np.ndarray:
-    """The columns ``(N, D)`` float32 of a CSV's lines; other entries go to the texts of their place."""
+    """Parse the columns ``(N, D)`` float32 from the lines of a CSV; append text entries to ``texts``."""
     places, rows = [head.index(name) for name in columns], []
     for number, line in enumerate(lines):
         if len(line) != len(head):
             raise DataError(f"{path}: row {number} has {len(line)} entries, not {len(head)}")
         try:
-            with np.errstate(over="ignore"):  # it is infinite then, and said where blocks are read
+            with np.errstate(over="ignore"):  # such a value becomes infinite; reading its block reports it
                 rows.append(np.array([line[place] for place in places], dtype=np.float32))
         except ValueError:
             wrong = next(head[place] for place in places if not _is_number(line[place]))
@@ -239,7 +239,10 @@ def _numbers(
 
 
 def _is_head(line: list[str]) -> bool:
-    """Whether the first line names the columns: it is not all numbers, and has no fractions."""
+    """Return whether the first line names the columns.
+
+    In such a line, some entries are not numbers, and the numbers are whole.
+    """
     numbers = [entry for entry in line if _is_number(entry)]
     return len(numbers) < len(line) and all(entry.strip().isdecimal() for entry in numbers)
 
@@ -257,7 +260,7 @@ READERS: dict[str, Callable[[Path, FeaturesChoice], FeatureSource]] = {
 def _columns(
     path: Path, choice: FeaturesChoice, columns: Sequence[str]
 ) -> tuple[str | None, str | None, list[str]]:
-    """The columns of labels and of names, and all others."""
+    """Return the column of labels, the column of row names, and all other columns."""
     _require_none(path, {"array": choice.array}, "columns")
     labels = _chosen(path, "labels", choice.labels, columns, LABELS)
     ids = _chosen(path, "ids", choice.ids, columns, IDS)
@@ -274,7 +277,7 @@ def _chosen(
     there: Sequence[str] | Mapping[str, Any],
     usual: Sequence[str],
 ) -> str | None:
-    """The array or column that is asked for, else the first that has a usual name."""
+    """Return the requested array or column, otherwise the first one with a usual name."""
     if wanted is None:
         return next((name for name in usual if name in there), None)
     if wanted not in there:
@@ -298,7 +301,7 @@ def _source(
     labels: np.ndarray | None,
     ids: np.ndarray | None,
 ) -> FeatureSource:
-    """Checked: numbers in two dimensions, and as many labels and names as rows."""
+    """Check that the rows are numbers ``(N, D)`` with ``N`` labels and names, and describe them."""
     if len(rows.shape) != 2 or rows.dtype.kind not in "fiub":
         raise DataError(
             f"{path}: features have shape {tuple(rows.shape)} and dtype {rows.dtype}; expected real numbers "
@@ -326,7 +329,7 @@ def _source(
 
 
 def _texts(values: np.ndarray) -> np.ndarray:
-    """As strings; bytes that are not UTF-8 keep them as surrogate escapes."""
+    """Convert values to strings; bytes that are not UTF-8 become surrogate escapes."""
     if values.dtype.kind in "OS":
         decoded = (
             value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
@@ -345,4 +348,4 @@ def _is_number(text: str) -> bool:
 
 
 def _not_numeric(path: Path, name: str) -> str:
-    return f"column {name!r} of {path} is not of numbers; name it by --ids or --labels, or drop it"
+    return f"column {name!r} of {path} does not hold numbers; name it with --ids or --labels, or drop it"

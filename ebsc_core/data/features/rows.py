@@ -1,7 +1,7 @@
-"""Rows that need not fit in memory: read block by block, or taken by their positions.
+"""Access rows that may not fit in memory, block by block or by position.
 
-A run's features lie in an HDF5 file, and what goes through all of them (whitening, assigning) does so in
-blocks; held in memory are only the rows that express the others.
+The features of a run are in an HDF5 file. Whitening and out-of-sample assignment read all of them in
+blocks. Only the dictionary, the rows that express the others, is held in memory.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from torch.nn import functional as F
 
 from ebsc_core.utils.errors import DataError
 
-# 32 MiB of 128 entries each: enough to keep a matmul busy, little beside what else a run holds.
+# 32 MiB for rows of 128 entries: enough to keep a matmul busy, and little compared with the rest of a run.
 BLOCK_ROWS = 1 << 16
 
 
 class Rows(ABC):
-    """``N`` float32 rows of ``width`` entries, in their order."""
+    """Give access to ``N`` float32 rows of ``width`` entries."""
 
     width: int
 
@@ -33,24 +33,24 @@ class Rows(ABC):
 
     @abstractmethod
     def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, Tensor]]:
-        """All rows, ``size`` at a time: the first one's position, and a block ``(B, D)``."""
+        """Yield all rows in blocks of ``size``: the position of the first row, and the block ``(B, D)``."""
 
     @abstractmethod
     def take(self, positions: np.ndarray) -> Tensor:
-        """The rows at these positions ``(M,)``, in any order and as often as named, ``(M, D)``."""
+        """Return the rows ``(M, D)`` at positions ``(M,)``, in any order; positions may repeat."""
 
     def held(self) -> Tensor:
-        """All rows in memory, ``(N, D)``, where the blocks are."""
+        """Return all rows in memory, ``(N, D)``, on the device of the blocks."""
         result = torch.empty(0, self.width)
         for start, block in self.blocks():
-            if start == 0:  # only a block says on which device they are
+            if start == 0:  # only a block tells the device
                 result = block.new_empty(len(self), self.width)
             result[start : start + len(block)] = block
         return result
 
 
 class HeldRows(Rows):
-    """Rows ``(N, D)`` that are in memory as they are."""
+    """Hold rows ``(N, D)`` in memory."""
 
     def __init__(self, rows: Tensor) -> None:
         self.rows, self.width = rows, rows.shape[1]
@@ -70,9 +70,9 @@ class HeldRows(Rows):
 
 
 class StoredRows(Rows):
-    """Rows of an HDF5 file, each scaled to unit length as it is read (zeros stay zero), on the CPU.
+    """Read rows of an HDF5 file to the CPU and scale each row to unit length; rows of zeros stay zero.
 
-    The file is open only while rows are read: it can be written to in between.
+    The file is open only while rows are read. Other code can write to it in between.
 
     Raises
     ------
@@ -100,7 +100,7 @@ class StoredRows(Rows):
         wanted = positions[order]
         result = torch.empty(len(positions), self.width)
         with self._opened() as rows:
-            # HDF5 takes long over scattered rows: the span of those wanted of a block is read as a whole.
+            # HDF5 reads scattered rows slowly. So read, for each block, the whole span of the wanted rows.
             for part in np.split(order, np.flatnonzero(np.diff(wanted // BLOCK_ROWS)) + 1):
                 if len(part):
                     first, last = positions[part[0]], positions[part[-1]]
@@ -117,7 +117,7 @@ class StoredRows(Rows):
 
 
 class MappedRows(Rows):
-    """Other rows, each block mapped on its way: moved to a device, whitened."""
+    """Map each block of other rows when it is read, for instance to a device or by whitening."""
 
     def __init__(self, rows: Rows, change: Callable[[Tensor], Tensor]) -> None:
         self.rows, self.change, self.width = rows, change, rows.width
@@ -138,8 +138,8 @@ def unit_rows(rows: Tensor, in_place: bool = False) -> Tensor:
 
 
 def _unit(rows: np.ndarray) -> Tensor:
-    """Return the rows as float32 of unit length, in place if they are float32 already."""
+    """Scale rows to unit length as float32; float32 rows are changed in place."""
     read = unit_rows(torch.from_numpy(np.asarray(rows, dtype=np.float32)), in_place=True)
-    if not read.sum().isfinite():  # rows of unit length have a finite one
+    if not read.sum().isfinite():  # rows of unit length have a finite sum
         raise ValueError("a row holds NaN or infinity")
     return read

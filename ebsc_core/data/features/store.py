@@ -1,9 +1,11 @@
-"""Features in HDF5: one file, written block by block beside and renamed, that says what it was made from.
+"""Store features in one HDF5 file, which also records how the features were made.
 
-Layout: ``features`` ``(N, D)`` float32, ``embeddings`` ``(N, E)`` float32 if an objective trained them;
-in a run's own copy also ``ids`` (UTF-8) and ``labels`` (int64) where known. Attributes:
-``format``, ``key`` (digest of data, backbone, objective and training options) and ``made_from``
-(the same in full, as JSON).
+The file is written block by block under a temporary name and then renamed.
+
+Layout: ``features`` ``(N, D)`` float32, and ``embeddings`` ``(N, E)`` float32 if an objective trained them.
+The copy of a run also holds ``ids`` (UTF-8) and, if known, ``labels`` (int64). Attributes: ``format``,
+``key`` (a digest of data, backbone, objective and training options) and ``made_from`` (the same in full, as
+JSON).
 """
 
 from __future__ import annotations
@@ -26,23 +28,24 @@ from ebsc_core.utils.files import reserve, written_whole
 
 FORMAT = "ebsc-features-1"
 FEATURES = "features.h5"
-"""What the file is called in a run directory and in the cache."""
-# Of a chunk of the file: half of what HDF5 holds of a data set while rows are added to it.
+"""The name of the file in a run directory and in the cache."""
+# Size of a chunk of the file. HDF5 holds twice as much of a data set while rows are added to it.
 CHUNK_BYTES = 1 << 19
-# Of an image's name and label, beside the name's own bytes.
+# Bytes for the name and label of an image, in addition to the bytes of the name itself.
 IDENTITY_BYTES = 64
-# On top of the rows: unfinished chunks of both data sets, and what HDF5 notes about them.
+# Bytes in addition to the rows: unfinished chunks of both data sets, and HDF5's metadata.
 SLACK_BYTES = 8 * CHUNK_BYTES
 
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of some images, in memory."""
+    """Hold the features of some images in memory."""
 
     features: Tensor
-    """``(B, D)`` float32."""
+    """The features have shape ``(B, D)``, float32."""
     embeddings: Tensor | None
-    """``(B, E)`` float32, unit length, if an objective was trained."""
+    """The embeddings have shape ``(B, E)``, float32, and unit length. They are None without a trained
+    objective."""
 
     def expressed(self, express: str) -> Tensor:
         """Return the rows that express one another, unit length: ``features``, or ``embeddings`` if any."""
@@ -51,7 +54,7 @@ class FeatureTable:
 
 
 class FeatureWriter:
-    """Write a feature file block by block; it appears under its name only when complete.
+    """Write a feature file block by block; the file gets its name only when it is complete.
 
     with FeatureWriter(path, key, made_from) as writer:
         for table in ...:
@@ -90,7 +93,7 @@ class FeatureWriter:
         return self
 
     def append(self, table: FeatureTable) -> None:
-        """Add rows; whether there are embeddings is settled by the first."""
+        """Add rows; either all tables have embeddings or none has."""
         self._append("features", table.features)
         if table.embeddings is not None:
             self._append("embeddings", table.embeddings)
@@ -112,7 +115,7 @@ class FeatureWriter:
 
 
 def add_identity(path: Path, ids: Iterable[str], labels: np.ndarray | None) -> None:
-    """Add the names (and labels, where known) of the images to a run's own copy."""
+    """Add the names of the images, and their labels if known, to the copy of a run."""
     with _trimmed(path), h5py.File(path, "a") as file:
         _write_identity(file, ids, labels)
 
@@ -126,24 +129,24 @@ def _write_identity(file: h5py.File, ids: Iterable[str], labels: np.ndarray | No
 
 
 def _make_room(file: h5py.File, more: int) -> None:
-    """Have the disk keep room for so many bytes: were HDF5 to meet a full one, it would end the process."""
+    """Reserve disk space for ``more`` bytes, because HDF5 ends the process if the disk is full."""
     reserve(Path(file.filename), file.id.get_filesize() + more + SLACK_BYTES)
 
 
 @contextmanager
 def _trimmed(path: Path) -> Iterator[None]:
-    """Give back at the end what of :func:`_make_room` was not needed."""
+    """Release at the end the space that :func:`_make_room` reserved and nothing used."""
     yield
-    h5py.File(path, "r+").close()  # HDF5 cuts off what it does not use
+    h5py.File(path, "r+").close()  # HDF5 removes the unused space when it closes the file
 
 
 def check_features(path: Path, key: str, n_rows: int) -> None:
-    """Check that a feature file is whole, made from what ``key`` says, and holds so many finite rows.
+    """Check that a feature file is complete, has the key ``key`` and holds ``n_rows`` finite rows.
 
     Raises
     ------
     DataError
-        If the file is truncated, of another format, made from something else, or of another length.
+        If the file is truncated, or has another format, another key or another number of rows.
     """
     try:
         with h5py.File(path, "r") as file:
@@ -161,6 +164,6 @@ def check_features(path: Path, key: str, n_rows: int) -> None:
 
 
 def _usable(rows: h5py.Dataset, n_rows: int) -> bool:
-    """Whether these are so many finite rows, read in blocks."""
+    """Return whether the data set holds ``n_rows`` finite rows; read it in blocks."""
     blocks = (rows[start : start + BLOCK_ROWS] for start in range(0, n_rows, BLOCK_ROWS))
     return rows.ndim == 2 and len(rows) == n_rows and all(np.isfinite(block).all() for block in blocks)

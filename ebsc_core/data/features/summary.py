@@ -1,4 +1,4 @@
-"""What a file of features holds, in words."""
+"""Summarise a file of features in words."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ebsc_core.data.features.files import FeatureSource, read_features
 from ebsc_core.data.features.store import FORMAT
 from ebsc_core.utils.sampling import sample_positions
 
-# Rows that say how many directions the features use.
+# Number of rows for the effective rank.
 SAMPLE = 2000
 
 
 def feature_facts(choice: FeaturesChoice) -> dict[str, str]:
-    """Size, names, classes, lengths and rank of the rows, read in one pass.
+    """Return size, names, classes, lengths and effective rank of the rows, in one pass over the file.
 
     Raises
     ------
@@ -44,12 +44,12 @@ def feature_facts(choice: FeaturesChoice) -> dict[str, str]:
 
 
 def _shown(name: str) -> str:
-    """A name on one line that any terminal can show."""
+    """Return a name on one line that any terminal can show."""
     return name if name.isprintable() else repr(name)
 
 
 def _pass(features: FeatureSource) -> tuple[np.ndarray, torch.Tensor]:
-    """The lengths of all rows ``(N,)``, and some rows at unit length."""
+    """Return the lengths of all rows ``(N,)``, and a sample of the rows at unit length."""
     wanted = sample_positions(len(features), SAMPLE, 0)
     lengths, chosen, start = [], [], 0
     for block in features.blocks():
@@ -61,7 +61,7 @@ def _pass(features: FeatureSource) -> tuple[np.ndarray, torch.Tensor]:
 
 
 def _of_ours(path: Path) -> dict[str, str]:
-    """What a feature file that a run has written says of itself."""
+    """Return the metadata of a feature file that a run wrote; empty for other files."""
     if path.suffix.lower() not in (".h5", ".hdf5"):
         return {}
     with h5py.File(path, "r") as file:

@@ -1,4 +1,4 @@
-"""Ridge regression on many rows, and rows freed from what it finds they have in common."""
+"""Whiten rows: damp the directions that all rows share, by ridge regression on all of them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch.nn import functional as F
 
 from ebsc_core.data.features.rows import Rows
 
-# Rows turned to float64 at once: what a chunk of 4,096 x 3,072 takes is 100 MB.
+# Number of rows converted to float64 at once. A chunk of 4,096 x 3,072 takes 100 MB.
 CHUNK = 4096
 
 
 class RidgeInverse:
-    """``(XᵀX + λI)⁻¹`` for rows X ``(N, D)`` and a ridge λ, to be applied to any rows.
+    """Apply ``(XᵀX + λI)⁻¹`` to any rows, for rows X ``(N, D)`` and a ridge λ.
 
-    Factorised on the smaller side, D×D or N×N, in float64. No gradient passes to X. Of rows that are not
-    finite, nothing is: that is for whoever looks at the result to say.
+    The matrix is factorised on the smaller side, D×D or N×N, in float64. No gradient passes to X. If X is
+    not finite, no result is; the caller checks the result.
     """
 
     def __init__(self, rows: Tensor, ridge: float | Tensor) -> None:
@@ -31,11 +31,11 @@ class RidgeInverse:
         self.factor = torch.linalg.cholesky_ex(matrix).L
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Of each row z ``(B, D)``, ``(XᵀX + λI)⁻¹ z``; differentiable."""
+        """Return ``(XᵀX + λI)⁻¹ z`` for each row z of ``(B, D)``; differentiable."""
         return _by_chunks(self._apply, rows)
 
     def own(self) -> tuple[Tensor, Tensor]:
-        """``X (XᵀX + λI)⁻¹``, ``(N, D)``, and its rows' inner products with X's, ``(N,)`` float64."""
+        """Return ``X (XᵀX + λI)⁻¹`` ``(N, D)`` and its rows' inner products with X's, ``(N,)`` float64."""
         if self.few is not None:  # X (XᵀX + λI)⁻¹ = (XXᵀ + λI)⁻¹ X
             mapped = self._solve(self.few)
             return mapped.to(self.rows), (mapped * self.few).sum(dim=1).to(self.rows.device)
@@ -58,7 +58,7 @@ class RidgeInverse:
 
 
 def gram(blocks: Iterable[Tensor]) -> Tensor:
-    """``XᵀX``, ``(D, D)`` float64, of rows X that come in one or more blocks ``(B, D)``."""
+    """Return ``XᵀX``, ``(D, D)`` float64, of rows X in one or more blocks ``(B, D)``."""
     total: Tensor | None = None
     for block in blocks:
         for chunk in map(_precise, block.split(CHUNK)):
@@ -69,14 +69,15 @@ def gram(blocks: Iterable[Tensor]) -> Tensor:
 
 
 class Whitening:
-    """``z -> norm((XᵀX + λI)⁻¹ z)`` for unit-length rows X, λ the mean of the Gram matrix's eigenvalues.
+    """Map rows ``z -> norm((XᵀX + λI)⁻¹ z)``, for unit-length rows X.
 
-    Up to its length this is what ridge regression on all rows leaves of z, ``z - Xᵀ (XXᵀ + λI)⁻¹ X z``: the
-    directions in which all rows are alike count for little, those of few rows for much. Whitening in the
-    strict sense takes the root of the inverse (see ``docs/method.md``). No label enters, and rows that were
-    not among X are mapped alike.
+    λ is the mean of the eigenvalues of the Gram matrix. Up to its length, the result is the residual of z
+    after ridge regression on all rows, ``z - Xᵀ (XXᵀ + λI)⁻¹ X z``. Directions that all rows share get a
+    small weight, and directions of few rows get a large one. Whitening in the strict sense takes the square
+    root of the inverse (see ``docs/method.md``). No label enters. Rows that are not in X are mapped in the
+    same way.
 
-    Rows that are not a tensor are read in blocks, once.
+    A :class:`Rows` is read once, in blocks.
     """
 
     def __init__(self, rows: Tensor | Rows) -> None:
@@ -89,22 +90,25 @@ class Whitening:
         self.inverse = RidgeInverse(held, mean_eigenvalue(held))
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Rows ``(B, D)`` whitened, of unit length; differentiable."""
+        """Whiten rows ``(B, D)`` and scale them to unit length; differentiable."""
         mapped = self.inverse(rows)
         return F.normalize(mapped, dim=1, out=None if mapped.requires_grad else mapped)
 
 
 def mean_eigenvalue(rows: Tensor) -> Tensor:
-    """Of the smaller of ``XXᵀ`` and ``XᵀX``, a scalar; a little above 0 where all rows are 0."""
+    """Return the mean eigenvalue of the smaller of ``XXᵀ`` and ``XᵀX``, a scalar.
+
+    The value is slightly above 0 if all rows are 0.
+    """
     squares = torch.linalg.vector_norm(rows.detach()).square()
     return (squares / min(rows.shape)).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _damped_inverse(matrix: Tensor) -> Tensor:
-    """``(G + λI)⁻¹`` of a Gram matrix G ``(D, D)`` and λ the mean of its eigenvalues.
+    """Return ``(G + λI)⁻¹`` of a Gram matrix G ``(D, D)``, with λ the mean of its eigenvalues.
 
-    Inverted outright, which halves the work on each row: of the sum, no eigenvalue is more than D + 1 times
-    another.
+    An explicit inverse halves the work on each row. It is accurate enough, because no eigenvalue of the sum
+    is more than D + 1 times another.
     """
     ridge = matrix.diagonal().mean().clamp_min(torch.finfo(torch.float32).tiny)
     matrix.diagonal().add_(ridge)
@@ -112,7 +116,7 @@ def _damped_inverse(matrix: Tensor) -> Tensor:
 
 
 def _by_chunks(change: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """``change`` of rows ``(B, D)`` in float64, as what the rows are; differentiable if it is."""
+    """Apply ``change`` to rows ``(B, D)`` in float64; keep the rows' dtype and the gradient, if any."""
     parts = (change(_precise(part)).to(rows) for part in rows.split(CHUNK))
     if torch.is_grad_enabled() and rows.requires_grad:
         return torch.cat(list(parts))
@@ -123,5 +127,5 @@ def _by_chunks(change: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
 
 
 def _precise(rows: Tensor) -> Tensor:
-    """In float64, on the CPU where the device has none (Apple's Metal)."""
+    """Convert rows to float64, on the CPU if the device has no float64 (Apple's Metal)."""
     return rows.to(torch.device("cpu") if rows.device.type == "mps" else rows.device).to(torch.float64)

@@ -1,1 +1,1 @@
-"""Images as a run sees them: held in memory or streamed, from a data set's part or from Python."""
+"""Hold images in memory or stream them, from a data set or from Python objects."""

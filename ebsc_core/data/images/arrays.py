@@ -1,4 +1,4 @@
-"""Arrays of images, of any of the shapes and dtypes people keep them in, as pixels."""
+"""Convert arrays of images of the usual shapes and dtypes to pixels."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from ebsc_core.utils.errors import DataError
 
 
 def to_uint8(where: object, images: np.ndarray) -> np.ndarray:
-    """``(N, C, H, W)`` uint8, ``C`` 1 or 3.
+    """Convert images to ``(N, C, H, W)`` uint8, with ``C`` 1 or 3.
 
     Parameters
     ----------
     where : object
-        What the images are called in a message: a file, or a name.
+        The name of the images in error messages: a file, or another name.
     images : ndarray of shape (N, H, W), (N, H, W, C) or (N, C, H, W)
-        uint8, or floats in [0, 1].
+        The images, uint8 or floats in [0, 1].
 
     Raises
     ------
     DataError
-        If shape, dtype or values are not those of images.
+        If the shape, the dtype or the values are not those of images.
     """
     images = channels_first(where, images)
     if images.dtype == np.uint8:
@@ -31,7 +31,13 @@ def to_uint8(where: object, images: np.ndarray) -> np.ndarray:
 
 
 def channels_first(where: object, images: np.ndarray) -> np.ndarray:
-    """``(N, C, H, W)``, uint8 or floats as they are; a DataError for any other shape or dtype."""
+    """Move the channels to ``(N, C, H, W)`` and keep the dtype, uint8 or floats.
+
+    Raises
+    ------
+    DataError
+        If the shape or the dtype is not that of images.
+    """
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[-1] in (1, 3):

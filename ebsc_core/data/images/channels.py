@@ -1,4 +1,4 @@
-"""Images as grey or as colour, whatever they are."""
+"""Convert images to grey or to colour."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import ImageInfo
 
-# Of red, green and blue, as ITU-R BT.601 weighs them.
+# Weights of red, green and blue in ITU-R BT.601.
 LUMA = (0.299, 0.587, 0.114)
 
 
 class InChannels(ImageSource):
-    """Other images with 1 (grey) or 3 (colour) channels."""
+    """Convert other images to 1 (grey) or 3 (colour) channels."""
 
     def __init__(self, images: ImageSource, channels: int) -> None:
         self.images, self.channels = images, channels

@@ -1,4 +1,4 @@
-"""A set of images of one size, in memory as uint8."""
+"""Hold a set of images of one size in memory, as uint8."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ebsc_core.utils.device import move
 from ebsc_core.utils.errors import DataError
 
 T = TypeVar("T")
-# bincount copies to int64, and a hash wants contiguous memory.
+# Images per block: bincount copies to int64, and a hash needs contiguous memory.
 BLOCK = 4096
 
 
 @dataclass(frozen=True)
 class ImageSet(ImageSource):
-    """``N`` images of one size, with what is known about them.
+    """Hold ``N`` images of one size, with their names and labels.
 
     Raises
     ------
     DataError
-        If shapes, dtypes or lengths do not fit together.
+        If the shapes, dtypes or lengths do not fit together.
     """
 
     name: str
     images: Tensor
-    """``(N, C, H, W)`` uint8, ``C`` 1 (grey) or 3 (RGB)."""
+    """The pixels have shape ``(N, C, H, W)``, uint8, with ``C`` 1 (grey) or 3 (RGB)."""
     ids: list[str]
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
@@ -66,7 +66,7 @@ class ImageSet(ImageSource):
         )
 
     def info(self) -> ImageInfo:
-        """Shape, and mean and standard deviation per channel (exact, from histograms)."""
+        """Return the shape, and the mean and standard deviation per channel (exact, from histograms)."""
         channels, height, width = self.shape
         levels = Levels(channels)
         for block in self.images.split(BLOCK):
@@ -74,7 +74,7 @@ class ImageSet(ImageSource):
         return levels.info(height, width)
 
     def digest(self) -> str:
-        """Hash of the pixels and their order; names and labels do not enter."""
+        """Hash the pixels and their order, without names and labels."""
         state = hashlib.blake2b(str(tuple(self.images.shape)).encode(), digest_size=16)
         for block in self.images.split(BLOCK):
             state.update(block.contiguous().numpy().data)
@@ -83,7 +83,7 @@ class ImageSet(ImageSource):
     def batches(self, plan: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
         chosen = (self.images[move(positions, self.images.device)] for positions in plan)
         if device.type == "cuda" and self.images.device.type == "cpu":
-            # A pinned batch moves while the device computes; the next one is gathered meanwhile.
+            # A pinned batch is copied while the device computes and a thread gathers the next batch.
             for batch in ahead(images.pin_memory() for images in chosen):
                 yield batch.to(device, non_blocking=True)
         else:
@@ -91,12 +91,12 @@ class ImageSet(ImageSource):
                 yield batch.to(device)
 
     def to_fit(self) -> Tensor:
-        """All of them."""
+        """Return all images."""
         return self.images
 
 
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """The same items, each made in a thread while the one before it is in use."""
+    """Yield the same items; a thread prepares the next item while the caller uses the current one."""
     end = object()
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, items, end)

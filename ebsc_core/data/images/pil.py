@@ -1,4 +1,4 @@
-"""Decoded pictures of any depth and colour as 8 bit grey or RGB."""
+"""Convert decoded pictures of any depth and colour to 8-bit grey or RGB."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GRAY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
 
 
 def eight_bit(image: Image.Image, mode: str) -> Image.Image:
-    """The picture in ``mode``, ``L`` or ``RGB``."""
+    """Convert a picture to ``mode``, ``L`` or ``RGB``."""
     if image.mode in ("I", "I;16", "I;16B"):  # 16-bit grey, which PIL would clip at 255
         levels = np.asarray(image).astype(np.float64) / 257
         image = Image.fromarray(levels.clip(0, 255).astype(np.uint8))
@@ -17,6 +17,6 @@ def eight_bit(image: Image.Image, mode: str) -> Image.Image:
 
 
 def channels_of(image: Image.Image) -> np.ndarray:
-    """Pixels ``(C, H, W)`` uint8 of a picture in mode ``L`` or ``RGB``."""
+    """Return the pixels ``(C, H, W)`` uint8 of a picture in mode ``L`` or ``RGB``."""
     pixels = np.array(image)
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)

@@ -1,4 +1,4 @@
-"""Images that a Python program holds, whatever it holds them in."""
+"""Convert images that a Python program holds in arrays, tensors, lists or data sets."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from ebsc_core.utils.errors import DataError, told
 from ebsc_core.utils.system import available_memory
 
 IN_MEMORY = "images in memory"
-"""What a run calls them, which have no name."""
+"""The name of images in memory in the messages of a run."""
 
 
 def given_images(images: Any, labels: Any = None) -> ImageSource:
-    """Images in memory as a run takes them, called by their positions.
+    """Convert images in memory to an :class:`ImageSource`; their names are their positions.
 
     Parameters
     ----------
     images : ImageSource, array, tensor, or data set
-        An array or tensor ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8 or floats in [0, 1]; or
-        anything with a length whose items are pictures (of PIL), such arrays of one image each, or tuples
-        that begin with one: a list, or a map-style data set of torch. A number that comes second in all
-        of the tuples is the class.
+        An array or tensor ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8 or floats in [0, 1].
+        Or any object with a length and positions, such as a list or a map-style data set of torch. Its
+        items are PIL pictures, arrays or tensors of one image each, or tuples that begin with one of these.
+        If the second entry of every tuple is a number, it is the class.
     labels : array-like of shape (N,), optional
-        Classes, for scoring only; in place of those of a data set.
+        The classes, which only the scores use. They replace the classes of a data set.
 
     Raises
     ------
     DataError
-        If they are nothing of that kind, do not have one size, or would not fit in memory.
+        If the images have another type, have different sizes, or do not fit in memory.
     """
     if isinstance(images, ImageSource):
         if labels is not None:
@@ -56,7 +56,7 @@ def given_images(images: Any, labels: Any = None) -> ImageSource:
 
 
 def classes_of(labels: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Labels ``(N,)`` as int64, and what they are called if they were no numbers."""
+    """Return labels ``(N,)`` as int64, and the class names if the labels are not numbers."""
     found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if np.issubdtype(found.dtype, np.integer):
         return found.astype(np.int64), None
@@ -72,7 +72,7 @@ def _array(images: Tensor | np.ndarray) -> np.ndarray:
 
 
 def _of_items(items: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixels ``(N, C, H, W)`` uint8, and the classes if all items have one."""
+    """Return the pixels ``(N, C, H, W)`` uint8, and the classes if all items have one."""
     n = _count(items)
     pixels: np.ndarray | None = None
     labels: list[int] = []
@@ -85,10 +85,10 @@ def _of_items(items: Any) -> tuple[np.ndarray, np.ndarray | None]:
         if here.shape[1:] != pixels.shape[2:]:
             (height, width), (first_height, first_width) = here.shape[1:], pixels.shape[2:]
             raise DataError(
-                f"image {position} is of {height}x{width}, the first of {first_height}x{first_width}; bring "
+                f"image {position} is {height}x{width}, the first is {first_height}x{first_width}; resize "
                 "all to one size"
             )
-        if len(here) > pixels.shape[1]:  # colour after grey ones
+        if len(here) > pixels.shape[1]:  # the first colour image after grey ones
             pixels = np.repeat(pixels, len(here), axis=1)
         pixels[position] = here
         if label is not None:
@@ -99,7 +99,7 @@ def _of_items(items: Any) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _count(items: Any) -> int:
-    """How many there are; a DataError for what is no data set at all."""
+    """Return the number of items; raise a DataError if this is not a data set."""
     known = hasattr(items, "__getitem__") and not isinstance(items, str | bytes | Mapping)
     try:
         if known:
@@ -131,7 +131,7 @@ def _taken_apart(item: Any) -> tuple[Any, int | None]:
 
 
 def _pixels(image: Any, where: str) -> np.ndarray:
-    """``(C, H, W)`` uint8 of one image."""
+    """Convert one image to ``(C, H, W)`` uint8."""
     if isinstance(image, Image.Image):
         return channels_of(eight_bit(image, "L" if image.mode in GRAY_MODES else "RGB"))
     if isinstance(image, Tensor | np.ndarray):
@@ -149,7 +149,7 @@ def _check_memory(n: int, each: int) -> None:
 
 
 def _class_names(images: Any, labels: np.ndarray | None) -> tuple[str, ...] | None:
-    """What a data set calls its classes, if that fits its labels."""
+    """Return the class names of a data set, if they fit its labels."""
     names = getattr(images, "classes", None)
     if (
         labels is None

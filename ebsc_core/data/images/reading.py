@@ -1,4 +1,4 @@
-"""Reading the images of a run, whatever data set it names."""
+"""Read the images of a run from the data set that it names."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def read_images(
     warn: Callable[[str], None],
     memory: int | None = None,
 ) -> ImageSource:
-    """The images that ``choice`` asks for, or a seeded sample of them.
+    """Read the images that ``choice`` asks for, or a seeded sample of them.
 
     Parameters
     ----------
     part : Choice
-        The data set that it names.
+        The data set.
     memory : int, optional
-        Bytes that images may take; by default what is available.
+        The bytes of memory for images; by default, the available memory.
 
     Raises
     ------
     DataError
-        If they cannot be read, or the part returns something else.
+        If the images cannot be read, or the component returns something else.
     """
     context = DataContext(
         root=Path(choice.root).expanduser() if choice.root else user_cache() / "data",
@@ -53,20 +53,20 @@ def read_images(
 
 
 def read_pictures(part: Choice, ids: Sequence[str], seed: int, warn: Callable[[str], None]) -> ImageSource:
-    """The images that rows of features were made from, in the order of the rows.
+    """Read the images of rows of features, in the order of the rows.
 
     Parameters
     ----------
     part : Choice
-        The data set they are in.
+        The data set that holds the images.
     ids : sequence of str
-        The rows' names, by which images are found if all are there; else, or if rows are numbered, the images
-        are in order.
+        The names of the rows. Images are matched by name if every row has an image of its name. Otherwise,
+        or if the rows are numbered, they are matched by order.
 
     Raises
     ------
     DataError
-        If there are not as many images as rows, and they are not found by name either.
+        If the names do not match and the number of images differs from the number of rows.
     """
     images = read_images(part, DataChoice(), seed, warn)
     places = {name: place for place, name in enumerate(images.ids)}
@@ -75,6 +75,6 @@ def read_pictures(part: Choice, ids: Sequence[str], seed: int, warn: Callable[[s
         return images.take(np.array([places[name] for name in ids], dtype=np.int64))
     if len(images) != len(ids):
         raise DataError(
-            f"{images.name}: there are {len(images)} images for {len(ids)} rows, not named after them"
+            f"{images.name}: there are {len(images)} images for {len(ids)} rows, and their names differ"
         )
     return images

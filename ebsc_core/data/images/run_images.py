@@ -1,4 +1,4 @@
-"""The images that a run was made of, fitted and held out."""
+"""Hold the images of a run, fitted and held out."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class RunImages:
-    """What the lines of ``assignments.csv`` are about, in their order: fitted images, then those held out."""
+    """Hold the images in the order of ``assignments.csv``: the fitted ones, then the held-out ones."""
 
     fitted: ImageSource
     held_out: ImageSource | None = None
@@ -33,7 +33,7 @@ class RunImages:
         return chain.from_iterable(part.ids for part in self.parts)
 
     def read(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The images at these positions, batch by batch, in whatever order is quick.
+        """Read the images at these positions in batches, in the fastest order.
 
         Yields
         ------
@@ -44,7 +44,7 @@ class RunImages:
         Raises
         ------
         DataError
-            If one cannot be read.
+            If an image cannot be read.
         """
         start = 0
         for part in self.parts:

@@ -1,4 +1,4 @@
-"""Where the images of a run come from: what every set of them can do, wherever it is kept."""
+"""Define the interface of image sources, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -16,43 +16,44 @@ from ebsc_core.utils.sampling import sample_positions
 
 
 class ImageSource(ABC):
-    """``N`` images of one size, uint8, grey or RGB, with what is known about them."""
+    """Give access to ``N`` images of one size, uint8, grey or RGB, with their names and labels."""
 
     name: str
     ids: Sequence[str]
-    """``N`` paths or indices, as ``assignments.csv`` names the images."""
+    """The ``N`` paths or indices with which ``assignments.csv`` names the images."""
     labels: np.ndarray | None = None
-    """``(N,)`` int64 classes, for scoring only."""
+    """The classes ``(N,)`` int64, which only the scores use."""
     class_names: tuple[str, ...] | None = None
-    """What ``assignments.csv`` calls the classes, by label; the bare numbers if None."""
+    """The names of the classes in ``assignments.csv``, by label. If None, the file holds the labels as
+    numbers."""
     waited: float = 0.0
-    """Seconds that whoever took :meth:`batches` had to wait for images to be read."""
+    """The seconds that callers of :meth:`batches` waited for images."""
 
     @property
     @abstractmethod
     def shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of every image."""
+        """Return the shape ``(C, H, W)`` of every image."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def take(self, positions: np.ndarray) -> Self:
-        """The images at these positions, in this order."""
+        """Return the images at these positions, in this order."""
 
     @abstractmethod
     def info(self) -> ImageInfo:
-        """Shape, and mean and standard deviation per channel."""
+        """Return the shape, and the mean and standard deviation per channel."""
 
     @abstractmethod
     def digest(self) -> str:
-        """Hash of what decides the images and their order; labels do not enter."""
+        """Hash the data that decides the images and their order, without labels."""
 
     @abstractmethod
     def batches(self, plan: Iterable[Tensor], device: torch.device) -> Iterator[Tensor]:
-        """The images ``(B, C, H, W)`` uint8 at each of the plan's positions ``(B,)`` int64, on the device.
+        """Yield images ``(B, C, H, W)`` uint8 on the device, for each entry ``(B,)`` int64 of the plan.
 
-        The plan may be read ahead of what is taken.
+        Entries are positions. The source may read the plan ahead of the batches that the caller takes.
 
         Raises
         ------
@@ -62,34 +63,34 @@ class ImageSource(ABC):
 
     @abstractmethod
     def to_fit(self) -> Tensor:
-        """Images in memory, ``(M, C, H, W)`` uint8, for :meth:`ebsc_core.plugins.interfaces.Backbone.fit`."""
+        """Return images ``(M, C, H, W)`` uint8 for :meth:`ebsc_core.plugins.interfaces.Backbone.fit`."""
 
-    def close(self) -> None:  # noqa: B027 (most have nothing to let go of)
-        """Let go of what :meth:`batches` keeps from one call to the next; another call takes it up again."""
+    def close(self) -> None:  # noqa: B027 (most sources have nothing to release)
+        """Release what :meth:`batches` keeps between calls; the next call acquires it again."""
 
     def where(self) -> str:
-        """Where the images are if not in memory, for the run's announcement."""
+        """Describe where the images are, for the first lines of a run; empty if they are in memory."""
         return ""
 
     def sample(self, limit: int | None, seed: int) -> Self:
-        """A seeded sample of ``limit`` images, in their original order; all if None or enough."""
+        """Return a seeded sample of ``limit`` images in their order; all if None or if there are fewer."""
         if limit is None or limit >= len(self):
             return self
         return self.take(sample_positions(len(self), limit, seed))
 
     def label_names(self) -> list[str] | None:
-        """The class of each image in words, if there are labels."""
+        """Return the class name of each image, or None without labels."""
         if self.labels is None:
             return None
         return [self.class_names[label] if self.class_names else str(label) for label in self.labels]
 
     @property
     def n_classes(self) -> int | None:
-        """How many distinct labels there are, if there are labels."""
+        """Return the number of distinct labels, or None without labels."""
         return None if self.labels is None else len(np.unique(self.labels))
 
     def _check(self) -> None:
-        """Raise a DataError unless the images' shape, ids and labels fit together."""
+        """Raise a DataError unless the shape, the ids and the labels of the images fit together."""
         channels, height, width = self.shape
         if channels not in (1, 3):
             raise DataError(f"{self.name}: images must have 1 or 3 channels, not {channels}")
@@ -106,7 +107,7 @@ class ImageSource(ABC):
 
 
 class Levels:
-    """Counts the levels of pixels; exact, in whatever blocks they come."""
+    """Count the levels of pixels over blocks of images, to compute exact statistics."""
 
     def __init__(self, channels: int) -> None:
         self.counts = np.zeros((channels, 256), dtype=np.int64)
@@ -117,7 +118,7 @@ class Levels:
             self.counts[channel] += np.bincount(pixels.ravel(), minlength=256)
 
     def info(self, height: int, width: int) -> ImageInfo:
-        """Mean and standard deviation per channel, with the images' shape."""
+        """Return the mean and standard deviation per channel, with the shape of the images."""
         levels, total = np.arange(256) / 255, self.counts.sum(1)
         mean = (self.counts * levels).sum(1) / total
         variance = (self.counts * (levels - mean[:, None]) ** 2).sum(1) / total

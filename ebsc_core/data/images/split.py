@@ -1,4 +1,7 @@
-"""Images held out of a run, which its clusters have to take in afterwards."""
+"""Split images into a fit set and a test set.
+
+Test images are assigned to the fitted clusters afterwards.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from ebsc_core.utils.sampling import sample_positions
 
 
 def split(data: ImageSource, test_share: float, seed: int) -> tuple[ImageSource, ImageSource]:
-    """A seeded random split into what a run is fitted on and what it is tested on.
+    """Split the images at random, by the seed, into a fit set and a test set.
 
     Raises
     ------
     ConfigError
-        If either would be empty.
+        If either set would be empty.
     """
     n_test = round(test_share * len(data))
     if not 0 < n_test < len(data):

@@ -1,6 +1,6 @@
-"""Images that stay where they are: read batch by batch, by processes that work ahead.
+"""Stream images from disk: processes read them batch by batch, ahead of the training.
 
-At any time a run holds no more than ``workers · AHEAD`` batches, however many images there are.
+A run holds at most ``workers · AHEAD`` batches at any time, for any number of images.
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ from ebsc_core.plugins.interfaces import ImageInfo
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.sampling import sample_positions
 
-# So many images are looked at before training, for shape, mean and deviation: a second or two of decoding.
-# Sets that are no larger are looked at whole, and a run on them is then equal to one in memory.
+# Before training, the run reads this many images for shape, mean and standard deviation. Decoding them
+# takes a second or two. Smaller sets are read as a whole, and a run on them is then equal to a run in
+# memory.
 LOOKED_AT = 1024
-# What a backbone's `fit` is given of more images; what ours fit to by default.
+# The largest number of images for a backbone's `fit`. Our backbones use this many by default.
 FITTED = 10_000
 
 
 @dataclass(eq=False)
 class StreamedImages(ImageSource):
-    """Images that are read when a batch needs them, every time anew.
+    """Read images each time a batch needs them.
 
-    Mean and deviation are those of a sample where there are more than ``LOOKED_AT`` images.
+    If there are more than ``LOOKED_AT`` images, mean and standard deviation are those of a sample.
     """
 
     name: str
     reader: ImageReader
     workers: Workers
     positions: np.ndarray
-    """``(N,)`` int64, which of the reader's images these are."""
+    """The positions ``(N,)`` int64 of these images among the reader's images."""
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
     waited: float = field(default=0.0, init=False)
@@ -71,15 +72,15 @@ class StreamedImages(ImageSource):
         return replace(self, positions=self.positions[positions], labels=labels)
 
     def readable(self, warn: Callable[[str], None]) -> Self:
-        """Without the images that cannot be read, each of which is named.
+        """Return the images that can be read, and warn of each image that cannot.
 
-        All are tried, which takes about as long as an epoch's reading.
+        The method reads all images, which takes about as long as reading them for one epoch.
         """
         plan = torch.arange(len(self)).split(256)
         bad: Bad = []
         for _, problems in self.workers.read((self.positions[part].tolist() for part in plan), pin=False):
             bad += problems
-        self.workers.close()  # those of training may have to pin what they read
+        self.workers.close()  # training may start processes that pin their batches
         for position, reason in bad:
             warn(f"left out unreadable image {self.reader.where(position)} ({reason})")
         if len(bad) == len(self):
@@ -90,7 +91,10 @@ class StreamedImages(ImageSource):
         return self._looked_at[0]
 
     def digest(self) -> str:
-        """Hash of a listing of the files and of the pixels looked at; never that of a set in memory."""
+        """Hash a listing of the files and the pixels of a sample.
+
+        The hash differs from that of the same images in memory.
+        """
         state = hashlib.blake2b(str((len(self), *self.shape)).encode(), digest_size=16)
         state.update(self.reader.mark(self.positions))
         state.update(self._looked_at[1])
@@ -98,7 +102,7 @@ class StreamedImages(ImageSource):
 
     @cached_property
     def _looked_at(self) -> tuple[ImageInfo, bytes]:
-        """What a sample says of all: the statistics, and a hash of its pixels."""
+        """Return the statistics of a sample and a hash of its pixels."""
         channels, height, width = self.shape
         levels, state = Levels(channels), hashlib.blake2b(digest_size=16)
         for images in self._read_here(sample_positions(len(self), LOOKED_AT, seed=0)):
@@ -107,7 +111,7 @@ class StreamedImages(ImageSource):
         return levels.info(height, width), state.digest()
 
     def to_fit(self) -> Tensor:
-        """All images, or ``FITTED`` evenly spaced ones of more."""
+        """Return all images, or ``FITTED`` evenly spaced ones if there are more."""
         most = min(len(self), FITTED)
         chosen = np.rint(np.linspace(0, len(self) - 1, most)).astype(np.int64)
         images = torch.empty(most, *self.shape, dtype=torch.uint8)
@@ -118,11 +122,11 @@ class StreamedImages(ImageSource):
         return images
 
     def _read_here(self, chosen: np.ndarray, size: int = 64) -> Iterator[np.ndarray]:
-        """Few images, in blocks, by threads: those need no start, as processes do."""
+        """Read few images in blocks with threads, which start faster than processes."""
         positions = self.positions[chosen].tolist()
         dataset = Images(self.reader)
         with ThreadPoolExecutor() as pool, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the decoder's, of odd but readable files
+            warnings.simplefilter("ignore")  # decoders warn of unusual but readable files
             for start in range(0, len(positions), size):
                 block = positions[start : start + size]
                 read = pool.map(lambda position: dataset.__getitems__([position]), block)
@@ -137,7 +141,7 @@ class StreamedImages(ImageSource):
         while True:
             start = time.perf_counter()
             batch = next(read, None)
-            if running:  # else it is the start of the processes that took the time
+            if running:  # otherwise, starting the processes took the time
                 self.waited += time.perf_counter() - start
             running = True
             if batch is None:

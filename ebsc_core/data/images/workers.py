@@ -1,4 +1,4 @@
-"""The processes that read images ahead of whoever uses them, and what they read with."""
+"""Read images in separate processes, ahead of their use."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from torch.utils.data import DataLoader, Dataset
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.system import processors
 
-# Batches each process has begun or finished before they are asked for.
+# Number of batches that each process reads ahead.
 AHEAD = 2
-# More processes than this seldom find a disk that feeds them.
+# Few disks are fast enough for more processes.
 MAX_WORKERS = 8
 
 Bad = list[tuple[int, str]]
-"""Positions of images that could not be read, each with the reason."""
+"""The positions of images that could not be read, each with the reason."""
 
 
 class BadImage(Exception):
-    """An image cannot be read; its text says why in a few words."""
+    """Report that an image cannot be read; the text gives the reason in a few words."""
 
 
 def unreadable(where: str, reason: str, count: int) -> DataError:
-    """What is said of ``count`` images that cannot be read, by the first."""
+    """Return the error for ``count`` images that cannot be read; it names the first."""
     more = f" and {count - 1} more" if count > 1 else ""
     return DataError(
         f"cannot read image {where}{more} ({reason}); repair or remove it, or pass --skip-bad-images"
@@ -40,46 +40,47 @@ def unreadable(where: str, reason: str, count: int) -> DataError:
 
 
 class ImageReader(ABC):
-    """Reads images one by one, in whichever process it finds itself.
+    """Read images one by one, in any process.
 
-    It is pickled into each process, so it holds tensors (which are shared) rather than many objects, and
-    opens what it reads from when it reads.
+    The reader is pickled into each process. It should therefore hold tensors, which are shared, instead of
+    many objects, and open its files only when it reads.
     """
 
     shape: tuple[int, int, int]
-    """``(C, H, W)`` of every image."""
+    """The shape ``(C, H, W)`` of every image."""
 
     @abstractmethod
     def name(self, position: int) -> str:
-        """What ``assignments.csv`` calls an image."""
+        """Return the name of an image in ``assignments.csv``."""
 
     @abstractmethod
     def where(self, position: int) -> str:
-        """Where an image lies, on one printable line, for a message."""
+        """Return the place of an image on one printable line, for messages."""
 
     @abstractmethod
     def read(self, position: int) -> np.ndarray:
-        """An image ``(C, H, W)`` uint8.
+        """Read an image ``(C, H, W)`` uint8.
 
         Raises
         ------
         BadImage
-            If it is damaged or missing.
+            If the image is damaged or missing.
         """
 
     @abstractmethod
     def mark(self, positions: np.ndarray) -> bytes:
-        """What tells these images from others without reading them: names, sizes, times or checksums."""
+        """Identify these images without reading them, by names, sizes, times or checksums."""
 
 
 class Workers:
-    """The processes that read for one reader: started when first needed, kept from one pass to the next.
+    """Run the processes of one reader; they start at the first use and stay from one pass to the next.
 
     Parameters
     ----------
     reader : ImageReader
     count : int, optional
-        How many; by default one less than there are processors, from 1 to 8. With 0 this process reads.
+        The number of processes; by default, one less than the number of processors, from 1 to 8. With 0,
+        this process reads.
     """
 
     def __init__(self, reader: ImageReader, count: int | None = None) -> None:
@@ -87,8 +88,8 @@ class Workers:
         self.count = min(MAX_WORKERS, max(1, processors() - 1)) if count is None else count
         self.plan = _Plan()
         self.loader: DataLoader | None = None
-        # What was forked after OpenMP or CUDA have begun may hang. A server that has neither forks the
-        # processes; it starts now, so that what it imports is there when images are asked for.
+        # A process that is forked after OpenMP or CUDA started may hang. A server without either forks the
+        # processes. It starts now, so that its imports are finished when the first images are needed.
         self.server = self.count > 0 and sys.platform != "win32"
         if self.server:
             forkserver.set_forkserver_preload([__name__, type(reader).__module__])
@@ -96,16 +97,16 @@ class Workers:
 
     @property
     def running(self) -> bool:
-        """Whether they are there."""
+        """Return whether the processes are running."""
         return self.loader is not None
 
     def read(self, plan: Iterable[list[int]], pin: bool) -> Iterator[tuple[Tensor, Bad]]:
-        """The images at each of the plan's positions, uint8, and which of them could not be read.
+        """Yield the images at the positions of each batch, uint8, and the images that could not be read.
 
         Raises
         ------
         DataError
-            If a process ends before its time.
+            If a process ends unexpectedly.
         """
         self.plan.batches = plan
         if self.loader is None:
@@ -119,14 +120,14 @@ class Workers:
                 raise
             self.close()
             raise DataError(
-                f"a process that reads images ended ({(str(error) or 'without a word').splitlines()[0]}); "
+                f"a process that reads images ended ({(str(error) or 'no reason given').splitlines()[0]}); "
                 "lower data.workers or train.batch_size, or give /dev/shm more room"
             ) from None
 
     def _start(self, pin: bool) -> DataLoader:
         processes: dict[str, Any] = {}
         if self.count:
-            # How many is the user's choice or ours; the loader would complain at each start.
+            # The user or this class chose the number; the loader would warn about it at each start.
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             processes = {
                 "multiprocessing_context": "forkserver" if self.server else "spawn",
@@ -140,7 +141,7 @@ class Workers:
             num_workers=self.count,
             collate_fn=_as_it_is,
             pin_memory=pin,
-            # Its own, or each pass would draw from the generator that dropout draws from.
+            # A separate generator, because each pass would otherwise draw from the generator of dropout.
             generator=torch.Generator(),
             **processes,
         )
@@ -149,18 +150,20 @@ class Workers:
         """End the processes; they start again when needed."""
         passing: Any = getattr(self.loader, "_iterator", None)
         if passing is not None:
-            # There is no public way. Where an error's traceback still refers to it, garbage collection ends
-            # it, but closes the queues first, and waits five seconds for processes that hear of nothing.
+            # There is no public method. If the traceback of an error still refers to the iterator, garbage
+            # collection ends it, but closes the queues first and waits five seconds for processes that get
+            # no message.
             passing._shutdown_workers()
         self.loader = None
 
 
 @contextmanager
 def _script_stays_here(reader: ImageReader) -> Iterator[None]:
-    """Processes that start in here do not run the main module anew, unless the reader is defined there.
+    """Keep processes that start inside the block from running the main module again.
 
-    They all would, for the sake of what it defines; and a script that calls us without asking whether it is
-    the main module would call us in each of them.
+    By default, every process imports the main module for its definitions. A script that calls this library
+    without checking ``__name__ == "__main__"`` would then call it in each process. If the main module
+    defines the reader, the processes do import it.
     """
     main = vars(sys.modules["__main__"])
     hidden = {} if type(reader).__module__ == "__main__" else {"__file__": None, "__spec__": None}
@@ -175,7 +178,7 @@ def _script_stays_here(reader: ImageReader) -> Iterator[None]:
 
 
 class _Plan:
-    """The batches of the pass to come, as the loader asks for them."""
+    """Hold the batches of the next pass for the loader."""
 
     batches: Iterable[list[int]] = ()
 
@@ -184,7 +187,7 @@ class _Plan:
 
 
 class Images(Dataset):
-    """Whole batches of a reader's images, as the loader fetches them."""
+    """Read whole batches of a reader's images for the loader."""
 
     def __init__(self, reader: ImageReader) -> None:
         self.reader = reader
@@ -194,7 +197,7 @@ class Images(Dataset):
         for row, position in enumerate(positions):
             try:
                 images[row] = torch.from_numpy(self.reader.read(position))
-            except BadImage as error:  # a traceback of another process is nothing to show
+            except BadImage as error:  # do not show the traceback of another process
                 bad.append((position, str(error)))
         return images, bad
 
@@ -204,5 +207,5 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _begin(worker: int) -> None:
-    """In each process, first."""
-    warnings.simplefilter("ignore")  # the decoder's, of odd but readable files
+    """Silence the warnings of decoders; each process calls this first."""
+    warnings.simplefilter("ignore")  # decoders warn of unusual but readable files

@@ -1,1 +1,1 @@
-"""Augmented views of images: which there are, what is drawn for each, and what is done to the pixels."""
+"""Draw augmented views of images: their options, their random parameters and the change of pixels."""

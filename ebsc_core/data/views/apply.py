@@ -1,9 +1,10 @@
-"""Random views of images, made for a whole batch at once on its device.
+"""Compute random views of images, for a whole batch at once on its device.
 
-Every image of a batch gets its own parameters. Crop, flip, rotation and anisotropic scaling are one
-``grid_sample``; brightness, contrast, saturation, hue and greying are one 3×3 matrix and an offset per image
-(for grey images, a factor and an offset). kornia draws per image too, and was measured several times slower
-(``benchmarks/speed/views.py``); torchvision's transforms draw one set of parameters for a whole batch.
+Every image of a batch has its own parameters. One ``grid_sample`` does crop, flip, rotation and anisotropic
+scaling. One 3×3 matrix and an offset per image (a factor and an offset for grey images) do brightness,
+contrast, saturation, hue and greying. kornia also draws parameters per image, but was measured several
+times slower (``benchmarks/speed/views.py``). torchvision's transforms draw one set of parameters for a
+whole batch.
 """
 
 from __future__ import annotations
@@ -15,25 +16,26 @@ from torch.nn import functional as F
 from ebsc_core.data.views.options import ViewOptions
 from ebsc_core.data.views.parameters import ViewParameters, draw_parameters
 
-# A thread's worth of values on a CPU, 512 KiB. Measured at 1.5 to 2 times the speed of 256 images at once:
-# larger intermediate results leave the caches, and their memory goes back to the system each time.
+# Number of values per thread on a CPU, 512 KiB. Measured at 1.5 to 2 times the speed of 256 images at once:
+# larger intermediate results do not fit in the caches, and their memory goes back to the system each time.
 BLOCK_VALUES = 1 << 17
 
 
 def draw_view(images: Tensor, options: ViewOptions, generator: torch.Generator) -> Tensor:
-    """One random view of each image, as :func:`apply_view` returns it; parameters from a CPU generator."""
+    """Draw one random view of each image as in :func:`apply_view`, with parameters from a CPU generator."""
     return apply_view(images, draw_parameters(images.shape, options, generator), options)
 
 
 def apply_view(images: Tensor, parameters: ViewParameters, options: ViewOptions) -> Tensor:
-    """The view of each image that its parameters describe.
+    """Compute the view of each image that its parameters describe.
 
     Parameters
     ----------
     images : Tensor of shape (B, C, H, W)
-        uint8, ``C`` 1 or 3.
+        The images, uint8, with ``C`` 1 or 3.
     parameters : ViewParameters
-        Of these images, drawn with the same ``options``; on the CPU or on the images' device.
+        The parameters of these images, drawn with the same ``options``, on the CPU or on the images'
+        device.
 
     Returns
     -------
@@ -49,7 +51,7 @@ def apply_view(images: Tensor, parameters: ViewParameters, options: ViewOptions)
 
 
 def _block(images: Tensor) -> int:
-    """Images at once: on a CPU, as many as its caches hold."""
+    """Return the number of images per block: on a CPU, as many as fit in its caches."""
     if images.device.type != "cpu":
         return len(images)
     return max(1, BLOCK_VALUES * torch.get_num_threads() // images.shape[1:].numel())
@@ -74,9 +76,10 @@ def _resample(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
-    """``(B, H, W, 2)``: what ``F.affine_grid`` gives without aligned corners, from a row and a column.
+    """Return the grid ``(B, H, W, 2)`` of ``F.affine_grid`` without aligned corners.
 
-    It multiplies a matrix with every pixel, which takes longer on a CPU than sampling at the result.
+    The grid is the sum of a row and a column. ``F.affine_grid`` multiplies a matrix with every pixel, which
+    takes longer on a CPU than sampling at the grid.
     """
     x, y = (
         (2 * torch.arange(n, dtype=torch.float32, device=matrix.device) + 1) / n - 1 for n in (width, height)
@@ -93,19 +96,19 @@ def _recolor(images: Tensor, parameters: ViewParameters) -> Tensor:
 
 
 def turn_hue_(images: Tensor, turns: Tensor) -> None:
-    """Rotate the hue in HSV, in place, of images ``(B, 3, H, W)`` in [0, 1], by turns ``(B,)``.
+    """Rotate the HSV hue of images ``(B, 3, H, W)`` in [0, 1] in place, by turns ``(B,)``.
 
     Source: the closed form of HSV to RGB, ``v - c · clamp(2 - |k|, 0, 1)`` with k the distance in sixths of a
     turn from the hue opposite to the channel's. On either side of red, with ``low`` the smallest channel, the
-    hue is ``(c + g + b - r - low) / c`` sixths away from it, whichever channel is largest: no pixel takes a
-    branch, which is what most of a CPU's time goes into otherwise.
+    hue is ``(c + g + b - r - low) / c`` sixths away from red, whichever channel is largest. No pixel needs
+    a branch; branches would take most of a CPU's time.
     """
     red, green, blue = images.unbind(1)
     value, low = images.amax(1), images.amin(1)
     chroma = value - low
     side = green - blue
     hue = (green + blue).sub_(red).sub_(low).add_(chroma)
-    # Where there is no chroma there is no hue, and what stands here is multiplied by 0.
+    # Pixels without chroma have no hue. Their value here is multiplied by 0 below.
     hue = hue.div_((6 * chroma).clamp_min_(1e-12)).copysign_(side).add_(turns.view(-1, 1, 1))
     for channel, opposite in enumerate((3 / 6, 5 / 6, 1 / 6)):
         apart = hue - opposite
@@ -114,7 +117,7 @@ def turn_hue_(images: Tensor, turns: Tensor) -> None:
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Separable Gaussian blur with a width of its own for each image."""
+    """Apply a separable Gaussian blur with a separate width for each image."""
     n, channels, height, width = images.shape
     radius = max(1, min(height, width) // 20)
     offsets = torch.arange(-radius, radius + 1, dtype=torch.float32, device=images.device)

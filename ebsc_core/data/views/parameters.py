@@ -1,4 +1,4 @@
-"""What is random about a view: a row of numbers for each image, drawn on the CPU."""
+"""Draw the random parameters of views on the CPU: one row of numbers per image."""
 
 from __future__ import annotations
 
@@ -20,72 +20,73 @@ RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """Of each image of a batch: where its view is taken from it, and how it is changed.
+    """Hold the parameters of one view of each image of a batch: its place in the image and its changes.
 
-    Held as one tensor, so that one copy brings all of it to a GPU.
+    One tensor holds all parameters, so that one copy moves them to a GPU.
     """
 
     packed: Tensor
-    """``(B, C² + C + 8)`` float32: what the properties below say, side by side."""
+    """The values of the properties below side by side, ``(B, C² + C + 8)`` float32."""
     channels: int
     noise: Tensor | None = None
-    """``(B, C, H, W)``, to be added to the pixels."""
+    """The noise ``(B, C, H, W)`` that is added to the pixels."""
 
     @classmethod
     def of(
         cls, matrix: Tensor, mixing: Tensor, shift: Tensor, turn: Tensor, sigma: Tensor, noise: Tensor | None
     ) -> ViewParameters:
-        """From what the properties are to give."""
+        """Pack the values of the properties."""
         parts = [matrix.flatten(1), mixing.flatten(1), shift, turn[:, None], sigma[:, None]]
         return cls(torch.cat(parts, dim=1), shift.shape[1], noise)
 
     @property
     def matrix(self) -> Tensor:
-        """``(B, 2, 3)`` maps from view to image coordinates."""
+        """Return the maps ``(B, 2, 3)`` from view to image coordinates."""
         return self.packed[:, :6].unflatten(1, (2, 3))
 
     @property
     def mixing(self) -> Tensor:
-        """``(B, C, C)``: each channel of the view as a combination of the image's."""
+        """Return ``(B, C, C)``: each channel of the view as a combination of the image's channels."""
         return self.packed[:, 6 : 6 + self.channels**2].unflatten(1, (self.channels, self.channels))
 
     @property
     def shift(self) -> Tensor:
-        """``(B, C)``: how much of the mean of each of the image's channels is added to all of the view's."""
+        """Return ``(B, C)``: the factors of the image channels' means, added to every view channel."""
         return self.packed[:, -2 - self.channels : -2]
 
     @property
     def turn(self) -> Tensor:
-        """``(B,)``: by how many turns to rotate the hue of HSV, where that is asked for."""
+        """Return the rotation ``(B,)`` of the HSV hue in turns, for ``exact_hue``."""
         return self.packed[:, -2]
 
     @property
     def sigma(self) -> Tensor:
-        """``(B,)``: standard deviation of the blur in pixels; next to 0 for none."""
+        """Return the standard deviation ``(B,)`` of the blur in pixels; nearly 0 means no blur."""
         return self.packed[:, -1]
 
     def rows(self, chosen: slice) -> ViewParameters:
-        """Those of some of the images."""
+        """Return the parameters of a slice of the images."""
         noise = None if self.noise is None else self.noise[chosen]
         return replace(self, packed=self.packed[chosen], noise=noise)
 
     def to(self, device: torch.device) -> ViewParameters:
-        """On a device, without waiting for it."""
+        """Copy the parameters to a device without waiting for it."""
         noise = None if self.noise is None else move(self.noise, device)
         return replace(self, packed=move(self.packed, device), noise=noise)
 
 
 def draw_parameters(shape: torch.Size, options: ViewOptions, generator: torch.Generator) -> ViewParameters:
-    """Parameters for a view of each image of a batch.
+    """Draw the parameters of one view of each image of a batch.
 
     Parameters
     ----------
     shape : torch.Size
-        ``(B, C, H, W)`` of the images, ``C`` 1 or 3. All of a batch's parameters are drawn together: whoever
-        holds a part of its images draws all and takes its :meth:`ViewParameters.rows`.
+        The shape ``(B, C, H, W)`` of the images, with ``C`` 1 or 3. The parameters of a batch are drawn
+        together. A process that holds only a share of the images draws all parameters and takes its
+        :meth:`ViewParameters.rows`.
     options : ViewOptions
     generator : torch.Generator
-        On the CPU, so that a seed means the same on every device.
+        The generator is on the CPU, so that a seed gives the same views on every device.
     """
     n, channels = shape[:2]
     matrix = affine_matrices(shape, options, generator)
@@ -98,7 +99,7 @@ def draw_parameters(shape: torch.Size, options: ViewOptions, generator: torch.Ge
         mixing, turn = _mixing(n, options, changed, generator)
         luma = torch.tensor(LUMA)
     mixing = mixing * (brightness * contrast).view(n, 1, 1)
-    # Contrast blends with the mean grey of the (brightened) image.
+    # Contrast blends the image with its mean grey after the change of brightness.
     shift = (brightness * (1 - contrast)).view(n, 1) * luma
     sigma = _blur_widths(n, options.blur_prob, generator) if options.blur_prob else torch.zeros(n)
     noise = options.noise * torch.randn(shape, generator=generator) if options.noise else None
@@ -110,7 +111,7 @@ def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Ten
 
 
 def affine_matrices(shape: torch.Size, options: ViewOptions, generator: torch.Generator) -> Tensor:
-    """``(B, 2, 3)`` maps from view to image coordinates: crop box, flip and rotation of each image."""
+    """Draw the maps ``(B, 2, 3)`` from view to image coordinates: crop, flip and rotation of each image."""
     n, _, height, width = shape
     area = _uniform(n, options.crop, 1.0, generator)
     ratio = _uniform(n, -log(options.aspect), log(options.aspect), generator).exp()
@@ -134,7 +135,7 @@ def affine_matrices(shape: torch.Size, options: ViewOptions, generator: torch.Ge
 def _mixing(
     n: int, options: ViewOptions, changed: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """``(B, 3, 3)``: saturation, hue (of YIQ) and greying; and ``(B,)`` turns that are left for HSV."""
+    """Return matrices ``(B, 3, 3)`` of saturation, YIQ hue and greying, and HSV hue turns ``(B,)``."""
     luma = torch.tensor(LUMA).expand(3, 3)
     saturation = 1 + changed * _uniform(n, -options.saturation, options.saturation, generator)
     turn = changed * _uniform(n, -options.hue, options.hue, generator)
@@ -142,15 +143,15 @@ def _mixing(
     s = (saturation * (1 - gray)).view(n, 1, 1)
     if options.exact_hue:
         return s * torch.eye(3) + (1 - s) * luma, turn
-    # A rotation of the hue leaves gray as it is, so that of the part (1 - s) it changes nothing.
+    # A rotation of the hue does not change grey. The term (1 - s) is grey, so it needs no rotation.
     return s * _hue_rotation(turn * (2 * pi)) + (1 - s) * luma, torch.zeros(n)
 
 
 def _hue_rotation(angle: Tensor) -> Tensor:
-    """``(B, 3, 3)``: RGB to RGB, by rotations ``(B,)`` of the IQ plane.
+    """Return matrices ``(B, 3, 3)`` that rotate the IQ plane of RGB values by angles ``(B,)``.
 
-    As a sum of three fixed matrices: products of many small matrices wake every thread of a large machine for
-    nothing.
+    Each is a weighted sum of three fixed matrices. Products of many small matrices would wake every thread
+    of a large machine for nothing.
     """
     still, cosine, sine = _hue_parts()
     return still + angle.cos().view(-1, 1, 1) * cosine + angle.sin().view(-1, 1, 1) * sine
@@ -158,7 +159,7 @@ def _hue_rotation(angle: Tensor) -> Tensor:
 
 @cache
 def _hue_parts() -> tuple[Tensor, Tensor, Tensor]:
-    """What of a rotation is constant, what goes with its cosine, and what with its sine, ``(3, 3)`` each."""
+    """Return the constant, cosine and sine parts of a rotation, ``(3, 3)`` each."""
     to_yiq = torch.tensor(RGB_TO_YIQ, dtype=torch.float64)
     luma, plane, turned = torch.zeros(3, 3, 3, dtype=torch.float64)
     luma[0, 0] = 1
@@ -172,5 +173,5 @@ def _hue_parts() -> tuple[Tensor, Tensor, Tensor]:
 
 def _blur_widths(n: int, chance: float, generator: torch.Generator) -> Tensor:
     sigma = _uniform(n, 0.1, 2.0, generator)
-    # A width near zero is the identity kernel.
+    # A width near zero gives the identity kernel.
     return torch.where(torch.rand(n, generator=generator) < chance, sigma, torch.tensor(1e-3))

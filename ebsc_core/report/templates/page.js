@@ -1,5 +1,6 @@
 "use strict";
-// What is said of a picture is shown, too; written twice, long names would fill the page.
+// Show the alt text of a picture as its title, too. The page does not hold it twice, because long names would
+// fill the page.
 for (const picture of document.querySelectorAll(".strip img")) picture.title = picture.alt;
 
 const map = document.getElementById("map-data");
@@ -21,7 +22,7 @@ if (map) (() => {
   const canvas = document.getElementById("picture");
   const image = document.getElementById("sheet");
   const place = new Map(data.sheet ? data.sheet.held.map((point, at) => [point, at]) : []);
-  const near = 40; // of the map's 1000: farther from any point than this, nothing is pointed at
+  const near = 40; // in units of the map, whose side is 1000: the pointer selects no point farther away than this
   let chosen = -1;
 
   function draw(onto, point, side) {
@@ -78,7 +79,8 @@ if (map) (() => {
     return best;
   }
 
-  // The nearest point within 45 degrees of the arrow's direction; any point when there is none chosen yet.
+  // Return the nearest point within 45 degrees of the arrow's direction; without a selection, the point nearest
+  // to the middle.
   function step(dx, dy) {
     if (chosen < 0) return nearest(500, 500, () => true, Infinity);
     const { x, y } = points[chosen];
@@ -90,7 +92,7 @@ if (map) (() => {
     return found < 0 ? chosen : found;
   }
 
-  // The point nearest to where the number of the next cluster is written.
+  // Return the point nearest to the number of the next cluster.
   function jump(by) {
     const numbers = [...document.querySelectorAll(".numbers text")];
     if (!numbers.length) return chosen;

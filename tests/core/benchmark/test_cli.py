@@ -60,7 +60,7 @@ def test_a_failure_is_status_1_and_its_reason_is_printed_whole(benchmark: Any, s
         (("--jobs", "two"), "--jobs"),
         (("--baseline", "x"), "baseline 'x' is no row; rows are knn, energy"),
         (("--set", "coefficients.name=enrgy"), "--set: row 'knn': unknown coefficient model 'enrgy'"),
-        (("--set", "top_k"), "--set 'top_k' is not of the form part.option=value"),
+        (("--set", "top_k"), "--set 'top_k' is not of the form section.option=value"),
         (("--set", "train=3"), "--set: row 'knn': 'train' is a section, not an option"),
         (("--out", "my suite.toml"), "cannot create my suite.toml/cells: Not a directory"),
         (("--row", "knn"), "--row"),

@@ -134,7 +134,7 @@ class TestWrongSettings:
 
     @pytest.mark.parametrize("setting", ["seed", "", "=3", "train.=3", ".lr=3", "train..lr=3", " =3"])
     def test_malformed_ones_show_the_form(self, setting: str) -> None:
-        with pytest.raises(ConfigError, match=r"not of the form part\.option=value"):
+        with pytest.raises(ConfigError, match=r"not of the form section\.option=value"):
             load_config(settings=[setting])
 
     def test_a_value_where_the_file_should_have_a_section(self, toml: WriteToml) -> None:

@@ -212,7 +212,7 @@ class TestAdvice:
         assert "2 of 10 (20\u00a0%) belong" in self.said(found=assignments([0, 1] * 4 + [-1, -1])).replace(
             "20.0", "20"
         )
-        assert "Nothing is in any cluster" in self.said(found=assignments([-1, -1]))
+        assert "No cluster has any members" in self.said(found=assignments([-1, -1]))
 
     def test_low_confidence_of_all_and_of_some(self) -> None:
         low = assignments([0, 1] * 5, confidence=[0.3] * 10)

@@ -239,9 +239,9 @@ def test_labels_and_names_are_one_per_row(tmp_path: Path) -> None:
     [
         (["x", "y"], "column 'a'"),
         ([["x"], ["y"]], "column 'a'"),
-        ([[1.0], [1.0, 2.0]], "not of one length"),
-        ([[1.0], None], "not of one length"),
-        ([[], []], "not of one length"),
+        ([[1.0], [1.0, 2.0]], "must have one length"),
+        ([[1.0], None], "must have one length"),
+        ([[], []], "must have one length"),
         ([1.0, None], "row 1"),
     ],
 )

@@ -14,6 +14,10 @@ class ComponentError(EbscError):
     """Report that a component cannot be found, loaded or configured."""
 
 
+# Plugins may import it by its first name.
+PartError = ComponentError
+
+
 class ConfigError(EbscError):
     """Report a setting that is unknown, has the wrong type or contradicts another."""
 

@@ -95,6 +95,7 @@ def test_torchrun_trains_what_one_process_does(ebsc, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "one", "two"]
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_midway_ends_the_others(tmp_path):
     """Without any launcher, which would end them sooner."""
     (tmp_path / "failing.py").write_text(FAILING)
@@ -117,6 +118,7 @@ def test_a_process_that_fails_midway_ends_the_others(tmp_path):
     assert [path.name for path in (tmp_path / "run").iterdir() if path.is_file()] == ["unfinished.toml"]
 
 
+@pytest.mark.slow
 def test_devices_starts_processes_that_ctrl_c_ends(tmp_path):
     command = (sys.executable, "-m", "ebsc_cli", *TRAINED, "--epochs", "1000", "--devices", "2")
     command = (*command, "--device", "cpu", "--out", "run")

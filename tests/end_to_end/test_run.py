@@ -109,6 +109,7 @@ def test_a_bad_cache_entry_is_recomputed_and_said_so(ebsc, tmp_path, damage):
     assert third.err == ""
 
 
+@pytest.mark.slow
 def test_pixels_without_training_beat_chance_by_far(ebsc, tmp_path):
     done = ebsc("run", "--backbone", "identity", "--epochs", "0", "--out", "run")
     assert done.code == 0, done.err
@@ -184,7 +185,7 @@ def test_whitening_is_chosen_by_what_stays_within_clusters(ebsc, tmp_path):
     assert chosen == told == again
 
 
-@pytest.mark.parametrize("clusterer", ["spectral", "k-subspaces"])
+@pytest.mark.parametrize("clusterer", ["spectral", pytest.param("k-subspaces", marks=pytest.mark.slow)])
 def test_the_number_of_clusters_is_found_and_recorded(ebsc, tmp_path, clusterer):
     pixels = ("run", "--backbone", "identity", "--epochs", "0", "--limit", "600", "--coefficients", "knn")
     pixels = (*pixels, "--set", "whiten=true", "--clusterer", clusterer)
@@ -252,7 +253,7 @@ def test_folder_without_labels_needs_a_number_of_clusters_and_gets_no_scores(ebs
 @pytest.mark.parametrize(
     ("file", "flags"),
     [
-        ("coil20.npz", ("--n-clusters", "20", "--limit", "200")),
+        pytest.param("coil20.npz", ("--n-clusters", "20", "--limit", "200"), marks=pytest.mark.slow),
         ("cifar10-test.zip", ("--limit", "200")),
     ],
 )

@@ -27,7 +27,11 @@ def blocks(page: Path) -> list[tuple[str, str, int]]:
     return [(match[1], match[2], text[: match.start()].count("\n") + 1) for match in found]
 
 
-@each_page
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=pytest.mark.slow if page.stem == "tutorial" else ()) for page in PAGES],
+    ids=lambda page: page.name,
+)
 def test_every_block_runs(ebsc: Callable[..., Any], page: Path) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     for language, text, line in blocks(page):

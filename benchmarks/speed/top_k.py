@@ -2,10 +2,11 @@
 
     python benchmarks/speed/top_k.py [--rows 10000 100000] [--sides cells exact faiss-ivf faiss-flat]
 
-Rows are those of growth.py: near ten random subspaces of dimension six in 128 dimensions. Building an index
-counts. ``exact`` and ``cells`` are ours. ``faiss-ivf`` is what ``search.method=faiss`` does, with as many
-cells as ours; ``faiss-flat`` is that library's exact search (both need the package faiss-cpu). Recall is
-measured on 1,000 rows; ``same`` is the share of what was found that lies near the row's own subspace.
+Rows are those of growth.py: near ten random subspaces of dimension six in 128 (``--width``) dimensions.
+Building an index counts. ``exact`` and ``cells`` are ours. ``faiss-ivf`` is what ``search.method=faiss``
+does, with as many cells as ours; ``faiss-flat`` is that library's exact search (both need the package
+faiss-cpu). Recall is measured on 1,000 rows; ``same`` is the share of what was found that lies near the
+row's own subspace.
 
 The exponent is the slope of log time over log rows from 100,000 rows on.
 """
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--cell-rows", type=int, help="by default as in a run")
     parser.add_argument("--probes", type=int, help="by default as in a run")
     parser.add_argument("--noise", type=float, default=0.05)
+    parser.add_argument("--width", type=int, default=128, help="columns of the rows")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--limit", type=float, default=600, help="seconds a side may take")
@@ -53,13 +55,13 @@ def main() -> None:
         for n in options.rows:
             path = Path(folder) / f"{n}.h5"
             with ProcessPoolExecutor(1, get_context("spawn")) as other:
-                other.submit(write, path, n, options.noise).result()
+                other.submit(write, path, n, options.noise, options.width).result()
             arguments = (path, options.top_k, given)
             sides = [Side(name, start, (*arguments, name), judge) for name in options.sides]
             records[n] = compare(sides, options.rounds, options.threads, options.limit)
             print(json.dumps({"rows": n} | records[n]["sides"]), flush=True)
             path.unlink()
-    names = ("top_k", "noise", "rounds", "threads")
+    names = ("top_k", "noise", "width", "rounds", "threads")
     settings = {name: getattr(options, name) for name in names} | given
     keep({"settings": settings, "exponents": exponents(records, options.since), "rows": records}, options.out)
 

@@ -143,6 +143,7 @@ def test_the_ratio_is_to_the_fastest_other_side(sides: ModuleType) -> None:
     assert sides.times_faster({"ours": {"failure": "why"}, "slow": records["slow"]}) == {}
 
 
+@pytest.mark.slow
 def test_spectral_scores_every_side(tmp_path: Path) -> None:
     tiny = ["--nodes", 1200, "--per-row", 10, "--clusters", 3, "--rounds", 1, "--solvers", "lobpcg"]
     record = script("spectral.py", *tiny, "--out", tmp_path / "r.json")
@@ -183,6 +184,7 @@ def test_spectral_makes_the_affinity_of_given_features(
     assert within.mean() > 0.8
 
 
+@pytest.mark.slow
 def test_startup_times_each_command(tmp_path: Path) -> None:
     record = script("startup.py", "--rounds", 2, "--out", tmp_path / "r.json")
     assert set(record["commands"]) == {"ebsc --help", "ebsc plugins list", "ebsc run --help"}

@@ -92,7 +92,10 @@ CASES = {
     "search without a look": (["--set", "search.probes=0"], ["search.probes"]),
     "embeddings without training": (["--epochs", "0", "--set", "express=embeddings"], ["embeddings"]),
     "dimension too large": (
-        ["--backbone", "identity", "--clusterer", "k-subspaces", "--set", "clusterer.dimension=64"],
+        [
+            *("--backbone", "identity", "--clusterer", "k-subspaces", "--set", "clusterer.dimension=64"),
+            *("--set", "refine.steps=1"),
+        ],
         ["clusterer.dimension", "64"],
     ),
     "missing config": (["--config", "nowhere.toml"], ["nowhere.toml"]),
@@ -148,6 +151,7 @@ def test_cuda_without_cuda(ebsc):
 
 def test_bad_images_are_skipped_only_when_asked(ebsc, inputs, tmp_path):
     flags = ("--data", "in/bad", "--n-clusters", "2", "--backbone", "identity", "--skip-bad-images")
+    flags = (*flags, "--set", "refine.steps=1")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # three black images make k-means warn; that is not for the user
         done = ebsc("run", *flags, "--out", "run")
@@ -157,7 +161,8 @@ def test_bad_images_are_skipped_only_when_asked(ebsc, inputs, tmp_path):
 
 
 def test_a_failure_inside_the_run_leaves_no_directory(ebsc, tmp_path, monkeypatch):
-    flags = ("--limit", "100", "--epochs", "2", "--set", "train.lr=1e30", "--out", "run")
+    flags = ("--limit", "100", "--epochs", "2", "--backbone", "resnet10t", "--set", "train.lr=1e30")
+    flags = (*flags, "--out", "run")
     done = ebsc("run", *flags)
     assert done.code == 2
     assert "diverged" in done.err

@@ -77,6 +77,7 @@ def test_a_suite_and_the_commands_it_prints(
     assert records(tmp_path / "out") == before
 
 
+@pytest.mark.slow
 def test_rows_that_share_features_train_once(ebsc: Any, tmp_path: Path) -> None:
     small = 'data.limit = 60\ntrain = { epochs = 1, batch_size = 30 }\nbackbone.name = "resnet10t"\n'
     head = f'title = "T"\nseeds = [0]\n[settings]\n{small}refine.steps = 5\n'
@@ -203,6 +204,7 @@ def training_position(checkpoint: Path) -> tuple[int, int]:
     return record["epoch"], record["images"]
 
 
+@pytest.mark.slow
 def test_features_from_elsewhere_are_data_of_a_suite(
     ebsc: Any, shell_words: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

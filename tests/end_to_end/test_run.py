@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from ebsc_plugins.objectives.byol import BYOL
 
-SMALL = ("--limit", "300", "--epochs", "2", "--batch-size", "100", "--set", "refine.steps=30")
+# Neither the size of the network nor the steps of refinement change what a run leaves, repeats and reuses.
+QUICK = ("--set", "refine.steps=5")
+SMALL = ("--limit", "120", "--epochs", "2", "--batch-size", "40", "--backbone", "resnet10t", *QUICK)
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
@@ -22,8 +24,9 @@ def rows_of(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports):
-    done = ebsc("run", "--backbone", "resnet18", "--objective", "simclr", *SMALL, "--out", "run")
+@pytest.mark.parametrize("backbone", ["resnet10t", pytest.param("resnet18", marks=pytest.mark.slow)])
+def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports, backbone):
+    done = ebsc("run", *SMALL, "--backbone", backbone, "--objective", "simclr", "--out", "run")
     assert done.code == 0, done.err
     run = tmp_path / "run"
     names = {path.name for path in run.iterdir()}
@@ -34,14 +37,14 @@ def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports):
     backbone = load_file(run / "checkpoints" / "backbone.safetensors")
     assert backbone["model.conv1.weight"].shape == (64, 1, 3, 3)
     with h5py.File(run / "features.h5") as file:
-        assert file["features"].shape == (300, 512)
-        assert file["embeddings"].shape == (300, 128)
+        assert file["features"].shape == (120, 512)
+        assert file["embeddings"].shape == (120, 128)
         assert [int(row["label"]) for row in rows_of(run)] == file["labels"][:].tolist()
         assert [row["image"] for row in rows_of(run)] == [name.decode() for name in file["ids"][:]]
     metrics = json.loads((run / "metrics.json").read_text())
     assert [epoch["stage"] for epoch in metrics["training"]] == ["joint"] * 2
     assert 0 < metrics["scores"]["acc"] <= 1
-    assert sum(metrics["label_free"]["cluster_sizes"]) == 300
+    assert sum(metrics["label_free"]["cluster_sizes"]) == 120
     config = tomllib.loads((run / "run.toml").read_text())
     assert config["provenance"]["parts"]["objective"].startswith("ebsc ")
     assert config["objective"]["temperature"] > 0
@@ -89,7 +92,7 @@ def test_run_toml_repeats_the_run(ebsc, tmp_path):
 
 @pytest.mark.parametrize("damage", ["truncated", "another digest"])
 def test_a_bad_cache_entry_is_recomputed_and_said_so(ebsc, tmp_path, damage):
-    flags = ("--backbone", "identity", "--epochs", "0", "--limit", "200", "--cache", "cache")
+    flags = ("--backbone", "identity", "--epochs", "0", "--limit", "200", "--cache", "cache", *QUICK)
     assert ebsc("run", *flags, "--out", "first").code == 0
     (file,) = (tmp_path / "cache").glob("*/features.h5")
     if damage == "truncated":
@@ -106,6 +109,7 @@ def test_a_bad_cache_entry_is_recomputed_and_said_so(ebsc, tmp_path, damage):
     assert third.err == ""
 
 
+@pytest.mark.slow
 def test_pixels_without_training_beat_chance_by_far(ebsc, tmp_path):
     done = ebsc("run", "--backbone", "identity", "--epochs", "0", "--out", "run")
     assert done.code == 0, done.err
@@ -181,7 +185,7 @@ def test_whitening_is_chosen_by_what_stays_within_clusters(ebsc, tmp_path):
     assert chosen == told == again
 
 
-@pytest.mark.parametrize("clusterer", ["spectral", "k-subspaces"])
+@pytest.mark.parametrize("clusterer", ["spectral", pytest.param("k-subspaces", marks=pytest.mark.slow)])
 def test_the_number_of_clusters_is_found_and_recorded(ebsc, tmp_path, clusterer):
     pixels = ("run", "--backbone", "identity", "--epochs", "0", "--limit", "600", "--coefficients", "knn")
     pixels = (*pixels, "--set", "whiten=true", "--clusterer", clusterer)
@@ -218,7 +222,7 @@ def test_the_jointly_trained_model_goes_on_if_it_is_used_to_such_rows(ebsc):
 
 
 def test_a_backbone_with_nothing_to_train_skips_training_and_says_so(ebsc):
-    done = ebsc("run", "--backbone", "identity", "--limit", "200")
+    done = ebsc("run", "--backbone", "identity", "--limit", "200", *QUICK)
     assert done.code == 0, done.err
     assert "nothing to train" in done.out
 
@@ -234,7 +238,8 @@ def test_folder_without_labels_needs_a_number_of_clusters_and_gets_no_scores(ebs
     refused = ebsc("run", "--data", "photos", "--epochs", "1")
     assert refused.code == 2
     assert "--n-clusters" in refused.err
-    done = ebsc("run", "--data", "photos", "--epochs", "1", "--n-clusters", "4", "--out", "run")
+    quick = ("--backbone", "resnet10t", "--epochs", "1", *QUICK)
+    done = ebsc("run", "--data", "photos", *quick, "--n-clusters", "4", "--out", "run")
     assert done.code == 0, done.err
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     assert metrics["scores"] is None
@@ -248,19 +253,19 @@ def test_folder_without_labels_needs_a_number_of_clusters_and_gets_no_scores(ebs
 @pytest.mark.parametrize(
     ("file", "flags"),
     [
-        ("coil20.npz", ("--n-clusters", "20", "--limit", "200")),
+        pytest.param("coil20.npz", ("--n-clusters", "20", "--limit", "200"), marks=pytest.mark.slow),
         ("cifar10-test.zip", ("--limit", "200")),
     ],
 )
 def test_real_images_of_other_kinds(ebsc, data_dir, tmp_path, file, flags):
-    small = ("--backbone", "resnet10t", "--epochs", "1", "--batch-size", "64", "--set", "refine.steps=20")
+    small = ("--backbone", "resnet10t", "--epochs", "1", "--batch-size", "64", *QUICK)
     done = ebsc("run", "--data", data_dir / file, *flags, *small, "--out", "run")
     assert done.code == 0, done.err
     assert len(rows_of(tmp_path / "run")) == 200
 
 
 def test_quiet_prints_the_result_only(ebsc):
-    done = ebsc("run", "--backbone", "identity", "--limit", "100", "--quiet", "--out", "run")
+    done = ebsc("run", "--backbone", "identity", "--limit", "100", *QUICK, "--quiet", "--out", "run")
     assert done.code == 0
     assert done.out.splitlines()[0].strip() == "Result"
     assert done.out.splitlines()[-1] == "run directory: run"

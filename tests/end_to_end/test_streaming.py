@@ -22,6 +22,8 @@ RUN = (
     "resnet10t",
     "--precision",
     "fp32",
+    "--set",
+    "refine.steps=5",
 )
 STREAM = ("--set", "data.stream=true", "--set", "data.workers=1")
 

@@ -53,3 +53,14 @@ def gradients_agree() -> Callable[[TrainableCoefficientModel, Tensor, Tensor], b
         return torch.autograd.gradcheck(loss, varied)
 
     return check
+
+
+# Contract checks that our own parts take long over.
+SLOW = ("test_contracts.py::test_elastic_net[no-square-matrix]",)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.endswith(SLOW):
+            item.add_marker(pytest.mark.slow)

@@ -98,19 +98,18 @@ def test_people_read_the_same(site: Path) -> None:
     assert "conflict: objective 'simclr' is offered by" in done.stdout
 
 
-def test_a_run_with_our_own_parts_does_not_notice(site: Path, tmp_path: Path) -> None:
-    small = ("--limit", "60", "--epochs", "1", "--backbone", "resnet10t", "--set", "refine.steps=2")
-    done = command(site, "run", *small, "--device", "cpu", "--out", str(tmp_path / "run"))
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert (tmp_path / "run" / "metrics.json").exists()
-
-
 @pytest.fixture
 def here(site: Path, ebsc: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """The same in this process, where torch is imported already."""
     monkeypatch.syspath_prepend(site)
     return ebsc
+
+
+def test_a_run_with_our_own_parts_does_not_notice(here: Callable[..., Any], tmp_path: Path) -> None:
+    small = ("--limit", "60", "--epochs", "1", "--backbone", "resnet10t", "--set", "refine.steps=2")
+    done = here("run", *small, "--device", "cpu", "--out", "run")
+    assert (done.code, done.err) == (0, "")
+    assert (tmp_path / "run" / "metrics.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -155,5 +154,5 @@ def test_strictly_the_first_of_them_ends_the_command(site: Path) -> None:
 def test_a_slow_one_is_named_and_works(tmp_path: Path) -> None:
     install(tmp_path, "slow", f"import time\ntime.sleep(1.05)\n{SANE}")
     done = command(tmp_path, "plugins", "list")
-    assert "slow: slow-parts of slow 1.2 takes 1." in done.stdout
+    assert "slow: slow-parts of slow 1.2 takes " in done.stdout
     assert "sane-loss" in done.stdout

@@ -111,6 +111,7 @@ def test_a_number_that_is_not_given_is_found(subspaces: tuple[Tensor, np.ndarray
     assert found.clusterer.n_clusters == CLUSTERS
 
 
+@pytest.mark.slow
 def test_the_way_whose_number_is_more_stable_is_taken(subspaces: tuple[Tensor, np.ndarray]) -> None:
     generator = torch.Generator().manual_seed(1)
     light = torch.randn(600, 3, generator=generator) @ torch.randn(3, WIDTH, generator=generator)

@@ -103,7 +103,7 @@ def test_it_does_no_worse_than_scikit_learn(
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("tau", [0.9, 1.0])
+@pytest.mark.parametrize("tau", [0.9, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_float32_comes_within_its_rounding(tau: float) -> None:
     rows = unit_rows(400, 30).float()
     found = solve(rows, 80, gamma=200, tau=tau)

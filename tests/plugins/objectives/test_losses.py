@@ -110,7 +110,7 @@ def test_the_order_of_the_images_does_not_matter(
     torch.testing.assert_close(OURS[name](a[order], b[order]), OURS[name](a, b))
 
 
-@pytest.mark.parametrize("name", OURS.keys() - {"info-nce"})  # which the objective itself symmetrises
+@pytest.mark.parametrize("name", sorted(OURS.keys() - {"info-nce"}))  # which the objective itself symmetrises
 @given(**PAIR)
 @few
 def test_the_views_are_alike(name: str, rows: int, width: int, seed: int) -> None:

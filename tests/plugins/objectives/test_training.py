@@ -52,7 +52,10 @@ def train(kind: type[Objective], images: ImageSet, epochs: int) -> list[Epoch]:
     return trainer.history
 
 
-@pytest.mark.parametrize("kind", [SimCLR, BYOL, MoCoV3, SimSiam, BarlowTwins, VICReg])
+OTHERS = [pytest.param(kind, marks=pytest.mark.slow) for kind in (BYOL, MoCoV3, SimSiam, BarlowTwins, VICReg)]
+
+
+@pytest.mark.parametrize("kind", [SimCLR, *OTHERS])
 def test_the_loss_falls_and_nothing_collapses(kind: type[Objective]) -> None:
     history = train(kind, digits(384), epochs=4)
     first, last = history[0], history[-1]

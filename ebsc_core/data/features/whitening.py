@@ -73,8 +73,8 @@ class Whitening:
 
     Up to its length this is what ridge regression on all rows leaves of z, ``z - Xᵀ (XXᵀ + λI)⁻¹ X z``: the
     directions in which all rows are alike count for little, those of few rows for much. Whitening in the
-    strict sense takes the root of the inverse (see ``docs/method.md``). No label enters, and rows that were
-    not among X are mapped alike.
+    strict sense takes the root of the inverse (see ``docs/decisions.md``). No label enters, and rows that
+    were not among X are mapped alike.
 
     Rows that are not a tensor are read in blocks, once.
     """

@@ -31,7 +31,7 @@ from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
 from ebsc_core.benchmark.results import SCORES, Spread
-from ebsc_core.clustering.affinity import nearest_neighbours
+from ebsc_core.clustering.affinity import nearest_neighbors
 from ebsc_core.clustering.coefficients import self_expressive_coefficients
 from ebsc_core.clustering.metrics import scores
 from ebsc_core.clustering.refine import refine
@@ -45,7 +45,7 @@ PUBLISHED = 100_000
 BATCH = 100
 LARGEST_BLOCK = 10_000
 TOP_K = 1000
-NEIGHBOURS = 3
+NEIGHBORS = 3
 VECTORS = 15
 SIDES = ("ours", "theirs")
 
@@ -84,17 +84,17 @@ def train_theirs(authors: ModuleType, model: Any, data: Tensor, iterations: int,
     published = new_ours(1, seed, "cpu").refinement()  # which also seeds the order of the batches
     per_epoch, block_size = len(data) // BATCH, min(len(data), LARGEST_BLOCK)
     epochs = iterations // per_epoch
-    optimiser = torch.optim.Adam(model.parameters(), lr=published["lr"])
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=epochs)
+    optimizer = torch.optim.Adam(model.parameters(), lr=published["lr"])
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
     model.train()
     for _ in range(epochs):
         for chosen in torch.randperm(len(data))[: per_epoch * BATCH].split(BATCH):
             batch = data[chosen].cuda()
             loss = their_loss(authors, model, batch, data.split(block_size))
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), published["clip"])
-            optimiser.step()
+            optimizer.step()
         cosine.step()
 
 
@@ -135,13 +135,13 @@ def whole_loss(model: SENet, rows: Tensor) -> float:
 
 def our_graph(model: SENet, rows: Tensor) -> sparse.csr_matrix:
     kept = self_expressive_coefficients(model.eval(), rows, min(TOP_K, len(rows) - 1))
-    return nearest_neighbours(kept, NEIGHBOURS)
+    return nearest_neighbors(kept, NEIGHBORS)
 
 
 def their_graph(authors: ModuleType, model: Any, data: Tensor) -> sparse.csr_matrix:
     block = min(len(data), LARGEST_BLOCK)
     kept = authors.get_sparse_rep(model, data, batch_size=block, chunk_size=block, non_zeros=TOP_K)
-    graph = authors.get_knn_Aff(normalize(kept).astype(np.float32), k=NEIGHBOURS)
+    graph = authors.get_knn_Aff(normalize(kept).astype(np.float32), k=NEIGHBORS)
     return sparse.csr_matrix(graph, dtype=np.float32)
 
 
@@ -278,7 +278,7 @@ def main() -> None:
         "iterations": options.iterations,
         "published_iterations": PUBLISHED,
         "schedule": f"as published, its cosine drawn over {options.iterations} iterations",
-        "post_processing": f"top {TOP_K}, {NEIGHBOURS}-NN graph, {VECTORS} vectors (our_spectral: our own)",
+        "post_processing": f"top {TOP_K}, {NEIGHBORS}-NN graph, {VECTORS} vectors (our_spectral: our own)",
         "time": speed(authors, rows, options.rounds, options.device),
         "runs": [],
     }

@@ -2,8 +2,8 @@
 
     python benchmarks/gpu/throughput.py [--batch 256 512 1024] [--device cuda] [--out FILE.json]
 
-The step is the one that a run takes, compiled and in bf16 as ``auto`` decides. An image counts once, though
-two views of it go through the network.
+The step is the one that a run takes, compiled and in bf16 as ``auto`` decides for a long training. An image
+counts once, though two views of it go through the network.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ BATCH = 64
 RUN = ("--data", "digits", "--backbone", "resnet10t", "--batch-size", "128", "--precision", "fp32")
 
 
-def gradients(ranks: Any) -> Iterator[tuple[str, Any]]:
+def gradients(context: Any) -> Iterator[tuple[str, Any]]:
     """Per objective and dtype, the gradient of everything that trains, as one vector."""
     import torch
     from torch import Tensor
@@ -48,7 +48,7 @@ def gradients(ranks: Any) -> Iterator[tuple[str, Any]]:
     generator = torch.Generator().manual_seed(0)
     # Not channels-last: there torch's own batch norm is some 100 times less exact in float32 on a CPU.
     views = [draw_view(images, default_views(info), generator) for _ in range(2)]
-    shares = [view.clone(memory_format=torch.contiguous_format)[ranks.share(BATCH)] for view in views]
+    shares = [view.clone(memory_format=torch.contiguous_format)[context.share(BATCH)] for view in views]
     for dtype in (torch.float32, torch.float64):
         Tensor.float = single if dtype == torch.float32 else Tensor.double  # where losses ask for float32
         for name in OBJECTIVES:
@@ -59,10 +59,10 @@ def gradients(ranks: Any) -> Iterator[tuple[str, Any]]:
             made = objective.factory(objective.options_class(), made).train().to(dtype)
             if dtype == torch.float32:
                 _smooth(made)
-            if ranks.count > 1:
-                sync_norms(made, ranks)
-                made.ranks = ranks
-            network = ranks.prepare(made)  # which averages as long as it is there
+            if context.count > 1:
+                sync_norms(made, context)
+                made.ranks = context
+            network = context.prepare(made)  # which averages as long as it is there
             network(*(view.to(dtype) for view in shares)).loss.backward()
             found = [p.grad.flatten() for p in made.parameters() if p.grad is not None]
             yield f"{name} {str(dtype).removeprefix('torch.')}", torch.cat(found)
@@ -84,14 +84,14 @@ def worker(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from ebsc_core.utils.distributed import ALONE, Ranks
+    from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
 
-    ranks = Ranks.join(torch.device("cpu"))
-    together = dict(gradients(ranks))
-    ranks.close()
-    if ranks.main:
+    context = DistributedContext.join(torch.device("cpu"))
+    together = dict(gradients(context))
+    context.close()
+    if context.main:
         save_file(together, folder / "together.safetensors")
-        save_file(dict(gradients(ALONE)), folder / "alone.safetensors")
+        save_file(dict(gradients(SINGLE_PROCESS)), folder / "alone.safetensors")
 
 
 def agreement(processes: int, folder: Path) -> dict[str, dict[str, float]]:

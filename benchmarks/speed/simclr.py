@@ -58,7 +58,7 @@ def main() -> None:
     settings = ("stem", "batch", "steps", "workers", "device")
     record["settings"] = {name: getattr(options, name) for name in settings}
     record["versions"] |= versions(options.solo_learn)
-    summary = summarised(record["sides"], options.batch * options.steps)
+    summary = summarized(record["sides"], options.batch * options.steps)
     if not options.solo_learn:
         summary["left_out"] = {"solo-learn": "no --solo-learn CHECKOUT given"}
     del record["times_faster"]  # would compare with a matrix product
@@ -66,7 +66,7 @@ def main() -> None:
     keep(record | summary, options.out)
 
 
-def summarised(records: dict[str, Any], images: int) -> dict[str, Any]:
+def summarized(records: dict[str, Any], images: int) -> dict[str, Any]:
     """By clock: images a second, how many times faster ours are, their share of a product's arithmetic."""
     medians = {name: record["median_s"] for name, record in records.items() if "median_s" in record}
     found = {name: records[name]["figures"][-1] for name in medians}

@@ -23,12 +23,12 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
 
     from ebsc_core.config.schema import JointChoice, TrainOptions
     from ebsc_core.data.images.in_memory import ImageSet
-    from ebsc_core.data.views.options import COLOUR_VIEWS
+    from ebsc_core.data.views.options import COLOR_VIEWS
     from ebsc_core.plugins.interfaces import ImageInfo
     from ebsc_core.training.precision import Trial, choose_arithmetic
-    from ebsc_core.training.state import Standing
+    from ebsc_core.training.state import TrainingState
     from ebsc_core.training.step import JointStep
-    from ebsc_core.training.trainer import JointTrainer
+    from ebsc_core.training.trainer import Trainer
     from ebsc_core.utils.device import prepare
     from ebsc_core.utils.progress import Progress
     from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
@@ -44,10 +44,10 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
         Trial(objective, images[:2], home)(False)
     # As for a training of 200 epochs on 50,000 images.
     chosen = choose_arithmetic(objective, images[:batch], home, 200 * 50_000 // batch, precision)
-    step = JointStep(objective, None, home, COLOUR_VIEWS, JointChoice(), False, "embeddings", chosen.bf16)
+    step = JointStep(objective, None, home, COLOR_VIEWS, JointChoice(), False, "embeddings", chosen.bf16)
     source = ImageSet("random", images, [str(i) for i in range(len(images))])
-    trainer = JointTrainer(step, source, TrainOptions(epochs=1), batch, 10, 0, Progress())
-    trainer.optimiser, trainer.schedule = trainer._optimiser(10**6)
+    trainer = Trainer(step, source, TrainOptions(epochs=1), batch, 10, 0, Progress())
+    trainer.optimizer, trainer.schedule = trainer._optimizer(10**6)
     told = {
         "flops": counter.get_total_flops() * batch * steps / 2,
         "precision": "bf16" if chosen.bf16 else "fp32",
@@ -55,7 +55,7 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     }
 
     def work() -> dict[str, Any]:
-        trainer.standing = Standing()
+        trainer.state = TrainingState()
         return told | {"loss": trainer._epoch("warm-up", 0).loss}
 
     return work
@@ -82,7 +82,7 @@ def lightlys(best: bool, workers: int, stem: str, batch: int, steps: int, device
     transform = SimCLRTransform(input_size=SIZE, cj_strength=0.5, min_scale=0.2, gaussian_blur=0.0)
     loader = loader_of(transform, batch, steps, workers)
     criterion = NTXentLoss(temperature=0.2)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.06)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.06)
     if best:
         model = model.to(memory_format=torch.channels_last)
 
@@ -92,7 +92,7 @@ def lightlys(best: bool, workers: int, stem: str, batch: int, steps: int, device
             with torch.autocast(device, torch.bfloat16, enabled=best):
                 yield criterion(model(a), model(b))
 
-    return lambda: trained(losses(), optimiser)
+    return lambda: trained(losses(), optimizer)
 
 
 def solo_learns(
@@ -131,7 +131,7 @@ def solo_learns(
     module = METHODS["simclr"](settings).to(device)
     loader = loader_of(transform, batch, steps, workers)
     module.scheduler = "none"  # theirs asks the Trainer how many steps there will be
-    optimiser = module.configure_optimizers()
+    optimizer = module.configure_optimizers()
     if not best:
         module.no_channel_last = True
     else:
@@ -143,15 +143,15 @@ def solo_learns(
             with torch.autocast(device, torch.bfloat16, enabled=best):
                 yield module.training_step((indices.to(device), on_device, targets.to(device)), number)
 
-    return lambda: trained(losses(), optimiser)
+    return lambda: trained(losses(), optimizer)
 
 
-def trained(losses: Iterable[torch.Tensor], optimiser: torch.optim.Optimizer) -> dict[str, float]:
+def trained(losses: Iterable[torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """An epoch of their loop; the last loss, read when the device is done."""
     for loss in losses:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
     return {"loss": loss.item()}
 
 

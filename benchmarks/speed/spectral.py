@@ -136,9 +136,9 @@ def disconnected(
     reach = size if options.graph == "blocks" else np.maximum(size // 20, 2)
     step = rng.integers(1, reach)
     start = np.repeat(first, degree)
-    neighbour = start + (node - start + step) % size
+    neighbor = start + (node - start + step) % size
     labels = np.append(np.repeat(np.arange(k), sizes), np.full(ISOLATED, -1))
-    entries = (np.full(n * degree, 1 / degree, np.float32), (node, neighbour))
+    entries = (np.full(n * degree, 1 / degree, np.float32), (node, neighbor))
     return shuffled(sparse.coo_array(entries, shape=(len(labels), len(labels))), labels, rng)
 
 
@@ -163,7 +163,7 @@ def self_expressive(
     import numpy as np
     import torch
 
-    from ebsc_core.clustering.affinity import symmetrised
+    from ebsc_core.clustering.affinity import symmetrized
     from ebsc_core.clustering.coefficients import self_expressive_coefficients
     from ebsc_core.clustering.refine import refine
     from ebsc_core.config.schema import RefineOptions
@@ -182,7 +182,7 @@ def self_expressive(
     if isinstance(model, TrainableCoefficientModel):
         refine(model.train(), rows, RefineOptions(**model.refinement()), options.seed, Progress())
         model.eval()
-    return symmetrised(self_expressive_coefficients(model, rows, options.per_row)), labels
+    return symmetrized(self_expressive_coefficients(model, rows, options.per_row)), labels
 
 
 if __name__ == "__main__":

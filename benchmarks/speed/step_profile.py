@@ -60,11 +60,11 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
 
     from ebsc_core.config.schema import JointChoice, TrainOptions
     from ebsc_core.data.images.in_memory import ImageSet
-    from ebsc_core.data.views.options import COLOUR_VIEWS
+    from ebsc_core.data.views.options import COLOR_VIEWS
     from ebsc_core.plugins.interfaces import ImageInfo
     from ebsc_core.training import step as step_module
     from ebsc_core.training.precision import choose_arithmetic
-    from ebsc_core.training.trainer import JointTrainer
+    from ebsc_core.training.trainer import Trainer
     from ebsc_core.utils.device import prepare
     from ebsc_core.utils.progress import Progress
     from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
@@ -84,20 +84,20 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
     step_module.apply_view = watch.timing("views", step_module.apply_view)
     objective.backbone.forward = watch.timing("backbone", objective.backbone.forward)
     step = step_module.JointStep(
-        objective, model, device, COLOUR_VIEWS, JointChoice(), options.joint, "embeddings", chosen.bf16
+        objective, model, device, COLOR_VIEWS, JointChoice(), options.joint, "embeddings", chosen.bf16
     )
     source = ImageSet("random", images, [str(i) for i in range(len(images))])
-    trainer = JointTrainer(step, source, TrainOptions(), options.batch, 10, 0, Progress())
-    optimiser, _ = trainer._optimiser(10**6)
+    trainer = Trainer(step, source, TrainOptions(), options.batch, 10, 0, Progress())
+    optimizer, _ = trainer._optimizer(10**6)
 
     def work(steps: int) -> dict[str, float]:
         watch.seconds.clear()
         trainer.steps = steps
         for batch, parameters, _ in trainer._batches():
             losses = watch.timing("losses", step)(batch, parameters, options.joint)
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             watch.timing("backward", losses.total.backward)()
-            watch.timing("optimiser", optimiser.step)()
+            watch.timing("optimiser", optimizer.step)()
         watch.seconds["losses"] -= watch.seconds["views"] + watch.seconds["backbone"]
         return dict(watch.seconds)
 

@@ -181,18 +181,18 @@ def trained(images: ImageSource) -> None:
     import torch
 
     from ebsc_core.config.schema import JointChoice, TrainOptions
-    from ebsc_core.data.views.options import COLOUR_VIEWS
+    from ebsc_core.data.views.options import COLOR_VIEWS
     from ebsc_core.training.step import JointStep
-    from ebsc_core.training.trainer import JointTrainer
+    from ebsc_core.training.trainer import Trainer
     from ebsc_core.utils.progress import Progress
     from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
     from ebsc_plugins.objectives.simclr import SimCLR
 
     backbone = TimmBackbone("resnet18", TimmOptions(), images.info())
     objective = SimCLR(SimCLR.Options(), backbone).to(memory_format=torch.channels_last)
-    step = JointStep(objective, None, torch.device("cpu"), COLOUR_VIEWS, JointChoice(), False, "embeddings")
+    step = JointStep(objective, None, torch.device("cpu"), COLOR_VIEWS, JointChoice(), False, "embeddings")
     step.bf16 = True
-    JointTrainer(step, images, TrainOptions(epochs=1), min(128, len(images)), 2, 0, Progress()).fit()
+    Trainer(step, images, TrainOptions(epochs=1), min(128, len(images)), 2, 0, Progress()).fit()
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def start(path: Path, top_k: int, given: dict[str, int], side: str) -> Callable[
 
     from ebsc_core.clustering.coefficients import Dictionary
     from ebsc_core.config.schema import SearchOptions
-    from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
+    from ebsc_plugins.coefficients.knn import CosineNeighbors, KnnOptions
 
     rows, _ = load(path)
     if side == "faiss-flat":
@@ -79,7 +79,7 @@ def start(path: Path, top_k: int, given: dict[str, int], side: str) -> Callable[
     if side == "faiss-ivf":
         import faiss  # noqa: F401  (to say now that it is missing)
     search = SearchOptions(method=methods[side], **given)
-    model = CosineNeighbours(KnnOptions(weighted=True), rows.shape[1])
+    model = CosineNeighbors(KnnOptions(weighted=True), rows.shape[1])
 
     def work() -> tuple[Tensor, Tensor]:
         dictionary = Dictionary(model, rows, search=search)

@@ -3,7 +3,7 @@
     pip install kornia
     python benchmarks/speed/views.py [--size 32] [--threads 1] [--out FILE.json]
 
-Every side crops, flips, jitters colours and greys as ``COLOUR_VIEWS`` says, each image by parameters of its
+Every side crops, flips, jitters colours and greys as ``COLOR_VIEWS`` says, each image by parameters of its
 own, and is given a batch of uint8 images. kornia takes the batch (in its faster form, which resamples crops);
 torchvision's v2 takes image by image, as in a data loader, tensors or PIL images. Its transforms blend
 colours in a random order and, like kornia's, clamp in between, where ours are composed in one matrix. That
@@ -21,7 +21,7 @@ from sides import CLOCKS, Side, command, compare, keep
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCALE, JITTER, GREY = (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), 0.2
+SCALE, JITTER, GRAY = (0.2, 1.0), (0.4, 0.4, 0.4, 0.1), 0.2
 
 
 def main() -> None:
@@ -85,10 +85,10 @@ def ours(size: int, batch: int, batches: int, exact_hue: bool) -> Callable[[], N
     import torch
 
     from ebsc_core.data.views.apply import draw_view
-    from ebsc_core.data.views.options import COLOUR_VIEWS
+    from ebsc_core.data.views.options import COLOR_VIEWS
 
     images, generator = random_images(size, batch), torch.Generator().manual_seed(0)
-    options = COLOUR_VIEWS.model_copy(update={"exact_hue": exact_hue})
+    options = COLOR_VIEWS.model_copy(update={"exact_hue": exact_hue})
     return repeated(lambda: draw_view(images, options, generator), batches)
 
 
@@ -100,7 +100,7 @@ def kornias(size: int, batch: int, batches: int) -> Callable[[], None]:
         augmentation.RandomResizedCrop((size, size), SCALE, cropping_mode="resample"),
         augmentation.RandomHorizontalFlip(),
         augmentation.ColorJitter(*JITTER, p=0.8),
-        augmentation.RandomGrayscale(p=GREY),
+        augmentation.RandomGrayscale(p=GRAY),
         same_on_batch=False,
     )
     return repeated(lambda: view(images.float().div(255)), batches)
@@ -116,7 +116,7 @@ def torchvisions(size: int, batch: int, batches: int, pil: bool) -> Callable[[],
             v2.RandomResizedCrop(size, SCALE, antialias=True),
             v2.RandomHorizontalFlip(),
             v2.RandomApply([v2.ColorJitter(*JITTER)], 0.8),
-            v2.RandomGrayscale(GREY),
+            v2.RandomGrayscale(GRAY),
             v2.ToImage(),
             v2.ToDtype(torch.float32, scale=True),
         ]

@@ -65,8 +65,8 @@ def list_plugins(
         if plugin.status == "slow"
     ]
     said += [("yellow", "conflict", line) for line in registry.conflicts()]
-    for colour, what, line in said:
-        console.print(f"[{colour}]{what}:[/] {escape(line)}", soft_wrap=True)
+    for color, what, line in said:
+        console.print(f"[{color}]{what}:[/] {escape(line)}", soft_wrap=True)
 
 
 def _defaults(registry: Registry) -> list[Entry]:

@@ -34,4 +34,4 @@ def resume(
     What a run was told is in its directory, so that it is the same from another folder.
     """
     config = load_unfinished(run, {"device": device, "train.batch_size": batch_size})
-    start(config, run / UNFINISHED, quiet, devices, going_on=True)
+    start(config, run / UNFINISHED, quiet, devices, resuming=True)

@@ -17,7 +17,7 @@ from ebsc_core.runs.store.listing import Listed, list_runs
 from ebsc_core.utils.errors import printable
 from ebsc_core.utils.progress import clock
 
-COLOURS = {"finished": "green", "running": "cyan", "unfinished": "yellow", "damaged": "red"}
+COLORS = {"finished": "green", "running": "cyan", "unfinished": "yellow", "damaged": "red"}
 NUMBERS = ("K", "ACC", "NMI", "ARI", "within", "time")
 
 
@@ -46,7 +46,7 @@ def runs(
     for column in table.columns[4:-1]:
         column.justify = "right"
     for run in found:
-        table.add_row(*map(escape, _row(run, folder)), f"[{COLOURS[run.state]}]{run.state}[/]")
+        table.add_row(*map(escape, _row(run, folder)), f"[{COLORS[run.state]}]{run.state}[/]")
     console.print(table)
     for run in found:
         if run.problem:

@@ -42,7 +42,7 @@ def start(
     file: Path | None,
     quiet: bool,
     devices: str | None = None,
-    going_on: bool = False,
+    resuming: bool = False,
     with_report: bool = True,
 ) -> None:
     """Run it, in this process or in several, and show how it goes and what comes out.
@@ -53,7 +53,7 @@ def start(
         What it was loaded from: if that is of an earlier run, other versions of parts are told.
     devices : str, optional
         On how many devices to train, a process each.
-    going_on : bool
+    resuming : bool
         Whether to finish the run directory that is there.
     """
     if devices is not None:
@@ -74,7 +74,7 @@ def start(
     with shown:
         if file:
             compare_suppliers(file, config, registry, progress.warn)
-        result, report = run(config, registry, progress, going_on=going_on), None
+        result, report = run(config, registry, progress, resuming=resuming), None
         if result and with_report:
             from ebsc_core.report import report_on  # which a run without one does not wait for
 

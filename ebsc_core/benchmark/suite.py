@@ -39,7 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ebsc_core.config.loading import flattened, overlay, parse_settings
 from ebsc_core.config.messages import describe
 from ebsc_core.config.schema import PROVENANCE, RunConfig
-from ebsc_core.data.views.options import GREY_VIEWS, ViewOptions
+from ebsc_core.data.views.options import GRAY_VIEWS, ViewOptions
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import make_plan
 from ebsc_core.utils.device import resolve_device
@@ -206,7 +206,7 @@ def _check_cell(cell: Cell, registry: Registry) -> None:
     make_plan(config, registry)
     resolve_device(config.device)
     try:
-        ViewOptions.model_validate(GREY_VIEWS.model_dump() | config.views)
+        ViewOptions.model_validate(GRAY_VIEWS.model_dump() | config.views)
     except ValidationError as error:
         raise ConfigError(describe(error, ViewOptions, "views")) from None
 

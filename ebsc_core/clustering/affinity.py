@@ -17,17 +17,17 @@ WORKING_MIB = 128
 def affinity(coefficients: Coefficients, options: AffinityOptions) -> sparse.csr_matrix:
     """The symmetric affinity of shape (N, N), CSR, non-negative, zero diagonal, in the form asked for."""
     if options.form == "nearest_neighbors":
-        return nearest_neighbours(coefficients, options.n_neighbors)
-    return symmetrised(coefficients)
+        return nearest_neighbors(coefficients, options.n_neighbors)
+    return symmetrized(coefficients)
 
 
-def symmetrised(coefficients: Coefficients) -> sparse.csr_matrix:
+def symmetrized(coefficients: Coefficients) -> sparse.csr_matrix:
     """``½(Ĉ + Ĉᵀ)``, ``Ĉ`` the absolute coefficients, each row scaled to sum 1 (zeros stay zero)."""
     rows = abs(_as_matrix(coefficients))
     return _symmetric(normalize(rows, "l1", copy=False))
 
 
-def nearest_neighbours(coefficients: Coefficients, n_neighbors: int) -> sparse.csr_matrix:
+def nearest_neighbors(coefficients: Coefficients, n_neighbors: int) -> sparse.csr_matrix:
     """``½(G + Gᵀ)``, ``G`` the graph from each row of coefficients to its nearest, all of unit length.
 
     How You et al. (EnSC, CVPR 2016) and Zhang et al. (SENet, CVPR 2021) cut their graphs: two images are

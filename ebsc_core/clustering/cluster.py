@@ -30,7 +30,7 @@ from ebsc_core.utils.sampling import sample_positions
 
 @dataclass(frozen=True)
 class Method:
-    """The two parts that turn rows into clusters, built, and what the run has settled."""
+    """The two parts that turn rows into clusters, built, and the resolved settings of the run."""
 
     model: CoefficientModel
     """On the device; refined here if it can learn."""
@@ -49,19 +49,19 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Joining:
+class OutOfSampleAssigner:
     """What new rows need to join the clusters of others."""
 
     dictionary: Dictionary
     clusters: np.ndarray
     """``(M,)``, of the dictionary's rows; -1 for noise, which nothing joins."""
     top_k: int
-    show: Callable[[Tensor], Tensor]
+    transform: Callable[[Tensor], Tensor]
     """From unit-length rows to those that express one another: on the device, whitened."""
 
     def assign(self, rows: Rows) -> Assigned:
         """Clusters of new rows, which change nothing for anyone else."""
-        return assign(MappedRows(rows, self.show), self.dictionary, self.clusters, self.top_k)
+        return assign(MappedRows(rows, self.transform), self.dictionary, self.clusters, self.top_k)
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,14 @@ class Clustered:
     confidence: np.ndarray
     """``(N,)``: of a row of the dictionary the share of its affinity that stays within its cluster, of any
     other that of its coefficients."""
-    chosen: np.ndarray
+    positions: np.ndarray
     """``(M,)``, the positions of the dictionary's rows."""
     graph: sparse.csr_matrix
     """``(M, M)``, their affinity."""
     agreement: float | None
     """Share of the dictionary's rows that the others would have given the cluster they are in; None where
     the dictionary is all rows, since then no row depends on it."""
-    joining: Joining
+    assigner: OutOfSampleAssigner
     clusterer: Clusterer
     """What has found the clusters."""
     number: NumberOfClusters | None
@@ -89,7 +89,7 @@ class Clustered:
     @property
     def within(self) -> float:
         """Mean share of a row's affinity that stays within its cluster, over the dictionary."""
-        return float(self.confidence[self.chosen].mean())
+        return float(self.confidence[self.positions].mean())
 
 
 def cluster_best(
@@ -100,18 +100,18 @@ def cluster_best(
     Graphs of as many coefficients a row can be compared by that; no label enters. Of equals it is the first.
     Fewer clusters keep more; so where each finds their number, it is the method whose number is more stable.
     """
-    best, kept = methods[0], cluster_rows(rows, methods[0], stage, progress)
-    shares = [kept.within]
+    best, winner = methods[0], cluster_rows(rows, methods[0], stage, progress)
+    shares = [winner.within]
     for method in methods[1:]:
-        found = cluster_rows(rows, method, stage, progress)
-        shares.append(found.within)
-        if _merit(found) > _merit(kept):
-            best, kept = method, found
-    return best, shares, kept
+        candidate = cluster_rows(rows, method, stage, progress)
+        shares.append(candidate.within)
+        if _merit(candidate) > _merit(winner):
+            best, winner = method, candidate
+    return best, shares, winner
 
 
-def _merit(found: Clustered) -> float:
-    return found.number.candidates[0].score if found.number else found.within
+def _merit(clustered: Clustered) -> float:
+    return clustered.number.candidates[0].score if clustered.number else clustered.within
 
 
 def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> Clustered:
@@ -119,18 +119,18 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
     dictionary.
     """
     size = method.dictionary_size
-    chosen, show = _dictionary_rows(rows, method), _shown(rows, method, stage)
-    all_shown = MappedRows(rows, show)
-    shown = all_shown.take(chosen) if size else all_shown.held()
+    positions, transform = _dictionary_rows(rows, method), _row_transform(rows, method, stage)
+    transformed_rows = MappedRows(rows, transform)
+    transformed = transformed_rows.take(positions) if size else transformed_rows.held()
     if isinstance(method.model, TrainableCoefficientModel):
         with stage("refine coefficients"):
-            refine(method.model.train(), shown, method.refine, method.seed, progress)
+            refine(method.model.train(), transformed, method.refine, method.seed, progress)
         method.model.eval()
     with stage("coefficients"):
-        dictionary = _dictionary(rows, method, shown)
-        own = torch.arange(len(shown), device=shown.device)
-        coefficients = dictionary.express(shown, method.top_k, own)
-        del shown
+        dictionary = _dictionary(rows, method, transformed)
+        own = torch.arange(len(transformed), device=transformed.device)
+        coefficients = dictionary.express(transformed, method.top_k, own)
+        del transformed
         graph = affinity(coefficients, method.affinity)
     clusterer, number = method.clusterer, None
     if method.recount:
@@ -139,19 +139,19 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
         clusterer = method.recount(number.chosen)
     clusterer.device = method.device
     with stage("clusters"):
-        clusters = _cut(clusterer, graph, HeldRows(rows.take(chosen)) if size else rows)
+        clusters = _fit_clusterer(clusterer, graph, HeldRows(rows.take(positions)) if size else rows)
     confidence, agreement = metrics.confidence(graph, clusters), None
     if size:
         agreement = float((vote(coefficients, clusters).clusters == clusters).mean())
         with stage("other rows"):
-            found = assign(all_shown, dictionary, clusters, method.top_k)
-        found.clusters[chosen], found.confidence[chosen] = clusters, confidence
-        clusters, confidence = found.clusters, found.confidence
-    joining = Joining(dictionary, clusters[chosen], method.top_k, show)
-    return Clustered(clusters, confidence, chosen, graph, agreement, joining, clusterer, number)
+            assigned = assign(transformed_rows, dictionary, clusters, method.top_k)
+        assigned.clusters[positions], assigned.confidence[positions] = clusters, confidence
+        clusters, confidence = assigned.clusters, assigned.confidence
+    assigner = OutOfSampleAssigner(dictionary, clusters[positions], method.top_k, transform)
+    return Clustered(clusters, confidence, positions, graph, agreement, assigner, clusterer, number)
 
 
-def joining(rows: Rows, method: Method, clusters: np.ndarray, stage: Stages) -> Joining:
+def rebuild_assigner(rows: Rows, method: Method, clusters: np.ndarray, stage: Stages) -> OutOfSampleAssigner:
     """What :func:`cluster_rows` of the same rows and a model that has learned came to.
 
     Parameters
@@ -159,21 +159,23 @@ def joining(rows: Rows, method: Method, clusters: np.ndarray, stage: Stages) -> 
     clusters : ndarray of shape (N,)
         That were found then.
     """
-    chosen, show = _dictionary_rows(rows, method), _shown(rows, method, stage)
+    positions, transform = _dictionary_rows(rows, method), _row_transform(rows, method, stage)
     with stage("coefficients"):
-        shown = MappedRows(rows, show).take(chosen)
-        return Joining(_dictionary(rows, method, shown), clusters[chosen], method.top_k, show)
+        transformed = MappedRows(rows, transform).take(positions)
+        return OutOfSampleAssigner(
+            _dictionary(rows, method, transformed), clusters[positions], method.top_k, transform
+        )
 
 
 def _dictionary_rows(rows: Rows, method: Method) -> np.ndarray:
     return sample_positions(len(rows), method.dictionary_size, method.seed)
 
 
-def _dictionary(rows: Rows, method: Method, shown: Tensor) -> Dictionary:
-    return Dictionary(method.model, shown, len(rows), method.search, method.seed)
+def _dictionary(rows: Rows, method: Method, transformed: Tensor) -> Dictionary:
+    return Dictionary(method.model, transformed, len(rows), method.search, method.seed)
 
 
-def _shown(rows: Rows, method: Method, stage: Stages) -> Callable[[Tensor], Tensor]:
+def _row_transform(rows: Rows, method: Method, stage: Stages) -> Callable[[Tensor], Tensor]:
     def moved(block: Tensor) -> Tensor:
         return block.to(method.device)
 
@@ -184,7 +186,7 @@ def _shown(rows: Rows, method: Method, stage: Stages) -> Callable[[Tensor], Tens
     return lambda block: whitening(moved(block))
 
 
-def _cut(clusterer: Clusterer, graph: sparse.csr_matrix, rows: Rows) -> np.ndarray:
+def _fit_clusterer(clusterer: Clusterer, graph: sparse.csr_matrix, rows: Rows) -> np.ndarray:
     if clusterer.consumes == "affinity":
         return clusterer.fit_predict(graph)
     return clusterer.fit_predict(rows if clusterer.streams else rows.held().numpy())

@@ -49,5 +49,5 @@ class InnerProductModel(CoefficientModel):
 
     def coefficients(self, queries: Tensor, encoded: Index, top_k: int, own: Tensor) -> Coefficients:
         found = encoded.search(self.queries(queries), top_k, own, self.normalised)
-        values = self.weigh(found.scores, found.normaliser)
+        values = self.weigh(found.scores, found.normalizer)
         return Coefficients(found.indices, values.masked_fill(found.scores == -torch.inf, 0))

@@ -36,7 +36,7 @@ from ebsc_core.clustering.spectral.kmeans import kmeans
 
 # The most that are considered, and the rows that a cluster has on average then: with fewer than the least
 # coefficients a row keeps, it would have to look for neighbours elsewhere.
-MOST, LEAST_MEAN_SIZE = 50, 5
+MAX_CLUSTERS, MIN_MEAN_SIZE = 50, 5
 # Graphs of more nodes are joined into coarser ones until they have no more.
 NODES = 5000
 RESAMPLES, STARTS = 12, 5
@@ -143,7 +143,7 @@ def find_n_clusters(
     n = graph.shape[0]
     if n < 2:
         raise ValueError(f"{n} rows have no clusters")
-    most = most_clusters(n)
+    most = max_clusters(n)
     graph, sizes = _small(graph)
     draws = np.random.default_rng(seed)
     graphs = [graph, *(perturbed(graph, draws) for _ in range(RESAMPLES))]
@@ -163,9 +163,9 @@ def find_n_clusters(
     return NumberOfClusters(tuple(ranked(candidates)), time, eigenvalues, graph.shape[0])
 
 
-def most_clusters(n_rows: int) -> int:
+def max_clusters(n_rows: int) -> int:
     """The most clusters that are considered among so many rows: of five rows on average, and 50 at most."""
-    return max(2, min(MOST, n_rows // LEAST_MEAN_SIZE))
+    return max(2, min(MAX_CLUSTERS, n_rows // MIN_MEAN_SIZE))
 
 
 def perturbed(graph: sparse.csr_matrix, draws: np.random.Generator) -> sparse.csr_matrix:

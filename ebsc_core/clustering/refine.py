@@ -38,19 +38,19 @@ def refine(
     """
     drawn = min(options.rows, len(rows))
     own = torch.arange(min(options.queries or drawn, drawn), device=rows.device)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(options.steps, 1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(options.steps, 1))
     progress.start("refine coefficients", options.steps, "steps")
     with training_precision(rows.device):
         for step, chosen in zip(range(1, options.steps + 1), draws(len(rows), drawn, seed), strict=False):
             batch = rows[chosen.to(rows.device)]
             queries = batch[: len(own)]
             loss = model.loss(queries, model.express(queries, batch, own))
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if options.clip:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip)
-            optimiser.step()
+            optimizer.step()
             schedule.step()
             if step % REPORT_EVERY == 0 or step == options.steps:
                 value = loss.item()

@@ -16,6 +16,7 @@ a few settings of the run itself::
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -48,6 +49,17 @@ def _number_of_clusters(value: Any) -> Any:
         return TypeAdapter(Annotated[int, Field(ge=2)]).validate_python(value)
     except ValidationError:
         raise ValueError("input should be a whole number from 2 on, or 'auto'") from None
+
+
+# The first names of options of views; files of finished runs have them.
+RENAMED_VIEWS = {"jitter": "jitter_prob", "grey": "gray_prob", "blur": "blur_prob"}
+
+
+def current_view_names(views: Any) -> Any:
+    """Give options of views their current names; of two names for one option, the later value wins."""
+    if not isinstance(views, Mapping):
+        return views
+    return {RENAMED_VIEWS.get(name, name): value for name, value in views.items()}
 
 
 # Not by constraints of pydantic's: those refuse paths that are not UTF-8.
@@ -200,7 +212,7 @@ class RunConfig(BaseModel):
     clusterer: PartChoice = Field(default_factory=PartChoice)
     observers: dict[Text, dict[str, Any]] = Field(default_factory=dict)
     """What is told of the run: a table of options, which may be empty, per observer by its name."""
-    views: dict[str, Any] = Field(default_factory=dict)
+    views: Annotated[dict[str, Any], BeforeValidator(current_view_names)] = Field(default_factory=dict)
     """Changes to the view policy chosen from the images (see ``ebsc_core.data.views.options``)."""
     train: TrainOptions = Field(default_factory=TrainOptions)
     refine: RefineOptions = Field(default_factory=RefineOptions)
@@ -232,10 +244,10 @@ class RunConfig(BaseModel):
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto`` takes bf16 where it is measured to be faster than fp32."""
+    """``auto`` takes bf16 on devices with bf16 instructions, but on a CPU fp32 for images under 16 pixels."""
     compile: Literal[True, False, "auto"] = "auto"
     """Compile the backbone for training in one process, but not for a joint phase that pulls on it; ``auto``
-    does so on CUDA where it is measured to pay back within the run."""
+    does so on CUDA for trainings of 10,000 steps and more, which win the compiler's time back."""
     out: Text | None = None
     """The run directory; by default a new one under ``runs/``."""
     cache: Text | None = None

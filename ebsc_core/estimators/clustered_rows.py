@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.clustering.assign import Assigned
-from ebsc_core.clustering.cluster import Joining
+from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
-from ebsc_core.runs.clustering_stage import Cutter
+from ebsc_core.runs.clustering_stage import ClusteringStage
 from ebsc_core.runs.plan import make_plan
-from ebsc_core.runs.resolve import Given, Preferences, settle_cut
+from ebsc_core.runs.resolve import InputSummary, Preferences, resolve_clustering
 from ebsc_core.utils.device import prepare, resolve_device
 from ebsc_core.utils.progress import Progress, Stages
 
@@ -47,18 +47,20 @@ class ClusteredRows:
         with apart(device):
             prepare(device)
             plan = make_plan(config, Registry())
-            settled = settle_cut(config, Given("X", len(rows), None, "rows"), Preferences.of(plan))
-            cutter = Cutter(plan, settled, device, Stages(), progress)
-            cut = cutter.cut(HeldRows(self.rows))
-            cutter.pass_on_warnings(cut.model)
-        self.settled = replace(settled, n_clusters=cut.n_clusters, whiten=cut.method.whiten)
+            resolved = resolve_clustering(
+                config, InputSummary("X", len(rows), None, "rows"), Preferences.of(plan)
+            )
+            clustering_stage = ClusteringStage(plan, resolved, device, Stages(), progress)
+            result = clustering_stage.run(HeldRows(self.rows))
+            clustering_stage.pass_on_warnings(result.model)
+        self.resolved = replace(resolved, n_clusters=result.n_clusters, whiten=result.method.whiten)
         self.weights: dict[str, Tensor] = {}
-        if isinstance(cut.model, nn.Module):
-            self.weights = {name: value.cpu() for name, value in cut.model.state_dict().items()}
-        self.found = Assigned(cut.found.clusters, cut.found.confidence)
-        self.affinity, self.chosen = cut.found.graph, cut.found.chosen
-        self.figures: dict[str, Any] = cut.figures
-        self._joining: Joining | None = cut.found.joining
+        if isinstance(result.model, nn.Module):
+            self.weights = {name: value.cpu() for name, value in result.model.state_dict().items()}
+        self.found = Assigned(result.clustered.clusters, result.clustered.confidence)
+        self.affinity, self.positions = result.clustered.graph, result.clustered.positions
+        self.figures: dict[str, Any] = result.figures
+        self._assigner: OutOfSampleAssigner | None = result.clustered.assigner
 
     def assign(self, rows: np.ndarray) -> Assigned:
         """Clusters and confidence of other rows ``(M, D)``."""
@@ -66,16 +68,20 @@ class ClusteredRows:
         device = resolve_device(config.device)
         with apart(device):
             prepare(device)
-            if self._joining is None:
-                self._joining = self._restored(config, device)
-            return self._joining.assign(HeldRows(_unit(rows)))
+            if self._assigner is None:
+                self._assigner = self._rebuild_assigner(config, device)
+            return self._assigner.assign(HeldRows(_unit(rows)))
 
-    def _restored(self, config: RunConfig, device: torch.device) -> Joining:
-        cutter = Cutter(make_plan(config, Registry()), self.settled, device, Stages(), Progress())
-        return cutter.joining(HeldRows(self.rows), self.found.clusters, lambda model: self.weights)
+    def _rebuild_assigner(self, config: RunConfig, device: torch.device) -> OutOfSampleAssigner:
+        clustering_stage = ClusteringStage(
+            make_plan(config, Registry()), self.resolved, device, Stages(), Progress()
+        )
+        return clustering_stage.rebuild_assigner(
+            HeldRows(self.rows), self.found.clusters, lambda model: self.weights
+        )
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_joining": None}
+        return vars(self) | {"_assigner": None}
 
 
 def _unit(rows: np.ndarray) -> Tensor:

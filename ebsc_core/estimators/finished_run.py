@@ -93,14 +93,14 @@ class FinishedRun:
 
     def assign(self, images: Any, progress: Progress) -> Assigned:
         """Clusters and confidence of new images."""
-        with self._joining(progress) as predictor:
+        with self._open_predictor(progress) as predictor:
             found = [predictor.assign(predictor.rows_of(table)) for table in self._tables(images, predictor)]
         clusters, confidence = ([getattr(part, name) for part in found] for name in vars(found[0]))
         return Assigned(np.concatenate(clusters), np.concatenate(confidence))
 
     def rows(self, images: Any, progress: Progress) -> np.ndarray:
         """What new images are expressed by, ``(N, D)`` float32 of unit length."""
-        with self._joining(progress) as predictor:
+        with self._open_predictor(progress) as predictor:
             return torch.cat([predictor.rows_of(table) for table in self._tables(images, predictor)]).numpy()
 
     def _tables(self, images: Any, predictor: Predictor) -> Iterator[FeatureTable]:
@@ -112,7 +112,7 @@ class FinishedRun:
         return predictor.extract(source)
 
     @contextmanager
-    def _joining(self, progress: Progress) -> Iterator[Predictor]:
+    def _open_predictor(self, progress: Progress) -> Iterator[Predictor]:
         device = resolve_device(self.device)
         with apart(device):
             prepare(device)
@@ -143,10 +143,10 @@ def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) 
     elif labels is not None:
         raise ConfigError(f"y is given, but {images} is read with labels of its own; leave it out")
     folder = Folder(config.out)
-    going_on = is_unfinished(folder.path)
+    resuming = is_unfinished(folder.path)
     with apart(resolve_device(config.device)):
         chosen = config.model_copy(update={"out": str(folder.path)})
-        result = run(chosen, Registry(), progress, data, going_on)
+        result = run(chosen, Registry(), progress, data, resuming)
         if result and not folder.temporary:
             from ebsc_core.report import report_on  # which nobody sees of a temporary one
 

@@ -129,8 +129,8 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
         with mistakes():
             self._found = found = ClusteredRows(X, self._configuration(), Spoken(self.verbose))
         self.labels_, self.confidence_ = found.found.clusters, found.found.confidence
-        self.affinity_matrix_, self.dictionary_indices_ = found.affinity, found.chosen
-        self.n_clusters_, self.metrics_ = found.settled.n_clusters, found.figures
+        self.affinity_matrix_, self.dictionary_indices_ = found.affinity, found.positions
+        self.n_clusters_, self.metrics_ = found.resolved.n_clusters, found.figures
         return self
 
     def fit_predict(self, X: Any, y: Any = None, **params: Any) -> np.ndarray:

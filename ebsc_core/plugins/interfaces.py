@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.config.options import Options
-from ebsc_core.utils.distributed import ALONE, Ranks
+from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Objective(nn.Module, ABC):
     """What :meth:`loss` is given: unit-length embeddings, or the projector's output as it is."""
     projector_layers: ClassVar[int] = 2
     """Linear maps of the projector."""
-    ranks: Ranks = ALONE
+    ranks: DistributedContext = SINGLE_PROCESS
     """The processes that train together; set by the trainer."""
 
     def __init__(self, options: Any, backbone: Backbone) -> None:

@@ -15,7 +15,7 @@ MERGED, TINY = 3.0, 0.2
 # Clusters that keep less than this of their coefficients within them are more doubt than cluster.
 LOW_CONFIDENCE = 0.5
 # Of the run's own warnings, which may be one for each damaged image.
-MOST_WARNINGS = 20
+MAX_WARNINGS = 20
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ def advice(
         Effective rank of the rows that express one another, of ``width`` columns.
     """
     warnings = metrics.get("warnings") or []
-    own = [Advice(str(warning)) for warning in warnings[:MOST_WARNINGS]]
-    if len(warnings) > MOST_WARNINGS:
+    own = [Advice(str(warning)) for warning in warnings[:MAX_WARNINGS]]
+    if len(warnings) > MAX_WARNINGS:
         own.append(
-            Advice(f"The run gave {len(warnings) - MOST_WARNINGS:,} more warnings; metrics.json has all.")
+            Advice(f"The run gave {len(warnings) - MAX_WARNINGS:,} more warnings; metrics.json has all.")
         )
     told = " ".join(item.said for item in own)
     free = metrics.get("label_free") or {}

@@ -14,7 +14,7 @@ from ebsc_core.utils.errors import printable
 TEMPLATE = files("ebsc_core.report") / "templates" / "compare.html.j2"
 # Clusters of a side that can be told apart; in this many, counts can be read; in this many, hints are worth
 # the size of the page.
-MOST, NUMBERED, HINTED = 200, 20, 60
+MAX_CLUSTERS, NUMBERED, HINTED = 200, 20, 60
 
 
 def page(comparison: Comparison) -> str:
@@ -68,7 +68,7 @@ def _setting(value: Any) -> str:
 
 def _picture(table: Contingency) -> dict[str, Any]:
     """What is drawn: nothing for an empty cell, as most are."""
-    counts = table.counts[:MOST, :MOST]
+    counts = table.counts[:MAX_CLUSTERS, :MAX_CLUSTERS]
     sizes = table.counts.sum(axis=1)
     cells = [
         {
@@ -81,9 +81,9 @@ def _picture(table: Contingency) -> dict[str, Any]:
         for y, x in zip(*counts.nonzero(), strict=True)
     ]
     return {
-        "rows": table.rows[:MOST],
-        "columns": table.columns[:MOST],
-        "cut": len(table.rows) > MOST,
+        "rows": table.rows[:MAX_CLUSTERS],
+        "columns": table.columns[:MAX_CLUSTERS],
+        "cut": len(table.rows) > MAX_CLUSTERS,
         "cells": cells,
         "matched": table.matched,
         "images": int(table.counts.sum()),

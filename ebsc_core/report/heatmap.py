@@ -11,7 +11,7 @@ from PIL import Image
 from ebsc_core.report.clusters import Graph
 from ebsc_core.report.thumbnails import data_uri
 
-LEAST_BINS, MOST_BINS = 64, 320
+MIN_BINS, MAX_BINS = 64, 320
 # Entries that fall into a pixel of a cluster's block, on average.
 ENTRIES = 8
 # An ink that stands out on white and on black; how much there is of it says how much affinity.
@@ -60,16 +60,16 @@ def heat(graph: Graph, confidence: np.ndarray) -> Heat:
 def _bins(graph: Graph) -> int:
     """So many that within clusters some entries fall into each pixel: fewer would be noise."""
     k = max(len(np.unique(graph.clusters)), 1)
-    return int(np.clip(np.sqrt(graph.matrix.nnz * k / ENTRIES), LEAST_BINS, MOST_BINS))
+    return int(np.clip(np.sqrt(graph.matrix.nnz * k / ENTRIES), MIN_BINS, MAX_BINS))
 
 
 def table_heat(counts: np.ndarray) -> str:
     """A table too large to print as a picture, each row scaled to its largest entry.
 
-    Of more than ``MOST_BINS`` rows or columns several share a pixel.
+    Of more than ``MAX_BINS`` rows or columns several share a pixel.
     """
     for axis in (0, 1):
-        bins = min(counts.shape[axis], MOST_BINS)
+        bins = min(counts.shape[axis], MAX_BINS)
         counts = np.add.reduceat(counts, np.arange(bins) * counts.shape[axis] // bins, axis=axis)
     shares = counts / np.maximum(counts.max(axis=1, keepdims=True), 1)
     pixels = np.empty((*counts.shape, 4), dtype=np.uint8)

@@ -16,12 +16,12 @@ from ebsc_core.report.clusters import Graph
 from ebsc_core.utils.sampling import sample_positions
 
 # Some 4 s of t-SNE on one core.
-MOST_POINTS = 2000
+MAX_POINTS = 2000
 STEPS = 500
 PERPLEXITY = 30.0
 # t-SNE compares rows by distance: what lies beyond these directions is mostly noise.
 DIRECTIONS = 50
-NEIGHBOURS = 6
+NEIGHBORS = 6
 # Points that make out what is around one.
 AROUND = 25
 # Side of the map's square.
@@ -36,12 +36,12 @@ class Layout:
     """``(M,)`` in ``assignments.csv``."""
     points: np.ndarray
     """``(M, 2)`` in ``[0, SIDE]``, y downwards."""
-    neighbours: list[list[int]]
+    neighbors: list[list[int]]
     """Of each the points that have most of its affinity, the largest first."""
     rank: float
     """Effective rank of the sample's rows."""
 
-    def centres(self, clusters: np.ndarray) -> dict[int, int]:
+    def centers(self, clusters: np.ndarray) -> dict[int, int]:
         """For each of the clusters ``(M,)`` the point to write its number at: among its own, near the middle.
 
         Where clusters are mixed, their middles coincide, but not where each is at its densest.
@@ -65,14 +65,14 @@ def lay_out(rows: Rows, graph: Graph | None, fitted: int, seed: int) -> Layout |
     21 % on CIFAR-10.
     """
     among = graph.positions if graph is not None else np.arange(fitted)
-    positions = among[sample_positions(len(among), MOST_POINTS, seed)]
+    positions = among[sample_positions(len(among), MAX_POINTS, seed)]
     if len(positions) < 3 or len(rows) != fitted:
         return None
     sample = rows.take(positions)
     with warnings.catch_warnings():  # of columns that are all the same, which PCA leaves out
         warnings.simplefilter("ignore")
         points = _points(sample.numpy().astype(np.float32), seed)
-    return Layout(positions, _framed(points), _neighbours(graph, positions), effective_rank(sample))
+    return Layout(positions, _framed(points), _neighbors(graph, positions), effective_rank(sample))
 
 
 def _points(rows: np.ndarray, seed: int) -> np.ndarray:
@@ -91,11 +91,11 @@ def _framed(points: np.ndarray) -> np.ndarray:
     low, high = points.min(axis=0), points.max(axis=0)
     extent = max(float((high - low).max()), 1e-12)
     margin = 0.03
-    centred = (points - (low + high) / 2) / extent
-    return SIDE * (0.5 + (1 - 2 * margin) * centred * (1, -1))
+    centered = (points - (low + high) / 2) / extent
+    return SIDE * (0.5 + (1 - 2 * margin) * centered * (1, -1))
 
 
-def _neighbours(graph: Graph | None, positions: np.ndarray) -> list[list[int]]:
+def _neighbors(graph: Graph | None, positions: np.ndarray) -> list[list[int]]:
     if graph is None:
         return [[] for _ in positions]
     at = np.searchsorted(graph.positions, positions)
@@ -103,6 +103,6 @@ def _neighbours(graph: Graph | None, positions: np.ndarray) -> list[list[int]]:
     found = []
     for row in range(len(at)):
         part = slice(within.indptr[row], within.indptr[row + 1])
-        order = np.argsort(-within.data[part], kind="stable")[:NEIGHBOURS]
+        order = np.argsort(-within.data[part], kind="stable")[:NEIGHBORS]
         found.append(within.indices[part][order].tolist())
     return found

@@ -21,21 +21,21 @@ from ebsc_core.report.confusion import ClassFigures, compare, confusions
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.report.how_made import made
 from ebsc_core.report.map import SIDE, lay_out
-from ebsc_core.report.palette import colours
+from ebsc_core.report.palette import colors
 from ebsc_core.report.summary import summary
 from ebsc_core.report.thumbnails import Sheet, gallery, read_pictures, sheet
 from ebsc_core.runs.store.saved import SavedRun
 
 # Clusters that are shown with pictures, and pictures of them in all; of one, at least and at most.
-MOST_CLUSTERS, PICTURES, LEAST_EACH, MOST_EACH = 100, 1000, 6, 18
+MAX_CLUSTERS, PICTURES, MIN_EACH, MAX_EACH = 100, 1000, 6, 18
 # Ways to go wrong that are shown, and pictures of each.
 CONFUSIONS, OF_EACH = 8, 8
 # Tables with more rows or columns become a picture.
 LARGEST_TABLE = 25
 # Classes that are listed.
-MOST_CLASSES = 200
+MAX_CLASSES = 200
 # Ties between clusters that are named; of more clusters none are, which would take their square.
-MOST_TIES, MOST_DENSE = 10, 2000
+MAX_TIES, MAX_DENSE = 10, 2000
 
 
 class Page:
@@ -55,9 +55,9 @@ class Page:
         present = self.found.clusters[self.found.clusters >= 0]
         wanted = run.config.n_clusters
         self.k = max(wanted if isinstance(wanted, int) else 0, int(present.max(initial=-1)) + 1)
-        each = max(LEAST_EACH, min(MOST_EACH, PICTURES // max(1, min(self.k, MOST_CLUSTERS))))
-        self.between = between(self.graph, self.k) if self.graph and self.k <= MOST_DENSE else None
-        self.clusters = describe(run, self.graph, self.between, each, MOST_CLUSTERS)
+        each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(self.k, MAX_CLUSTERS))))
+        self.between = between(self.graph, self.k) if self.graph and self.k <= MAX_DENSE else None
+        self.clusters = describe(run, self.graph, self.between, each, MAX_CLUSTERS)
         self.comparison = compare(self.found)
         self.wrong = confusions(self.comparison, self.found, CONFUSIONS, OF_EACH) if self.comparison else []
         self.layout = lay_out(run.rows, self.graph, self.found.fitted, run.config.seed)
@@ -78,7 +78,7 @@ class Page:
             "percent": formatting.percent,
             "number": formatting.number,
         }
-        style = _part("style.css") + self._colours()
+        style = _part("style.css") + self._colors()
         script = _part("page.js")
         return environment.get_template("page.html.j2").render(
             self._context() | {"style": Markup(style), "script": Markup(script)},
@@ -104,7 +104,7 @@ class Page:
             "wrong": self.wrong,
             "heat": heat(self.graph, self.found.confidence[self.graph.positions]) if self.graph else None,
             "between": self.between if k <= LARGEST_TABLE else None,
-            "ties": ties(self.between, MOST_TIES) if self.between is not None else [],
+            "ties": ties(self.between, MAX_TIES) if self.between is not None else [],
             "map": self._map() if layout else None,
             "components": free.get("connected_components"),
             "training": charts.training_charts(self.metrics.get("training") or []),
@@ -149,9 +149,9 @@ class Page:
     def _class_figures(self) -> list[ClassFigures]:
         """Those of each class; of very many, the ones found worst."""
         figures = self.comparison.figures if self.comparison else []
-        if len(figures) <= MOST_CLASSES:
+        if len(figures) <= MAX_CLASSES:
             return figures
-        return sorted(figures, key=lambda one: one.f1)[:MOST_CLASSES]
+        return sorted(figures, key=lambda one: one.f1)[:MAX_CLASSES]
 
     def _confusion_picture(self) -> str | None:
         counts = self.comparison.counts if self.comparison else np.zeros((1, 1))
@@ -167,12 +167,12 @@ class Page:
         of_label = [number[found.labels[p]] if found.labels else -1 for p in places]
         clusters = found.clusters[layout.positions].tolist()
         rounded = np.rint(layout.points).astype(int).tolist()
-        centres = layout.centres(found.clusters[layout.positions])
+        centers = layout.centers(found.clusters[layout.positions])
         pictures: Sheet | None = sheet(self.pictures, places)
         return {
             "side": SIDE,
             "points": [(x, y, k, of) for (x, y), k, of in zip(rounded, clusters, of_label, strict=True)],
-            "centres": [(k, *rounded[at]) for k, at in centres.items()],
+            "centres": [(k, *rounded[at]) for k, at in centers.items()],
             "of": found.fitted,
             "labels": labels,
             "sheet": pictures,
@@ -180,7 +180,7 @@ class Page:
                 "names": [formatting.short(found.ids[p]) for p in places],
                 "confidence": [round(float(found.confidence[p]), 3) for p in places],
                 "labels": [formatting.short(label) for label in labels],
-                "neighbours": layout.neighbours,
+                "neighbours": layout.neighbors,
                 "sheet": {
                     "width": pictures.width,
                     "height": pictures.height,
@@ -196,13 +196,13 @@ class Page:
         """Classes, those with a cluster in its place, so that colours agree."""
         return [figures.name for figures in self.comparison.figures] if self.comparison else []
 
-    def _colours(self) -> str:
+    def _colors(self) -> str:
         """The colours of clusters and classes; a class has the colour of the cluster it is matched to."""
         matched = {name: k for k, name in self.comparison.matched.items()} if self.comparison else {}
         labels = self._labels()
         spare = iter(range(self.k, self.k + len(labels)))
         at = [matched[label] if label in matched else next(spare) for label in labels]
-        wheel = colours(max([self.k, *(i + 1 for i in at)]))
+        wheel = colors(max([self.k, *(i + 1 for i in at)]))
         rules = [f".k{k}{{--k:{wheel[k]}}}" for k in range(self.k)]
         return "".join(rules + [f".l{i}{{--l:{wheel[k]}}}" for i, k in enumerate(at)])
 

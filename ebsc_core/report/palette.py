@@ -12,7 +12,7 @@ FIRST_HUE = 255.0
 LIGHT, DARK = "#ffffff", "#15171c"
 
 
-def colours(n: int) -> list[str]:
+def colors(n: int) -> list[str]:
     """``n`` colours as ``#rrggbb``, neighbours far apart in hue; beyond 12, three shades share a hue."""
     hues = min(n, 12) if n <= 12 else -(-n // 3)
     step = _stride(hues)
@@ -58,7 +58,7 @@ def _encoded(value: float) -> float:
     return 12.92 * value if value <= 0.0031308 else 1.055 * value ** (1 / 2.4) - 0.055
 
 
-def _luminance(colour: str) -> float:
-    channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+def _luminance(color: str) -> float:
+    channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
     red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

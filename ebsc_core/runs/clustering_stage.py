@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ebsc_core.clustering import metrics
-from ebsc_core.clustering.cluster import Clustered, Joining, Method, cluster_best, joining
+from ebsc_core.clustering.cluster import (
+    Clustered,
+    Method,
+    OutOfSampleAssigner,
+    cluster_best,
+    rebuild_assigner,
+)
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.n_clusters import NumberOfClusters
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
@@ -19,12 +25,12 @@ from ebsc_core.config.schema import RefineOptions
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.runs.plan import Plan
-from ebsc_core.runs.resolve import SettledCut
+from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.utils.device import device_memory
 from ebsc_core.utils.progress import Progress, Stages
 
 # Below this share of the largest coefficients, a search that is not exact is worth a warning.
-LEAST_RECALL = 0.9
+MIN_RECALL = 0.9
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,12 @@ class Joint:
 
 
 @dataclass(frozen=True)
-class Cut:
+class ClusteringResult:
     """Rows that have been clustered."""
 
     method: Method
-    """The parts as built and, where they can learn, trained; with all that was settled about them."""
-    found: Clustered
+    """The parts as built and, where they can learn, trained; with all their resolved settings."""
+    clustered: Clustered
     n_clusters: int
     """How many were asked for, or found to be there."""
     figures: dict[str, Any]
@@ -58,7 +64,7 @@ class Cut:
         return {"coefficients": self.model} if isinstance(self.model, nn.Module) else {}
 
     def settings(self) -> dict[str, Any]:
-        """What was settled, as the configuration has it."""
+        """The resolved settings, as the configuration has them."""
         method = self.method
         return {
             "n_clusters": self.n_clusters,
@@ -69,44 +75,49 @@ class Cut:
         }
 
 
-class Cutter:
+class ClusteringStage:
     """Builds what turns rows into clusters, and lets it."""
 
     def __init__(
-        self, plan: Plan, settled: SettledCut, device: torch.device, stage: Stages, progress: Progress
+        self,
+        plan: Plan,
+        resolved: ResolvedClusteringSettings,
+        device: torch.device,
+        stage: Stages,
+        progress: Progress,
     ) -> None:
-        self.plan, self.settled, self.config = plan, settled, plan.config
+        self.plan, self.resolved, self.config = plan, resolved, plan.config
         self.device, self.stage, self.progress = device, stage, progress
 
-    def cut(self, rows: Rows, joint: Joint | None = None) -> Cut:
+    def run(self, rows: Rows, joint: Joint | None = None) -> ClusteringResult:
         """Cluster unit-length rows ``(N, D)``; the coefficient model goes on from ``joint`` if it is that."""
-        wished = self.settled.whiten
-        ways = (False, True) if wished == "choose" else (wished,)
-        methods = [self.method(rows.width, whiten, joint) for whiten in ways]
+        whiten = self.resolved.whiten
+        choices = (False, True) if whiten == "choose" else (whiten,)
+        methods = [self.method(rows.width, choice, joint) for choice in choices]
         with device_memory(self.device) as held:
-            method, kept, found = cluster_best(rows, methods, self.stage, self.progress)
+            method, shares, clustered = cluster_best(rows, methods, self.stage, self.progress)
             peak = held()
-        tried = None
-        if wished == "choose":
-            tried = dict(zip(("plain", "whitened"), kept, strict=True))
-            self._tell_choice(method, found, tried)
-        self._tell_number(found.number)
-        n_clusters = found.number.chosen if found.number else self.settled.n_clusters
-        assert n_clusters is not None  # it is found where it is not settled
-        self._check_clusters(found, n_clusters)
+        within_by_whitening = None
+        if whiten == "choose":
+            within_by_whitening = dict(zip(("plain", "whitened"), shares, strict=True))
+            self._note_whitening(method, clustered, within_by_whitening)
+        self._note_n_clusters(clustered.number)
+        n_clusters = clustered.number.chosen if clustered.number else self.resolved.n_clusters
+        assert n_clusters is not None  # it is found where it is not resolved
+        self._check_clusters(clustered, n_clusters)
         with self.stage("figures"):
-            figures = self._figures(rows, found, n_clusters, tried)
+            figures = self._figures(rows, clustered, n_clusters, within_by_whitening)
         figures["clustering_device_memory_mib"] = peak
-        return Cut(method, found, n_clusters, figures)
+        return ClusteringResult(method, clustered, n_clusters, figures)
 
     def method(self, width: int, whiten: bool, joint: Joint | None = None) -> Method:
-        """The parts that turn rows of this width into clusters, and what is settled about them."""
-        config, settled = self.config, self.settled
+        """The parts that turn rows of this width into clusters, and their resolved settings."""
+        config, resolved = self.config, self.resolved
         model: CoefficientModel = self.plan.coefficients.build_seeded(config.seed, width)
         refinement = config.refine
         if isinstance(model, TrainableCoefficientModel):
             if joint is not None:
-                self._go_on(joint, model, whiten)
+                self._start_from_joint(joint, model, whiten)
             model.to(self.device)
             refinement = RefineOptions(**(model.refinement() | config.refine.model_dump(exclude_unset=True)))
 
@@ -117,21 +128,21 @@ class Cutter:
         return Method(
             model=model,
             # Built now in any case, so that its options are checked.
-            clusterer=build(settled.n_clusters or 2),
-            recount=None if settled.n_clusters else build,
-            top_k=settled.top_k,
+            clusterer=build(resolved.n_clusters or 2),
+            recount=None if resolved.n_clusters else build,
+            top_k=resolved.top_k,
             whiten=whiten,
             refine=refinement,
             search=config.search,
             affinity=config.affinity,
-            dictionary_size=settled.dictionary_size,
+            dictionary_size=resolved.dictionary_size,
             seed=config.seed,
             device=self.device,
         )
 
-    def joining(
+    def rebuild_assigner(
         self, rows: Rows, clusters: np.ndarray, weights: Callable[[nn.Module], Mapping[str, Tensor]]
-    ) -> Joining:
+    ) -> OutOfSampleAssigner:
         """What new rows need to join clusters ``(N,)`` that were found of these rows before.
 
         Parameters
@@ -139,14 +150,14 @@ class Cutter:
         weights : callable
             Gives what the coefficient model had learned then, if it is one that learns.
         """
-        assert isinstance(self.settled.whiten, bool)  # as it was found then
-        method = self.method(rows.width, self.settled.whiten)
+        assert isinstance(self.resolved.whiten, bool)  # as it was found then
+        method = self.method(rows.width, self.resolved.whiten)
         if isinstance(method.model, nn.Module):
             method.model.load_state_dict(weights(method.model))
             method.model.eval()
-        return joining(rows, method, clusters, self.stage)
+        return rebuild_assigner(rows, method, clusters, self.stage)
 
-    def _go_on(self, joint: Joint, model: TrainableCoefficientModel, whiten: bool) -> None:
+    def _start_from_joint(self, joint: Joint, model: TrainableCoefficientModel, whiten: bool) -> None:
         """Start from the jointly trained weights if this is the same model, used to such rows."""
         name = self.plan.coefficients.name
         if joint.whiten != whiten:
@@ -154,14 +165,16 @@ class Cutter:
         elif _copy_weights(joint.model, model):
             self.progress.note(f"{name} goes on from its joint training")
 
-    def _tell_choice(self, method: Method, found: Clustered, tried: dict[str, float]) -> None:
-        why = " and ".join(f"{share:.1%} {way}" for way, share in tried.items())
+    def _note_whitening(
+        self, method: Method, clustered: Clustered, within_by_whitening: dict[str, float]
+    ) -> None:
+        why = " and ".join(f"{share:.1%} {way}" for way, share in within_by_whitening.items())
         why = f"of the affinity, {why} stay within clusters"
-        if found.number:
+        if clustered.number:
             why = "their number of clusters is the more stable"
         self.progress.note(f"{'whitened' if method.whiten else 'plain'} rows are chosen: {why}")
 
-    def _tell_number(self, number: NumberOfClusters | None) -> None:
+    def _note_n_clusters(self, number: NumberOfClusters | None) -> None:
         if number is None:
             return
         best, *others = (f"{c.k} ({c.stability:.2f})" for c in (number.candidates[0], *number.runners_up))
@@ -170,12 +183,12 @@ class Cutter:
         for doubt in number.doubts():
             self.progress.warn(doubt)
 
-    def _check_clusters(self, found: Clustered, wanted: int) -> None:
-        self.pass_on_warnings(found.clusterer)
-        count = len(np.unique(found.clusters[found.clusters >= 0]))
+    def _check_clusters(self, clustered: Clustered, n_clusters: int) -> None:
+        self.pass_on_warnings(clustered.clusterer)
+        count = len(np.unique(clustered.clusters[clustered.clusters >= 0]))
         # A clusterer that says so itself may say why.
-        if count != wanted and not getattr(found.clusterer, "warnings_", []):
-            self.progress.warn(f"{self.plan.clusterer.name} found {count} clusters, not {wanted}")
+        if count != n_clusters and not getattr(clustered.clusterer, "warnings_", []):
+            self.progress.warn(f"{self.plan.clusterer.name} found {count} clusters, not {n_clusters}")
 
     def pass_on_warnings(self, part: CoefficientModel | Clusterer) -> None:
         """Tell the user what a part has to say."""
@@ -183,34 +196,36 @@ class Cutter:
             self.progress.warn(warning)
 
     def _figures(
-        self, rows: Rows, found: Clustered, wanted: int, tried: dict[str, float] | None
+        self, rows: Rows, clustered: Clustered, n_clusters: int, within_by_whitening: dict[str, float] | None
     ) -> dict[str, Any]:
-        seed, graph = self.config.seed, found.graph
-        eigenvalues = getattr(found.clusterer, "eigenvalues_", None)
-        if eigenvalues is None or len(eigenvalues) <= wanted:
-            eigenvalues = leading_eigenpairs(graph, min(wanted + 1, graph.shape[0]), seed).values
-        within = found.confidence[found.chosen]
-        label_free = metrics.label_free(rows, found.clusters, graph, within, eigenvalues, wanted, seed)
-        if found.agreement is not None:
-            label_free["dictionary_agreement"] = found.agreement
+        seed, graph = self.config.seed, clustered.graph
+        eigenvalues = getattr(clustered.clusterer, "eigenvalues_", None)
+        if eigenvalues is None or len(eigenvalues) <= n_clusters:
+            eigenvalues = leading_eigenpairs(graph, min(n_clusters + 1, graph.shape[0]), seed).values
+        within = clustered.confidence[clustered.positions]
+        label_free = metrics.label_free(
+            rows, clustered.clusters, graph, within, eigenvalues, n_clusters, seed
+        )
+        if clustered.agreement is not None:
+            label_free["dictionary_agreement"] = clustered.agreement
         return {
-            "dictionary_size": self.settled.dictionary_size,
-            "n_clusters": found.number.record() if found.number else None,
-            "within_by_whitening": tried,
-            "search": self._search(found.joining.dictionary),
+            "dictionary_size": self.resolved.dictionary_size,
+            "n_clusters": clustered.number.record() if clustered.number else None,
+            "within_by_whitening": within_by_whitening,
+            "search": self._search(clustered.assigner.dictionary),
             "label_free": label_free,
             "eigenvalues": [round(float(value), 6) for value in eigenvalues],
         }
 
     def _search(self, dictionary: Dictionary) -> dict[str, Any]:
         """How coefficients were searched, and what share of the largest were found."""
-        found = dictionary.recall
-        if found is not None and found < LEAST_RECALL:
+        recall = dictionary.recall
+        if recall is not None and recall < MIN_RECALL:
             self.progress.warn(
-                f"the search found {found:.0%} of the largest coefficients; raise search.probes, which is "
+                f"the search found {recall:.0%} of the largest coefficients; raise search.probes, which is "
                 f"{self.config.search.probes}, or use --set search.method=exact"
             )
-        return {"method": dictionary.method, "recall": None if found is None else round(found, 4)}
+        return {"method": dictionary.method, "recall": None if recall is None else round(recall, 4)}
 
 
 def _copy_weights(joint: TrainableCoefficientModel, model: TrainableCoefficientModel) -> bool:

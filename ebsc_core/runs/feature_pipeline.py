@@ -12,10 +12,10 @@ from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter, add_identity
 from ebsc_core.data.images.reading import read_pictures
 from ebsc_core.data.images.run_images import RunImages
-from ebsc_core.runs.clustering_stage import Cutter
+from ebsc_core.runs.clustering_stage import ClusteringStage
 from ebsc_core.runs.pipeline import Pipeline, RunResult, Scored, absolute
 from ebsc_core.runs.plan import Plan
-from ebsc_core.runs.resolve import Given, Preferences, settle_cut
+from ebsc_core.runs.resolve import InputSummary, Preferences, resolve_clustering
 from ebsc_core.utils.device import describe_device, prepare
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress
@@ -24,10 +24,10 @@ from ebsc_core.utils.progress import Progress
 class FeaturePipeline(Pipeline):
     """Clusters the rows of a file."""
 
-    def __init__(self, plan: Plan, progress: Progress, going_on: bool = False) -> None:
+    def __init__(self, plan: Plan, progress: Progress, resuming: bool = False) -> None:
         assert plan.config.features
         self.choice: FeaturesChoice = plan.config.features
-        super().__init__(plan, progress, going_on)
+        super().__init__(plan, progress, resuming)
 
     def _source(self) -> Path:
         return Path(self.choice.path)
@@ -39,31 +39,31 @@ class FeaturePipeline(Pipeline):
             if self.plan.images:  # now: what is wrong with them is to cost nothing
                 seed, warn = self.config.seed, self.progress.warn
                 self.images = RunImages(read_pictures(self.plan.images, features.ids, seed, warn))
-        given = Given(features.name, len(features), features.n_classes, "rows")
-        settled = settle_cut(self.config, given, Preferences.of(self.plan))
+        inputs = InputSummary(features.name, len(features), features.n_classes, "rows")
+        resolved = resolve_clustering(self.config, inputs, Preferences.of(self.plan))
         n, width = features.shape
         classes = f", {features.n_classes} classes (for scoring only)" if features.n_classes else ""
         self.progress.note(f"features      {features.name}: {n} rows of {width}{classes}")
-        self._announce_cut(settled, "features", n, "rows")
+        self._announce_clustering(resolved, "features", n, "rows")
         self.progress.note(f"device        {describe_device(self.device)}, seed {self.config.seed}")
         with self.directory as directory:
             with self.stage("read features"), directory.writing():
                 _store(features, directory.beside / FEATURES)
             rows = StoredRows(directory.beside / FEATURES, "features")
-            cutter = Cutter(self.plan, settled, self.device, self.stage, self.progress)
-            cut = cutter.cut(rows)
-            cutter.pass_on_warnings(cut.model)
-            scored = Scored(features, Assigned(cut.found.clusters, cut.found.confidence))
-            figures = cut.figures | {"protocol": "all"} | self._scores(scored) | self._circumstances(n)
+            clustering_stage = ClusteringStage(self.plan, resolved, self.device, self.stage, self.progress)
+            result = clustering_stage.run(rows)
+            clustering_stage.pass_on_warnings(result.model)
+            scored = Scored(features, Assigned(result.clustered.clusters, result.clustered.confidence))
+            figures = result.figures | {"protocol": "all"} | self._scores(scored) | self._circumstances(n)
             # As every run says it; these were made elsewhere.
             figures |= {
                 "processes": 1,
                 "features_cost": {"seconds": {}, "peak_memory_mib": None},
                 "training": [],
             }
-            return self._write(directory, cut, [scored], {"device": str(self.device)}, figures)
+            return self._write(directory, result, [scored], {"device": str(self.device)}, figures)
 
-    def _asked(self) -> dict[str, Any]:
+    def _requested_tables(self) -> dict[str, Any]:
         tables = self.plan.tables()
         for option in ("path", "images"):
             if tables["features"][option] is not None:

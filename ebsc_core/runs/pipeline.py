@@ -16,13 +16,13 @@ from ebsc_core.clustering.assign import Assigned
 from ebsc_core.config.schema import PROVENANCE
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.plugins.observers import Observers
-from ebsc_core.runs.clustering_stage import Cut
+from ebsc_core.runs.clustering_stage import ClusteringResult
 from ebsc_core.runs.plan import Plan
-from ebsc_core.runs.resolve import SettledCut
+from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.runs.store.directory import RunDirectory, default_path
-from ebsc_core.runs.store.unfinished import to_go_on
+from ebsc_core.runs.store.unfinished import unfinished_tables
 from ebsc_core.utils.device import own_device
-from ebsc_core.utils.distributed import Ranks
+from ebsc_core.utils.distributed import DistributedContext
 from ebsc_core.utils.progress import Progress, Stages
 from ebsc_core.utils.provenance import provenance
 from ebsc_core.utils.system import peak_memory_mib
@@ -62,15 +62,15 @@ class Scored:
 class Pipeline(ABC):
     """One run. Cheap checks come first, so that a mistake costs seconds and not a training."""
 
-    def __init__(self, plan: Plan, progress: Progress, going_on: bool = False) -> None:
+    def __init__(self, plan: Plan, progress: Progress, resuming: bool = False) -> None:
         self.plan, self.config, self.progress = plan, plan.config, progress
         self.device = own_device(self.config.device)
-        self.ranks = Ranks.join(self.device)
-        with self.ranks.agreed():
-            if self.ranks.main:
+        self.distributed = DistributedContext.join(self.device)
+        with self.distributed.synchronized_errors():
+            if self.distributed.main:
                 path = Path(self.config.out) if self.config.out else self._own_path()
-                asked = to_go_on(self.config, self._asked(), plan.suppliers())
-                self.directory = RunDirectory(path, asked, going_on)
+                requested = unfinished_tables(self.config, self._requested_tables(), plan.suppliers())
+                self.directory = RunDirectory(path, requested, resuming)
                 self.observers = Observers(plan.observers.values(), path.absolute(), progress.warn)
             else:
                 self.observers = Observers()
@@ -81,7 +81,7 @@ class Pipeline(ABC):
     def run(self) -> RunResult | None:
         """All stages, of which observers are told; of several processes the first returns a result."""
         try:
-            self.observers.run_started(self._asked(), self.plan.suppliers())
+            self.observers.run_started(self._requested_tables(), self.plan.suppliers())
             result = self._run()
         except BaseException as error:
             self.observers.run_failed(error)
@@ -98,7 +98,7 @@ class Pipeline(ABC):
         """What is clustered: a path, or the name of a data set."""
 
     @abstractmethod
-    def _asked(self) -> dict[str, Any]:
+    def _requested_tables(self) -> dict[str, Any]:
         """The whole configuration as far as it is known before anything is read."""
 
     def _own_path(self) -> Path:
@@ -107,14 +107,18 @@ class Pipeline(ABC):
         names = [choices[section].name for section in sections if section in choices]
         return default_path([self._source().stem or "data", *names], self.config.seed)
 
-    def _announce_cut(self, settled: SettledCut, rows: str, n: int, what: str) -> None:
+    def _announce_clustering(
+        self, resolved: ResolvedClusteringSettings, rows: str, n: int, what: str
+    ) -> None:
         plan, say = self.plan, self.progress.note
-        if settled.dictionary_size:
-            say(f"dictionary    {settled.dictionary_size} of {n} {what} are clustered; the others join them")
-        form = {True: "whitened ", False: "", "choose": "plain or whitened "}[settled.whiten]
-        say(f"coefficients  {plan.coefficients.name} on {form}{rows}, {settled.top_k} per row")
+        if resolved.dictionary_size:
+            say(f"dictionary    {resolved.dictionary_size} of {n} {what} are clustered; the others join them")
+        form = {True: "whitened ", False: "", "choose": "plain or whitened "}[resolved.whiten]
+        say(f"coefficients  {plan.coefficients.name} on {form}{rows}, {resolved.top_k} per row")
         given = "" if self.config.n_clusters else " (the number of classes)"
-        count = f"{settled.n_clusters} clusters{given}" if settled.n_clusters else "their number to be found"
+        count = (
+            f"{resolved.n_clusters} clusters{given}" if resolved.n_clusters else "their number to be found"
+        )
         say(f"clusterer     {plan.clusterer.name}, {count}")
 
     def _scores(self, scored: Scored) -> dict[str, Any]:
@@ -135,7 +139,7 @@ class Pipeline(ABC):
     def _write(
         self,
         directory: RunDirectory,
-        cut: Cut,
+        result: ClusteringResult,
         scored: Sequence[Scored],
         settings: dict[str, Any],
         figures: dict[str, Any],
@@ -143,11 +147,13 @@ class Pipeline(ABC):
         """Everything that both kinds of runs leave; ``settings`` come on top of what was asked for."""
         made_with = provenance() | {"parts": self.plan.suppliers()} | settings.pop(PROVENANCE, {})
         with directory.writing():
-            for name, module in cut.modules.items():
+            for name, module in result.modules.items():
                 save_weights(module, directory.checkpoints / f"{name}.safetensors")
-            directory.write_affinity(cut.found.graph)
+            directory.write_affinity(result.clustered.graph)
             directory.write_assignments(_columns(scored))
-            directory.write_config(self._asked() | cut.settings() | settings | {PROVENANCE: made_with})
+            directory.write_config(
+                self._requested_tables() | result.settings() | settings | {PROVENANCE: made_with}
+            )
             directory.write_metrics(figures)
         return RunResult(self.directory.path, figures, self.images)
 

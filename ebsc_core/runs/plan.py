@@ -77,7 +77,7 @@ def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan
     """
     coefficients = choose(registry, Kind.COEFFICIENTS, config.coefficients)
     _require_searchable(coefficients, config.search.method)
-    cutting: dict[str, Any] = {
+    clustering: dict[str, Any] = {
         "config": config,
         "coefficients": coefficients,
         "clusterer": choose(registry, Kind.CLUSTERER, config.clusterer),
@@ -86,13 +86,13 @@ def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan
     if config.features:
         _require_no_images(config)
         name = config.features.images if reads else None
-        return Plan(**cutting, images=choose(registry, Kind.DATA, PartChoice(name=name)) if name else None)
+        return Plan(**clustering, images=choose(registry, Kind.DATA, PartChoice(name=name)) if name else None)
     joint = None
     if trains_jointly(config):
         joint = choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
         _require_trainable(joint)
     return ImagePlan(
-        **cutting,
+        **clustering,
         data=choose(registry, Kind.DATA, config.data) if reads else None,
         backbone=choose(registry, Kind.BACKBONE, config.backbone),
         objective=choose(registry, Kind.OBJECTIVE, config.objective),

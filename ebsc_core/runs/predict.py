@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.clustering.assign import Assigned
-from ebsc_core.clustering.cluster import Joining
+from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked, overlay, parse_settings
 from ebsc_core.config.schema import DataChoice
 from ebsc_core.data.features.files import FeatureSource, read_features
@@ -27,9 +27,9 @@ from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective
 from ebsc_core.plugins.registry import Kind, Registry
 from ebsc_core.plugins.selection import Choice, check_options
-from ebsc_core.runs.clustering_stage import Cutter
+from ebsc_core.runs.clustering_stage import ClusteringStage
 from ebsc_core.runs.plan import ImagePlan, Plan, make_plan
-from ebsc_core.runs.resolve import SettledCut
+from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.runs.store.compatibility import compare_suppliers
 from ebsc_core.runs.store.directory import CONFIG
 from ebsc_core.runs.store.saved import SavedRun
@@ -61,7 +61,7 @@ class Predictor:
         self.plan: Plan = make_plan(run.config, registry, reads=False)
         self.width = run.rows.width
         """Numbers in a row that joins."""
-        self.joining = self._joining()
+        self.assigner = self._rebuild_assigner()
 
     @property
     def takes_images(self) -> bool:
@@ -133,7 +133,7 @@ class Predictor:
 
     def assign(self, rows: Tensor) -> Assigned:
         """Clusters and confidence of unit-length rows ``(B, D)``."""
-        return self.joining.assign(HeldRows(rows))
+        return self.assigner.assign(HeldRows(rows))
 
     def _check_width(self, features: FeatureSource) -> None:
         if features.shape[1] != self.width:
@@ -142,20 +142,20 @@ class Predictor:
                 f"{self.width}; give features of the same kind"
             )
 
-    def _joining(self) -> Joining:
+    def _rebuild_assigner(self) -> OutOfSampleAssigner:
         run, config = self.run, self.run.config
         found = run.assignments
         count, whiten = config.n_clusters, config.whiten
         if config.top_k is None or not isinstance(count, int) or not isinstance(whiten, bool):
             raise RunDirectoryError(f"{run.path}: run.toml does not say all that was settled")
-        settled = SettledCut(
+        resolved = ResolvedClusteringSettings(
             n_clusters=count,
             dictionary_size=config.dictionary_size,
             top_k=config.top_k,
             whiten=whiten,
         )
-        cutter = Cutter(self.plan, settled, self.device, Stages(), self.progress)
-        return cutter.joining(
+        clustering_stage = ClusteringStage(self.plan, resolved, self.device, Stages(), self.progress)
+        return clustering_stage.rebuild_assigner(
             run.rows,
             found.clusters[: found.fitted],
             lambda model: self._weights("coefficients", model),

@@ -1,4 +1,4 @@
-"""What a run decides for itself once it has seen the data: everything left open is settled here.
+"""What a run decides for itself once it has seen the data: everything left open is resolved here.
 
 No choice looks at a label; the number of classes is what the number of clusters is by default.
 """
@@ -22,12 +22,12 @@ from ebsc_core.utils.errors import ConfigError
 # Below this many images, more steps are worth more than larger batches.
 SMALL_DATA = 5000
 # All rows are clustered up to so many (their affinity is held in memory); of more, a sample.
-MOST_CLUSTERED = 2_000_000
+MAX_CLUSTERED = 2_000_000
 DICTIONARY_SIZE = 200_000
 # A number that is to be found is found in the graph; how many coefficients that has hangs on one expected.
 EXPECTED_CLUSTERS = 10
 # The affinity of nearest neighbours compares the coefficients of every two rows.
-MOST_COMPARED = 200_000
+MAX_COMPARED = 200_000
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Preferences:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettledCut:
+class ResolvedClusteringSettings:
     """The open settings of what turns rows into clusters, decided."""
 
     n_clusters: int | None
@@ -68,7 +68,7 @@ class SettledCut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled(SettledCut):
+class ResolvedSettings(ResolvedClusteringSettings):
     """The open settings of a run on images, decided."""
 
     trains: bool
@@ -82,28 +82,28 @@ class Settled(SettledCut):
 
 
 @dataclass(frozen=True)
-class Given:
+class InputSummary:
     """What is to be clustered, as far as settings hang on it."""
 
     name: str
     n: int
     n_classes: int | None
-    what: str = "images"
+    unit: str = "images"
     """What its ``n`` rows are."""
 
     @classmethod
-    def of(cls, data: ImageSource) -> Given:
+    def of(cls, data: ImageSource) -> InputSummary:
         return cls(data.name, len(data), data.n_classes)
 
 
-def settle(
+def resolve(
     config: RunConfig,
     data: ImageSource,
     info: ImageInfo,
     backbone: Backbone,
     preferences: Preferences,
     processes: int = 1,
-) -> Settled:
+) -> ResolvedSettings:
     """Decide what ``config`` leaves open, and check what needs the data to be checked.
 
     ``processes`` train together, on equal shares of each batch.
@@ -114,13 +114,18 @@ def settle(
         If a setting does not fit the data.
     """
     trains = config.train.epochs > 0 and any(p.requires_grad for p in backbone.parameters())
-    cut = settle_cut(config, Given.of(data), preferences)
-    if trains and config.joint.form == "prototypes" and config.joint.start < 1 and cut.n_clusters is None:
+    clustering = resolve_clustering(config, InputSummary.of(data), preferences)
+    if (
+        trains
+        and config.joint.form == "prototypes"
+        and config.joint.start < 1
+        and clustering.n_clusters is None
+    ):
         raise ConfigError(
             "joint.form 'prototypes' pushes a known number of clusters apart; say how many with --n-clusters"
         )
-    return Settled(
-        **vars(cut),
+    return ResolvedSettings(
+        **vars(clustering),
         trains=trains,
         batch_size=_batch_size(config, data, trains, processes),
         views=_views(config, info),
@@ -129,7 +134,9 @@ def settle(
     )
 
 
-def settle_cut(config: RunConfig, given: Given, preferences: Preferences) -> SettledCut:
+def resolve_clustering(
+    config: RunConfig, inputs: InputSummary, preferences: Preferences
+) -> ResolvedClusteringSettings:
     """The same of what comes after the features.
 
     Raises
@@ -137,47 +144,47 @@ def settle_cut(config: RunConfig, given: Given, preferences: Preferences) -> Set
     ConfigError
         If a setting does not fit the data.
     """
-    dictionary_size = _dictionary_size(config, given)
-    clustered = dictionary_size or given.n
-    _check_neighbours(config, clustered, given.what)
-    n_clusters = _n_clusters(config, given, clustered)
-    return SettledCut(
+    dictionary_size = _dictionary_size(config, inputs)
+    clustered = dictionary_size or inputs.n
+    _check_neighbors(config, clustered, inputs.unit)
+    n_clusters = _n_clusters(config, inputs, clustered)
+    return ResolvedClusteringSettings(
         n_clusters=n_clusters,
         dictionary_size=dictionary_size,
-        top_k=_top_k(config, clustered, n_clusters, preferences.top_k, given.what),
+        top_k=_top_k(config, clustered, n_clusters, preferences.top_k, inputs.unit),
         whiten=preferences.whiten if config.whiten == "auto" else config.whiten,
     )
 
 
-def _dictionary_size(config: RunConfig, given: Given) -> int | None:
+def _dictionary_size(config: RunConfig, inputs: InputSummary) -> int | None:
     size = config.dictionary_size
     if size is None:
-        return DICTIONARY_SIZE if given.n > MOST_CLUSTERED else None
-    if size >= given.n:
+        return DICTIONARY_SIZE if inputs.n > MAX_CLUSTERED else None
+    if size >= inputs.n:
         raise ConfigError(
-            f"dictionary_size is {size} but there are {given.n} {given.what} to draw it from; choose less or "
-            "leave it out"
+            f"dictionary_size is {size} but there are {inputs.n} {inputs.unit} to draw it from; choose less "
+            "or leave it out"
         )
     return size
 
 
-def _n_clusters(config: RunConfig, given: Given, clustered: int) -> int | None:
-    if given.n < 2:
+def _n_clusters(config: RunConfig, inputs: InputSummary, clustered: int) -> int | None:
+    if inputs.n < 2:
         raise ConfigError(
-            f"{given.name}: one {given.what[:-1]} alone has nothing to be compared with; give more"
+            f"{inputs.name}: one {inputs.unit[:-1]} alone has nothing to be compared with; give more"
         )
     if config.n_clusters == "auto":
         return None
-    n = config.n_clusters or given.n_classes
+    n = config.n_clusters or inputs.n_classes
     cure = "say how many clusters with --n-clusters, or have it found by --n-clusters auto"
     if n is None:
-        raise ConfigError(f"{given.name} has no classes; {cure}")
+        raise ConfigError(f"{inputs.name} has no classes; {cure}")
     if n < 2:
-        raise ConfigError(f"{given.name} has one class only; {cure}")
-    if n > given.n:
+        raise ConfigError(f"{inputs.name} has one class only; {cure}")
+    if n > inputs.n:
         raise ConfigError(
-            f"--n-clusters is {n} but {given.name} has only {given.n} {given.what}; "
-            f"ask for fewer clusters or give more {given.what}"
+            f"--n-clusters is {n} but {inputs.name} has only {inputs.n} {inputs.unit}; "
+            f"ask for fewer clusters or give more {inputs.unit}"
         )
     if n > clustered:
         raise ConfigError(f"dictionary_size is {clustered}, too few rows for {n} clusters; choose more")
@@ -229,27 +236,27 @@ def _joint_whiten(joint: JointChoice, preferred: bool) -> bool:
 
 
 def _top_k(
-    config: RunConfig, clustered: int, n_clusters: int | None, preferred: int | None, what: str
+    config: RunConfig, clustered: int, n_clusters: int | None, preferred: int | None, unit: str
 ) -> int:
     if config.top_k and config.top_k >= clustered:
-        raise ConfigError(f"top_k is {config.top_k} but {_others(config, clustered, what)}")
+        raise ConfigError(f"top_k is {config.top_k} but {_others(config, clustered, unit)}")
     wanted = preferred or auto_top_k(clustered, n_clusters or EXPECTED_CLUSTERS)
     return config.top_k or min(wanted, clustered - 1)
 
 
-def _check_neighbours(config: RunConfig, clustered: int, what: str) -> None:
+def _check_neighbors(config: RunConfig, clustered: int, unit: str) -> None:
     if config.affinity.form != "nearest_neighbors":
         return
     wanted = config.affinity.n_neighbors
     if wanted >= clustered:
-        raise ConfigError(f"affinity.n_neighbors is {wanted} but {_others(config, clustered, what)}")
-    if clustered > MOST_COMPARED:
+        raise ConfigError(f"affinity.n_neighbors is {wanted} but {_others(config, clustered, unit)}")
+    if clustered > MAX_COMPARED:
         raise ConfigError(
             f"affinity.form 'nearest_neighbors' compares every two of {clustered} rows; use 'symmetrize' "
-            f"or a --dictionary-size of at most {MOST_COMPARED}"
+            f"or a --dictionary-size of at most {MAX_COMPARED}"
         )
 
 
-def _others(config: RunConfig, clustered: int, what: str) -> str:
-    of = "dictionary rows" if config.dictionary_size else what
+def _others(config: RunConfig, clustered: int, unit: str) -> str:
+    of = "dictionary rows" if config.dictionary_size else unit
     return f"each of {clustered} {of} has only {clustered - 1} others"

@@ -17,7 +17,7 @@ def run(
     registry: Registry,
     progress: Progress,
     data: ImageSource | None = None,
-    going_on: bool = False,
+    resuming: bool = False,
 ) -> RunResult | None:
     """Do everything ``config`` says and leave a run directory, or finish the one that is there.
 
@@ -27,7 +27,7 @@ def run(
     ----------
     data : ImageSource, optional
         Images that are in memory already, in place of those that ``config`` names.
-    going_on : bool
+    resuming : bool
         Whether ``config.out`` may be an unfinished run.
 
     Raises
@@ -38,8 +38,8 @@ def run(
     plan = make_plan(config, registry, reads=data is None)
     pipeline: Pipeline
     if isinstance(plan, ImagePlan):
-        pipeline = ImagePipeline(plan, progress, data, going_on)
+        pipeline = ImagePipeline(plan, progress, data, resuming)
     else:
-        pipeline = FeaturePipeline(plan, progress, going_on)
-    with pipeline.ranks.together():
+        pipeline = FeaturePipeline(plan, progress, resuming)
+    with pipeline.distributed.together():
         return pipeline.run()

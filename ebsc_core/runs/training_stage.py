@@ -23,15 +23,15 @@ from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plugins.observers import Observers
 from ebsc_core.runs.plan import ImagePlan
-from ebsc_core.runs.resolve import Settled
+from ebsc_core.runs.resolve import ResolvedSettings
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.training.cache import Trained, TrainedCache, save_modules
-from ebsc_core.training.checkpoint import Keeper, Kept, is_out_of_memory
+from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore, is_out_of_memory
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.precision import Arithmetic, choose_arithmetic
 from ebsc_core.training.step import JointStep
-from ebsc_core.training.trainer import JointTrainer
-from ebsc_core.utils.distributed import ALONE, Ranks
+from ebsc_core.training.trainer import Trainer
+from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
 from ebsc_core.utils.errors import DataError, EbscError, TrainingError
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.paths import features_folder
@@ -49,18 +49,18 @@ TRAINING_PARTS = ("backbone", "objective", "joint")
 
 
 @dataclass
-class Representation:
+class TrainingStage:
     """Builds what trains, trains it unless the cache has it, and says what the features depend on."""
 
     plan: ImagePlan
-    settled: Settled
+    resolved: ResolvedSettings
     data: ImageSource
     info: ImageInfo
     backbone: Backbone
     device: torch.device
     progress: Progress
-    ranks: Ranks = ALONE
-    """The processes that train together, until :meth:`obtain` has parted from them."""
+    distributed: DistributedContext = SINGLE_PROCESS
+    """The processes that train together, until :meth:`run` has parted from them."""
     observers: Observers = field(default_factory=Observers)
     """Told of every epoch."""
 
@@ -69,24 +69,24 @@ class Representation:
         self.seconds: dict[str, float] = {}
         self.objective: Objective | None = None
         self.joint: TrainableCoefficientModel | None = None
-        """The jointly trained coefficient model, after :meth:`obtain`."""
-        self.keeper: Keeper | None = None
-        self.trainer: JointTrainer | None = None
-        if not self.settled.trains:
+        """The jointly trained coefficient model, after :meth:`run`."""
+        self.checkpoints: CheckpointStore | None = None
+        self.trainer: Trainer | None = None
+        if not self.resolved.trains:
             return
         self.objective = self._build(self.plan.objective, self.backbone)
         if self.plan.joint:
-            embeds = self.settled.express == "embeddings"
+            embeds = self.resolved.express == "embeddings"
             width = self.objective.width if embeds else self.backbone.width
             self.joint = self._build(self.plan.joint, width)
 
     def _build(self, choice: Any, *arguments: Any) -> Any:
         return choice.build_seeded(self.config.seed, *arguments).to(self.device)
 
-    def obtain(self, directory: RunDirectory) -> Trained:
+    def run(self, directory: RunDirectory) -> Trained:
         """Features from the cache, or trained and extracted now and put there; in the run directory, too.
 
-        Of several processes the first does this, while the others :meth:`assist`; it is alone afterwards.
+        Of several processes the first does this, while the others :meth:`run_worker`; it is alone afterwards.
 
         Raises
         ------
@@ -96,38 +96,40 @@ class Representation:
         self._compare()
         cache = TrainedCache(features_folder(self.config.cache))
         found = self._reuse(cache, directory)
-        if cache.folder is not None and self.settled.trains:
-            self.keeper = Keeper(cache.folder / f"{digest(self._goes_on_from)}.training.safetensors")
-            directory.training = self.keeper.path
-        self.ranks.broadcast(found is not None)
+        if cache.folder is not None and self.resolved.trains:
+            self.checkpoints = CheckpointStore(
+                cache.folder / f"{digest(self._resumable_from)}.training.safetensors"
+            )
+            directory.training = self.checkpoints.path
+        self.distributed.broadcast(found is not None)
         with closing(self.data):
             trained = found or self._train_and_extract(directory)
-        self.ranks = self.ranks.close()
+        self.distributed = self.distributed.close()
         if not found:
             try:
                 cache.store(self.made_from, self._modules(), trained)
             except OSError as error:  # a full or read-only disk must not cost the training
                 self.progress.warn(f"features are not kept for reuse: {error}")
             else:
-                if self.keeper:
-                    self.keeper.remove()
+                if self.checkpoints:
+                    self.checkpoints.remove()
         return trained
 
-    def assist(self) -> None:
-        """What is left to the other processes of :meth:`obtain`: to train and to extract, not to write."""
+    def run_worker(self) -> None:
+        """What is left to the other processes of :meth:`run`: to train and to extract, not to write."""
         self._compare()
-        if not self.ranks.broadcast(False):
+        if not self.distributed.broadcast(False):
             with closing(self.data):
                 images, _, _ = self._train()
                 self.extract(images, None)
-        self.ranks = self.ranks.close()
+        self.distributed = self.distributed.close()
 
     def _compare(self) -> None:
-        if not self.ranks.same(digest(self.made_from)):
+        if not self.distributed.same(digest(self.made_from)):
             raise DataError("the processes differ in the images or versions they have found; they must not")
 
     def _reuse(self, cache: TrainedCache, directory: RunDirectory) -> Trained | None:
-        wanted = self.config.precision if self.settled.trains else "any"
+        wanted = self.config.precision if self.resolved.trains else "any"
         trained, problem = cache.load(self.made_from, self._modules(), len(self.data), wanted)
         if trained:
             self.progress.note(f"features reused, no training ({cache.folder}/{digest(self.made_from)})")
@@ -140,7 +142,7 @@ class Representation:
         return trained
 
     def extract(self, images: ImageSource, path: Path | None) -> None:
-        """Write features and embeddings of images, by what :meth:`obtain` has trained.
+        """Write features and embeddings of images, by what :meth:`run` has trained.
 
         Of several processes, which all take part, the one with a path writes.
 
@@ -149,7 +151,9 @@ class Representation:
         TrainingError
             If they are not finite.
         """
-        blocks = feature_blocks(self.backbone, self.objective, images, self.device, self.progress, self.ranks)
+        blocks = feature_blocks(
+            self.backbone, self.objective, images, self.device, self.progress, self.distributed
+        )
         writing = FeatureWriter(path, digest(self.made_from), self.made_from) if path else nullcontext()
         with writing as writer:
             for block in blocks:
@@ -169,7 +173,7 @@ class Representation:
     def made_from(self) -> dict[str, Any]:
         """What the features depend on: nothing of the coefficient model, clusterer or labels.
 
-        Kept, since it takes a pass over all pixels.
+        Cached, since it takes a pass over all pixels.
         """
         made_from: dict[str, Any] = {
             "images": self.data.digest(),
@@ -178,29 +182,29 @@ class Representation:
         # What has no weights is the same for every seed.
         if any(True for _ in self.backbone.parameters()):
             made_from["seed"] = self.config.seed
-        if self.settled.trains:
+        if self.resolved.trains:
             made_from |= {
                 "objective": self.plan.objective.record(),
-                "views": self.settled.views.model_dump(mode="json"),
+                "views": self.resolved.views.model_dump(mode="json", by_alias=True),
                 "train": self.config.train.model_dump(mode="json"),
             }
-            made_from["train"]["batch_size"] = self.settled.batch_size
-        if self.settled.trains and self.plan.joint:
+            made_from["train"]["batch_size"] = self.resolved.batch_size
+        if self.resolved.trains and self.plan.joint:
             made_from["joint"] = {
                 "model": self.plan.joint.record(),
-                "express": self.settled.express,
-                "whiten": self.settled.joint_whiten,
+                "express": self.resolved.express,
+                "whiten": self.resolved.joint_whiten,
                 **self.config.joint.model_dump(mode="json", include={"start", "form", "memory", "weight"}),
             }
             if self._partitions:
                 made_from["joint"] |= {
                     "renew": self.config.joint.renew,
-                    "n_clusters": self.settled.n_clusters,
+                    "n_clusters": self.resolved.n_clusters,
                 }
         return made_from
 
     @property
-    def _goes_on_from(self) -> dict[str, Any]:
+    def _resumable_from(self) -> dict[str, Any]:
         """What training depends on, but for what may change before: the batch size, and versions of parts.
 
         Whoever goes on after such a change is warned.
@@ -218,7 +222,10 @@ class Representation:
         images, arithmetic, history = self._train()
         waited = images.waited
         start = time.perf_counter()
-        with directory.writing(), self._keeping("extracting features; lower data.size", BaseException):
+        with (
+            directory.writing(),
+            self._saving_checkpoint("extracting features; lower data.size", BaseException),
+        ):
             self.extract(images, directory.beside / FEATURES)
         self.seconds["features"] += time.perf_counter() - start
         cost = {
@@ -235,21 +242,21 @@ class Representation:
         images = self._place_images()
         arithmetic, history = None, []
         start = time.perf_counter()
-        with self.ranks.agreed():
-            if self.ranks.main and type(self.backbone).fit is not Backbone.fit:
+        with self.distributed.synchronized_errors():
+            if self.distributed.main and type(self.backbone).fit is not Backbone.fit:
                 self.backbone.fit(self.data.to_fit())
-        self.ranks.copy_(self.backbone)
+        self.distributed.copy_(self.backbone)
         fitting = time.perf_counter() - start
         if self.objective is not None:
             start = time.perf_counter()
-            work = f"batches of {self.settled.batch_size}; lower --batch-size"
-            with self._keeping(work, Exception, SystemExit):
-                kept = self.ranks.broadcast(self._kept())
+            work = f"batches of {self.resolved.batch_size}; lower --batch-size"
+            with self._saving_checkpoint(work, Exception, SystemExit):
+                checkpoint = self.distributed.broadcast(self._load_checkpoint())
                 trainer = self.trainer = self._trainer(self.objective, images)
-                arithmetic = self._choose_arithmetic(trainer, kept)
+                arithmetic = self._choose_arithmetic(trainer, checkpoint)
                 trainer.step.bf16 = arithmetic.bf16
-                trainer.step.join(self.ranks)
-                trainer.fit(kept)
+                trainer.step.join(self.distributed)
+                trainer.fit(checkpoint)
             history = [asdict(epoch) for epoch in trainer.history]
             seconds = time.perf_counter() - start
             self.seconds["training"] = trainer.earlier + seconds
@@ -264,49 +271,49 @@ class Representation:
                 "a faster disk or files nearer the size they are used at would help"
             )
 
-    def _kept(self) -> Kept | None:
+    def _load_checkpoint(self) -> Checkpoint | None:
         """What there is to go on from."""
         try:
-            return self.keeper.load() if self.keeper else None
+            return self.checkpoints.load() if self.checkpoints else None
         except DataError as error:
             self.progress.warn(f"training starts afresh: {error}")
             return None
 
     @contextmanager
-    def _keeping(self, work: str, *costly: type[BaseException]) -> Iterator[None]:
+    def _saving_checkpoint(self, work: str, *costly: type[BaseException]) -> Iterator[None]:
         """What goes wrong costs no training that was done; lack of memory is one line."""
         try:
             yield
         except EbscError:
             raise
         except costly as error:
-            said = self.trainer.keep() if self.trainer else ""
+            said = self.trainer.save_checkpoint() if self.trainer else ""
             if is_out_of_memory(error):
                 raise TrainingError(f"out of memory on {self.device} in {work}{said}") from error
             raise
 
-    def _trainer(self, objective: Objective, images: ImageSource) -> JointTrainer:
+    def _trainer(self, objective: Objective, images: ImageSource) -> Trainer:
         objective.to(memory_format=torch.channels_last)
         parts = self.plan.suppliers()
         step = JointStep(
             objective=objective,
             model=self.joint,
             device=self.device,
-            views=self.settled.views,
+            views=self.resolved.views,
             joint=self.config.joint,
-            whiten=self.settled.joint_whiten,
-            express=self.settled.express,
-            n_clusters=self.settled.n_clusters,
+            whiten=self.resolved.joint_whiten,
+            express=self.resolved.express,
+            n_clusters=self.resolved.n_clusters,
         )
-        return JointTrainer(
+        return Trainer(
             step=step,
             images=images,
             options=self.config.train,
-            batch_size=self.settled.batch_size,
-            n_clusters=self.settled.n_clusters or UNKNOWN_CLUSTERS,
+            batch_size=self.resolved.batch_size,
+            n_clusters=self.resolved.n_clusters or UNKNOWN_CLUSTERS,
             seed=self.config.seed,
             progress=self.progress,
-            keeper=self.keeper,
+            checkpoints=self.checkpoints,
             observers=self.observers,
             partition=(lambda: self._partition(objective, images)) if self._partitions else None,
             parts={section: parts[section] for section in TRAINING_PARTS if section in parts},
@@ -321,39 +328,39 @@ class Representation:
     def _partition(self, objective: Objective, images: ImageSource) -> Tensor:
         """The clusters of all images as the network and the joint model have them now, ``(N,)``."""
         assert self.joint is not None
-        assert self.settled.n_clusters is not None
-        table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.ranks)
-        rows = torch.cat([getattr(block, self.settled.express) for block in table]).to(self.device)
+        assert self.resolved.n_clusters is not None
+        table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.distributed)
+        rows = torch.cat([getattr(block, self.resolved.express) for block in table]).to(self.device)
         clusters = None
-        if self.ranks.main:
+        if self.distributed.main:
             clusters = partition(
                 F.normalize(rows, dim=1),
                 self.joint,
-                self.settled.n_clusters,
-                self.settled.joint_whiten,
+                self.resolved.n_clusters,
+                self.resolved.joint_whiten,
                 self.config.seed,
             )
-        clusters = self.ranks.broadcast(clusters)
+        clusters = self.distributed.broadcast(clusters)
         assert clusters is not None
         return clusters
 
-    def _choose_arithmetic(self, trainer: JointTrainer, kept: Kept | None) -> Arithmetic:
+    def _choose_arithmetic(self, trainer: Trainer, checkpoint: Checkpoint | None) -> Arithmetic:
         """By a trial of this process alone; of several, of the first, for all of them."""
         chosen, precision = None, self.config.precision
-        if kept and precision == "auto":  # as it began
-            precision = "bf16" if kept[1]["bf16"] else "fp32"
-        if self.ranks.main:
-            share = torch.arange(trainer.batch_size)[self.ranks.share(trainer.batch_size)]
+        if checkpoint and precision == "auto":  # as it began
+            precision = "bf16" if checkpoint[1]["bf16"] else "fp32"
+        if self.distributed.main:
+            share = torch.arange(trainer.batch_size)[self.distributed.share(trainer.batch_size)]
             (images,) = trainer.images.batches([share], self.device)
             chosen = choose_arithmetic(
                 trainer.step.objective,
                 images,
                 self.device,
-                trainer.compilable_steps if self.ranks.count == 1 else 0,
+                trainer.compilable_steps if self.distributed.count == 1 else 0,
                 precision,
                 self.config.compile,
             )
-        chosen = self.ranks.broadcast(chosen)
+        chosen = self.distributed.broadcast(chosen)
         assert chosen is not None
         self.progress.note(f"precision     {chosen.reasons['precision']}")
         if self.device.type == "cuda" or self.config.compile != "auto":

@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.clustering.affinity import symmetrised
+from ebsc_core.clustering.affinity import symmetrized
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.plugins.interfaces import Clusterer, Coefficients
 from ebsc_core.plugins.registry import Kind
@@ -17,7 +17,7 @@ from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, NotApplicable, require
 from ebsc_core.testing.subject import Subject
 
-GROUPS, EACH, WIDTH, NEIGHBOURS = 4, 30, 12, 6
+GROUPS, EACH, WIDTH, NEIGHBORS = 4, 30, 12, 6
 Data = sparse.csr_matrix | np.ndarray | HeldRows
 
 
@@ -66,8 +66,8 @@ def affinity_of(rows: Tensor) -> sparse.csr_matrix:
     """The affinity of each row with its nearest; symmetric, non-negative, zero diagonal."""
     cosines = rows @ rows.T
     cosines.fill_diagonal_(-torch.inf)
-    values, indices = cosines.topk(NEIGHBOURS, dim=1)
-    return symmetrised(Coefficients(indices, values.clamp_min(0.01)))
+    values, indices = cosines.topk(NEIGHBORS, dim=1)
+    return symmetrized(Coefficients(indices, values.clamp_min(0.01)))
 
 
 @contract.basic

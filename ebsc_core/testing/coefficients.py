@@ -247,11 +247,11 @@ def agrees_with_inner_products(part: CoefficientSubject) -> None:
     with torch.no_grad():
         scores = model.queries(rows()) @ model.keys(rows()).T
         scores.fill_diagonal_(-torch.inf)
-        normaliser = scores.logsumexp(dim=1, keepdim=True)
+        normalizer = scores.logsumexp(dim=1, keepdim=True)
         if not model.normalised:
-            normaliser.fill_(torch.nan)
+            normalizer.fill_(torch.nan)
         largest = scores.topk(TOP_K, dim=1)
-        expected = Coefficients(largest.indices, model.weigh(largest.values, normaliser))
+        expected = Coefficients(largest.indices, model.weigh(largest.values, normalizer))
     found = express(model, rows())
     common.require_close(
         dense(found, N), dense(expected, N), "coefficients() and weigh() of the inner products differ"

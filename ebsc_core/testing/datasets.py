@@ -18,7 +18,7 @@ from ebsc_core.testing.subject import Subject
 from ebsc_core.utils.paths import user_cache
 
 # Images looked at; a data set of more gives a sample.
-MOST = 64
+MAX_IMAGES = 64
 CPU = torch.device("cpu")
 
 
@@ -28,8 +28,8 @@ class DataSubject(Subject):
     def build(self) -> ImageSource:
         """Opened anew; of many images a seeded sample, as with ``data.limit``."""
         root = self.root or user_cache() / "data"
-        opened = self.made(DataContext(root=root, limit=MOST, workers=0))
-        return opened.sample(MOST, 0) if isinstance(opened, ImageSource) else opened
+        opened = self.made(DataContext(root=root, limit=MAX_IMAGES, workers=0))
+        return opened.sample(MAX_IMAGES, 0) if isinstance(opened, ImageSource) else opened
 
 
 contract = Contract(Kind.DATA, DataSubject)

@@ -14,7 +14,7 @@ from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, require
 from ebsc_core.testing.subject import Subject
-from ebsc_core.utils.distributed import Ranks
+from ebsc_core.utils.distributed import DistributedContext
 
 BATCH, SIDE, WIDTH = 8, 4, 6
 
@@ -32,7 +32,7 @@ class TinyBackbone(Backbone):
 
 
 @dataclass(frozen=True)
-class _TwoAlike(Ranks):
+class _TwoAlike(DistributedContext):
     """As if two processes had the same share of the batch."""
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -269,9 +269,9 @@ def weights_survive_a_file(part: ObjectiveSubject) -> None:
     """
     trained, other = part.build(1), part.build(2)
     trained.before_training(2)
-    optimiser = torch.optim.SGD([value for _, value in common.trainable(trained)], lr=0.1)
+    optimizer = torch.optim.SGD([value for _, value in common.trainable(trained)], lr=0.1)
     trained(*views()).loss.backward()
-    optimiser.step()
+    optimizer.step()
     trained.after_step()
     common.through_a_file(trained, other)
     found, expected = other.eval()(*views()).loss, trained.eval()(*views()).loss

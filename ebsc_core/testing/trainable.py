@@ -34,11 +34,11 @@ def _loss(model: TrainableCoefficientModel, queries: Tensor, dictionary: Tensor)
 
 
 def _train(model: TrainableCoefficientModel, steps: int = STEPS) -> None:
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
     for _ in range(steps):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         _loss(model.train(), rows(), rows()).backward()
-        optimiser.step()
+        optimizer.step()
     model.eval()
 
 

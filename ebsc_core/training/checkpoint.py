@@ -1,7 +1,7 @@
 """Training as it stands, in a file from which it can go on: safetensors, plain values as JSON in its header.
 
-Kept are weights, the optimiser's moments and the states of the random generators after a step, and where in
-its epoch that step was, counted in images: another batch size may go on from it.
+A checkpoint holds the weights, the optimiser's moments and the states of the random generators after a step,
+and where in its epoch that step was, counted in images: another batch size may go on from it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ FORMAT = "ebsc-training-2"
 # Seconds of training that a machine's failure may cost.
 EVERY = 600.0
 
-Kept = tuple[dict[str, Tensor], dict[str, Any]]
+Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 """Tensors by name, and plain values."""
 
 
-class Keeper:
-    """Keeps one state of one training; a newer one takes its place."""
+class CheckpointStore:
+    """Keep one checkpoint of one training; a newer one takes its place."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class Keeper:
         """Whether it has been long enough since the last state was kept."""
         return time.monotonic() - self.last >= EVERY
 
-    def save(self, kept: Kept) -> None:
+    def save(self, checkpoint: Checkpoint) -> None:
         """Write a state; the file appears under its name only when complete.
 
         Raises
@@ -51,7 +51,7 @@ class Keeper:
             If it cannot be written, for instance to a full disk.
         """
         self.last = time.monotonic()
-        tensors, record = kept
+        tensors, record = checkpoint
         # Copies, since safetensors refuses tensors that share memory or lie channels-last.
         copies = {
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
@@ -64,7 +64,7 @@ class Keeper:
         except SafetensorError as error:  # which is no OSError
             raise OSError(f"cannot write {self.path}: {error}") from None
 
-    def load(self) -> Kept | None:
+    def load(self) -> Checkpoint | None:
         """The state, if one is kept.
 
         Raises
@@ -98,17 +98,17 @@ def module_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
     }
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What the optimiser remembers of each parameter, by the parameter's number."""
     return {
         f"optimiser.{number}.{name}": tensor
-        for number, state in optimiser.state_dict()["state"].items()
+        for number, state in optimizer.state_dict()["state"].items()
         for name, tensor in state.items()
     }
 
 
 def restore(
-    tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer
+    tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> None:
     """Give modules and optimiser the tensors that they had.
 
@@ -118,13 +118,13 @@ def restore(
         If they are of other modules than ``objective`` and ``model`` are. Nothing has changed then.
     """
     current = module_tensors(modules)
-    kept = {name for name in tensors if name.startswith(("objective.", "model."))}
-    wrong = sorted(kept ^ current.keys())
+    saved = {name for name in tensors if name.startswith(("objective.", "model."))}
+    wrong = sorted(saved ^ current.keys())
     wrong = wrong or [name for name, tensor in current.items() if tensors[name].shape != tensor.shape]
     if wrong:
         raise DataError(f"{wrong[0]} differs")
-    state = optimiser.state_dict()
-    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    state = optimizer.state_dict()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     remembered: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimiser."):
@@ -133,7 +133,7 @@ def restore(
             # In the parameter's own layout, as the optimiser had made it.
             like = torch.empty_like(parameter) if tensor.shape == parameter.shape else tensor.clone()
             remembered.setdefault(int(number), {})[what] = like.detach().copy_(tensor)
-    optimiser.load_state_dict(state | {"state": remembered})
+    optimizer.load_state_dict(state | {"state": remembered})
     with torch.no_grad():
         for name, tensor in current.items():
             tensor.copy_(tensors[name])
@@ -148,16 +148,16 @@ def interruption() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
         yield lambda: False
         return
-    asked = threading.Event()
+    interrupted = threading.Event()
 
     def note(number: int, frame: Any) -> None:
-        if asked.is_set():
+        if interrupted.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        interrupted.set()
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield asked.is_set
+        yield interrupted.is_set
     finally:
         signal.signal(signal.SIGINT, before)
 

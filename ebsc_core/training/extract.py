@@ -10,7 +10,7 @@ from torch import Tensor
 from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, Objective
-from ebsc_core.utils.distributed import ALONE, Ranks
+from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
 from ebsc_core.utils.progress import Progress
 
 BATCH = 512
@@ -23,7 +23,7 @@ def feature_blocks(
     images: ImageSource,
     device: torch.device,
     progress: Progress,
-    ranks: Ranks = ALONE,
+    distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Iterator[FeatureTable]:
     """Features and, with an objective, embeddings, float32 on the CPU: block by block in the images' order.
 
@@ -42,23 +42,23 @@ def feature_blocks(
     if objective is not None:
         objective.eval()
     progress.start("extract features", len(images), "images")
-    blocks = torch.arange(len(images)).split(BATCH * ranks.count)
-    plan = [_share(block, ranks) for block in blocks]
+    blocks = torch.arange(len(images)).split(BATCH * distributed.count)
+    plan = [_share(block, distributed) for block in blocks]
     for block, pixels in zip(blocks, images.batches(plan, device), strict=True):
         batch = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
         out = backbone(batch)
-        features = ranks.gather(out)[: len(block)].cpu()
+        features = distributed.gather(out)[: len(block)].cpu()
         embeddings = None
         if objective is not None:
-            embeddings = ranks.gather(objective.embed(out))[: len(block)].cpu()
+            embeddings = distributed.gather(objective.embed(out))[: len(block)].cpu()
         yield FeatureTable(features, embeddings)
         progress.advance(int(block[-1]) + 1)
     progress.finish()
 
 
-def _share(block: Tensor, ranks: Ranks) -> Tensor:
+def _share(block: Tensor, distributed: DistributedContext) -> Tensor:
     """The positions of a block that are this process's; all have as many, some by repeating one."""
-    each = -(-len(block) // ranks.count)
-    share = block[ranks.index * each :][:each]
+    each = -(-len(block) // distributed.count)
+    share = block[distributed.index * each :][:each]
     missing = each - len(share)
     return torch.cat([share, block[:1].expand(missing)]) if missing else share

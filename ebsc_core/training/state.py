@@ -1,4 +1,4 @@
-"""How far training has come: what is kept of it, and how it goes on from that."""
+"""How far training has come, as a checkpoint holds it, and resuming from there."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ebsc_core.training.checkpoint import Kept, module_tensors, optimiser_tensors, restore
+from ebsc_core.training.checkpoint import Checkpoint, module_tensors, optimizer_tensors, restore
 
-# Of a standing, what is kept as tensors and what as plain values.
+# Which fields of a TrainingState a checkpoint holds as tensors, and which as plain values.
 TENSORS, NUMBERS = ("figures", "order", "drawn"), ("epoch", "images", "steps")
 
 
@@ -33,12 +33,12 @@ class Epoch:
         return {name: value for name, value in asdict(self).items() if isinstance(value, float)}
 
 
-def _nothing() -> Tensor:
+def _empty() -> Tensor:
     return torch.empty(0, dtype=torch.uint8)
 
 
 @dataclass
-class Standing:
+class TrainingState:
     """Where training stands after a step."""
 
     epoch: int = 0
@@ -48,9 +48,9 @@ class Standing:
     """Taken in this epoch."""
     figures: Tensor = field(default_factory=lambda: torch.zeros(2))
     """Sums of their figures."""
-    order: Tensor = field(default_factory=_nothing)
+    order: Tensor = field(default_factory=_empty)
     """State of the generator that this epoch's order was drawn from."""
-    drawn: Tensor = field(default_factory=_nothing)
+    drawn: Tensor = field(default_factory=_empty)
     """State that the next step's views are drawn from."""
 
     @property
@@ -59,28 +59,32 @@ class Standing:
         return self.epoch > 0 or self.images > 0
 
 
-def state_of(
+def make_checkpoint(
     modules: dict[str, nn.Module],
-    optimiser: torch.optim.Optimizer,
-    standing: Standing,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
     tensors: dict[str, Tensor],
     record: dict[str, Any],
-) -> Kept:
-    """All that is needed to go on from ``standing`` as these modules and their optimiser would.
+) -> Checkpoint:
+    """Return all that is needed to resume from ``state`` as these modules and their optimiser would.
 
     Parameters
     ----------
     tensors, record : dict
         What else whoever trains needs for that, tensors and plain values.
     """
-    kept = module_tensors(modules) | optimiser_tensors(optimiser)
-    kept |= {f"standing.{name}": getattr(standing, name) for name in TENSORS}
-    return kept | tensors, {name: getattr(standing, name) for name in NUMBERS} | record
+    all_tensors = module_tensors(modules) | optimizer_tensors(optimizer)
+    # The prefix is that of the file format.
+    all_tensors |= {f"standing.{name}": getattr(state, name) for name in TENSORS}
+    return all_tensors | tensors, {name: getattr(state, name) for name in NUMBERS} | record
 
 
-def go_on(
-    kept: Kept, modules: dict[str, nn.Module], optimiser: torch.optim.Optimizer, device: torch.device
-) -> Standing:
+def resume(
+    checkpoint: Checkpoint,
+    modules: dict[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> TrainingState:
     """Bring modules and optimiser to where others were; returns where in training that is.
 
     Raises
@@ -88,9 +92,9 @@ def go_on(
     DataError
         If what is kept does not fit. Nothing has changed then.
     """
-    tensors, record = kept
-    restore(tensors, modules, optimiser)
-    return Standing(
+    tensors, record = checkpoint
+    restore(tensors, modules, optimizer)
+    return TrainingState(
         **{name: record[name] for name in NUMBERS},
         figures=tensors["standing.figures"].to(device),
         order=tensors["standing.order"],
@@ -116,12 +120,12 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], epoch: int) -> It
     epoch : int
         The first that is trained so, counted from 1.
     """
-    if (was := _way(before)) != (way := _way(now)):
+    if (was := _conditions(before)) != (way := _conditions(now)):
         yield f"trained in {was}, from epoch {epoch} on in {way}: neither alone gives these features"
     if before["parts"] != now["parts"]:
         was, way = (", ".join(sorted(set(made["parts"].values()))) for made in (before, now))
         yield f"trained with {was}, from epoch {epoch} on with {way}: neither alone gives these features"
 
 
-def _way(made: Mapping[str, Any]) -> str:
+def _conditions(made: Mapping[str, Any]) -> str:
     return f"batches of {made['batch_size']} in {'bf16' if made['bf16'] else 'fp32'}"

@@ -17,7 +17,7 @@ from ebsc_core.data.views.options import ViewOptions
 from ebsc_core.data.views.parameters import ViewParameters
 from ebsc_core.plugins.interfaces import Objective, TrainableCoefficientModel, Views
 from ebsc_core.training.prototypes import prototype_scattering
-from ebsc_core.utils.distributed import ALONE, Ranks
+from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
 from ebsc_core.utils.errors import TrainingError
 
 
@@ -64,11 +64,11 @@ class JointStep:
     """Of the partition whose clusters the form ``prototypes`` pushes apart."""
 
     def __post_init__(self) -> None:
-        self.ranks = ALONE
+        self.distributed = SINGLE_PROCESS
         self.network: nn.Module = self.objective
         self.forget()
 
-    def join(self, ranks: Ranks) -> None:
+    def join(self, distributed: DistributedContext) -> None:
         """From now on train together with other processes: images that come are a share of the batch.
 
         What becomes of them is the whole batch's, and the same in each process.
@@ -78,12 +78,12 @@ class JointStep:
         PartError
             If the network has layers that cannot be computed over several processes.
         """
-        if ranks.count > 1:
+        if distributed.count > 1:
             from ebsc_core.training.sync_batch_norm import sync_norms  # which asks for timm
 
-            sync_norms(self.objective, ranks)
-            self.ranks = self.objective.ranks = ranks
-            self.network = ranks.prepare(self.objective)
+            sync_norms(self.objective, distributed)
+            self.distributed = self.objective.ranks = distributed
+            self.network = distributed.prepare(self.objective)
 
     @property
     def width(self) -> int:
@@ -109,7 +109,7 @@ class JointStep:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             views = self.network(view_a, view_b)
         plain, dictionary = self._expressed(views)
-        if len(plain) != self.ranks.count * len(images):
+        if len(plain) != self.distributed.count * len(images):
             raise TrainingError(
                 f"{type(self.objective).__name__} returns rows of its own process only: "
                 "its forward must gather them (see ebsc_core.Objective)"
@@ -149,7 +149,7 @@ class JointStep:
         """
         weights = [p for p in self.objective.backbone.parameters() if p.requires_grad and p.ndim > 1][-1:]
         gradients = [torch.autograd.grad(part, weights, retain_graph=True)[0] for part in (loss, pull)]
-        self.ranks.mean_(gradients)
+        self.distributed.mean_(gradients)
         lengths = [gradient.float().norm() for gradient in gradients]
         return lengths[0] / lengths[1].clamp_min(torch.finfo(torch.float32).tiny)
 

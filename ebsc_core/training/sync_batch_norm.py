@@ -11,7 +11,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ebsc_core.utils.distributed import Ranks
+from ebsc_core.utils.distributed import DistributedContext
 from ebsc_core.utils.errors import PartError
 
 PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -24,7 +24,7 @@ class SyncedBatchNorm(_BatchNorm):
     latter, an activation for instance, are applied afterwards.
     """
 
-    ranks: Ranks
+    distributed: DistributedContext
 
     def forward(self, rows: Tensor) -> Tensor:
         """Rows ``(B, C, …)`` normalised; the statistics, of ``count`` times B rows, in float32 or finer."""
@@ -36,12 +36,12 @@ class SyncedBatchNorm(_BatchNorm):
     def _by_batch(self, rows: Tensor) -> Tensor:
         shape = (1, -1, *[1] * (rows.ndim - 2))
         exact = rows.to(torch.promote_types(rows.dtype, torch.float32))
-        spread, centre = torch.var_mean(exact, [0, *range(2, rows.ndim)], correction=0)
+        spread, center = torch.var_mean(exact, [0, *range(2, rows.ndim)], correction=0)
         # One exchange: of equal shares, the total variance is the mean of theirs plus that of their means.
-        spreads, centres = self.ranks.gather(torch.stack([spread, centre])[None]).unbind(1)
-        mean = centres.mean(0)
-        variance = spreads.mean(0) + (centres - mean).square().mean(0)
-        self._keep(mean, variance, self.ranks.count * rows.numel() // rows.shape[1])
+        spreads, centers = self.distributed.gather(torch.stack([spread, center])[None]).unbind(1)
+        mean = centers.mean(0)
+        variance = spreads.mean(0) + (centers - mean).square().mean(0)
+        self._keep(mean, variance, self.distributed.count * rows.numel() // rows.shape[1])
         out = (exact - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             out = torch.addcmul(self.bias.view(shape), out, self.weight.view(shape))
@@ -61,7 +61,7 @@ class SyncedBatchNorm(_BatchNorm):
         self.running_var.lerp_((variance * n / max(n - 1, 1)).to(self.running_var.dtype), share)
 
 
-def sync_norms(module: nn.Module, ranks: Ranks) -> None:
+def sync_norms(module: nn.Module, distributed: DistributedContext) -> None:
     """Have every batch norm of ``module`` count the rows of all processes; names and weights stay.
 
     Raises
@@ -83,5 +83,5 @@ def sync_norms(module: nn.Module, ranks: Ranks) -> None:
             norm.process_group = None  # type: ignore[assignment]  # all processes
             norm.__class__ = nn.SyncBatchNorm
         else:
-            norm.ranks = ranks  # type: ignore[assignment]
+            norm.distributed = distributed  # type: ignore[assignment]
             norm.__class__ = SyncedBatchNorm

@@ -16,10 +16,10 @@ from ebsc_core.data.features.effective_rank import effective_rank
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.data.views.parameters import ViewParameters, draw_parameters
 from ebsc_core.plugins.observers import Observers
-from ebsc_core.training.checkpoint import Keeper, Kept, interruption
+from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore, interruption
 from ebsc_core.training.collapse import collapse_warning
 from ebsc_core.training.precision import backbones, run_eagerly, running_eagerly
-from ebsc_core.training.state import Epoch, Standing, catch_up, changes, go_on, state_of
+from ebsc_core.training.state import Epoch, TrainingState, catch_up, changes, make_checkpoint, resume
 from ebsc_core.training.step import JointStep
 from ebsc_core.utils.device import move
 from ebsc_core.utils.errors import DataError, Interrupted, TrainingError
@@ -31,7 +31,7 @@ READ_EVERY = 20
 
 
 @dataclass
-class JointTrainer:
+class Trainer:
     """Repeats a :class:`JointStep`: of the objective alone, then from ``joint.start`` on of its model too."""
 
     step: JointStep
@@ -41,7 +41,7 @@ class JointTrainer:
     n_clusters: int
     seed: int
     progress: Progress
-    keeper: Keeper | None = None
+    checkpoints: CheckpointStore | None = None
     """Where training is kept, now and then and when it is interrupted."""
     observers: Observers = field(default_factory=Observers)
     """Told of every epoch."""
@@ -59,10 +59,10 @@ class JointTrainer:
         self.steps = len(self.images) // self.batch_size
         # Views and order come from one CPU generator, so that a seed means the same on every device.
         self.generator = torch.Generator().manual_seed(self.seed)
-        self.standing = Standing()
+        self.state = TrainingState()
         self.clusters: Tensor | None = None
         """The last partition of the images, on the device."""
-        self.asked: Callable[[], bool] = lambda: False
+        self.interrupted: Callable[[], bool] = lambda: False
 
     @property
     def joint_epoch(self) -> int:
@@ -82,7 +82,7 @@ class JointTrainer:
         balances = self.step.model is not None and joint.weight > 0 and joint.form != "prototypes"
         return self.steps * (self.joint_epoch if balances else self.options.epochs)
 
-    def fit(self, kept: Kept | None = None) -> None:
+    def fit(self, checkpoint: Checkpoint | None = None) -> None:
         """Train in place, from the start or from what was kept; nothing runs compiled afterwards.
 
         Raises
@@ -94,38 +94,40 @@ class JointTrainer:
         """
         self.began = time.perf_counter()
         total = self.options.epochs * self.steps
-        if self.step.ranks.count > 1:  # what a layer draws for its images is not what others draw for theirs
-            torch.manual_seed(self.seed + self.step.ranks.index)
+        if (
+            self.step.distributed.count > 1
+        ):  # what a layer draws for its images is not what others draw for theirs
+            torch.manual_seed(self.seed + self.step.distributed.index)
         self.step.objective.train().before_training(total)
-        self.optimiser, self.schedule = self._optimiser(total)
-        if kept:
+        self.optimizer, self.schedule = self._optimizer(total)
+        if checkpoint:
             try:
-                self._go_on(kept, total)
+                self._resume(checkpoint, total)
             except DataError as error:
                 self.progress.warn(f"training starts afresh: what was kept cannot be used ({error})")
-        with interruption() if self.keeper else nullcontext(self.asked) as self.asked:
+        with interruption() if self.checkpoints else nullcontext(self.interrupted) as self.interrupted:
             for stage, first, last in self._stages():
                 if first * self.steps >= self.compilable_steps:
                     run_eagerly(backbones(self.step.objective))
-                if self.standing.epoch < last:
+                if self.state.epoch < last:
                     self._train(stage, first, last)
         run_eagerly(backbones(self.step.objective))
 
     def _train(self, stage: str, first: int, last: int) -> None:
         """The epochs of a stage that are still to come."""
         before = self.history[first - 1].effective_rank if first else None
-        per_epoch, begun = self.steps * self.batch_size, self.standing
+        per_epoch, begun = self.steps * self.batch_size, self.state
         done_before = (begun.epoch - first) * per_epoch + begun.images
         self.progress.start(f"{stage} training", (last - first) * per_epoch - done_before, "images")
         for epoch in range(begun.epoch, last):
-            if stage == "joint" and not self.standing.images:
+            if stage == "joint" and not self.state.images:
                 self._renew_partition(epoch - first)
             done = self._epoch(stage, (epoch - first) * per_epoch - done_before)
             self.history.append(done)
-            self.standing = Standing(epoch + 1, drawn=self.generator.get_state())
+            self.state = TrainingState(epoch + 1, drawn=self.generator.get_state())
             self.observers.epoch_finished(stage, epoch + 1, self.options.epochs, done.figures())
             if epoch >= self.options.epochs * WARM_UP_SHARE:
-                self._watch(epoch, done, before if stage == "joint" else None)
+                self._warn_of_collapse(epoch, done, before if stage == "joint" else None)
             self._pause()
         self.progress.finish(f"effective rank {done.effective_rank:.1f} of {self.step.width}")
 
@@ -143,28 +145,28 @@ class JointTrainer:
 
     def steps_left(self) -> int:
         """How many steps are still to come."""
-        epochs = self.options.epochs - self.standing.epoch
+        epochs = self.options.epochs - self.state.epoch
         return 0 if epochs <= 0 else (epochs - 1) * self.steps + self._steps_of_epoch()
 
     def _steps_of_epoch(self) -> int:
         """How many are still to come in this one; another batch size may have left less than a batch."""
-        return max(1, (len(self.images) - self.standing.images) // self.batch_size)
+        return max(1, (len(self.images) - self.state.images) // self.batch_size)
 
-    def keep(self) -> str:
+    def save_checkpoint(self) -> str:
         """Keep training as it stands; says so, or nothing if it is not kept."""
-        if self.keeper is None or not self.standing.begun:
+        if self.checkpoints is None or not self.state.begun:
             return ""
         try:
-            self.keeper.save(self._state())
+            self.checkpoints.save(self._checkpoint())
         except OSError as error:
             self.progress.warn(f"training is not kept: {error}")
             return ""
         epochs = self.options.epochs
-        if self.standing.epoch == epochs:
+        if self.state.epoch == epochs:
             return "; training is done and kept"
-        return f"; training is kept and goes on from epoch {self.standing.epoch + 1} of {epochs}"
+        return f"; training is kept and goes on from epoch {self.state.epoch + 1} of {epochs}"
 
-    def _state(self) -> Kept:
+    def _checkpoint(self) -> Checkpoint:
         """All that another trainer needs to go on as this one would."""
         tensors = {"memory": self.step.memory, "random": torch.get_rng_state()}
         if self.clusters is not None:
@@ -175,9 +177,11 @@ class JointTrainer:
             "collapsed": self.collapsed,
             "seconds": self.seconds,
         }
-        return state_of(self._modules(), self.optimiser, self.standing, tensors, record | self._way())
+        return make_checkpoint(
+            self._modules(), self.optimizer, self.state, tensors, record | self._conditions()
+        )
 
-    def _go_on(self, kept: Kept, total: int) -> None:
+    def _resume(self, checkpoint: Checkpoint, total: int) -> None:
         """Go on from where another trainer was, the schedule as far as leaves it ``total`` steps in all.
 
         Raises
@@ -185,25 +189,25 @@ class JointTrainer:
         DataError
             If what is kept does not fit. Nothing has changed then.
         """
-        (tensors, record), step, epochs = kept, self.step, self.options.epochs
-        self.standing = go_on(kept, self._modules(), self.optimiser, step.device)
-        self.generator.set_state(self.standing.drawn)
+        (tensors, record), step, epochs = checkpoint, self.step, self.options.epochs
+        self.state = resume(checkpoint, self._modules(), self.optimizer, step.device)
+        self.generator.set_state(self.state.drawn)
         self.history = [Epoch(**epoch) for epoch in record["history"]]
         self.collapsed, self.earlier = record["collapsed"], record["seconds"]
         step.memory = tensors["memory"].to(step.device)
         if "clusters" in tensors:
             self.clusters = tensors["clusters"].to(step.device)
-        if step.ranks.main:  # the others have drawn otherwise
+        if step.distributed.main:  # the others have drawn otherwise
             torch.set_rng_state(tensors["random"])
         done = total - self.steps_left()
         step.objective.resume(done)
         catch_up(self.schedule, done)
-        epoch = min(self.standing.epoch + 1, epochs)
+        epoch = min(self.state.epoch + 1, epochs)
         self.progress.note(f"training goes on from epoch {epoch} of {epochs}, as it was kept")
-        for warning in (*record["warnings"], *changes(record, self._way(), epoch)):
+        for warning in (*record["warnings"], *changes(record, self._conditions(), epoch)):
             self.warn(warning)
 
-    def _way(self) -> dict[str, Any]:
+    def _conditions(self) -> dict[str, Any]:
         """How it trains, as far as that may be another where training goes on."""
         return {"batch_size": self.batch_size, "bf16": self.step.bf16, "parts": self.parts}
 
@@ -213,10 +217,10 @@ class JointTrainer:
 
     def _pause(self) -> None:
         """Stop if the user has asked for it; keep training then, and when it is time to."""
-        if self.asked():
-            raise Interrupted(f"interrupted{self.keep() or '; nothing was written'}")
-        if self.keeper and self.keeper.due():
-            self.keep()
+        if self.interrupted():
+            raise Interrupted(f"interrupted{self.save_checkpoint() or '; nothing was written'}")
+        if self.checkpoints and self.checkpoints.due():
+            self.save_checkpoint()
 
     def warn(self, message: str) -> None:
         """A warning that whoever goes on from here is to hear of, too."""
@@ -228,30 +232,30 @@ class JointTrainer:
         stages = [("warm-up", 0, self.joint_epoch), ("joint", self.joint_epoch, self.options.epochs)]
         return [(name, first, last) for name, first, last in stages if last > first]
 
-    def _watch(self, epoch: int, done: Epoch, rank_before_joint: float | None) -> None:
+    def _warn_of_collapse(self, epoch: int, done: Epoch, rank_before_joint: float | None) -> None:
         """Say it once if the representation collapses."""
         warning = collapse_warning(done.effective_rank, self.step.width, self.n_clusters, rank_before_joint)
         if warning and not self.collapsed:
             self.collapsed = True
             self.warn(f"epoch {epoch + 1}: {warning}")
 
-    def _optimiser(self, total: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    def _optimizer(self, total: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         parameters = [p for p in self.step.objective.parameters() if p.requires_grad]
         if self.step.model is not None:
             parameters += list(self.step.model.parameters())
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             parameters, lr=self.options.lr, weight_decay=self.options.weight_decay, fused=True
         )
         rise = max(1, round(WARM_UP_SHARE * total))
         schedule = torch.optim.lr_scheduler.SequentialLR(
-            optimiser,
+            optimizer,
             [
-                torch.optim.lr_scheduler.LinearLR(optimiser, 1 / rise, 1.0, rise),
-                torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, total - rise)),
+                torch.optim.lr_scheduler.LinearLR(optimizer, 1 / rise, 1.0, rise),
+                torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - rise)),
             ],
             [rise],
         )
-        return optimiser, schedule
+        return optimizer, schedule
 
     def _batches(self) -> Iterator[tuple[Tensor, tuple[ViewParameters, ViewParameters], Tensor | None]]:
         """Images on the device and what is drawn for their two views, until the epoch is over.
@@ -260,14 +264,14 @@ class JointTrainer:
 
         Several processes draw the same and take their share of it, so that they see what one would.
         """
-        standing, share = self.standing, self.step.ranks.share(self.batch_size)
-        if standing.images:  # within an epoch, whose order was drawn before
-            self.generator.set_state(standing.order)
-        standing.order = self.generator.get_state()
+        state, share = self.state, self.step.distributed.share(self.batch_size)
+        if state.images:  # within an epoch, whose order was drawn before
+            self.generator.set_state(state.order)
+        state.order = self.generator.get_state()
         order = torch.randperm(len(self.images), generator=self.generator)
-        if standing.images:
-            self.generator.set_state(standing.drawn)
-        rest = order[min(standing.images, len(order) - self.batch_size) :]
+        if state.images:
+            self.generator.set_state(state.drawn)
+        rest = order[min(state.images, len(order) - self.batch_size) :]
         plan = rest.split(self.batch_size)[: self._steps_of_epoch()]
         batches = self.images.batches([chosen[share] for chosen in plan], self.step.device)
         for chosen, images in zip(plan, batches, strict=True):
@@ -281,35 +285,35 @@ class JointTrainer:
         return draw_parameters(shape, self.step.views, self.generator)
 
     def _epoch(self, stage: str, images_done: int) -> Epoch:
-        standing, last = self.standing, self._steps_of_epoch()
-        if not standing.images:
-            standing.figures = torch.zeros(2, device=self.step.device)
+        state, last = self.state, self._steps_of_epoch()
+        if not state.images:
+            state.figures = torch.zeros(2, device=self.step.device)
             self.step.forget()
         for step, (images, parameters, clusters) in enumerate(self._batches(), 1):
             losses = self.step(images, parameters, stage == "joint", clusters)
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad(set_to_none=True)
             losses.total.backward()
             self._average()
-            self.optimiser.step()
+            self.optimizer.step()
             self.schedule.step()
             self.step.objective.after_step()
-            standing.figures += losses.figures
-            standing.steps += 1
-            standing.images += self.batch_size
-            standing.drawn = self.generator.get_state()
+            state.figures += losses.figures
+            state.steps += 1
+            state.images += self.batch_size
+            state.drawn = self.generator.get_state()
             if step % READ_EVERY == 0 or step == last:
                 self._check(losses.total.item())
-                loss = standing.figures[0].item() / standing.steps
-                self.progress.advance(images_done + standing.images, {"loss": loss})
+                loss = state.figures[0].item() / state.steps
+                self.progress.advance(images_done + state.images, {"loss": loss})
             if step < last:
                 self._pause()
-        loss, error = (standing.figures / standing.steps).tolist()
+        loss, error = (state.figures / state.steps).tolist()
         return Epoch(stage, loss, effective_rank(losses.rows), error if stage == "joint" else None)
 
     def _average(self) -> None:
         """The coefficient model's gradients over processes: equal but for rounding, and to stay equal."""
         if self.step.model is not None:
-            self.step.ranks.mean_([p.grad for p in self.step.model.parameters() if p.grad is not None])
+            self.step.distributed.mean_([p.grad for p in self.step.model.parameters() if p.grad is not None])
 
     def _check(self, loss: float) -> None:
         if not -float("inf") < loss < float("inf"):

@@ -2,8 +2,9 @@
 
 A *rank* is one of them, in the order of the launcher (``torchrun``, ``accelerate launch``), which says by
 environment variables how many there are and where they meet. Each holds the whole model and the rows
-``share(B)`` of a batch of B; :meth:`Ranks.gather` makes the batch whole again before anything compares its
-rows, so that a loss, a dictionary or a balance is the same on all of them and the same as in one process.
+``share(B)`` of a batch of B; :meth:`DistributedContext.gather` makes the batch whole again before anything
+compares its rows, so that a loss, a dictionary or a balance is the same on all of them and the same as in one
+process.
 
 Meeting and gradient averaging are accelerate's. Its gather carries no gradient and its data loaders shuffle
 by rules of their own, so neither is used; it is imported only where there are several processes.
@@ -38,7 +39,7 @@ GRACE = 3.0
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistributedContext:
     """A process among those that train together; by default it is the only one."""
 
     index: int = 0
@@ -47,7 +48,7 @@ class Ranks:
     """Among those of the same machine."""
 
     @classmethod
-    def join(cls, device: torch.device) -> Ranks:
+    def join(cls, device: torch.device) -> DistributedContext:
         """Meet the processes that a launcher has started beside this one; alone if there is no launcher.
 
         Raises
@@ -57,7 +58,7 @@ class Ranks:
         """
         count = int(os.environ.get("WORLD_SIZE", 1))
         if count == 1:
-            return ALONE
+            return SINGLE_PROCESS
         # A torchrun on a machine without CUDA would make accelerate believe in single processes, unless told.
         try:
             state = _accelerator(device).state
@@ -128,13 +129,13 @@ class Ranks:
     def in_turn(self, call: Callable[[], T]) -> T:
         """Call on each machine in one process first, whose downloads the others then find."""
         for first in (True, False):
-            with self.agreed():
+            with self.synchronized_errors():
                 if (self.local_index == 0) == first:
                     value = call()
         return value
 
     @contextmanager
-    def agreed(self) -> Iterator[None]:
+    def synchronized_errors(self) -> Iterator[None]:
         """What is wrong in one process is wrong in all: each raises the error of the first that has one."""
         if self.count == 1:
             yield
@@ -146,7 +147,7 @@ class Ranks:
             said = str(error)
         for index, text in enumerate(self._all(said)):
             if text is not None:
-                raise Agreed(text if index == 0 else f"process {index} of {self.count}: {text}")
+                raise SynchronizedError(text if index == 0 else f"process {index} of {self.count}: {text}")
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -154,7 +155,7 @@ class Ranks:
         try:
             yield
         except EbscError as error:
-            if self.main or isinstance(error, Agreed):
+            if self.main or isinstance(error, SynchronizedError):
                 raise
             raise type(error)(f"process {self.index} of {self.count}: {error}") from error
         except RuntimeError as error:
@@ -185,18 +186,18 @@ class Ranks:
             return module
         return _accelerator(next(module.parameters()).device).prepare(module)
 
-    def close(self) -> Ranks:
+    def close(self) -> DistributedContext:
         """Wait for the others and part from them; from then on each process is alone."""
         if self.count > 1:
             distributed.barrier()
             distributed.destroy_process_group()
-        return ALONE
+        return SINGLE_PROCESS
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = DistributedContext()
 
 
-class Agreed(EbscError):
+class SynchronizedError(EbscError):
     """An error of one process that all of them know of."""
 
 
@@ -219,13 +220,14 @@ class _Gather(torch.autograd.Function):
     """All processes' rows. Backward sums what all of them make of this process's rows.
 
     As every process computes the same loss of the whole batch, that sum is ``count`` times the gradient, and
-    the mean over processes that :meth:`Ranks.prepare` takes of the weights' gradients makes it right again.
+    the mean over processes that :meth:`DistributedContext.prepare` takes of the weights' gradients makes it
+    right again.
     """
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
-        every = rows.new_empty(ranks.count * len(rows), *rows.shape[1:])
+    def forward(ctx: Any, rows: Tensor, context: DistributedContext) -> Tensor:
+        ctx.context = context
+        every = rows.new_empty(context.count * len(rows), *rows.shape[1:])
         distributed.all_gather_into_tensor(every, rows.contiguous())
         return every
 
@@ -235,4 +237,4 @@ class _Gather(torch.autograd.Function):
         # 32x32 images and 256 of them a process, 12 % of a step at batches of 8,192 and half at 16,384.
         total = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
-        return total[ctx.ranks.share(len(total))], None
+        return total[ctx.context.share(len(total))], None

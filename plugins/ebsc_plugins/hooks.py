@@ -132,7 +132,7 @@ def ebsc_coefficient_models() -> Iterator[Component]:
     yield ComponentSpec(
         "knn",
         "cosine neighbours: the untrained rival of every learned model",
-        "ebsc_plugins.coefficients.knn:CosineNeighbours",
+        "ebsc_plugins.coefficients.knn:CosineNeighbors",
     )
     yield ComponentSpec(
         "senet",

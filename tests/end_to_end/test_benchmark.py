@@ -183,20 +183,22 @@ def test_when_the_time_is_up_training_is_kept_and_goes_on(ebsc: Any, tmp_path: P
     head = f'title = "T"\nseeds = [0]\n[settings]\n{small}refine.steps = 5\n'
     (tmp_path / "tiny.toml").write_text(head + DIGITS + "[rows.knn]\n")
     words = ("benchmark", "tiny.toml", "--out", "out", "--cache", "kept")
-    minutes, stood = 0.2, []
-    while len(set(stood)) < 2 and minutes < 4:  # a busy machine takes that long to start
+    minutes, positions = 0.2, []
+    while len(set(positions)) < 2 and minutes < 4:  # a busy machine takes that long to start
         assert ebsc(*words, "--minutes", minutes).code == 1
         assert cells_running() == []
         assert "not finished when the time was up" in (tmp_path / "out/table.md").read_text()
-        stood += [standing(kept) for kept in (tmp_path / "kept").glob("*.training.safetensors")]
+        positions += [
+            training_position(checkpoint) for checkpoint in (tmp_path / "kept").glob("*.training.safetensors")
+        ]
         minutes *= 1.5
-    assert len(set(stood)) == 2
-    assert stood == sorted(stood)
+    assert len(set(positions)) == 2
+    assert positions == sorted(positions)
 
 
-def standing(kept: Path) -> tuple[int, int]:
+def training_position(checkpoint: Path) -> tuple[int, int]:
     """The epoch, and images of it, that kept training is at."""
-    with safe_open(kept, framework="pt") as file:
+    with safe_open(checkpoint, framework="pt") as file:
         record = json.loads(file.metadata()["record"])
     return record["epoch"], record["images"]
 

@@ -138,7 +138,7 @@ def write_images(folder: Path, mode: str, side: int) -> None:
 
 
 @pytest.mark.parametrize(("mode", "side"), [("L", 8), ("RGB", 8), ("RGB", 32)])
-def test_new_images_may_be_of_another_size_and_in_colour(ebsc, tmp_path: Path, mode: str, side: int) -> None:
+def test_new_images_may_be_of_another_size_and_in_color(ebsc, tmp_path: Path, mode: str, side: int) -> None:
     write_images(tmp_path / "old", "L", 8)
     write_images(tmp_path / "new", mode, side)
     assert ebsc("run", "--data", "old", "--n-clusters", "5", *PIXELS, "--out", "run").code == 0
@@ -157,7 +157,7 @@ def test_images_join_though_those_of_the_run_are_gone(ebsc, tmp_path: Path) -> N
     assert agreement(tmp_path / "run/assignments.csv", tmp_path / "new.csv") > 0.9
 
 
-def test_a_colour_run_takes_grey_images(ebsc, tmp_path: Path) -> None:
+def test_a_color_run_takes_gray_images(ebsc, tmp_path: Path) -> None:
     write_images(tmp_path / "old", "RGB", 8)
     write_images(tmp_path / "new", "L", 8)
     assert ebsc("run", "--data", "old", "--n-clusters", "5", *PIXELS, "--out", "run").code == 0

@@ -217,7 +217,7 @@ class TestMap:
         page.locator("#points circle").nth(20).tap(force=True)
         assert "cluster" in point(page)
 
-    def test_colours_are_those_of_clusters_or_classes(self, opened) -> None:
+    def test_colors_are_those_of_clusters_or_classes(self, opened) -> None:
         page = opened("digits")
         cluster, label = ("#points .k0:not(.l0)", "#points .l0")
         page.check("input[value=label]")

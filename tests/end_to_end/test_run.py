@@ -81,8 +81,8 @@ def test_run_toml_repeats_the_run(ebsc, tmp_path):
     again = ebsc("run", "--config", "first/run.toml", "--out", "again")
     assert again.code == 0, again.err
     assert "features reused" in again.out
-    settled = tomllib.loads((tmp_path / "first/run.toml").read_text())
-    assert settled["express"] == BYOL.expresses  # what this objective prefers, not simclr's
+    resolved = tomllib.loads((tmp_path / "first/run.toml").read_text())
+    assert resolved["express"] == BYOL.expresses  # what this objective prefers, not simclr's
     first, second = (tmp_path / name / "assignments.csv" for name in ("first", "again"))
     assert first.read_bytes() == second.read_bytes()
 

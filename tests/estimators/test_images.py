@@ -128,20 +128,20 @@ def test_images_may_come_in_anything(digits, fitted: EBSC, kind: str) -> None:
     assert (found.scores_ is not None) == (kind in ("pictures", "tensors of pictures", "tensors"))
 
 
-def test_colour_images_in_any_order_are_the_same(digits) -> None:
-    colour = np.stack([digits[0], digits[0] // 2, 255 - digits[0]], axis=-1)
-    kinds = [colour, np.moveaxis(colour, -1, 1), [Image.fromarray(image) for image in colour]]
+def test_color_images_in_any_order_are_the_same(digits) -> None:
+    color = np.stack([digits[0], digits[0] // 2, 255 - digits[0]], axis=-1)
+    kinds = [color, np.moveaxis(color, -1, 1), [Image.fromarray(image) for image in color]]
     first, *others = (pixels().fit_transform(kind) for kind in kinds)
     assert first.shape == (N, 192)
     for other in others:
         np.testing.assert_array_equal(first, other)
 
 
-def test_grey_and_colour_pictures_may_be_mixed(digits) -> None:
-    grey = [Image.fromarray(image) for image in digits[0]]
-    mixed = [image.convert("RGB") if i % 2 else image for i, image in enumerate(grey)]
-    all_colour = [image.convert("RGB") for image in grey]
-    np.testing.assert_array_equal(pixels().fit_transform(mixed), pixels().fit_transform(all_colour))
+def test_gray_and_color_pictures_may_be_mixed(digits) -> None:
+    gray = [Image.fromarray(image) for image in digits[0]]
+    mixed = [image.convert("RGB") if i % 2 else image for i, image in enumerate(gray)]
+    all_color = [image.convert("RGB") for image in gray]
+    np.testing.assert_array_equal(pixels().fit_transform(mixed), pixels().fit_transform(all_color))
 
 
 def test_paths_are_read_as_the_command_reads_them(digits, fitted: EBSC, tmp_path: Path) -> None:
@@ -367,5 +367,5 @@ def test_what_cannot_join_is_refused(digits, fitted: EBSC, tmp_path: Path) -> No
         pixels().fit("digits", labels)
     with pytest.raises(EbscError, match="holds no finished run"):
         EBSC.load(tmp_path)
-    colour = np.repeat(images[..., None], 3, axis=-1)
-    np.testing.assert_array_equal(fitted.predict(colour), fitted.predict(images))
+    color = np.repeat(images[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(fitted.predict(color), fitted.predict(images))

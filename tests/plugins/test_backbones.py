@@ -118,7 +118,7 @@ def test_an_option_the_network_does_not_have_is_one_line(one_line: OneLine) -> N
     one_line(error)
 
 
-def test_values_are_normalised_inside() -> None:
+def test_values_are_normalized_inside() -> None:
     backbone = build("test_resnet", 32).eval()
     x = images(32)
     torch.testing.assert_close(backbone(x), backbone.model((x - 0.4) / 0.2))

@@ -12,7 +12,7 @@ from scipy import sparse
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 
-from ebsc_core.clustering.affinity import symmetrised
+from ebsc_core.clustering.affinity import symmetrized
 from ebsc_core.clustering.coefficients import self_expressive_coefficients
 from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.plugins.interfaces import Clusterer
@@ -22,7 +22,7 @@ from ebsc_core.utils.errors import ConfigError
 from ebsc_plugins.clusterers import k_subspaces as k_subspaces_module
 from ebsc_plugins.clusterers.k_subspaces import KSubspaces, KSubspacesOptions
 from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions
-from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
+from ebsc_plugins.coefficients.knn import CosineNeighbors, KnnOptions
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def blobs(n: int = 120, k: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 
 def graph_of(rows: np.ndarray, top_k: int = 6) -> sparse.csr_matrix:
-    model = CosineNeighbours(KnnOptions(), rows.shape[1])
-    return symmetrised(self_expressive_coefficients(model, torch.from_numpy(rows), top_k))
+    model = CosineNeighbors(KnnOptions(), rows.shape[1])
+    return symmetrized(self_expressive_coefficients(model, torch.from_numpy(rows), top_k))
 
 
 def blocks(sizes: list[int]) -> tuple[sparse.csr_matrix, np.ndarray]:
@@ -63,7 +63,7 @@ def test_spectral_separates_disconnected_blocks(vectors_per_cluster: int, power:
     assert labels.dtype == np.int64
 
 
-def test_spectral_separates_blobs_by_their_neighbours() -> None:
+def test_spectral_separates_blobs_by_their_neighbors() -> None:
     rows, truth = blobs()
     assert adjusted_rand_score(truth, spectral(4).fit_predict(graph_of(rows))) == 1
 

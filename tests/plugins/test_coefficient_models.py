@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.clustering.affinity import symmetrised
+from ebsc_core.clustering.affinity import symmetrized
 from ebsc_core.clustering.coefficients import self_expressive_coefficients
 from ebsc_core.clustering.metrics import confidence
 from ebsc_core.clustering.refine import refine
@@ -19,7 +19,7 @@ from ebsc_core.config.schema import RefineOptions
 from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
-from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
+from ebsc_plugins.coefficients.knn import CosineNeighbors, KnnOptions
 
 
 def unit_rows(n: int, width: int = 6, seed: int = 0) -> Tensor:
@@ -50,16 +50,16 @@ def all_coefficients(model: CoefficientModel, rows: Tensor) -> Tensor:
     return dense(self_expressive_coefficients(model, rows, len(rows) - 1))
 
 
-def knn(**options: bool) -> CosineNeighbours:
-    return CosineNeighbours(KnnOptions(**options), 6)
+def knn(**options: bool) -> CosineNeighbors:
+    return CosineNeighbors(KnnOptions(**options), 6)
 
 
 @given(n=st.integers(3, 30), seed=st.integers(0, 10_000), data=st.data())
 @settings(max_examples=25, deadline=None)
 def test_knn_agrees_with_scikit_learn(n: int, seed: int, data: st.DataObject) -> None:
     rows, top_k = unit_rows(n, seed=seed), data.draw(st.integers(1, n - 1))
-    neighbours = NearestNeighbors(n_neighbors=top_k, metric="cosine").fit(rows.numpy())
-    distances, expected = neighbours.kneighbors()  # without arguments: each row's own left out
+    neighbors = NearestNeighbors(n_neighbors=top_k, metric="cosine").fit(rows.numpy())
+    distances, expected = neighbors.kneighbors()  # without arguments: each row's own left out
     found = self_expressive_coefficients(knn(weighted=True), rows, top_k)
     assert found.indices.tolist() == expected.tolist()
     np.testing.assert_allclose(found.values, (1 - distances).clip(0), atol=1e-6)
@@ -161,7 +161,7 @@ def test_training_finds_subspaces_that_cosines_miss(subspaces: Callable[..., tup
     rows, truth = subspaces(6, 12, 4)
 
     def within(model: CoefficientModel) -> float:
-        graph = symmetrised(self_expressive_coefficients(model, rows, 5))
+        graph = symmetrized(self_expressive_coefficients(model, rows, 5))
         return float(confidence(graph, truth.numpy()).mean())
 
     model = EnergyNetwork(EnergyOptions(hidden=128), 12)

@@ -120,7 +120,7 @@ class WeighsOtherwise(InnerProductModel):
         return Coefficients(found.indices, 2 * found.values)
 
 
-class NeedsANormaliser(WeighsOtherwise):
+class NeedsANormalizer(WeighsOtherwise):
     def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
         return (scores - normaliser).exp()
 
@@ -184,7 +184,7 @@ COEFFICIENT_FAULTS = {
     TakesTheBestOnly: "distinct-indices",
     OneTooMany: "valid-indices",
     WeighsOtherwise: "agrees-with-inner-products",
-    NeedsANormaliser: "agrees-with-inner-products",
+    NeedsANormalizer: "agrees-with-inner-products",
     StopsTheDictionary: "gradient-reaches-rows",
     TrainsWithItself: "expresses-as-it-trained",
     Climbs: "loss-falls",

@@ -214,7 +214,7 @@ class BackboneIgnoresTheSeed(SoundBackbone):
             self.layer.weight += float(np.random.default_rng().random())
 
 
-class NormalisesInPlace(SoundBackbone):
+class NormalizesInPlace(SoundBackbone):
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images.sub_(0.5))
 
@@ -241,7 +241,7 @@ BACKBONE_FAULTS = {
     WantsOneLayout: "channels-last",
     HidesAWeight: "weights-survive-a-file",
     BackboneIgnoresTheSeed: "same-seed-same-weights",
-    NormalisesInPlace: "inputs-not-mutated",
+    NormalizesInPlace: "inputs-not-mutated",
     DoubleFeatures: "feature-dtype",
     LogOfBlack: "finite-features",
     NeverLearns: "weights-learn",

@@ -50,7 +50,7 @@ class RenumbersAtRandom(SoundClusterer):
         return (super().fit_predict(data) + next(calls)) % self.n_clusters
 
 
-class CentresInPlace(SoundClusterer):
+class CentersInPlace(SoundClusterer):
     def fit_predict(self, data: Any) -> np.ndarray:
         data -= data.mean(axis=0)
         return super().fit_predict(data)
@@ -82,7 +82,7 @@ CLUSTERER_FAULTS = {
     GoesByPosition: "order-of-rows",
     ShortLabels: "label-dtype",
     RenumbersAtRandom: "same-seed-same-labels",
-    CentresInPlace: "inputs-not-mutated",
+    CentersInPlace: "inputs-not-mutated",
     CountsFromOne: "labels-from-zero",
     OneColumn: "label-shape",
     WarnsInOneWord: "warnings-are-sentences",

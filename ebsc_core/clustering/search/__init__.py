@@ -22,14 +22,14 @@ __all__ = [
 ]
 
 # Up to this many inner products (70,000 rows over one another) nothing is left out to save time.
-MOST_EXACT = 5_000_000_000
+MAX_EXACT = 5_000_000_000
 
 
 def chosen_method(options: SearchOptions, n_queries: int, n_keys: int) -> str:
     """``exact``, ``cells`` or ``faiss``: what is asked for or, by default, what suits these sizes."""
     if options.method != "auto":
         return options.method
-    return "exact" if n_queries * n_keys <= MOST_EXACT else "cells"
+    return "exact" if n_queries * n_keys <= MAX_EXACT else "cells"
 
 
 def build_index(keys: Tensor, options: SearchOptions, n_queries: int, seed: int) -> Index:

@@ -48,7 +48,7 @@ class CellIndex(Index):
         return len(self.keys)
 
     @torch.no_grad()
-    def search(self, queries: Tensor, top_k: int, own: Tensor, normalise: bool = False) -> Found:
+    def search(self, queries: Tensor, top_k: int, own: Tensor, normalize: bool = False) -> Found:
         scores = queries.new_full((len(queries), top_k), -torch.inf)
         indices = own.new_zeros(len(queries), top_k)
         own = torch.where(own >= 0, self.position[own], -1)
@@ -61,8 +61,8 @@ class CellIndex(Index):
                 scores[part, : values.shape[1]] = values
                 indices[part, : values.shape[1]] = self.order[positions]
         indices.masked_fill_(scores == -torch.inf, 0)
-        normaliser = scores.logsumexp(dim=1, keepdim=True) if normalise else torch.zeros_like(scores[:, :1])
-        return Found(scores, indices, normaliser)
+        normalizer = scores.logsumexp(dim=1, keepdim=True) if normalize else torch.zeros_like(scores[:, :1])
+        return Found(scores, indices, normalizer)
 
     def exhaustive(self, queries: Tensor, top_k: int, own: Tensor) -> Found:
         own = torch.where(own >= 0, self.position[own], -1)

@@ -16,7 +16,7 @@ ROUNDS = 4
 SAMPLE = 32
 # Past this many centroids a row meets those around its group only: all would grow with the rows' square.
 # Groups for, and centroids around each, times √C. With one group for √C, rows between groups lost their way.
-MOST_MET = 1024
+MAX_MET = 1024
 GROUPS = 4
 AROUND = 4
 ROWS = 65_536
@@ -33,7 +33,7 @@ class Centroids:
         count = len(means)
         self.means, self.group = means, torch.zeros(count, dtype=torch.int64, device=means.device)
         self.groups, self.around = means[:1], torch.arange(count, device=means.device).unsqueeze(0)
-        if count > MOST_MET:
+        if count > MAX_MET:
             self.groups = k_means(means, GROUPS * isqrt(count), seed)
             self.group = (means @ self.groups.T).argmax(dim=1)
             self.around = self._around(min(count, max(AROUND * isqrt(count), 2 * probes)))

@@ -26,14 +26,14 @@ class ExactIndex(Index):
         return self.size
 
     @torch.no_grad()
-    def search(self, queries: Tensor, top_k: int, own: Tensor, normalise: bool = False) -> Found:
+    def search(self, queries: Tensor, top_k: int, own: Tensor, normalize: bool = False) -> Found:
         scores, indices = queries.new_empty(len(queries), top_k), own.new_empty(len(queries), top_k)
-        normaliser = queries.new_empty(len(queries), 1)
+        normalizer = queries.new_empty(len(queries), 1)
         for start in range(0, len(queries), self.block):
             part = slice(start, start + self.block)
-            found = exhaustive(queries[part], self.tiles, top_k, own[part], normalise)
-            scores[part], indices[part], normaliser[part] = found.scores, found.indices, found.normaliser
-        return Found(scores, indices, normaliser)
+            found = exhaustive(queries[part], self.tiles, top_k, own[part], normalize)
+            scores[part], indices[part], normalizer[part] = found.scores, found.indices, found.normalizer
+        return Found(scores, indices, normalizer)
 
     def exhaustive(self, queries: Tensor, top_k: int, own: Tensor) -> Found:
         return self.search(queries, top_k, own)
@@ -45,19 +45,19 @@ def packed_tiles(keys: Tensor) -> Iterator[PackedRows]:
 
 
 def exhaustive(
-    queries: Tensor, tiles: Iterable[PackedRows], top_k: int, own: Tensor, normalise: bool = False
+    queries: Tensor, tiles: Iterable[PackedRows], top_k: int, own: Tensor, normalize: bool = False
 ) -> Found:
     """The largest inner products of one block of queries with the keys of all tiles."""
     values, indices = queries.new_empty(len(queries), 0), own.new_empty(len(queries), 0)
-    normaliser = queries.new_full((len(queries), 1), -torch.inf if normalise else 0)
+    normalizer = queries.new_full((len(queries), 1), -torch.inf if normalize else 0)
     start = 0
     for tile in tiles:
         with full_precision():
             scores = tile.products(queries)
         here = ((own >= start) & (own < start + len(tile))).nonzero().squeeze(1)
         scores[here, own[here] - start] = -torch.inf
-        if normalise:
-            normaliser = torch.logaddexp(normaliser, scores.logsumexp(dim=1, keepdim=True))
+        if normalize:
+            normalizer = torch.logaddexp(normalizer, scores.logsumexp(dim=1, keepdim=True))
         top, columns = largest(scores, top_k)
         values, indices = torch.cat([values, top], dim=1), torch.cat([indices, columns + start], dim=1)
         values, best = values.topk(min(top_k, values.shape[1]), dim=1)
@@ -65,4 +65,4 @@ def exhaustive(
         start += len(tile)
     missing = top_k - values.shape[1]
     values, indices = pad(values, (0, missing), value=-torch.inf), pad(indices, (0, missing))
-    return Found(values, indices.masked_fill(values == -torch.inf, 0), normaliser)
+    return Found(values, indices.masked_fill(values == -torch.inf, 0), normalizer)

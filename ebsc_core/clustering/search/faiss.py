@@ -7,7 +7,7 @@ from importlib import import_module
 import torch
 from torch import Tensor
 
-from ebsc_core.clustering.search.centroids import MOST_MET
+from ebsc_core.clustering.search.centroids import MAX_MET
 from ebsc_core.clustering.search.exact import exhaustive, packed_tiles
 from ebsc_core.clustering.search.index import Found, Index
 
@@ -19,9 +19,9 @@ class FaissIndex(Index):
         faiss = import_module("faiss")  # not by a statement: its types differ from version to version
         self.keys = keys
         faiss.omp_set_num_threads(torch.get_num_threads())
-        quantiser = "_HNSW32" if cells > MOST_MET else ""
+        quantizer = "_HNSW32" if cells > MAX_MET else ""
         self.index = faiss.index_factory(
-            keys.shape[1], f"IVF{cells}{quantiser},Flat", faiss.METRIC_INNER_PRODUCT
+            keys.shape[1], f"IVF{cells}{quantizer},Flat", faiss.METRIC_INNER_PRODUCT
         )
         self.index.cp.seed = seed % 2**31
         self.index.cp.min_points_per_centroid = 1  # or it prints to the terminal
@@ -34,7 +34,7 @@ class FaissIndex(Index):
         return len(self.keys)
 
     @torch.no_grad()
-    def search(self, queries: Tensor, top_k: int, own: Tensor, normalise: bool = False) -> Found:
+    def search(self, queries: Tensor, top_k: int, own: Tensor, normalize: bool = False) -> Found:
         # One more, in the place of the query's own.
         values, positions = self.index.search(queries.float().cpu().numpy(), min(top_k + 1, len(self)))
         found = torch.from_numpy(positions).to(own)
@@ -44,8 +44,8 @@ class FaissIndex(Index):
         found = torch.nn.functional.pad(found, (0, scores.shape[1] - found.shape[1]))
         scores, best = scores.topk(top_k, dim=1)
         indices = found.gather(1, best).masked_fill(scores == -torch.inf, 0)
-        normaliser = scores.logsumexp(dim=1, keepdim=True) if normalise else torch.zeros_like(scores[:, :1])
-        return Found(scores, indices, normaliser)
+        normalizer = scores.logsumexp(dim=1, keepdim=True) if normalize else torch.zeros_like(scores[:, :1])
+        return Found(scores, indices, normalizer)
 
     def exhaustive(self, queries: Tensor, top_k: int, own: Tensor) -> Found:
         return exhaustive(queries, packed_tiles(self.keys), top_k, own)

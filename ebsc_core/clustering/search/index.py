@@ -24,7 +24,7 @@ class Found:
     """``(B, k)`` descending; ``-inf`` where fewer keys than k were looked at."""
     indices: Tensor
     """``(B, k)`` int64, positions of the keys; 0 where the score is ``-inf``."""
-    normaliser: Tensor
+    normalizer: Tensor
     """``(B, 1)``, log-sum-exp over all keys, or those found if not all were looked at; 0 unless asked for."""
 
 
@@ -38,7 +38,7 @@ class Index(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def search(self, queries: Tensor, top_k: int, own: Tensor, normalise: bool = False) -> Found:
+    def search(self, queries: Tensor, top_k: int, own: Tensor, normalize: bool = False) -> Found:
         """The ``top_k`` keys of largest inner product with each of the queries ``(B, D)``.
 
         ``own`` ``(B,)`` is each query's own position among the keys, which is never found, or -1. Neither the

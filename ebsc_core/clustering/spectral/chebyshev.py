@@ -75,16 +75,16 @@ def filtered(operator: Tensor, block: Block, cut: float, degree: int) -> Tensor:
 
     ``degree`` products, the first of which is the block's image. The block's tensors are used up.
     """
-    centre, half = (cut - 1) / 2, max((cut + 1) / 2, 1e-3)
+    center, half = (cut - 1) / 2, max((cut + 1) / 2, 1e-3)
     # Scaled by its value at 1, the largest eigenvalue there can be, so that nothing overflows.
-    sigma = half / (1 - centre)
+    sigma = half / (1 - center)
     tau = 2 / sigma
     previous, current = block.vectors, block.image
-    current.sub_(previous, alpha=centre).mul_(sigma / half)
+    current.sub_(previous, alpha=center).mul_(sigma / half)
     for _ in range(degree - 1):
         sigma_next = 1 / (tau - sigma)
         step = 2 * sigma_next / half
-        previous.mul_(-sigma * sigma_next).sub_(current, alpha=step * centre)
+        previous.mul_(-sigma * sigma_next).sub_(current, alpha=step * center)
         torch.addmm(previous, operator, current, alpha=step, out=previous)
         previous, current = current, previous
         sigma = sigma_next
@@ -93,8 +93,8 @@ def filtered(operator: Tensor, block: Block, cut: float, degree: int) -> Tensor:
 
 def growth(values: np.ndarray, cut: float) -> np.ndarray:
     """By how much one degree more of that polynomial multiplies each eigenvalue's share, as a logarithm."""
-    centre, half = (cut - 1) / 2, max((cut + 1) / 2, 1e-3)
-    return np.arccosh(np.maximum((values - centre) / half, 1))
+    center, half = (cut - 1) / 2, max((cut + 1) / 2, 1e-3)
+    return np.arccosh(np.maximum((values - center) / half, 1))
 
 
 def _small(matrix: Tensor) -> Tensor:

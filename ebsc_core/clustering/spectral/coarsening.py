@@ -45,7 +45,7 @@ def coarsened(graph: sparse.csr_matrix) -> tuple[sparse.csr_matrix, np.ndarray]:
     """
     n = graph.shape[0]
     picks = sparse.csr_matrix(
-        (np.ones(n, np.int8), heaviest_neighbours(graph), np.arange(n + 1)), shape=(n, n)
+        (np.ones(n, np.int8), heaviest_neighbors(graph), np.arange(n + 1)), shape=(n, n)
     )
     count, aggregate = connected_components(picks, directed=False)
     starts = np.concatenate([[0], np.cumsum(np.bincount(aggregate))])
@@ -55,7 +55,7 @@ def coarsened(graph: sparse.csr_matrix) -> tuple[sparse.csr_matrix, np.ndarray]:
     return sparse.csr_matrix(members @ towards), aggregate
 
 
-def heaviest_neighbours(graph: sparse.csr_matrix) -> np.ndarray:
+def heaviest_neighbors(graph: sparse.csr_matrix) -> np.ndarray:
     """For each node the neighbour of largest ``w_ij / √(d_i d_j)``, ``(N,)`` int32.
 
     The measure is symmetric, so a chain of picks climbs and ends where two pick one another. Nodes without

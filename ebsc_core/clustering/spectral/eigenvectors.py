@@ -27,7 +27,7 @@ GUARD = 8
 # Blocks that span half of the space gain nothing from a filter; their size is bounded by the block, not by N.
 DENSE_RATIO = 2
 # Higher, and what is least amplified is lost beside what is most, in float32.
-LEAST_DEGREE, LARGEST_DEGREE = 4, 12
+MIN_DEGREE, LARGEST_DEGREE = 4, 12
 # Of the first filter after a coarse start: until it has passed, residuals make weights look too large.
 FIRST_DEGREE = 8
 # Up to so many nodes, or so many times the block, the search starts at random.
@@ -69,7 +69,7 @@ class Aim:
         return self.n_vectors + GUARD
 
 
-def normalised(affinity: sparse.csr_matrix) -> sparse.csr_matrix:
+def normalized(affinity: sparse.csr_matrix) -> sparse.csr_matrix:
     """``D^-½ W D^-½`` with ``D`` the row sums; rows without weight stay zero."""
     scale = inverse_roots(degrees(affinity))
     data = affinity.data * np.repeat(scale, np.diff(affinity.indptr)) * scale[affinity.indices]
@@ -118,7 +118,7 @@ def leading_eigenpairs(
     where = torch.device("cpu") if device.type == "mps" else device
     aim = Aim(n_vectors, tolerance, max_rounds, weigh, seed, where)
     if n <= DENSE_RATIO * aim.size:
-        return _dense(normalised(affinity), n_vectors)
+        return _dense(normalized(affinity), n_vectors)
     with full_precision():
         block, order = _found(affinity, aim)
     residuals, weighted = _residuals(block, aim)
@@ -139,12 +139,12 @@ def _found(graph: sparse.csr_matrix, aim: Aim) -> tuple[Block, np.ndarray]:
     start = _coarse_start(graph, aim) if graph.shape[0] > max(COARSEST, COARSEST_RATIO * aim.size) else None
     if start is None:
         order = np.arange(graph.shape[0])
-        operator = to_torch(normalised(graph), aim.device)
+        operator = to_torch(normalized(graph), aim.device)
         noise = torch.randn(len(order), aim.size, generator=torch.Generator().manual_seed(aim.seed))
         block = rayleigh_ritz(operator, noise.to(aim.device))
     else:
         vectors, values, order = start
-        operator = to_torch(_permuted(normalised(graph), order), aim.device)
+        operator = to_torch(_permuted(normalized(graph), order), aim.device)
         block = Block(vectors, operator @ vectors, values)
     for number in range(aim.max_rounds):
         _, weighted = _residuals(block, aim)
@@ -202,4 +202,4 @@ def _degree(block: Block, cut: float, weighted: np.ndarray, aim: Aim) -> int:
     # Of degree d it multiplies what is wanted by half of exp(d growth), what is not by 1 at most.
     gain = np.log(np.maximum(2 * weighted / aim.tolerance, 1))
     needed = gain / np.maximum(growth(block.values[: aim.n_vectors], cut), 1e-3)
-    return int(np.clip(np.ceil(needed.max()), LEAST_DEGREE, LARGEST_DEGREE))
+    return int(np.clip(np.ceil(needed.max()), MIN_DEGREE, LARGEST_DEGREE))

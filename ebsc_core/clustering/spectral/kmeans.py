@@ -51,24 +51,24 @@ def kmeans(
 
 
 @torch.no_grad()
-def _finished(rows: Tensor, centres: Tensor) -> Tensor:
+def _finished(rows: Tensor, centers: Tensor) -> Tensor:
     """Labels ``(N,)`` after Lloyd's rounds from these centres ``(K, D)``."""
     still = STILL * float(rows.var(dim=0).mean())
     for _ in range(MAX_ROUNDS):
-        sums, counts = torch.zeros_like(centres), rows.new_zeros(len(centres))
+        sums, counts = torch.zeros_like(centers), rows.new_zeros(len(centers))
         for block in rows.split(BLOCK_ROWS):
             # A product and not index_add, whose order of summation varies on CUDA.
-            members = F.one_hot(_nearest(block, centres), len(centres)).to(rows)
+            members = F.one_hot(_nearest(block, centers), len(centers)).to(rows)
             sums += members.T @ block
             counts += members.sum(dim=0)
-        moved = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), centres)
-        step = float((moved - centres).square().sum())
-        centres = moved
+        moved = torch.where(counts[:, None] > 0, sums / counts[:, None].clamp(min=1), centers)
+        step = float((moved - centers).square().sum())
+        centers = moved
         if step <= still:
             break
-    return torch.cat([_nearest(block, centres) for block in rows.split(BLOCK_ROWS)])
+    return torch.cat([_nearest(block, centers) for block in rows.split(BLOCK_ROWS)])
 
 
-def _nearest(rows: Tensor, centres: Tensor) -> Tensor:
+def _nearest(rows: Tensor, centers: Tensor) -> Tensor:
     """Which centre each row is nearest to, ``(B,)``; the squared length of the row is the same for all."""
-    return torch.addmm(centres.square().sum(dim=1), rows, centres.T, alpha=-2).argmin(dim=1)
+    return torch.addmm(centers.square().sum(dim=1), rows, centers.T, alpha=-2).argmin(dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
+GRAY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
 
 
 def eight_bit(image: Image.Image, mode: str) -> Image.Image:

@@ -21,7 +21,7 @@ from ebsc_core.utils.system import processors
 # Batches each process has begun or finished before they are asked for.
 AHEAD = 2
 # More processes than this seldom find a disk that feeds them.
-MOST_WORKERS = 8
+MAX_WORKERS = 8
 
 Bad = list[tuple[int, str]]
 """Positions of images that could not be read, each with the reason."""
@@ -84,7 +84,7 @@ class Workers:
 
     def __init__(self, reader: ImageReader, count: int | None = None) -> None:
         self.reader = reader
-        self.count = min(MOST_WORKERS, max(1, processors() - 1)) if count is None else count
+        self.count = min(MAX_WORKERS, max(1, processors() - 1)) if count is None else count
         self.plan = _Plan()
         self.loader: DataLoader | None = None
         # What was forked after OpenMP or CUDA have begun may hang. A server that has neither forks the

@@ -58,10 +58,10 @@ def _block(images: Tensor) -> int:
 def _apply(images: Tensor, parameters: ViewParameters, options: ViewOptions) -> Tensor:
     view = images.to(torch.float32).div_(255)
     view = _resample(view, parameters.matrix)
-    view = _recolour(view, parameters)
+    view = _recolor(view, parameters)
     if options.exact_hue and options.hue and view.shape[1] == 3:
         turn_hue_(view, parameters.turn)
-    if options.blur:
+    if options.blur_prob:
         view = _blur(view, parameters.sigma)
     if parameters.noise is not None:
         view = (view + parameters.noise).clamp_(0, 1)
@@ -86,7 +86,7 @@ def sampling_grid(matrix: Tensor, height: int, width: int) -> Tensor:
     return column.transpose(1, 2).unsqueeze(2) + row.transpose(1, 2).unsqueeze(1)
 
 
-def _recolour(images: Tensor, parameters: ViewParameters) -> Tensor:
+def _recolor(images: Tensor, parameters: ViewParameters) -> Tensor:
     offset = (images.mean((2, 3)) * parameters.shift).sum(1).view(-1, 1, 1)
     offset = offset.expand(-1, images.shape[1], 1)
     return torch.baddbmm(offset, parameters.mixing, images.flatten(2)).clamp_(0, 1).view(images.shape)

@@ -13,7 +13,11 @@ from ebsc_core.plugins.interfaces import ImageInfo
 
 
 class ViewOptions(Options):
-    """How views are drawn. Amplitudes are half-widths around the unchanged image; 0 turns one off."""
+    """How views are drawn. Amplitudes are half-widths around the unchanged image; 0 turns one off.
+
+    Serialization aliases are the first names of the options. Digests of trained features are made of those,
+    so that features which are cached already are found.
+    """
 
     crop: float = Field(gt=0, le=1)
     """Smallest share of the image's area a crop keeps."""
@@ -34,28 +38,28 @@ class ViewOptions(Options):
     exact_hue: bool = False
     """Rotate the hue of HSV, as torchvision does, instead of that of YIQ, a close relative that keeps luma
     and costs nothing beside the other changes of colour. Images to be greyed are greyed before either."""
-    jitter: float = Field(0.8, ge=0, le=1)
+    jitter_prob: float = Field(0.8, ge=0, le=1, serialization_alias="jitter")
     """Chance that an image's colours (or grey levels) are changed at all."""
-    grey: float = Field(0.0, ge=0, le=1)
+    gray_prob: float = Field(0.0, ge=0, le=1, serialization_alias="grey")
     """Chance that a colour image is turned grey."""
-    blur: float = Field(0.0, ge=0, le=1)
+    blur_prob: float = Field(0.0, ge=0, le=1, serialization_alias="blur")
     """Chance of a Gaussian blur (sigma 0.1 to 2 pixels, kernel a tenth of the image)."""
     noise: float = Field(0.0, ge=0, le=1)
     """Standard deviation of Gaussian noise added to values in [0, 1]."""
 
 
-COLOUR_VIEWS = ViewOptions(
-    crop=0.2, flip=0.5, rotate=0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grey=0.2
+COLOR_VIEWS = ViewOptions(
+    crop=0.2, flip=0.5, rotate=0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, gray_prob=0.2
 )
 """SimCLR's views (arXiv:2002.05709, appendix A) with the milder jitter usual at 32 pixels."""
 
-GREY_VIEWS = ViewOptions(crop=0.7, flip=0.0, rotate=15, brightness=0.4, contrast=0.4)
+GRAY_VIEWS = ViewOptions(crop=0.7, flip=0.0, rotate=15, brightness=0.4, contrast=0.4)
 """For digits and faces, which fill their frame: a mirrored 2 is no 2, and light changes more than pose."""
 
 
 def default_views(info: ImageInfo) -> ViewOptions:
     """The policy for these images: by colour, with blur from 64 pixels on as in SimCLR."""
     if info.channels == 1:
-        return GREY_VIEWS
+        return GRAY_VIEWS
     large = min(info.height, info.width) >= 64
-    return COLOUR_VIEWS.model_copy(update={"blur": 0.5}) if large else COLOUR_VIEWS
+    return COLOR_VIEWS.model_copy(update={"blur_prob": 0.5}) if large else COLOR_VIEWS

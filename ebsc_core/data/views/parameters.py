@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from math import log, pi
 
 import torch
@@ -88,7 +89,7 @@ def draw_parameters(shape: torch.Size, options: ViewOptions, generator: torch.Ge
     """
     n, channels = shape[:2]
     matrix = affine_matrices(shape, options, generator)
-    changed = (torch.rand(n, generator=generator) < options.jitter).float()
+    changed = (torch.rand(n, generator=generator) < options.jitter_prob).float()
     brightness = 1 + changed * _uniform(n, -options.brightness, options.brightness, generator)
     contrast = 1 + changed * _uniform(n, -options.contrast, options.contrast, generator)
     if channels == 1:
@@ -99,7 +100,7 @@ def draw_parameters(shape: torch.Size, options: ViewOptions, generator: torch.Ge
     mixing = mixing * (brightness * contrast).view(n, 1, 1)
     # Contrast blends with the mean grey of the (brightened) image.
     shift = (brightness * (1 - contrast)).view(n, 1) * luma
-    sigma = _blur_widths(n, options.blur, generator) if options.blur else torch.zeros(n)
+    sigma = _blur_widths(n, options.blur_prob, generator) if options.blur_prob else torch.zeros(n)
     noise = options.noise * torch.randn(shape, generator=generator) if options.noise else None
     return ViewParameters.of(matrix, mixing, shift, turn, sigma, noise)
 
@@ -135,24 +136,38 @@ def _mixing(
 ) -> tuple[Tensor, Tensor]:
     """``(B, 3, 3)``: saturation, hue (of YIQ) and greying; and ``(B,)`` turns that are left for HSV."""
     luma = torch.tensor(LUMA).expand(3, 3)
-    eye = torch.eye(3)
     saturation = 1 + changed * _uniform(n, -options.saturation, options.saturation, generator)
     turn = changed * _uniform(n, -options.hue, options.hue, generator)
-    grey = (torch.rand(n, generator=generator) < options.grey).float()
-    s = (saturation * (1 - grey)).view(n, 1, 1)
-    mixing = s * eye + (1 - s) * luma
+    gray = (torch.rand(n, generator=generator) < options.gray_prob).float()
+    s = (saturation * (1 - gray)).view(n, 1, 1)
     if options.exact_hue:
-        return mixing, turn
-    return _hue_rotation(turn * (2 * pi)) @ mixing, torch.zeros(n)
+        return s * torch.eye(3) + (1 - s) * luma, turn
+    # A rotation of the hue leaves gray as it is, so that of the part (1 - s) it changes nothing.
+    return s * _hue_rotation(turn * (2 * pi)) + (1 - s) * luma, torch.zeros(n)
 
 
 def _hue_rotation(angle: Tensor) -> Tensor:
-    to_yiq = torch.tensor(RGB_TO_YIQ)
-    rotation = torch.zeros(len(angle), 3, 3)
-    rotation[:, 0, 0] = 1
-    rotation[:, 1, 1] = rotation[:, 2, 2] = angle.cos()
-    rotation[:, 1, 2], rotation[:, 2, 1] = -angle.sin(), angle.sin()
-    return torch.linalg.inv(to_yiq) @ rotation @ to_yiq
+    """``(B, 3, 3)``: RGB to RGB, by rotations ``(B,)`` of the IQ plane.
+
+    As a sum of three fixed matrices: products of many small matrices wake every thread of a large machine for
+    nothing.
+    """
+    still, cosine, sine = _hue_parts()
+    return still + angle.cos().view(-1, 1, 1) * cosine + angle.sin().view(-1, 1, 1) * sine
+
+
+@cache
+def _hue_parts() -> tuple[Tensor, Tensor, Tensor]:
+    """What of a rotation is constant, what goes with its cosine, and what with its sine, ``(3, 3)`` each."""
+    to_yiq = torch.tensor(RGB_TO_YIQ, dtype=torch.float64)
+    luma, plane, turned = torch.zeros(3, 3, 3, dtype=torch.float64)
+    luma[0, 0] = 1
+    plane[1, 1] = plane[2, 2] = 1
+    turned[1, 2], turned[2, 1] = -1, 1
+    still, cosine, sine = (
+        (torch.linalg.inv(to_yiq) @ part @ to_yiq).float() for part in (luma, plane, turned)
+    )
+    return still, cosine, sine
 
 
 def _blur_widths(n: int, chance: float, generator: torch.Generator) -> Tensor:

@@ -14,7 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.metrics.cluster import contingency_matrix
 
 from ebsc_core.config.loading import flattened
-from ebsc_core.config.schema import PROVENANCE
+from ebsc_core.config.schema import PROVENANCE, current_view_names
 from ebsc_core.runs.store.directory import CONFIG, METRICS
 from ebsc_core.runs.store.listing import data_of
 from ebsc_core.runs.store.saved import SavedRun
@@ -182,9 +182,17 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
+def _settings(run: SavedRun) -> dict[str, Any]:
+    """The settings of ``run.toml`` by their dotted names of today."""
+    tables = {name: value for name, value in run.tables.items() if name != PROVENANCE}
+    if "views" in tables:
+        tables["views"] = current_view_names(tables["views"])
+    return dict(flattened(tables))
+
+
 def _differing(runs: Sequence[SavedRun]) -> dict[str, list[Any]]:
     """The settings in which the runs are not all the same, in the order of the first that has them."""
-    trees = [dict(flattened({k: v for k, v in run.tables.items() if k != PROVENANCE})) for run in runs]
+    trees = [_settings(run) for run in runs]
     names = dict.fromkeys(name for tree in trees for name in tree)
     columns = {name: [tree.get(name) for tree in trees] for name in names}
     return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}

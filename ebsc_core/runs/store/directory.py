@@ -62,9 +62,9 @@ class RunDirectory:
     Parameters
     ----------
     path : Path
-    to_go_on : mapping
+    unfinished : mapping
         What ``unfinished.toml`` is to hold.
-    going_on : bool
+    resuming : bool
         Whether this is an unfinished directory that is to be finished; an error then leaves it as it was.
 
     Raises
@@ -74,8 +74,10 @@ class RunDirectory:
         is finished or another process is at work in it.
     """
 
-    def __init__(self, path: Path, to_go_on: Mapping[str, Any] | None = None, going_on: bool = False) -> None:
-        self.path, self.to_go_on, self.going_on = path, to_go_on or {}, going_on
+    def __init__(
+        self, path: Path, unfinished: Mapping[str, Any] | None = None, resuming: bool = False
+    ) -> None:
+        self.path, self.unfinished, self.resuming = path, unfinished or {}, resuming
         # Of ".", a link or "runs/..", it must be found before anything is computed.
         self.target = Path(os.path.realpath(path))  # Path.resolve has a traceback for links in a circle
         self.beside = self.target / WORK
@@ -83,18 +85,18 @@ class RunDirectory:
         self.training: Path | None = None
         """The file in which training is kept when it ends early."""
         self.lock: IO[bytes] | None = None
-        check_unfinished(path) if going_on else check_free(path)
+        check_unfinished(path) if resuming else check_free(path)
 
     def __enter__(self) -> RunDirectory:
         self.made = not self.target.exists()
         try:
             self.target.mkdir(parents=True, exist_ok=True)
-            self.beside.mkdir(exist_ok=self.going_on)
+            self.beside.mkdir(exist_ok=self.resuming)
             self._begin()
         except OSError as error:
             if isinstance(error, FileExistsError):  # another process was faster
                 check_free(self.path)
-            elif not self.going_on:
+            elif not self.resuming:
                 self._leave_nothing()
             raise RunDirectoryError(
                 f"cannot create {self.path}: {error.strerror}; choose another --out"
@@ -106,7 +108,7 @@ class RunDirectory:
         self.lock = locked(self.beside / LOCK)
         if self.lock is None:
             raise RunDirectoryError(at_work(self.path))
-        if self.going_on and not is_unfinished(self.target):  # any more
+        if self.resuming and not is_unfinished(self.target):  # any more
             self._let_go()
             check_unfinished(self.path)
         for item in self.beside.iterdir():
@@ -114,13 +116,13 @@ class RunDirectory:
                 remove(item)
         self.checkpoints.mkdir()
         with written_whole(self.target / UNFINISHED) as file:
-            write_toml(file, self.to_go_on)
+            write_toml(file, self.unfinished)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             with self.writing():
                 self._finish()
-        elif self.going_on or (self.training and self.training.exists()):
+        elif self.resuming or (self.training and self.training.exists()):
             if self.lock:
                 self.lock.close()
             how = f"to go on: ebsc resume {shlex.quote(str(self.path))}"

@@ -22,18 +22,20 @@ from ebsc_core.utils.provenance import provenance
 UNFINISHED, WORK, LOCK = "unfinished.toml", ".unfinished", "lock"
 
 
-def to_go_on(config: RunConfig, asked: Mapping[str, Any], suppliers: Mapping[str, str]) -> dict[str, Any]:
+def unfinished_tables(
+    config: RunConfig, requested: Mapping[str, Any], suppliers: Mapping[str, str]
+) -> dict[str, Any]:
     """The tables of ``unfinished.toml``.
 
     Parameters
     ----------
     config : RunConfig
-    asked : mapping
+    requested : mapping
         The same as tables, with the names and options of all parts.
     suppliers : mapping
         Distribution and version of each part.
     """
-    tables = dict(asked)
+    tables = dict(requested)
     # Training is kept there, wherever the default may be when it goes on.
     cache = features_folder(config.cache)
     tables["cache"] = str(cache.absolute()) if cache else "none"

@@ -26,7 +26,7 @@ STEPS = 24
 SLOWEST = 0.2
 # A pass over all rows that captures less than this share more is the last.
 GAIN = 1e-5
-MOST_PASSES = 10
+MAX_PASSES = 10
 # Projections held at once: 2^25 float32 are 128 MiB.
 BLOCK_PROJECTIONS = 1 << 25
 
@@ -111,7 +111,7 @@ class KSubspaces(Clusterer):
         """Labels and captured squared length ``(1, N)`` after passes over all rows, block by block."""
         labels, captured = torch.empty(1, len(rows), dtype=torch.int64), torch.empty(1, len(rows))
         now = 0.0
-        for _ in range(MOST_PASSES):
+        for _ in range(MAX_PASSES):
             moment = torch.zeros_like(bases)
             for start, block in rows.blocks():
                 here = slice(start, start + len(block))
@@ -126,11 +126,11 @@ class KSubspaces(Clusterer):
     def _starts(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         """``(R, K, D, d)``: the principal subspace of the rows nearest to each of K random rows."""
         r, k, d = self.options.restarts, self.n_clusters, self.options.dimension
-        neighbours = min(len(rows), 2 * d)
+        neighbors = min(len(rows), 2 * d)
         starts = []
         for _ in range(r):
             seeds = rows[torch.randperm(len(rows), generator=generator)[:k]]
-            nearest = (seeds @ rows.T).abs().topk(neighbours, dim=1).indices
+            nearest = (seeds @ rows.T).abs().topk(neighbors, dim=1).indices
             noise = 1e-3 * torch.randn(k, rows.shape[1], d, generator=generator)
             around = rows[nearest].transpose(1, 2)
             left = torch.linalg.svd(around, full_matrices=False).U[..., :d]

@@ -17,7 +17,7 @@ from ebsc_core.data.features.whitening import RidgeInverse, mean_eigenvalue
 from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
 from ebsc_core.utils.device import has_bf16
 from ebsc_core.utils.matmul import PackedRows
-from ebsc_plugins.coefficients.newton import LEAST_RIDGE, NEWTON_STEPS, rounding, solve_elastic_nets
+from ebsc_plugins.coefficients.newton import MIN_RIDGE, NEWTON_STEPS, rounding, solve_elastic_nets
 from ebsc_plugins.coefficients.workers import precise, side_by_side
 
 # Queries that are sorted by their needs after every round, and of those how many advance together: plenty of
@@ -25,7 +25,7 @@ from ebsc_plugins.coefficients.workers import precise, side_by_side
 POOLED, TOGETHER = 512, 256
 # Scores, gathered rows, and inner products of the small problems that one Newton iteration sees: entries held
 # at once, from what memory allows down to what a cache does.
-MOST_SCORES, MOST_GATHERED, MOST_SOLVED = 1 << 24, 1 << 22, 1 << 20
+MAX_SCORES, MAX_GATHERED, MAX_SOLVED = 1 << 24, 1 << 22, 1 << 20
 # The first PROBES rounds only look for candidates. In the first EARLY ones, a query that misses as many rows
 # as may join at once will hardly be done in the next: a few Newton steps do.
 PROBES, EARLY, FEW_STEPS = 2, 8, 3
@@ -33,7 +33,7 @@ PROBES, EARLY, FEW_STEPS = 2, 8, 3
 # faster than finding the very largest scores.
 GROUP = 16
 # A row whose largest cosine is below this has nothing to be expressed by.
-LEAST_COSINE = 1e-3
+MIN_COSINE = 1e-3
 
 
 class ElasticNetOptions(Options):
@@ -160,15 +160,15 @@ class ElasticNet(CoefficientModel):
         return _Encoded(packed, rough, lambda rows: rows @ matrix)
 
     def coefficients(self, queries: Tensor, encoded: _Encoded, top_k: int, own: Tensor) -> Coefficients:
-        together = max(1, min(TOGETHER, MOST_SCORES // len(encoded.dictionary)))
+        together = max(1, min(TOGETHER, MAX_SCORES // len(encoded.dictionary)))
         largest = queries.new_empty(len(queries))
         for part in _parts(len(queries), together):
             scores = encoded.dictionary.products(queries[part]).abs_()
             exclude_own(scores, own[part])
             largest[part] = scores.amax(dim=1)
-        scale = largest.clamp_min(LEAST_COSINE) / (self.options.gamma * self.options.tau)
+        scale = largest.clamp_min(MIN_COSINE) / (self.options.gamma * self.options.tau)
         # With little ridge, the rounding of float32 would decide whether a small problem is convex.
-        lean = (1 - self.options.tau) * float(scale.min()) < LEAST_RIDGE
+        lean = (1 - self.options.tau) * float(scale.min()) < MIN_RIDGE
         dtype = precise(queries.device) if lean else queries.dtype
         found = Coefficients(
             torch.zeros(len(queries), top_k, dtype=torch.int64, device=queries.device),
@@ -228,7 +228,7 @@ class ElasticNet(CoefficientModel):
         tau = (self.options.tau * state.scale).expand_as(state.values).masked_fill(state.barred, torch.inf)
         ridge = (1 - self.options.tau) * state.scale
         problem = (state.gram, state.inner, tau, ridge, state.values)
-        size = max(1, MOST_SOLVED // state.support.shape[1] ** 2)
+        size = max(1, MAX_SOLVED // state.support.shape[1] ** 2)
         parts = zip(*(tensor.to(dtype).split(size) for tensor in problem), strict=True)
         solved = [
             solve_elastic_nets(gram, inner, tau, ridge, values, steps)
@@ -299,7 +299,7 @@ def _grown(state: _State, dictionary: Tensor) -> _State:
     used, more = state.support.shape[1], max(1, int(state.wanted.max()))
     support = torch.cat([state.support, state.missing[:, :more]], dim=1)
     gram, inner = F.pad(state.gram, (0, more, 0, more)), F.pad(state.inner, (0, more))
-    for part in _parts(len(state), max(1, MOST_GATHERED // (support.shape[1] * dictionary.shape[1]))):
+    for part in _parts(len(state), max(1, MAX_GATHERED // (support.shape[1] * dictionary.shape[1]))):
         members = support[part]
         atoms = dictionary.index_select(0, members.flatten()).view(*members.shape, -1).to(gram.dtype)
         new = atoms[:, used:] @ atoms.mT

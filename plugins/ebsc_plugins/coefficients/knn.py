@@ -16,7 +16,7 @@ class KnnOptions(Options):
     """Use the cosine (never below 0) as the coefficient instead of 1."""
 
 
-class CosineNeighbours(InnerProductModel):
+class CosineNeighbors(InnerProductModel):
     """The ``top_k`` rows of largest cosine, each with coefficient 1 (or its cosine)."""
 
     Options = KnnOptions

@@ -7,7 +7,7 @@ from torch import Tensor
 
 NEWTON_STEPS = 60
 # A problem of less ridge than this is pulled towards its previous solution, ever less.
-LEAST_RIDGE, PROXIMAL_ROUNDS = 1e-4, 20
+MIN_RIDGE, PROXIMAL_ROUNDS = 1e-4, 20
 # On the diagonal of a linear system, it makes a value vanish.
 BARRED = 1e30
 
@@ -39,12 +39,12 @@ def solve_elastic_nets(
     steps : int
         Newton steps; with fewer than ``NEWTON_STEPS`` no more than one proximal point.
     """
-    pull = (LEAST_RIDGE - ridge).clamp_min(0)
+    pull = (MIN_RIDGE - ridge).clamp_min(0)
     if not bool((pull > 0).any()):
         return _newton(gram, inner, tau, ridge, values, steps)
     least = max(1e-9, 100 * torch.finfo(gram.dtype).eps)
     for round_ in range(PROXIMAL_ROUNDS if steps == NEWTON_STEPS else 1):
-        before, pull = values, pull.clamp_max(max(least, LEAST_RIDGE * 0.1**round_))
+        before, pull = values, pull.clamp_max(max(least, MIN_RIDGE * 0.1**round_))
         values, settled = _newton(gram, inner + pull * before, tau, ridge + pull, before, steps)
         settled &= (pull * (values - before)).abs().amax(dim=1) <= 1e-6 * tau.amin(dim=1)
         if bool(settled.all()):

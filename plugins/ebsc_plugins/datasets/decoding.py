@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 from PIL import Image, ImageOps
 
-from ebsc_core.data.images.pil import GREY_MODES, channels_of, eight_bit
+from ebsc_core.data.images.pil import GRAY_MODES, channels_of, eight_bit
 from ebsc_core.data.images.workers import BadImage
 from ebsc_plugins.datasets.files import UNREADABLE, Files
 
@@ -24,7 +24,7 @@ class Header:
 
     width: int
     height: int
-    grey: bool
+    gray: bool
 
 
 def read_header(files: Files, position: int) -> Header | BadImage:
@@ -34,14 +34,14 @@ def read_header(files: Files, position: int) -> Header | BadImage:
             # EXIF orientations 5 to 8 swap the sides.
             swapped = image.getexif().get(0x0112) in (5, 6, 7, 8)
             size = image.size[::-1] if swapped else image.size
-            return Header(*size, grey=image.mode in GREY_MODES)
+            return Header(*size, gray=image.mode in GRAY_MODES)
     except BAD_IMAGE as error:
         return BadImage(_reason(error))
 
 
 def common_shape(headers: list[Header], size: int | None) -> tuple[int, int, int]:
     """``(C, H, W)`` every image is brought to."""
-    channels = 1 if all(header.grey for header in headers) else 3
+    channels = 1 if all(header.gray for header in headers) else 3
     if size is not None:
         return channels, size, size
     shapes = {(h.height, h.width) for h in headers}

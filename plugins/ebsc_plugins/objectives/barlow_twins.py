@@ -41,12 +41,12 @@ def barlow_twins(a: Tensor, b: Tensor, redundancy: float) -> Tensor:
 
     Off the diagonal it counts ``redundancy`` times.
     """
-    correlation = standardise(a).T @ standardise(b) / len(a)
+    correlation = standardize(a).T @ standardize(b) / len(a)
     own = correlation.diagonal()
     others = correlation.square().sum() - own.square().sum()
     return (1 - own).square().sum() + redundancy * others
 
 
-def standardise(rows: Tensor) -> Tensor:
+def standardize(rows: Tensor) -> Tensor:
     """Rows ``(B, E)`` with mean 0 and variance 1 in each dimension; a constant dimension becomes 0."""
     return F.batch_norm(rows, None, None, training=True)

@@ -65,6 +65,6 @@ def flatness(rows: Tensor) -> Tensor:
 
 def repetition(rows: Tensor) -> Tensor:
     """Squared covariances ``(E, E)`` of ``(B, E)`` rows off the diagonal, over ``E`` (eqs. 3-4)."""
-    centred = rows - rows.mean(dim=0)
-    covariance = centred.T @ centred / (len(rows) - 1)
+    centered = rows - rows.mean(dim=0)
+    covariance = centered.T @ centered / (len(rows) - 1)
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / rows.shape[1]

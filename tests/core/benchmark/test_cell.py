@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ebsc_core.benchmark.cell import _outcome
-from ebsc_plugins.coefficients.knn import CosineNeighbours
+from ebsc_plugins.coefficients.knn import CosineNeighbors
 
 TINY = {
     "data": {"name": "digits", "limit": 100},
@@ -54,7 +54,7 @@ def test_a_failure_is_said_and_leaves_nothing(tmp_path: Path, changes: dict, sai
 def test_the_fault_of_a_part_is_said_and_told_to_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(CosineNeighbours, "coefficients", lambda self, *arguments: 1 / 0)
+    monkeypatch.setattr(CosineNeighbors, "coefficients", lambda self, *arguments: 1 / 0)
     outcome = _outcome(TINY, tmp_path / "key.json")
     assert outcome["failed"] == "ZeroDivisionError: division by zero"
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from ebsc_core.clustering.assign import Assigned, assign, vote
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.plugins.interfaces import Coefficients
-from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
+from ebsc_plugins.coefficients.knn import CosineNeighbors, KnnOptions
 
 
 def slow_vote(indices: np.ndarray, values: np.ndarray, clusters: np.ndarray) -> tuple[list[int], list[float]]:
@@ -71,7 +71,7 @@ class TestVote:
         assert found.clusters.tolist() == [-1] * 3
 
 
-COSINES = CosineNeighbours(KnnOptions(weighted=True), 4)
+COSINES = CosineNeighbors(KnnOptions(weighted=True), 4)
 
 
 def assign_all(rows: Tensor, dictionary: Tensor, clusters: np.ndarray, top_k: int) -> Assigned:

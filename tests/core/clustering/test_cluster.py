@@ -21,7 +21,7 @@ from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel
 from ebsc_core.utils.progress import Progress, Stages
 from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
-from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
+from ebsc_plugins.coefficients.knn import CosineNeighbors, KnnOptions
 
 WIDTH, CLUSTERS, N = 24, 5, 2000
 
@@ -44,8 +44,8 @@ def cluster(
 
 
 def method(size: int | None = None, model: CoefficientModel | None = None, **other: Any) -> Method:
-    settled = {
-        "model": model or CosineNeighbours(KnnOptions(), WIDTH),
+    resolved = {
+        "model": model or CosineNeighbors(KnnOptions(), WIDTH),
         "clusterer": SpectralClustering(SpectralOptions(), CLUSTERS, 0),
         "top_k": 5,
         "whiten": True,
@@ -56,7 +56,7 @@ def method(size: int | None = None, model: CoefficientModel | None = None, **oth
         "seed": 0,
         "device": torch.device("cpu"),
     }
-    return Method(**(settled | other))
+    return Method(**(resolved | other))
 
 
 @pytest.mark.parametrize("energy", [False, True])
@@ -150,8 +150,8 @@ def test_the_clusterer_is_told_where_the_run_computes(subspaces: tuple[Tensor, n
 
 def test_the_sample_keeps_the_clusters_it_was_given(subspaces: tuple[Tensor, np.ndarray]) -> None:
     found = cluster(HeldRows(subspaces[0]), 401, clusterer=Halves())
-    assert len(np.unique(found.chosen)) == 401
-    assert found.joining.clusters.tolist() == [0] * 200 + [1] * 201
+    assert len(np.unique(found.positions)) == 401
+    assert found.assigner.clusters.tolist() == [0] * 200 + [1] * 201
     assert found.agreement is not None
     assert found.agreement < 0.9  # such clusters are not those of the rows
 
@@ -160,7 +160,7 @@ def test_a_clusterer_of_rows_is_given_them_as_they_are(subspaces: tuple[Tensor, 
     rows = HeldRows(subspaces[0])
     held, streaming = Halves(), Streaming()
     found = cluster(rows, 400, clusterer=held)
-    np.testing.assert_array_equal(held.given, subspaces[0][found.chosen])
+    np.testing.assert_array_equal(held.given, subspaces[0][found.positions])
     cluster(rows, clusterer=streaming)
     assert streaming.given is rows
 
@@ -184,8 +184,8 @@ def test_stored_rows_lead_where_held_rows_lead(
 def test_new_rows_join_as_the_rest_does(subspaces: tuple[Tensor, np.ndarray]) -> None:
     rows = HeldRows(subspaces[0])
     found = cluster(rows, 400)
-    again = found.joining.assign(rows)
-    rest = np.setdiff1d(np.arange(N), found.chosen)
+    again = found.assigner.assign(rows)
+    rest = np.setdiff1d(np.arange(N), found.positions)
     assert (again.clusters[rest] == found.clusters[rest]).all()
     assert (again.confidence[rest] == found.confidence[rest]).all()
 
@@ -193,6 +193,6 @@ def test_new_rows_join_as_the_rest_does(subspaces: tuple[Tensor, np.ndarray]) ->
 def test_the_seed_decides_the_sample(subspaces: tuple[Tensor, np.ndarray]) -> None:
     rows = HeldRows(subspaces[0])
     first, same, other = (cluster(rows, 100, seed=seed) for seed in (0, 0, 1))
-    assert (first.chosen == same.chosen).all()
+    assert (first.positions == same.positions).all()
     assert (first.clusters == same.clusters).all()
-    assert (first.chosen != other.chosen).any()
+    assert (first.positions != other.positions).any()

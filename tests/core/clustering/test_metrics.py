@@ -33,7 +33,7 @@ def test_the_names_of_clusters_do_not_matter(given_pairs: list[tuple[int, int]],
     assert scores(labels, np.array(renamed)[clusters]) == pytest.approx(scores(labels, clusters))
 
 
-def test_a_relabelled_truth_is_perfect() -> None:
+def test_a_relabeled_truth_is_perfect() -> None:
     labels = np.array([0, 0, 1, 1, 2, 2])
     assert scores(labels, np.array([7, 7, 0, 0, 3, 3])) == pytest.approx({"acc": 1, "nmi": 1, "ari": 1})
 

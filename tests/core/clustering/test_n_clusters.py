@@ -14,7 +14,7 @@ from ebsc_core.clustering.n_clusters import (
     Candidate,
     eigengaps,
     find_n_clusters,
-    most_clusters,
+    max_clusters,
     perturbed,
     rand_index,
     ranked,
@@ -77,7 +77,7 @@ def test_candidates_are_ranked_and_the_record_is_plain() -> None:
     record = found.record()
     assert record["chosen"] == 4 == record["candidates"][0]["k"]
     assert set(record["candidates"][0]) == {"k", "stability", "score", "eigengap"}
-    assert len(record["eigenvalues"]) == most_clusters(120) + 1
+    assert len(record["eigenvalues"]) == max_clusters(120) + 1
     assert record["eigenvalues"] == sorted(record["eigenvalues"], reverse=True)
 
 
@@ -88,7 +88,7 @@ def test_a_graph_without_clusters_is_doubted() -> None:
 
 def test_more_pieces_than_are_considered_are_doubted() -> None:
     found = find_n_clusters(planted([4] * 30))
-    assert found.chosen <= most_clusters(120) == 24
+    assert found.chosen <= max_clusters(120) == 24
     assert found.doubts()
 
 
@@ -119,7 +119,7 @@ def test_a_coarser_graph_has_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @given(n=st.integers(2, 10**7))
 def test_no_more_are_considered_than_rows_allow(n: int) -> None:
-    assert 2 <= most_clusters(n) <= min(50, max(2, n // 5))
+    assert 2 <= max_clusters(n) <= min(50, max(2, n // 5))
 
 
 @given(data=st.data(), n=st.integers(2, 40))
@@ -160,7 +160,7 @@ def test_a_perturbed_graph_has_the_same_edges_and_is_symmetric(seed: int) -> Non
         ({10: 0.04, 12: 0.05}, 12),  # no neighbours
     ],
 )
-def test_of_equal_neighbours_the_smaller_is_taken(gaps: dict[int, float], expected: int) -> None:
+def test_of_equal_neighbors_the_smaller_is_taken(gaps: dict[int, float], expected: int) -> None:
     scores = {9: 0.9}
     candidates = [Candidate(k, 0.95, scores.get(k, 0.95 + k / 1e4), gap) for k, gap in gaps.items()]
     found = ranked(candidates)

@@ -22,7 +22,7 @@ from ebsc_core.clustering.search import (
 from ebsc_core.clustering.search import cells as cells_module
 from ebsc_core.clustering.search.index import largest
 from ebsc_core.config.schema import SearchOptions
-from ebsc_plugins.coefficients.knn import CosineNeighbours, KnnOptions
+from ebsc_plugins.coefficients.knn import CosineNeighbors, KnnOptions
 
 
 def normal(n: int, width: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -63,11 +63,11 @@ def test_tiles_find_what_is_found_without(
         index = ExactIndex(keys)
     index.block = block
     assert len(index) == n
-    found = index.search(queries, top_k, own, normalise=True)
+    found = index.search(queries, top_k, own, normalize=True)
     assert_found(found, queries, keys, top_k, own)
     scores = queries @ keys.T
     scores[own >= 0, own[own >= 0]] = -torch.inf
-    torch.testing.assert_close(found.normaliser, scores.logsumexp(dim=1, keepdim=True))
+    torch.testing.assert_close(found.normalizer, scores.logsumexp(dim=1, keepdim=True))
 
 
 @given(n=st.integers(1, 400), top_k=st.integers(1, 9), seed=st.integers(0, 1000), few=st.booleans())
@@ -131,22 +131,22 @@ def test_looking_into_every_cell_is_exact(
     keys, queries = normal(n, seed=seed), normal(m, seed=seed + 1)
     own = torch.randint(-1, n, (m,), generator=torch.Generator().manual_seed(seed))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(centroids, "MOST_MET", met)
+        patch.setattr(centroids, "MAX_MET", met)
         patch.setattr(centroids, "AROUND", 100)
         patch.setattr(centroids, "tile_scores", lambda device: slab)
         patch.setattr(cells_module, "tile_scores", lambda device: slab)
         index = CellIndex(keys, min(cells, n), n, seed)
-        found = index.search(queries, top_k, own, normalise=True)
+        found = index.search(queries, top_k, own, normalize=True)
     assert len(index) == n
     assert sorted(index.order.tolist()) == list(range(n))
     assert_found(found, queries, keys, top_k, own)
-    torch.testing.assert_close(found.normaliser, found.scores.logsumexp(dim=1, keepdim=True))
+    torch.testing.assert_close(found.normalizer, found.scores.logsumexp(dim=1, keepdim=True))
     assert recall(index, queries, top_k, own) == 1 or n == 1
 
 
 @pytest.mark.parametrize("met", [32, 1024])
 def test_the_nearest_cells_hold_nearly_all(met: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(centroids, "MOST_MET", met)
+    monkeypatch.setattr(centroids, "MAX_MET", met)
     rows, own = near_subspaces(5000), torch.arange(5000)
     index = CellIndex(rows, 5000 // 64, 8, 0)
     assert recall(index, rows, 10, own) > 0.95
@@ -194,7 +194,7 @@ def test_what_a_row_meets_does_not_grow_with_the_rows() -> None:
 
 def test_a_dictionary_is_searched_as_it_is_told() -> None:
     rows = near_subspaces(3000)
-    model = CosineNeighbours(KnnOptions(weighted=True), 20)
+    model = CosineNeighbors(KnnOptions(weighted=True), 20)
     exactly = self_expressive_coefficients(model, rows, 6)
     told = Dictionary(model, rows, search=SearchOptions(method="cells", cell_rows=64, probes=6))
     found = told.express(rows, 6, torch.arange(3000), block=700)
@@ -212,7 +212,7 @@ def test_a_dictionary_is_searched_as_it_is_told() -> None:
 def test_coefficients_of_what_was_not_found_are_zero() -> None:
     rows = normal(3, 5)
     options = SearchOptions(method="cells", cell_rows=8)
-    found = Dictionary(CosineNeighbours(KnnOptions(), 5), rows, search=options).express(
+    found = Dictionary(CosineNeighbors(KnnOptions(), 5), rows, search=options).express(
         rows, 4, torch.arange(3)
     )
     assert found.values.tolist() == [[1, 1, 0, 0]] * 3
@@ -223,9 +223,9 @@ def test_faiss_finds_the_same() -> None:
     rows, own = near_subspaces(3000), torch.arange(3000)
     own[::7] = -1
     index = build_index(rows, SearchOptions(method="faiss", cell_rows=64, probes=1000), 3000, 0)
-    found = index.search(rows, 10, own, normalise=True)
+    found = index.search(rows, 10, own, normalize=True)
     assert_found(found, rows, rows, 10, own)
-    torch.testing.assert_close(found.normaliser, found.scores.logsumexp(dim=1, keepdim=True))
+    torch.testing.assert_close(found.normalizer, found.scores.logsumexp(dim=1, keepdim=True))
     assert recall(index, rows, 10, own) == 1
     few = build_index(rows, SearchOptions(method="faiss", cell_rows=64, probes=4), 3000, 0)
     assert 0.8 < recall(few, rows, 10, own) < 1

@@ -10,7 +10,7 @@ from ebsc_core.config.schema import RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.image_pipeline import ImagePipeline
 from ebsc_core.runs.plan import make_plan
-from ebsc_core.utils.distributed import Ranks
+from ebsc_core.utils.distributed import DistributedContext
 from ebsc_core.utils.progress import Progress
 
 
@@ -20,7 +20,7 @@ def test_only_the_first_process_tells(
 ) -> None:
     pytest.importorskip("tensorboard", reason="the extra ebsc[tensorboard] is not installed")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Ranks, "join", lambda device: Ranks(index, 1))
+    monkeypatch.setattr(DistributedContext, "join", lambda device: DistributedContext(index, 1))
     config = RunConfig(observers={"tensorboard": {}}, device="cpu")
     pipeline = ImagePipeline(make_plan(config, Registry()), Progress())  # type: ignore[arg-type]
     assert len(pipeline.observers.listening) == told

@@ -16,17 +16,17 @@ from scipy import sparse
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.report import charts, formatting
 from ebsc_core.report.clusters import Graph
-from ebsc_core.report.map import MOST_POINTS, SIDE, lay_out
-from ebsc_core.report.palette import DARK, LIGHT, colours, contrast
+from ebsc_core.report.map import MAX_POINTS, SIDE, lay_out
+from ebsc_core.report.palette import DARK, LIGHT, colors, contrast
 from ebsc_core.report.thumbnails import gallery, sheet
 
 
 class TestPalette:
     @pytest.mark.parametrize("n", [1, 2, 3, 10, 12, 13, 38, 100])
-    def test_every_colour_is_seen_on_both_pages(self, n: int) -> None:
-        found = colours(n)
+    def test_every_color_is_seen_on_both_pages(self, n: int) -> None:
+        found = colors(n)
         assert len(found) == n
-        assert all(contrast(colour, page) >= 3 for colour in found for page in (LIGHT, DARK))
+        assert all(contrast(color, page) >= 3 for color in found for page in (LIGHT, DARK))
         if n <= 40:
             assert len(set(found)) == n
 
@@ -157,8 +157,8 @@ class TestPictures:
 class TestLayout:
     def rows(self, n: int) -> tuple[HeldRows, np.ndarray]:
         clusters = np.arange(n) % 3
-        centres = torch.eye(8)[torch.from_numpy(clusters)]
-        return HeldRows(centres + 0.05 * torch.randn(n, 8)), clusters
+        centers = torch.eye(8)[torch.from_numpy(clusters)]
+        return HeldRows(centers + 0.05 * torch.randn(n, 8)), clusters
 
     def test_what_is_alike_lies_together(self) -> None:
         rows, clusters = self.rows(90)
@@ -178,13 +178,13 @@ class TestLayout:
         assert two is not None
         assert np.array_equal(one.points, two.points)
 
-    def test_neighbours_have_the_most_affinity(self) -> None:
+    def test_neighbors_have_the_most_affinity(self) -> None:
         rows, clusters = self.rows(6)
         dense = np.zeros((6, 6))
         dense[0, 1], dense[0, 2], dense[3, 4] = 1, 2, 3
         found = lay_out(rows, Graph(sparse.csr_matrix(dense + dense.T), np.arange(6), clusters), 6, 0)
         assert found is not None
-        assert found.neighbours == [[2, 1], [0], [0], [4], [3], []]
+        assert found.neighbors == [[2, 1], [0], [0], [4], [3], []]
 
     def test_odd_rows_have_a_map(self) -> None:
         for rows in (torch.ones(10, 4), torch.randn(3, 5), torch.randn(20, 1), torch.zeros(5, 2)):
@@ -194,9 +194,9 @@ class TestLayout:
         assert lay_out(HeldRows(torch.randn(2, 4)), None, 2, 0) is None
 
     def test_many_rows_are_sampled(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ebsc_core.report.map.MOST_POINTS", 50)
+        monkeypatch.setattr("ebsc_core.report.map.MAX_POINTS", 50)
         rows, _ = self.rows(200)
         found = lay_out(rows, None, 200, 0)
         assert found is not None
         assert len(found.points) == len(set(found.positions.tolist())) == 50
-        assert MOST_POINTS == 2000
+        assert MAX_POINTS == 2000

@@ -9,9 +9,9 @@ from torch import nn
 from ebsc_core.clustering.coefficients import auto_top_k
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.views.options import COLOUR_VIEWS, GREY_VIEWS
-from ebsc_core.runs import resolve as settle_module
-from ebsc_core.runs.resolve import Preferences, Settled, settle
+from ebsc_core.data.views.options import COLOR_VIEWS, GRAY_VIEWS
+from ebsc_core.runs import resolve as resolve_module
+from ebsc_core.runs.resolve import Preferences, ResolvedSettings, resolve
 from ebsc_core.utils.errors import ConfigError
 
 
@@ -23,15 +23,15 @@ def images(n: int = 40, channels: int = 1, side: int = 8, classes: int | None = 
 
 def decide(
     data: ImageSet, trainable: bool = True, preferred: str = "embeddings", **config: object
-) -> Settled:
+) -> ResolvedSettings:
     return decide_with(Preferences(preferred), data, trainable, **config)
 
 
 def decide_with(
     preferences: Preferences, data: ImageSet, trainable: bool = True, **config: object
-) -> Settled:
+) -> ResolvedSettings:
     backbone = nn.Linear(1, 1) if trainable else nn.Identity()
-    return settle(RunConfig.model_validate(config), data, data.info(), backbone, preferences)  # type: ignore[arg-type]
+    return resolve(RunConfig.model_validate(config), data, data.info(), backbone, preferences)  # type: ignore[arg-type]
 
 
 def test_clusters_default_to_the_number_of_classes_and_can_be_told():
@@ -41,9 +41,9 @@ def test_clusters_default_to_the_number_of_classes_and_can_be_told():
 
 def test_clusters_to_be_found_do_not_hang_on_classes():
     found = [decide(images(900, classes=classes), n_clusters="auto") for classes in (None, 1, 4, 300)]
-    assert all(settled == found[0] for settled in found)
+    assert all(resolved == found[0] for resolved in found)
     assert found[0].n_clusters is None
-    assert found[0].top_k == auto_top_k(900, settle_module.EXPECTED_CLUSTERS) == 6
+    assert found[0].top_k == auto_top_k(900, resolve_module.EXPECTED_CLUSTERS) == 6
     assert decide(images(900), n_clusters="auto", top_k=7).top_k == 7
     with pytest.raises(ConfigError, match="one image alone"):
         decide(images(n=1, classes=1), n_clusters="auto")
@@ -91,9 +91,9 @@ def test_the_coefficient_model_prefers_whitening_and_the_user_decides():
 
 
 def test_views_follow_the_images_and_yield_to_the_user():
-    assert decide(images()).views == GREY_VIEWS
-    assert decide(images(channels=3)).views == COLOUR_VIEWS
-    assert decide(images(channels=3, side=64)).views.blur == 0.5
+    assert decide(images()).views == GRAY_VIEWS
+    assert decide(images(channels=3)).views == COLOR_VIEWS
+    assert decide(images(channels=3, side=64)).views.blur_prob == 0.5
     assert decide(images(), views={"flip": 0.5}).views.flip == 0.5
     with pytest.raises(ConfigError, match=r"views\.flp.*flip"):
         decide(images(), views={"flp": 0.5})
@@ -114,7 +114,7 @@ def test_settings_that_need_more_images_than_there_are():
     assert decide(images(40), top_k=39, train={"batch_size": 40}).top_k == 39
 
 
-def test_more_neighbours_than_there_are_others():
+def test_more_neighbors_than_there_are_others():
     form = {"form": "nearest_neighbors", "n_neighbors": 40}
     with pytest.raises(
         ConfigError, match=r"affinity\.n_neighbors is 40 but each of 40 images has only 39 others"
@@ -129,7 +129,7 @@ def test_more_neighbours_than_there_are_others():
 def shared(processes: int, n: int = 40, trainable: bool = True, batch_size: int | None = None) -> int:
     backbone = nn.Linear(1, 1) if trainable else nn.Identity()
     config, data = RunConfig.model_validate({"train": {"batch_size": batch_size}}), images(n)
-    return settle(config, data, data.info(), backbone, Preferences(), processes).batch_size  # type: ignore[arg-type]
+    return resolve(config, data, data.info(), backbone, Preferences(), processes).batch_size  # type: ignore[arg-type]
 
 
 def test_processes_share_a_batch_equally():
@@ -157,8 +157,8 @@ def test_a_batch_that_processes_cannot_share(processes, batch_size, cure):
 def test_a_dictionary_is_all_rows_unless_there_are_too_many(monkeypatch):
     assert decide(images(40)).dictionary_size is None
     assert decide(images(40), dictionary_size=39).dictionary_size == 39
-    monkeypatch.setattr(settle_module, "MOST_CLUSTERED", 40)
-    monkeypatch.setattr(settle_module, "DICTIONARY_SIZE", 30)
+    monkeypatch.setattr(resolve_module, "MAX_CLUSTERED", 40)
+    monkeypatch.setattr(resolve_module, "DICTIONARY_SIZE", 30)
     assert decide(images(40)).dictionary_size is None
     assert decide(images(41)).dictionary_size == 30
     assert decide(images(41), dictionary_size=40).dictionary_size == 40
@@ -179,7 +179,7 @@ def test_coefficients_are_over_the_dictionary():
 
 
 def test_every_two_of_too_many_rows_are_not_compared(monkeypatch):
-    monkeypatch.setattr(settle_module, "MOST_COMPARED", 30)
+    monkeypatch.setattr(resolve_module, "MAX_COMPARED", 30)
     form = {"form": "nearest_neighbors"}
     with pytest.raises(ConfigError, match="'nearest_neighbors' compares every two of 40 rows; use"):
         decide(images(40), affinity=form)

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ebsc_core.config.schema import JointChoice, TrainOptions
 from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.views.options import GREY_VIEWS
+from ebsc_core.data.views.options import GRAY_VIEWS
 from ebsc_core.plugins.interfaces import Backbone, Objective
 from ebsc_core.training import checkpoint
-from ebsc_core.training.checkpoint import Keeper, interruption, is_out_of_memory
+from ebsc_core.training.checkpoint import CheckpointStore, interruption, is_out_of_memory
 from ebsc_core.training.step import JointStep
-from ebsc_core.training.trainer import JointTrainer
+from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.errors import DataError, Interrupted
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
@@ -41,7 +41,7 @@ class Tiny(Backbone):
 
 def trainer(
     path: Path | None = None, kind: type[Objective] = SimCLR, batch: int = BATCH, epochs: int = EPOCHS
-) -> JointTrainer:
+) -> Trainer:
     torch.manual_seed(0)
     objective = kind(kind.Options(hidden=16, width=8), Tiny()).to(memory_format=torch.channels_last)
     pixels = torch.randint(
@@ -51,12 +51,12 @@ def trainer(
         objective=objective,
         model=EnergyNetwork(EnergyOptions(hidden=8), 8),
         device=torch.device("cpu"),
-        views=GREY_VIEWS,
+        views=GRAY_VIEWS,
         joint=JointChoice(start=0.5, memory=20),
         whiten=True,
         express="embeddings",
     )
-    return JointTrainer(
+    return Trainer(
         step=step,
         images=ImageSet("tiny", pixels, [str(i) for i in range(N)]),
         options=TrainOptions(epochs=epochs, lr=3e-3),
@@ -64,17 +64,17 @@ def trainer(
         n_clusters=2,
         seed=0,
         progress=Progress(),
-        keeper=Keeper(path) if path else None,
+        checkpoints=CheckpointStore(path) if path else None,
     )
 
 
-def weights(made: JointTrainer) -> dict[str, Tensor]:
+def weights(made: Trainer) -> dict[str, Tensor]:
     assert made.step.model is not None
     both = nn.ModuleDict({"objective": made.step.objective, "model": made.step.model})
     return {name: value.clone() for name, value in both.state_dict().items()}
 
 
-def after(made: JointTrainer, steps: int, act: Callable[[], object]) -> None:
+def after(made: Trainer, steps: int, act: Callable[[], object]) -> None:
     """Do something before the step that follows so many."""
     real, taken = type(made.step).__call__, 0
 
@@ -109,9 +109,9 @@ def test_an_interrupted_training_ends_where_one_that_was_not_would(
     after(first, steps, fail)
     with pytest.raises(torch.OutOfMemoryError):
         first.fit()
-    assert f"goes on from epoch {steps // 4 + 1} of 4" in first.keep()
+    assert f"goes on from epoch {steps // 4 + 1} of 4" in first.save_checkpoint()
     second = trainer(path, kind)
-    second.fit(second.keeper.load())
+    second.fit(second.checkpoints.load())
     for name, value in weights(whole).items():
         assert torch.equal(weights(second)[name], value), name
     assert second.history == whole.history
@@ -126,10 +126,10 @@ def test_it_can_be_interrupted_again(path: Path) -> None:
         part = trainer(path)
         after(part, steps, fail)
         with pytest.raises(torch.OutOfMemoryError):
-            part.fit(part.keeper.load())
-        part.keep()
+            part.fit(part.checkpoints.load())
+        part.save_checkpoint()
     last = trainer(path)
-    last.fit(last.keeper.load())
+    last.fit(last.checkpoints.load())
     assert all(torch.equal(value, weights(last)[name]) for name, value in weights(whole).items())
 
 
@@ -140,25 +140,25 @@ def test_another_batch_size_goes_on_and_ends_the_schedule(path: Path, steps: int
     after(first, steps, fail)
     with pytest.raises(torch.OutOfMemoryError):
         first.fit()
-    first.keep()
+    first.save_checkpoint()
     second = trainer(path, batch=batch)
-    kept = second.keeper.load()
-    second.fit(kept)
+    saved = second.checkpoints.load()
+    second.fit(saved)
     assert len(second.history) == EPOCHS
     assert second.history[: steps // 4] == first.history
     assert second.schedule.get_last_lr()[0] == pytest.approx(0, abs=1e-9)
     assert [w for w in second.progress.warnings if f"batches of 16 in fp32, from epoch {steps // 4 + 1}" in w]
-    assert kept is not None
-    assert not torch.equal(next(iter(kept[0].values())), next(iter(weights(second).values())))
+    assert saved is not None
+    assert not torch.equal(next(iter(saved[0].values())), next(iter(weights(second).values())))
 
 
 def test_a_training_that_is_done_goes_on_to_nothing(path: Path) -> None:
     first = trainer(path)
     first.fit()
-    assert first.keep() == "; training is done and kept"
+    assert first.save_checkpoint() == "; training is done and kept"
     second = trainer(path)
     after(second, 0, fail)
-    second.fit(second.keeper.load())
+    second.fit(second.checkpoints.load())
     assert second.history == first.history
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(first).items())
 
@@ -168,14 +168,14 @@ def test_nothing_is_kept_of_nothing(path: Path) -> None:
     after(made, 0, fail)
     with pytest.raises(torch.OutOfMemoryError):
         made.fit()
-    assert made.keep() == ""
-    assert trainer().keep() == ""
+    assert made.save_checkpoint() == ""
+    assert trainer().save_checkpoint() == ""
     assert not path.exists()
 
 
 def test_training_is_kept_now_and_then(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[int] = []
-    monkeypatch.setattr(Keeper, "save", lambda self, kept: times.append(kept[1]["images"]))
+    monkeypatch.setattr(CheckpointStore, "save", lambda self, saved: times.append(saved[1]["images"]))
     trainer(path, epochs=1).fit()
     assert not times  # within ten minutes
     monkeypatch.setattr(checkpoint, "EVERY", 0.0)
@@ -184,11 +184,11 @@ def test_training_is_kept_now_and_then(path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_full_disk_does_not_end_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save(self: Keeper, kept: object) -> None:
+    def save(self: CheckpointStore, saved: object) -> None:
         raise OSError("No space left on device")
 
     monkeypatch.setattr(checkpoint, "EVERY", 0.0)
-    monkeypatch.setattr(Keeper, "save", save)
+    monkeypatch.setattr(CheckpointStore, "save", save)
     made = trainer(path, epochs=1)
     made.fit()
     assert "training is not kept: No space left on device" in made.progress.warnings
@@ -206,10 +206,10 @@ def test_ctrl_c_waits_for_the_end_of_the_step(path: Path) -> None:
     with pytest.raises(Interrupted, match="training is kept and goes on from epoch 2 of 4"):
         first.fit()
     second = trainer(path)
-    kept = second.keeper.load()
-    assert kept is not None
-    assert (kept[1]["epoch"], kept[1]["images"]) == (1, 3 * BATCH)
-    second.fit(kept)
+    saved = second.checkpoints.load()
+    assert saved is not None
+    assert (saved[1]["epoch"], saved[1]["images"]) == (1, 3 * BATCH)
+    second.fit(saved)
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(whole).items())
 
 
@@ -248,13 +248,13 @@ def test_other_threads_are_not_told_of_signals() -> None:
 def test_what_cannot_be_used_is_said(path: Path, damage: str) -> None:
     first = trainer(path, epochs=1)
     first.fit()
-    first.keep()
+    first.save_checkpoint()
     content = path.read_bytes()
     if damage == "other":
         path.write_bytes(b"hello")
     path.write_bytes(content[:-10] if damage == "cut" else content.replace(b"training-2", b"training-0"))
     with pytest.raises(DataError) as error:
-        Keeper(path).load()
+        CheckpointStore(path).load()
     assert len(str(error.value).splitlines()) == 1
     assert str(path) in str(error.value)
 
@@ -262,22 +262,22 @@ def test_what_cannot_be_used_is_said(path: Path, damage: str) -> None:
 def test_weights_of_another_network_are_not_taken(path: Path) -> None:
     first = trainer(path, BYOL, epochs=1)
     first.fit()
-    first.keep()
+    first.save_checkpoint()
     whole = trainer(epochs=1)
     whole.fit()
     second = trainer(path, epochs=1)
-    second.fit(second.keeper.load())
+    second.fit(second.checkpoints.load())
     assert [w for w in second.progress.warnings if "starts afresh: what was kept cannot be used" in w]
     assert second.history == whole.history
 
 
 def test_what_is_removed_is_gone(path: Path) -> None:
-    keeper = Keeper(path)
-    keeper.remove()
-    keeper.save(({"a": torch.ones(2, 3).T}, {"b": 1}))
-    assert keeper.load() is not None
-    keeper.remove()
-    assert keeper.load() is None
+    checkpoints = CheckpointStore(path)
+    checkpoints.remove()
+    checkpoints.save(({"a": torch.ones(2, 3).T}, {"b": 1}))
+    assert checkpoints.load() is not None
+    checkpoints.remove()
+    assert checkpoints.load() is None
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from ebsc_core.training.sync_batch_norm import SyncedBatchNorm, sync_norms
-from ebsc_core.utils.distributed import Ranks
+from ebsc_core.utils.distributed import DistributedContext
 from ebsc_core.utils.errors import PartError
 
 
 @dataclass(frozen=True)
-class Beside(Ranks):
+class Beside(DistributedContext):
     """The first of two processes, the other's rows being known."""
 
     other: Tensor | None = None
@@ -27,9 +27,9 @@ class Beside(Ranks):
         return torch.cat([rows, theirs[None]])
 
 
-def converted(norm: nn.Module, ranks: Ranks) -> nn.Sequential:
+def converted(norm: nn.Module, distributed: DistributedContext) -> nn.Sequential:
     module = nn.Sequential(norm)
-    sync_norms(module, ranks)
+    sync_norms(module, distributed)
     return module
 
 
@@ -41,7 +41,7 @@ def converted(norm: nn.Module, ranks: Ranks) -> nn.Sequential:
     affine=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
 )
-def test_a_share_is_normalised_as_in_the_whole_batch(n, shape, offset, momentum, affine, dtype):
+def test_a_share_is_normalized_as_in_the_whole_batch(n, shape, offset, momentum, affine, dtype):
     rows = (torch.randn(2 * n, *shape, generator=torch.Generator().manual_seed(n)) + offset).to(dtype)
     kind = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
     norm, reference = (kind(3, momentum=momentum, affine=affine) for _ in range(2))
@@ -60,11 +60,11 @@ def test_a_share_is_normalised_as_in_the_whole_batch(n, shape, offset, momentum,
         torch.testing.assert_close(dict(norm.named_buffers())[name], buffer, rtol=1e-4, atol=1e-5)
 
 
-def test_in_evaluation_each_process_normalises_alone():
+def test_in_evaluation_each_process_normalizes_alone():
     rows = torch.randn(6, 3)
     norm = nn.BatchNorm1d(3).eval()
     before = norm(rows)
-    assert torch.equal(converted(norm, Ranks(0, 2)).eval()(rows), before)
+    assert torch.equal(converted(norm, DistributedContext(0, 2)).eval()(rows), before)
 
 
 def test_an_activation_within_stays():
@@ -77,7 +77,7 @@ def test_an_activation_within_stays():
 def test_weights_buffers_and_names_stay():
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Sequential(BatchNormAct2d(3)))
     before = dict(module.state_dict(keep_vars=True))
-    sync_norms(module, Ranks(0, 2))
+    sync_norms(module, DistributedContext(0, 2))
     assert isinstance(module[1], SyncedBatchNorm)
     after = module.state_dict(keep_vars=True)
     assert list(after) == list(before)
@@ -89,4 +89,4 @@ def test_a_batch_norm_of_unknown_steps_is_refused():
         pass
 
     with pytest.raises(PartError, match=r"0 is a Own.*run in one"):
-        converted(Own(3), Ranks(0, 2))
+        converted(Own(3), DistributedContext(0, 2))

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from ebsc_core.config.schema import JointChoice, TrainOptions
 from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.views.options import GREY_VIEWS
+from ebsc_core.data.views.options import GRAY_VIEWS
 from ebsc_core.data.views.parameters import draw_parameters
 from ebsc_core.plugins.interfaces import Backbone, Expression, Objective
 from ebsc_core.training.step import JointStep, Losses
-from ebsc_core.training.trainer import JointTrainer
+from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.errors import TrainingError
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
@@ -60,7 +60,7 @@ def trainer(
     weight: float = 0.5,
     whiten: bool = True,
     **choice: Any,
-) -> JointTrainer:
+) -> Trainer:
     objective = objective or objective_of(SimCLR)
     width = objective.width if express == "embeddings" else objective.backbone.width
     torch.manual_seed(1)
@@ -68,12 +68,12 @@ def trainer(
         objective=objective,
         model=EnergyNetwork(EnergyOptions(hidden=8), width) if joint else None,
         device=torch.device("cpu"),
-        views=GREY_VIEWS,
+        views=GRAY_VIEWS,
         joint=JointChoice(**{"start": 0.5, "weight": weight} | choice),
         whiten=whiten,
         express=express,
     )
-    return JointTrainer(
+    return Trainer(
         step=step,
         images=image_set(tiny_images() if images is None else images),
         options=TrainOptions(epochs=epochs, lr=lr),
@@ -96,7 +96,7 @@ def weights(module: nn.Module | None) -> Tensor:
     return torch.cat([p.detach().flatten() for p in module.parameters()])
 
 
-def trained(**arguments: Any) -> JointTrainer:
+def trained(**arguments: Any) -> Trainer:
     made = trainer(**arguments)
     made.fit()
     return made

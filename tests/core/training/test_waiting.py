@@ -11,10 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ebsc_core.config.schema import JointChoice, TrainOptions
 from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.views.options import COLOUR_VIEWS
+from ebsc_core.data.views.options import COLOR_VIEWS
 from ebsc_core.plugins.interfaces import Backbone, Objective, TrainableCoefficientModel
 from ebsc_core.training.step import JointStep
-from ebsc_core.training.trainer import JointTrainer
+from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 from ebsc_plugins.coefficients.senet import SENet, SENetOptions
@@ -56,7 +56,7 @@ class Tiny(Backbone):
         return self.layers(images).mean((2, 3))
 
 
-def trainer(kind: type[Objective], steps: int, device: str = "cpu", **joint: Any) -> JointTrainer:
+def trainer(kind: type[Objective], steps: int, device: str = "cpu", **joint: Any) -> Trainer:
     objective = kind(kind.Options(hidden=16, width=8), Tiny())
     model: TrainableCoefficientModel = EnergyNetwork(EnergyOptions(hidden=8), 8)
     if joint.pop("model", None) == "senet":
@@ -66,12 +66,12 @@ def trainer(kind: type[Objective], steps: int, device: str = "cpu", **joint: Any
         objective=objective.to(device),
         model=model.to(device),
         device=torch.device(device),
-        views=COLOUR_VIEWS.model_copy(update={"blur": 0.5, "noise": 0.1, "exact_hue": True}),
+        views=COLOR_VIEWS.model_copy(update={"blur_prob": 0.5, "noise": 0.1, "exact_hue": True}),
         joint=JointChoice(**{"start": 0.5, "memory": 20} | joint),
         whiten=joint.get("form") != "agreement",
         express="embeddings",
     )
-    return JointTrainer(
+    return Trainer(
         step=step,
         images=ImageSet("noise", pixels, [str(i) for i in range(len(pixels))]),
         options=TrainOptions(epochs=2),
@@ -112,12 +112,12 @@ def test_a_value_that_a_step_reads_is_noticed() -> None:
 def test_a_gpu_is_not_waited_for(kind: type[Objective]) -> None:
     """Images are in host memory here, so that they are on their way as well."""
     made = trainer(kind, 4, "cuda")
-    optimiser, schedule = made._optimiser(8)
+    optimizer, schedule = made._optimizer(8)
     for joint in (False, True):
         try:
             for images, parameters, _ in made._batches():
                 made.step(images, parameters, joint).total.backward()
-                optimiser.step()
+                optimizer.step()
                 schedule.step()
                 made.step.objective.after_step()
                 # From the second step on: the first sets up the optimiser.

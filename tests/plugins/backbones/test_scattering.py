@@ -98,9 +98,9 @@ def test_an_image_without_structure_has_only_its_mean(plain: Scattering) -> None
     assert not channels[1].any()
 
 
-def test_colour_counts_as_grey(plain: Scattering) -> None:
-    grey = drawing(0)
-    torch.testing.assert_close(plain(grey.expand(-1, 3, -1, -1)), plain(grey), rtol=1e-3, atol=1e-3)
+def test_color_counts_as_gray(plain: Scattering) -> None:
+    gray = drawing(0)
+    torch.testing.assert_close(plain(gray.expand(-1, 3, -1, -1)), plain(gray), rtol=1e-3, atol=1e-3)
     red, green, blue = (drawing(seed) for seed in range(3))
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     torch.testing.assert_close(plain(torch.cat([red, green, blue], dim=1)), plain(luma), rtol=1e-3, atol=1e-3)
@@ -112,7 +112,7 @@ def test_images_of_another_size_are_brought_to_it(plain: Scattering) -> None:
     torch.testing.assert_close(plain(large), plain(small))
 
 
-def test_the_subspace_is_the_uncentred_principal_one(info: Info, noise: Noise) -> None:
+def test_the_subspace_is_the_uncentered_principal_one(info: Info, noise: Noise) -> None:
     images = noise(40, 16)
     backbone = build(info(16), size=16, components=15)
     backbone.fit(images)

@@ -125,7 +125,7 @@ def test_many_rows_take_the_quick_choice_of_candidates() -> None:
 def test_small_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = unit_rows(120, 20)
     expected = solve(rows, gamma=100)
-    for name in ("POOLED", "TOGETHER", "MOST_SCORES", "MOST_GATHERED", "MOST_SOLVED"):
+    for name in ("POOLED", "TOGETHER", "MAX_SCORES", "MAX_GATHERED", "MAX_SOLVED"):
         monkeypatch.setattr(elastic_net, name, {"POOLED": 21, "TOGETHER": 7}.get(name, 5000))
     torch.testing.assert_close(solve(rows, gamma=100), expected, rtol=1e-4, atol=1e-6)
 

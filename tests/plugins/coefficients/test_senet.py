@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.clustering.affinity import symmetrised
+from ebsc_core.clustering.affinity import symmetrized
 from ebsc_core.clustering.coefficients import self_expressive_coefficients
 from ebsc_core.clustering.metrics import confidence
 from ebsc_core.clustering.refine import refine
@@ -190,7 +190,7 @@ def test_training_finds_subspaces(subspaces: Callable[..., tuple[Tensor, Tensor]
 
     @torch.no_grad()
     def loss_and_weight_within() -> tuple[float, float]:
-        graph = symmetrised(self_expressive_coefficients(model, rows, 199))
+        graph = symmetrized(self_expressive_coefficients(model, rows, 199))
         loss = model.loss(rows, model.express(rows, rows, own)).item()
         return loss, float(confidence(graph, truth.numpy()).mean())
 

@@ -40,7 +40,7 @@ def pixels(image: Image.Image) -> np.ndarray:
     return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
 
 
-def test_colour_png_and_jpeg_are_read_as_they_are(tree: Path, read: Read) -> None:
+def test_color_png_and_jpeg_are_read_as_they_are(tree: Path, read: Read) -> None:
     image = picture()
     data = read(tree, {"a.png": encoded(image), "b.JPG": encoded(image, "JPEG", quality=95)})
     assert data.ids == ["a.png", "b.JPG"]
@@ -51,18 +51,18 @@ def test_colour_png_and_jpeg_are_read_as_they_are(tree: Path, read: Read) -> Non
     assert data.name == tree.name
 
 
-def test_all_grey_images_make_one_channel(tree: Path, read: Read) -> None:
+def test_all_gray_images_make_one_channel(tree: Path, read: Read) -> None:
     image = picture("L")
     data = read(tree, {"a.png": encoded(image), "b.jpeg": encoded(image, "JPEG", quality=95)})
     assert data.images.shape == (2, 1, 10, 12)
     np.testing.assert_array_equal(data.images[0].numpy(), pixels(image))
 
 
-def test_grey_among_colour_images_becomes_colour(tree: Path, read: Read) -> None:
-    grey = picture("L")
-    data = read(tree, {"a.png": encoded(grey), "b.png": encoded(picture())})
+def test_gray_among_color_images_becomes_color(tree: Path, read: Read) -> None:
+    gray = picture("L")
+    data = read(tree, {"a.png": encoded(gray), "b.png": encoded(picture())})
     assert data.images.shape == (2, 3, 10, 12)
-    np.testing.assert_array_equal(data.images[0].numpy(), np.repeat(pixels(grey), 3, axis=0))
+    np.testing.assert_array_equal(data.images[0].numpy(), np.repeat(pixels(gray), 3, axis=0))
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("1", 1), ("LA", 1), ("P", 3), ("RGBA", 3), ("PA", 3)])
@@ -82,7 +82,7 @@ def test_cmyk_jpeg_becomes_rgb(folder: Path, read: Read) -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), [("PNG", "a.png"), ("TIFF", "a.tiff"), ("PPM", "a.pgm")])
-def test_sixteen_bit_grey_keeps_its_range(folder: Path, kind: str, name: str, read: Read) -> None:
+def test_sixteen_bit_gray_keeps_its_range(folder: Path, kind: str, name: str, read: Read) -> None:
     levels = np.linspace(0, 65535, 120).reshape(10, 12).astype(np.uint16)
     data = read(folder, {name: encoded(Image.fromarray(levels), kind)})
     assert data.images.shape == (1, 1, 10, 12)
@@ -129,7 +129,7 @@ def test_common_size(
     assert read(folder, sizes(*shapes)).images.shape[2:] == expected
 
 
-def test_size_option_scales_the_shorter_side_and_cuts_out_the_centre(tree: Path, read: Read) -> None:
+def test_size_option_scales_the_shorter_side_and_cuts_out_the_center(tree: Path, read: Read) -> None:
     thirds = np.zeros((30, 90), dtype=np.uint8)
     thirds[:, 30:60], thirds[:, 60:] = 100, 200
     data = read(tree, {"a.png": encoded(Image.fromarray(thirds))}, FolderOptions(size=10))

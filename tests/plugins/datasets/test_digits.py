@@ -9,7 +9,7 @@ from ebsc_core.plugins.interfaces import DataContext
 from ebsc_plugins.datasets.digits import read_digits
 
 
-def test_digits_are_scikit_learns_with_grey_levels_spread_out() -> None:
+def test_digits_are_scikit_learns_with_gray_levels_spread_out() -> None:
     digits = read_digits(Options(), DataContext(Path("nowhere")))
     assert digits.images.shape == (1797, 1, 8, 8)
     assert (int(digits.images.min()), int(digits.images.max())) == (0, 255)

@@ -67,7 +67,7 @@ def npz(tmp_path: Path) -> Path:
         "big-endian",
     ],
 )
-def test_npz_takes_grey_and_colour_bytes_and_floats(
+def test_npz_takes_gray_and_color_bytes_and_floats(
     npz: Path, given: np.ndarray, expected: np.ndarray
 ) -> None:
     data = read_npz(save(npz, images=given, labels=CLASSES))

@@ -113,7 +113,7 @@ def small_set(
 
 
 @pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
-def test_cifar_becomes_colour_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cifar_becomes_color_first(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     parts = {True: (images[:3], [0, 1, 2]), False: (images[3:], [3, 4])}
     small_set(monkeypatch, getattr(datasets, name), parts)
@@ -133,11 +133,11 @@ def test_stl10_is_read_by_split_and_unlabeled_has_no_labels(monkeypatch: pytest.
     }
     small_set(monkeypatch, datasets.STL10, parts)
     read = torchvision_sets.read_stl10
-    labelled = read(Stl10Options(), DataContext(Path("nowhere")))
-    np.testing.assert_array_equal(labelled.images.numpy(), images[:4])
-    assert labelled.labels is not None
-    assert labelled.labels.tolist() == [1, 0, 5, 9]
-    assert labelled.label_names() == ["1", "0", "5", "9"]
+    labeled = read(Stl10Options(), DataContext(Path("nowhere")))
+    np.testing.assert_array_equal(labeled.images.numpy(), images[:4])
+    assert labeled.labels is not None
+    assert labeled.labels.tolist() == [1, 0, 5, 9]
+    assert labeled.label_names() == ["1", "0", "5", "9"]
     unlabeled = read(Stl10Options(split="unlabeled"), DataContext(Path("nowhere")))
     np.testing.assert_array_equal(unlabeled.images.numpy(), images[4:])
     assert unlabeled.labels is None

@@ -92,7 +92,7 @@ def test_simsiam_would_have_other_gradients_without_its_stop(
     assert not torch.allclose(stopped, through, rtol=0.05)
 
 
-def test_simsiam_projections_are_standardised_and_the_predictor_is_a_bottleneck(
+def test_simsiam_projections_are_standardized_and_the_predictor_is_a_bottleneck(
     build: Callable[..., SimSiam],
 ) -> None:
     objective = build(SimSiam, width=12, bottleneck=3)

@@ -8,10 +8,10 @@ from sklearn.datasets import load_digits
 
 from ebsc_core.config.schema import JointChoice, TrainOptions
 from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.views.options import GREY_VIEWS
+from ebsc_core.data.views.options import GRAY_VIEWS
 from ebsc_core.plugins.interfaces import ImageInfo, Objective
 from ebsc_core.training.step import JointStep
-from ebsc_core.training.trainer import Epoch, JointTrainer
+from ebsc_core.training.trainer import Epoch, Trainer
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.backbones.timm_models import TimmBackbone, TimmOptions
 from ebsc_plugins.objectives.barlow_twins import BarlowTwins
@@ -34,12 +34,12 @@ def train(kind: type[Objective], images: ImageSet, epochs: int) -> list[Epoch]:
         objective=objective,
         model=None,
         device=torch.device("cpu"),
-        views=GREY_VIEWS,
+        views=GRAY_VIEWS,
         joint=JointChoice(),
         whiten=False,
         express="embeddings",
     )
-    trainer = JointTrainer(
+    trainer = Trainer(
         step=step,
         images=images,
         options=TrainOptions(epochs=epochs),

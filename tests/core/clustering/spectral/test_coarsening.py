@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from ebsc_core.clustering.spectral.coarsening import coarsened, degrees, heaviest_neighbours, inverse_roots
+from ebsc_core.clustering.spectral.coarsening import coarsened, degrees, heaviest_neighbors, inverse_roots
 
 
 def graph_of(weights: np.ndarray) -> sparse.csr_matrix:
@@ -45,9 +45,9 @@ def test_no_aggregate_reaches_into_another_piece(n: int, density: float, seed: i
 
 
 @given(n=st.integers(2, 40), density=st.floats(0.05, 0.5), seed=st.integers(0, 10_000))
-def test_the_pick_is_the_neighbour_of_largest_normalised_weight(n: int, density: float, seed: int) -> None:
+def test_the_pick_is_the_neighbor_of_largest_normalized_weight(n: int, density: float, seed: int) -> None:
     weights = random_weights(n, density, seed)
-    picks = heaviest_neighbours(graph_of(weights))
+    picks = heaviest_neighbors(graph_of(weights))
     scale = inverse_roots(weights.sum(axis=1))
     measure = scale[:, None] * weights * scale
     connected = weights.sum(axis=1) > 0
@@ -67,9 +67,9 @@ def test_equal_weights_do_not_chain_up_into_one_aggregate() -> None:
     assert np.bincount(aggregate).max() < n / 10
 
 
-def test_the_inner_weight_of_an_aggregate_is_no_neighbour() -> None:
+def test_the_inner_weight_of_an_aggregate_is_no_neighbor() -> None:
     graph = graph_of(np.array([[9.0, 1, 0], [1, 9, 2], [0, 2, 9]]))
-    assert heaviest_neighbours(graph).tolist() == [1, 2, 1]
+    assert heaviest_neighbors(graph).tolist() == [1, 2, 1]
 
 
 def test_nodes_without_edges_have_no_scale() -> None:

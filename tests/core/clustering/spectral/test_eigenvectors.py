@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.sparse.linalg import eigsh
 
 from ebsc_core.clustering.spectral import eigenvectors
-from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs, normalised
+from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs, normalized
 
 
 def random_affinity(n: int, density: float, seed: int) -> sparse.csr_matrix:
@@ -87,7 +87,7 @@ def test_more_copies_than_the_block_holds_are_no_trouble() -> None:
 def test_agrees_with_lanczos_on_a_connected_graph() -> None:
     chain = sparse.diags_array([np.ones(399), np.ones(399)], offsets=[-1, 1])
     graph = sparse.csr_matrix(random_affinity(400, 0.01, 5) + chain.astype(np.float32) * 0.2)
-    expected = np.sort(eigsh(normalised(graph).astype(np.float64), k=6, which="LA")[0])[::-1]
+    expected = np.sort(eigsh(normalized(graph).astype(np.float64), k=6, which="LA")[0])[::-1]
     pairs = leading_eigenpairs(graph, 6, tolerance=1e-4, max_rounds=300)
     np.testing.assert_allclose(pairs.values, expected, atol=1e-4)
 
@@ -132,7 +132,7 @@ def test_impossible_numbers_of_vectors_are_refused(n_vectors: int) -> None:
 def test_the_residual_reported_is_the_residual(max_rounds: int, converges: bool) -> None:
     graph = random_affinity(400, 0.02, 0)
     pairs = leading_eigenpairs(graph, 8, tolerance=1e-3, max_rounds=max_rounds)
-    left = normalised(graph) @ pairs.vectors - pairs.vectors * pairs.values
+    left = normalized(graph) @ pairs.vectors - pairs.vectors * pairs.values
     assert pairs.residual == pytest.approx(np.linalg.norm(left, axis=0).max(), rel=0.05, abs=1e-5)
     assert (pairs.residual < 1e-3) == converges
 
@@ -158,7 +158,7 @@ def test_a_coarse_start_leads_to_the_leading_pairs(seed: int) -> None:
     pairs = leading_eigenpairs(graph, 6, tolerance=1e-4, max_rounds=300)
     np.testing.assert_allclose(pairs.values, dense_pairs(graph)[0][:6], atol=3e-4)
     np.testing.assert_allclose(pairs.vectors.T @ pairs.vectors, np.eye(6), atol=1e-4)
-    left = normalised(graph) @ pairs.vectors - pairs.vectors * pairs.values
+    left = normalized(graph) @ pairs.vectors - pairs.vectors * pairs.values
     assert np.linalg.norm(left, axis=0).max() < 2e-4
 
 
@@ -206,7 +206,7 @@ def test_vectors_of_little_weight_need_not_converge() -> None:
 
     loose = leading_eigenpairs(graph, 10, tolerance=1e-3, weigh=weigh)
     assert loose.weighted_residual < 1e-3 < loose.residual
-    left = np.linalg.norm(normalised(graph) @ loose.vectors - loose.vectors * loose.values, axis=0)
+    left = np.linalg.norm(normalized(graph) @ loose.vectors - loose.vectors * loose.values, axis=0)
     assert (left[:3] < 1e-3).all()
     strict = leading_eigenpairs(graph, 10, tolerance=1e-3, max_rounds=300)
     assert strict.weighted_residual == strict.residual < 1e-3

@@ -55,8 +55,8 @@ def test_rows_are_finished_on_all_of_them() -> None:
     """Each label is that of the nearest mean, within what the last round moved."""
     rows, _ = rows_of(3000, spread=0.6)
     found = kmeans(rows, 6, 3, 0)
-    centres = np.stack([rows[found == k].mean(axis=0) for k in range(6)])
-    nearest = ((rows[:, None] - centres) ** 2).sum(axis=2).argmin(axis=1)
+    centers = np.stack([rows[found == k].mean(axis=0) for k in range(6)])
+    nearest = ((rows[:, None] - centers) ** 2).sum(axis=2).argmin(axis=1)
     assert (nearest == found).mean() > 0.99
 
 

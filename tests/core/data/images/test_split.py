@@ -140,7 +140,7 @@ class TestRun:
         assert rows[0]["image"] == str(first)
 
     @pytest.mark.parametrize("whiten", [False, True])
-    def test_their_votes_are_those_of_their_neighbours(self, run: Any, whiten: bool) -> None:
+    def test_their_votes_are_those_of_their_neighbors(self, run: Any, whiten: bool) -> None:
         flags = ("--coefficients", "knn", "--set", "top_k=7", "--set", f"whiten={str(whiten).lower()}")
         rows = run("run", *HELD_OUT, *flags)
         train, test = part(rows, "train"), part(rows, "test")

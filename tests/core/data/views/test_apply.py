@@ -14,10 +14,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 from ebsc_core.data.views.apply import apply_view, draw_view, sampling_grid, turn_hue_
-from ebsc_core.data.views.options import COLOUR_VIEWS, GREY_VIEWS, ViewOptions
+from ebsc_core.data.views.options import COLOR_VIEWS, GRAY_VIEWS, ViewOptions
 from ebsc_core.data.views.parameters import LUMA, affine_matrices, draw_parameters
 
-OFF = ViewOptions(crop=1, aspect=1, flip=0, rotate=0, brightness=0, contrast=0, jitter=1)
+OFF = ViewOptions(crop=1, aspect=1, flip=0, rotate=0, brightness=0, contrast=0, jitter_prob=1)
 ALL_ON = ViewOptions(
     crop=0.3,
     flip=0.5,
@@ -26,8 +26,8 @@ ALL_ON = ViewOptions(
     contrast=0.8,
     saturation=0.8,
     hue=0.3,
-    grey=0.3,
-    blur=0.5,
+    gray_prob=0.3,
+    blur_prob=0.5,
     noise=0.1,
 )
 
@@ -105,7 +105,7 @@ def test_with_everything_off_a_view_is_the_image(shape: tuple[int, ...], seed: i
     assert torch.equal((view * 255).round().to(torch.uint8), images)
 
 
-@pytest.mark.parametrize("options", [GREY_VIEWS, COLOUR_VIEWS, ALL_ON])
+@pytest.mark.parametrize("options", [GRAY_VIEWS, COLOR_VIEWS, ALL_ON])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_image_of_a_batch_gets_its_own_view(options: ViewOptions, channels: int) -> None:
     images = noise_images(1, channels).expand(16, -1, -1, -1)
@@ -124,9 +124,9 @@ def test_every_image_of_a_batch_gets_its_own_view(options: ViewOptions, channels
         only(contrast=0.4),
         only(saturation=0.4),
         only(hue=0.1),
-        only(grey=0.5),
+        only(gray_prob=0.5),
         only(hue=0.1, exact_hue=True),
-        only(blur=0.5),
+        only(blur_prob=0.5),
         only(noise=0.1),
     ],
     ids=lambda options: ",".join(name for name, value in options if value != getattr(OFF, name)),
@@ -164,8 +164,8 @@ def test_views_of_parts_of_a_batch_are_the_views_of_the_batch(
 def test_a_seed_means_the_views_that_results_were_published_with() -> None:
     """Whatever else changes: were other parameters drawn, the tables could not be repeated."""
     generator = seeded(7)
-    first = draw_parameters(torch.Size((2, 3, 32, 32)), COLOUR_VIEWS, generator)
-    draw_parameters(torch.Size((2, 1, 28, 28)), GREY_VIEWS, generator)
+    first = draw_parameters(torch.Size((2, 3, 32, 32)), COLOR_VIEWS, generator)
+    draw_parameters(torch.Size((2, 1, 28, 28)), GRAY_VIEWS, generator)
     last = draw_parameters(torch.Size((2, 3, 64, 64)), ALL_ON, generator)
     assert last.noise is not None
     drawn = [first.matrix[0, 0], first.mixing[0, 0], first.shift[0], last.matrix[0, 0], last.mixing[0, 0]]
@@ -274,11 +274,11 @@ def spot(height: int, width: int, y: float, x: float, sigma: float) -> Tensor:
 def test_rotation_of_an_oblong_image_keeps_circles() -> None:
     circle = spot(60, 100, 30, 50, 6).expand(8, 1, -1, -1)
     views = draw(circle, only(rotate=180))
-    centre = (..., slice(20, 80))  # further out, the reflected border shows it again
-    torch.testing.assert_close(views[centre], unit(circle)[centre], rtol=0, atol=0.02)
+    center = (..., slice(20, 80))  # further out, the reflected border shows it again
+    torch.testing.assert_close(views[center], unit(circle)[center], rtol=0, atol=0.02)
 
 
-def test_rotation_turns_about_the_centre_by_at_most_its_option() -> None:
+def test_rotation_turns_about_the_center_by_at_most_its_option() -> None:
     images = spot(60, 100, 30, 70, 3).expand(64, 1, -1, -1)
     views = draw(images, only(rotate=40))[:, 0]
     mass = views.sum((1, 2))
@@ -299,8 +299,8 @@ def test_rotation_agrees_with_torchvision() -> None:
     ):
         degrees = math.degrees(math.atan2(float(matrix[1, 0]) * 90 / 120, float(matrix[0, 0])))
         expected = tv.rotate(unit(image), degrees, interpolation=InterpolationMode.BILINEAR)
-        centre = (..., slice(25, -25), slice(25, -25))
-        assert (view - expected)[centre].abs().max() < 0.01
+        center = (..., slice(25, -25), slice(25, -25))
+        assert (view - expected)[center].abs().max() < 0.01
 
 
 # -- colour: recover each image's factor from the view, then do the same with torchvision --------
@@ -364,17 +364,17 @@ def test_saturation_agrees_with_torchvision() -> None:
         torch.testing.assert_close(view, tv.adjust_saturation(image, factor), rtol=0, atol=1e-3)
 
 
-def test_grey_agrees_with_torchvision() -> None:
+def test_gray_agrees_with_torchvision() -> None:
     images = noise_images(32)
-    grey = tv.rgb_to_grayscale(unit(images), num_output_channels=3)
-    torch.testing.assert_close(draw(images, only(grey=1)), grey, rtol=0, atol=1e-3)
-    sometimes = draw(images, only(grey=0.5, jitter=0))
-    is_grey = (sometimes.amax(1) - sometimes.amin(1)).amax((1, 2)) < 1e-4
-    assert 6 < int(is_grey.sum()) < 26
-    torch.testing.assert_close(sometimes[~is_grey], unit(images)[~is_grey], rtol=0, atol=2e-5)
+    gray = tv.rgb_to_grayscale(unit(images), num_output_channels=3)
+    torch.testing.assert_close(draw(images, only(gray_prob=1)), gray, rtol=0, atol=1e-3)
+    sometimes = draw(images, only(gray_prob=0.5, jitter_prob=0))
+    is_gray = (sometimes.amax(1) - sometimes.amin(1)).amax((1, 2)) < 1e-4
+    assert 6 < int(is_gray.sum()) < 26
+    torch.testing.assert_close(sometimes[~is_gray], unit(images)[~is_gray], rtol=0, atol=2e-5)
 
 
-def test_hue_keeps_luma_and_greys_but_turns_colours() -> None:
+def test_hue_keeps_luma_and_grays_but_turns_colors() -> None:
     images = noise_images(16, low=100, high=156)
     images[:, :, :5] = images[:, :1, :5]  # some grey pixels
     views = draw(images, only(hue=0.3))
@@ -406,7 +406,7 @@ def test_exact_hue_agrees_with_torchvision(shape: tuple[int, ...], levels: int, 
 
 
 def test_exact_hue_turns_by_what_the_other_would_and_changes_nothing_else() -> None:
-    images, options = noise_images(16), only(hue=0.2, grey=0.3, crop=0.5)
+    images, options = noise_images(16), only(hue=0.2, gray_prob=0.3, crop=0.5)
     exact = options.model_copy(update={"exact_hue": True})
     generator = seeded()
     parameters = draw_parameters(images.shape, exact, generator)
@@ -419,18 +419,18 @@ def test_exact_hue_turns_by_what_the_other_would_and_changes_nothing_else() -> N
     assert 0.1 < parameters.turn.max() <= 0.2
 
 
-def test_colour_options_leave_grey_images_alone() -> None:
+def test_color_options_leave_gray_images_alone() -> None:
     images = noise_images(8, channels=1)
-    view = draw(images, only(saturation=0.9, hue=0.4, grey=1))
+    view = draw(images, only(saturation=0.9, hue=0.4, gray_prob=1))
     torch.testing.assert_close(view, unit(images), rtol=0, atol=2e-5)
 
 
-def test_jitter_is_the_share_of_images_whose_colours_change() -> None:
+def test_jitter_is_the_share_of_images_whose_colors_change() -> None:
     images = noise_images(1, low=60, high=120).expand(400, -1, -1, -1)
     every = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
-    changed = (draw(images, only(**every, jitter=0.3)) - unit(images)).abs().amax((1, 2, 3)) > 1e-3
+    changed = (draw(images, only(**every, jitter_prob=0.3)) - unit(images)).abs().amax((1, 2, 3)) > 1e-3
     assert 80 < int(changed.sum()) < 160
-    torch.testing.assert_close(draw(images, only(**every, jitter=0)), unit(images), rtol=0, atol=2e-5)
+    torch.testing.assert_close(draw(images, only(**every, jitter_prob=0)), unit(images), rtol=0, atol=2e-5)
 
 
 # -- blur and noise ------------------------------------------------------------------------------
@@ -438,7 +438,7 @@ def test_jitter_is_the_share_of_images_whose_colours_change() -> None:
 
 def test_blur_agrees_with_torchvision_for_some_width() -> None:
     images = noise_images(8, 3, 64, 90)
-    views = draw(images, only(blur=1))
+    views = draw(images, only(blur_prob=1))
     sigmas = []
     inside = (..., slice(4, -4), slice(4, -4))
     for image, view in zip(unit(images), views, strict=True):
@@ -453,14 +453,14 @@ def test_blur_agrees_with_torchvision_for_some_width() -> None:
 
 def test_blur_leaves_the_images_it_was_not_drawn_for() -> None:
     images = noise_images(64, 1, 24, 24)
-    views = draw(images, only(blur=0.5))
+    views = draw(images, only(blur_prob=0.5))
     same = (views - unit(images)).abs().amax((1, 2, 3)) < 1e-4
     assert 16 < int(same.sum()) < 48
 
 
 def test_blur_keeps_even_images_even() -> None:
     even = torch.full((4, 3, 8, 8), 90, dtype=torch.uint8)
-    torch.testing.assert_close(draw(even, only(blur=1)), unit(even), rtol=0, atol=1e-4)
+    torch.testing.assert_close(draw(even, only(blur_prob=1)), unit(even), rtol=0, atol=1e-4)
 
 
 def test_noise_has_the_deviation_asked_for() -> None:

@@ -113,8 +113,8 @@ class TestMatching:
 def test_figures_and_differences(tmp_path: Path) -> None:
     one = saved(tmp_path / "one", [0] * 6)
     two = saved(tmp_path / "two", [0] * 6, scores={"acc": 0.75, "nmi": 0.25, "ari": 0.0})
-    unlabelled = saved(tmp_path / "three", [0] * 6, scores=None)
-    found = compare([one, two, unlabelled])
+    unlabeled = saved(tmp_path / "three", [0] * 6, scores=None)
+    found = compare([one, two, unlabeled])
     assert found.figures["acc"] == [0.5, 0.75, None]
     assert found.differences("acc") == [0, 0.25, None]
     assert found.figures["clusters"] == [2, 2, 2]

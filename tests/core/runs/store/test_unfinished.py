@@ -22,7 +22,7 @@ from ebsc_core.runs.store.unfinished import (
     is_at_work,
     is_unfinished,
     load_unfinished,
-    to_go_on,
+    unfinished_tables,
 )
 from ebsc_core.utils.errors import EbscError, Interrupted, RunDirectoryError, advice
 from ebsc_core.utils.files import locked
@@ -39,13 +39,13 @@ with RunDirectory(Path(sys.argv[1]), {"seed": 3}) as directory:
 """
 
 
-def fill(out: Path, going_on: bool = False) -> None:
-    with RunDirectory(out, going_on=going_on) as directory:
+def fill(out: Path, resuming: bool = False) -> None:
+    with RunDirectory(out, resuming=resuming) as directory:
         directory.write_metrics({"x": 1})
 
 
-def stop(out: Path, training: Path, error: BaseException, going_on: bool = False) -> None:
-    with RunDirectory(out, {"seed": 3}, going_on) as directory:
+def stop(out: Path, training: Path, error: BaseException, resuming: bool = False) -> None:
+    with RunDirectory(out, {"seed": 3}, resuming) as directory:
         directory.write_metrics({"x": "half"})
         directory.training = training
         raise error
@@ -99,7 +99,7 @@ class TestWhatStays:
             stop(tmp_path / "run", kept, EbscError("no luck"))
         kept.unlink()
         with pytest.raises(EbscError):
-            stop(tmp_path / "run", kept, EbscError("no luck"), going_on=True)
+            stop(tmp_path / "run", kept, EbscError("no luck"), resuming=True)
         assert is_unfinished(tmp_path / "run")
 
     def test_what_was_half_written_does_not_get_into_the_finished_run(
@@ -108,7 +108,7 @@ class TestWhatStays:
         other.send_signal(signal.SIGKILL)
         other.wait()
         assert (tmp_path / "run" / WORK / "metrics.json").exists()
-        with RunDirectory(tmp_path / "run", going_on=True) as directory:
+        with RunDirectory(tmp_path / "run", resuming=True) as directory:
             assert not (directory.beside / "metrics.json").exists()
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
 
@@ -116,16 +116,16 @@ class TestWhatStays:
         fill(tmp_path / "run")
         (tmp_path / "run/checkpoints/old").touch()
         (tmp_path / "run" / UNFINISHED).touch()
-        fill(tmp_path / "run", going_on=True)
+        fill(tmp_path / "run", resuming=True)
         assert not list((tmp_path / "run/checkpoints").iterdir())
         assert not is_unfinished(tmp_path / "run")
 
 
 class TestTwoAtOnce:
     def test_the_second_hears_of_the_first(self, tmp_path: Path, other: subprocess.Popen[str]) -> None:
-        for going_on in (False, True):
+        for resuming in (False, True):
             with pytest.raises(RunDirectoryError, match="another process"):
-                fill(tmp_path / "run", going_on)
+                fill(tmp_path / "run", resuming)
         with pytest.raises(RunDirectoryError, match="another process"):
             SavedRun(tmp_path / "run")
         assert is_at_work(tmp_path / "run")
@@ -138,7 +138,7 @@ class TestTwoAtOnce:
             assert is_unfinished(tmp_path / "run")
         fill(tmp_path / "other")
         (tmp_path / "other" / UNFINISHED).touch()
-        late = RunDirectory(tmp_path / "other", going_on=True)
+        late = RunDirectory(tmp_path / "other", resuming=True)
         (tmp_path / "other" / UNFINISHED).unlink()
         with pytest.raises(RunDirectoryError, match="holds no run"):
             late.__enter__()
@@ -172,7 +172,9 @@ class TestTheRecord:
         }
         config = load_config(flags=given)
         tables = config.model_dump(mode="json", exclude={"out", "cache"})
-        with RunDirectory(tmp_path / "run", to_go_on(config, tables, {"data": "ebsc 1"})) as directory:
+        with RunDirectory(
+            tmp_path / "run", unfinished_tables(config, tables, {"data": "ebsc 1"})
+        ) as directory:
             directory.lock.close()  # type: ignore[union-attr]
             read = load_unfinished(tmp_path / "run", {"device": "cpu", "train.batch_size": None})
         assert read.refine.model_dump(exclude_unset=True) == {"lr": 0.5}
@@ -202,7 +204,7 @@ class TestTheRecord:
         with RunDirectory(tmp_path / "run") as directory:
             directory.write_config({})
         with pytest.raises(RunDirectoryError, match="is finished"):
-            RunDirectory(tmp_path / "run", going_on=True)
+            RunDirectory(tmp_path / "run", resuming=True)
 
 
 def test_a_lock_without_its_folder_is_not_held(tmp_path: Path) -> None:

@@ -20,15 +20,15 @@ from torch import Tensor, nn
 from ebsc_core.config.schema import JointChoice, TrainOptions
 from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.views.apply import apply_view, draw_view
-from ebsc_core.data.views.options import COLOUR_VIEWS
+from ebsc_core.data.views.options import COLOR_VIEWS
 from ebsc_core.data.views.parameters import ViewParameters, draw_parameters
 from ebsc_core.plugins.interfaces import Backbone, Objective
 from ebsc_core.training import extract, step
 from ebsc_core.training import trainer as joint
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.sync_batch_norm import sync_norms
-from ebsc_core.training.trainer import JointTrainer
-from ebsc_core.utils.distributed import ALONE, Ranks
+from ebsc_core.training.trainer import Trainer
+from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
 from ebsc_core.utils.errors import DataError, EbscError
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
@@ -43,7 +43,7 @@ OBJECTIVES = (SimCLR, BYOL, MoCoV3, BarlowTwins, VICReg, SimSiam)
 BATCH = 16
 
 
-class Detached(Ranks):
+class Detached(DistributedContext):
     """Whose gather lets gradients reach this process's rows only, as the communication library's does."""
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -109,19 +109,19 @@ def float64() -> Iterator[None]:
         yield
 
 
-def together(objective: Objective, ranks: Ranks) -> nn.Module:
-    if ranks.count > 1:
-        sync_norms(objective, ranks)
-        objective.ranks = ranks
-    return ranks.prepare(objective)
+def together(objective: Objective, context: DistributedContext) -> nn.Module:
+    if context.count > 1:
+        sync_norms(objective, context)
+        objective.ranks = context
+    return context.prepare(objective)
 
 
-def gradients(kind: type[Objective], ranks: Ranks, dtype: torch.dtype) -> dict[str, Tensor]:
+def gradients(kind: type[Objective], context: DistributedContext, dtype: torch.dtype) -> dict[str, Tensor]:
     objective = objective_of(kind).to(dtype)
-    network = together(objective, ranks)
+    network = together(objective, context)
     generator = torch.Generator().manual_seed(1)
     images = images_of(BATCH)
-    a, b = (draw_view(images, COLOUR_VIEWS, generator).to(dtype)[ranks.share(BATCH)] for _ in range(2))
+    a, b = (draw_view(images, COLOR_VIEWS, generator).to(dtype)[context.share(BATCH)] for _ in range(2))
     with float64() if dtype == torch.float64 else nullcontext():
         views = network(a, b)
         views.loss.backward()
@@ -134,56 +134,56 @@ def gradients(kind: type[Objective], ranks: Ranks, dtype: torch.dtype) -> dict[s
     }
 
 
-def objectives(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def objectives(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tensor]]]:
     for kind in OBJECTIVES:
         for dtype in (torch.float32, torch.float64):
-            yield f"{kind.__name__}.{str(dtype).removeprefix('torch.')}", gradients(kind, ranks, dtype)
-    detached = Detached(ranks.index, ranks.count)
+            yield f"{kind.__name__}.{str(dtype).removeprefix('torch.')}", gradients(kind, context, dtype)
+    detached = Detached(context.index, context.count)
     yield "detached.float64", gradients(SimCLR, detached, torch.float64)
 
 
-def step_of(ranks: Ranks, kind: type[Objective], dtype: torch.dtype, form: str) -> JointStep:
+def step_of(context: DistributedContext, kind: type[Objective], dtype: torch.dtype, form: str) -> JointStep:
     objective = objective_of(kind).to(dtype)
     torch.manual_seed(0)
     model = EnergyNetwork(EnergyOptions(hidden=8), 8).to(dtype)
     choice = JointChoice.model_validate({"start": 0.5, "weight": 0.1, "memory": 4, "form": form})
-    views = COLOUR_VIEWS.model_copy(update={"noise": 0.05})
+    views = COLOR_VIEWS.model_copy(update={"noise": 0.05})
     whiten = form == "reconstruction"
     made = JointStep(objective, model, torch.device("cpu"), views, choice, whiten, "embeddings")
-    made.join(ranks)
+    made.join(context)
     return made
 
 
-def joint_gradients(ranks: Ranks, dtype: torch.dtype, form: str) -> dict[str, Tensor]:
+def joint_gradients(context: DistributedContext, dtype: torch.dtype, form: str) -> dict[str, Tensor]:
     """Of a step that finds rows of an earlier one."""
-    made = step_of(ranks, SimCLR, dtype, form)
-    images, share = images_of(BATCH), ranks.share(BATCH)
+    made = step_of(context, SimCLR, dtype, form)
+    images, share = images_of(BATCH), context.share(BATCH)
     generator = torch.Generator().manual_seed(1)
     for _ in range(2):
         drawn = [joint.draw_parameters(images.shape, made.views, generator).rows(share) for _ in range(2)]
         losses = made(images[share], (drawn[0], drawn[1]), joint=True)
     losses.total.backward()
     assert made.model is not None
-    ranks.mean_([p.grad for p in made.model.parameters() if p.grad is not None])
+    context.mean_([p.grad for p in made.model.parameters() if p.grad is not None])
     both = nn.ModuleDict({"objective": made.objective, "model": made.model})
     found = {f"gradient.{n}": p.grad for n, p in both.named_parameters() if p.grad is not None}
     return found | {"total": losses.total.detach(), "figures": losses.figures, "memory": made.memory}
 
 
-def joint_steps(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def joint_steps(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tensor]]]:
     for form in ("reconstruction", "agreement"):
-        yield f"{form}.float32", joint_gradients(ranks, torch.float32, form)
+        yield f"{form}.float32", joint_gradients(context, torch.float32, form)
         with float64():
-            yield f"{form}.float64", joint_gradients(ranks, torch.float64, form)
+            yield f"{form}.float64", joint_gradients(context, torch.float64, form)
 
 
-def training(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def training(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Weights after four steps, two of them joint."""
     for kind in (SimCLR, BYOL):
         with float64():
-            made = step_of(ranks, kind, torch.float64, "reconstruction")
+            made = step_of(context, kind, torch.float64, "reconstruction")
             options = TrainOptions(epochs=2, lr=1e-2)
-            trainer = JointTrainer(made, image_set(2 * BATCH), options, BATCH, 2, 0, Progress())
+            trainer = Trainer(made, image_set(2 * BATCH), options, BATCH, 2, 0, Progress())
             trainer.fit()
         assert made.model is not None
         both = nn.ModuleDict({"objective": made.objective, "model": made.model})
@@ -192,13 +192,13 @@ def training(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
         yield f"trained.{kind.__name__}", {"history": torch.tensor(history)}
 
 
-def extraction(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def extraction(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """37 images in blocks of 2 times 5, alone of 5: neither all blocks nor all shares are of one size."""
     objective = objective_of(BYOL)
     with patch.object(extract, "BATCH", 5):
         blocks = list(
             extract.feature_blocks(
-                objective.backbone, objective, image_set(37), torch.device("cpu"), Progress(), ranks
+                objective.backbone, objective, image_set(37), torch.device("cpu"), Progress(), context
             )
         )
     embeddings = [block.embeddings for block in blocks if block.embeddings is not None]
@@ -206,44 +206,44 @@ def extraction(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
     yield "extracted", {"features": features, "embeddings": torch.cat(embeddings)}
 
 
-def means(ranks: Ranks) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    tensors = [torch.full((2, 3), float(ranks.index)), torch.tensor(4.0 * ranks.index)]
-    ranks.mean_(tensors)
+def means(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    tensors = [torch.full((2, 3), float(context.index)), torch.tensor(4.0 * context.index)]
+    context.mean_(tensors)
     yield "mean", {str(i): tensor for i, tensor in enumerate(tensors)}
 
 
-def words(ranks: Ranks) -> None:
+def words(context: DistributedContext) -> None:
     """What processes tell each other that is no tensor."""
-    assert ranks.broadcast(f"from {ranks.index}") == "from 0"
-    assert ranks.in_turn(lambda: ranks.index) == ranks.index
-    assert ranks.same("this")
-    assert not ranks.same(f"this of {ranks.index}")
+    assert context.broadcast(f"from {context.index}") == "from 0"
+    assert context.in_turn(lambda: context.index) == context.index
+    assert context.same("this")
+    assert not context.same(f"this of {context.index}")
     for failing, expected in ((0, "spilt tea"), (1, "process 1 of 2: spilt tea")):
         said = ""
         try:
-            with ranks.agreed():
-                if ranks.index == failing:
+            with context.synchronized_errors():
+                if context.index == failing:
                     raise DataError("spilt tea")
         except EbscError as error:
             said = str(error)
         assert said == expected
 
 
-def everything(ranks: Ranks) -> dict[str, Tensor]:
+def everything(context: DistributedContext) -> dict[str, Tensor]:
     found = {}
     for cases in (objectives, joint_steps, training, extraction, means):
-        for case, tensors in cases(ranks):
+        for case, tensors in cases(context):
             found |= {f"{case}.{name}": tensor.contiguous().clone() for name, tensor in tensors.items()}
     return found
 
 
 def main(folder: Path) -> None:
-    ranks = Ranks.join(torch.device("cpu"))
-    words(ranks)
-    save_file(everything(ranks), folder / f"{ranks.index}.safetensors")
-    ranks.close()
-    if ranks.main:
-        save_file(everything(ALONE), folder / "alone.safetensors")
+    context = DistributedContext.join(torch.device("cpu"))
+    words(context)
+    save_file(everything(context), folder / f"{context.index}.safetensors")
+    context.close()
+    if context.main:
+        save_file(everything(SINGLE_PROCESS), folder / "alone.safetensors")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ Luxburg, "Clustering stability: an overview", 2010). What is stable may still be
 - of neighbours that are equal the smaller is taken, unless its gap is faint beside the other's: a class with
   two styles is cut in two as stably as not, while pieces that nothing connects leave no gap between them.
 
-The eigengap alone is fooled by fragments and sub-styles; ``docs/method.md`` has the figures. No label enters.
-Of many rows it is a coarser graph that is looked at.
+The eigengap alone is fooled by fragments and sub-styles; ``docs/experiments.md`` has the figures. No label
+enters. Of many rows it is a coarser graph that is looked at.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Whitening:
     λ is the mean of the eigenvalues of the Gram matrix. Up to its length, the result is the residual of z
     after ridge regression on all rows, ``z - Xᵀ (XXᵀ + λI)⁻¹ X z``. Directions that all rows share get a
     small weight, and directions of few rows get a large one. Whitening in the strict sense takes the square
-    root of the inverse (see ``docs/method.md``). No label enters. Rows that are not in X are mapped in the
+    root of the inverse (see ``docs/decisions.md``). No label enters. Rows that are not in X are mapped in the
     same way.
 
     A :class:`Rows` is read once, in blocks.

@@ -124,23 +124,11 @@ def _devices() -> Found:
 
 
 def _precision() -> Found:
-    import torch
+    from ebsc_core.training.precision import choose_precision
+    from ebsc_core.utils.device import resolve_device
 
-    from ebsc_core.plugins.interfaces import ImageInfo
-    from ebsc_core.runs.plan import ImagePlan, make_plan
-    from ebsc_core.training.precision import choose_arithmetic
-    from ebsc_core.utils.device import prepare, resolve_device
-
-    device, plan = resolve_device("auto"), make_plan(RunConfig(), Registry())
-    assert isinstance(plan, ImagePlan)
-    prepare(device)
-    info = ImageInfo(channels=3, height=SIDE, width=SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
-    backbone = plan.backbone.build_seeded(0, info)
-    objective = plan.objective.build_seeded(0, backbone).to(device, memory_format=torch.channels_last)
-    images = torch.randint(256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8)
-    chosen = choose_arithmetic(objective, images, device, steps=0)
-    with_parts = f"{plan.backbone.name} with {plan.objective.name} on {SIDE}x{SIDE} images"
-    yield OK, f"--precision auto takes {chosen.reasons['precision']} ({with_parts})"
+    _, reason = choose_precision("auto", resolve_device("auto"), SIDE)
+    yield OK, f"--precision auto takes {reason} (on {SIDE}x{SIDE} images)"
 
 
 def _threads() -> Found:

@@ -17,7 +17,6 @@ from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
 from ebsc_core.config.loading import load_config
-from ebsc_core.config.schema import RunConfig
 from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Registry
 from ebsc_core.utils.errors import EbscError, told
 from ebsc_core.utils.provenance import cuda_build
@@ -28,7 +27,7 @@ OK, NOTE, FAILED = "ok", "note", "failed"
 LITTLE_DISK = 2 << 30
 GIB = 1 << 30
 # Precision is chosen for images like those of a run on small photographs.
-BATCH, SIDE = 128, 32
+SIDE = 32
 # All stages of a run, in seconds.
 SELF_TEST = {
     "data.limit": 120,

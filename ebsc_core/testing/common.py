@@ -27,12 +27,12 @@ ROUNDING = 1e-4
 
 def devices() -> list[torch.device]:
     """The devices there are on this machine: the CPU, and CUDA's or Metal's."""
-    found = [torch.device("cpu")]
+    available = [torch.device("cpu")]
     if torch.cuda.is_available():
-        found.append(torch.device("cuda", torch.cuda.current_device()))
+        available.append(torch.device("cuda", torch.cuda.current_device()))
     if torch.backends.mps.is_available():
-        found.append(torch.device("mps", 0))
-    return found
+        available.append(torch.device("mps", 0))
+    return available
 
 
 def require_shape(tensor: object, shape: tuple[int, ...], what: str) -> None:
@@ -42,10 +42,10 @@ def require_shape(tensor: object, shape: tuple[int, ...], what: str) -> None:
     require(tuple(tensor.shape) == shape, f"{what} has shape {tuple(tensor.shape)}, expected {shape}")
 
 
-def require_close(found: Tensor, expected: Tensor, what: str) -> None:
+def require_close(actual: Tensor, expected: Tensor, what: str) -> None:
     """Require the same values up to rounding, relative to the largest; nan counts as different."""
-    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
-    difference = (found - expected).abs().max().item() if found.numel() else 0.0
+    actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
+    difference = (actual - expected).abs().max().item() if actual.numel() else 0.0
     scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
     require(difference <= ROUNDING * scale, f"{what} (largest difference {difference:.2g})")
 
@@ -110,10 +110,10 @@ def moved(part: Any, device: torch.device) -> Any:
 
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Names and parameters that are to learn."""
-    found = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
-    if not found:
+    parameters = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+    if not parameters:
         raise NotApplicable("there are no parameters to train")
-    return found
+    return parameters
 
 
 def add_options_checks(contract: Contract) -> None:

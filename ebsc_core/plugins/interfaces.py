@@ -275,7 +275,7 @@ class Clusterer(ABC):
     consumes: ClassVar[Literal["affinity", "features"]]
     """What :meth:`fit_predict` is given."""
     streams: ClassVar[bool] = False
-    """Whether features are given to it as :class:`ebsc_core.data.features.rows.Rows`, which need not fit in
+    """Whether features are given to it as :class:`ebsc_core.Rows`, which need not fit in
     memory."""
     device: torch.device = torch.device("cpu")
     """Where the run computes, set before :meth:`fit_predict`; of use to whoever can compute there."""

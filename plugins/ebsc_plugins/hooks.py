@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ebsc_core import ComponentFamily, ComponentSpec, hookimpl
-from ebsc_core.plugins.hookspecs import Component
+from ebsc_core import Component, ComponentFamily, ComponentSpec, hookimpl
 from ebsc_plugins.datasets.names import TORCHVISION
 
 

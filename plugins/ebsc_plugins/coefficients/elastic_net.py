@@ -11,12 +11,16 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.clustering.coefficients import exclude_own
-from ebsc_core.config.options import Options
-from ebsc_core.data.features.whitening import RidgeInverse, mean_eigenvalue
-from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
-from ebsc_core.utils.device import has_bf16
-from ebsc_core.utils.matmul import PackedRows
+from ebsc_core import (
+    CoefficientModel,
+    Coefficients,
+    Options,
+    PackedRows,
+    RidgeInverse,
+    exclude_own,
+    has_bf16,
+    mean_eigenvalue,
+)
 from ebsc_plugins.coefficients.newton import MIN_RIDGE, NEWTON_STEPS, rounding, solve_elastic_nets
 from ebsc_plugins.coefficients.workers import precise, side_by_side
 

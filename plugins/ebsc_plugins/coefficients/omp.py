@@ -8,10 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ebsc_core.clustering.coefficients import exclude_own
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
-from ebsc_core.utils.matmul import PackedRows
+from ebsc_core import CoefficientModel, Coefficients, Options, PackedRows, exclude_own
 from ebsc_plugins.coefficients.workers import precise, side_by_side
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.

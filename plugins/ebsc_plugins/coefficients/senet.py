@@ -10,9 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.clustering.coefficients import exclude_own
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import Coefficients, Expression, TrainableCoefficientModel
+from ebsc_core import Coefficients, Expression, Options, TrainableCoefficientModel, exclude_own
 
 # Dictionary rows whose keys are computed at once: each layer of the published width then takes 16 MiB.
 KEY_BLOCK = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from ebsc_core.plugins.interfaces import ProjectorOptions, projector
+from ebsc_core import ProjectorOptions, projector
 from ebsc_plugins.objectives.predictive import PredictiveObjective
 
 

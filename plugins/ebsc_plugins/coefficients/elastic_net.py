@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -136,7 +135,6 @@ class ElasticNet(CoefficientModel):
     """
 
     Options = ElasticNetOptions
-    default_top_k: ClassVar[int | None] = 50
 
     def __init__(self, options: ElasticNetOptions, width: int) -> None:
         self.options = options

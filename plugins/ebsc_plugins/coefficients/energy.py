@@ -43,7 +43,6 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
     """
 
     Options = EnergyOptions
-    default_whiten: ClassVar[bool] = True
     normalised: ClassVar[bool] = True
 
     def __init__(self, options: EnergyOptions, width: int) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -37,7 +35,6 @@ class OrthogonalMatchingPursuit(CoefficientModel):
     """
 
     Options = OmpOptions
-    default_top_k: ClassVar[int | None] = 10
 
     def __init__(self, options: OmpOptions, width: int) -> None:
         self.options = options

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -48,7 +48,6 @@ class SENet(TrainableCoefficientModel):
     """
 
     Options = SENetOptions
-    default_top_k: ClassVar[int | None] = 1000
 
     def __init__(self, options: SENetOptions, width: int) -> None:
         super().__init__()

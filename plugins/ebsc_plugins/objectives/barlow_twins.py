@@ -28,7 +28,6 @@ class BarlowTwins(Objective):
     """
 
     Options = BarlowTwinsOptions
-    expresses = "embeddings"
     compares = "projections"
     projector_layers = 3
 

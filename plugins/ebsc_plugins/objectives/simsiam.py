@@ -28,7 +28,6 @@ class SimSiam(PredictiveObjective):
     """
 
     Options = SimSiamOptions
-    expresses = "features"
     projector_layers = 3
     norms_projections = True
 

@@ -38,7 +38,6 @@ class VICReg(Objective):
     """
 
     Options = VICRegOptions
-    expresses = "embeddings"
     compares = "projections"
     projector_layers = 3
 

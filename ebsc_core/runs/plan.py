@@ -38,6 +38,10 @@ class Plan:
         }
         return {section: str(choice.component.provider) for section, choice in chosen.items()}
 
+    def warnings(self) -> list[str]:
+        """Return what the authors of the components should change, a line each."""
+        return list(dict.fromkeys(line for choice in self.choices().values() for line in choice.warnings))
+
     def tables(self) -> dict[str, Any]:
         """Return the configuration as plain values, with the names and all options of the components."""
         left_out = {"out", "cache", Kind.OBSERVER.section, *self.unused}

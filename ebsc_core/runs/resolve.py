@@ -5,7 +5,7 @@ No choice looks at a label; the number of classes is what the number of clusters
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import ValidationError
@@ -45,16 +45,16 @@ class Preferences:
 
     @classmethod
     def of(cls, plan: Plan) -> Preferences:
-        attributes = {"top_k": "default_top_k", "whiten": "default_whiten"}
-        preferred_values = {
-            name: getattr(plan.coefficients.component.factory, attribute, None)
-            for name, attribute in attributes.items()
-        }
-        if isinstance(plan, ImagePlan):
-            preferred_values["rows"] = getattr(plan.objective.component.factory, "expresses", None)
-            joint = plan.joint.component.factory if plan.joint else None
-            preferred_values["joint_whiten"] = getattr(joint, "default_whiten", None)
-        return cls(**{name: value for name, value in preferred_values.items() if value is not None})
+        """Read the preferences from the records of the plan's components."""
+        coefficients = plan.coefficients.component.spec
+        preferences = cls(top_k=coefficients.top_k, whiten=bool(coefficients.whiten))
+        if not isinstance(plan, ImagePlan):
+            return preferences
+        return replace(
+            preferences,
+            rows=plan.objective.component.spec.express or "embeddings",
+            joint_whiten=bool(plan.joint and plan.joint.component.spec.whiten),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ebsc_core.config.loading import without_none
 from ebsc_core.config.options import Options
+from ebsc_core.plugins.validation import describe_former, former_preferences
 from ebsc_core.testing.checks import Contract, ContractBroken, NotApplicable, require
 from ebsc_core.testing.subject import Subject
 from ebsc_core.utils.weights import read_weights, save_weights
@@ -125,6 +126,17 @@ def add_options_checks(contract: Contract) -> None:
     ]
     for check in checks:
         contract.check(check)
+
+
+def preferences_are_on_the_record(part: Subject) -> None:
+    """What the component prefers stands on its `ComponentSpec`: `top_k`, `whiten`, `express`.
+
+    Attributes of the class (`default_top_k`, `default_whiten`, `expresses`) still count, but every
+    run warns of them.
+    """
+    component = part.choice.component
+    former = former_preferences(component.kind, component.spec, component.factory)
+    require(not former, describe_former(former))
 
 
 def options_are_described(part: Subject) -> None:

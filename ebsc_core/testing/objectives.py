@@ -278,4 +278,5 @@ def weights_survive_a_file(part: ObjectiveSubject) -> None:
     common.require_close(actual, expected, "the loss is another after loading")
 
 
+contract.check(common.preferences_are_on_the_record)
 common.add_options_checks(contract)

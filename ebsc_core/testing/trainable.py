@@ -154,4 +154,5 @@ def weights_survive_a_file(part: CoefficientSubject) -> None:
     common.require_close(actual, expected, "the coefficients are others after loading")
 
 
+contract.check(common.preferences_are_on_the_record)
 common.add_options_checks(contract)

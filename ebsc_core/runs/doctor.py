@@ -120,7 +120,7 @@ def _devices() -> Found:
         yield OK, "mps (Metal)"
     cpu = torch.device("cpu")
     yield OK, f"{describe_device(cpu)}, {'bf16' if has_bf16(cpu) else 'no bf16'}"
-    yield OK, f"--device auto takes {resolve_device('auto')}"
+    yield OK, f"`device=auto` takes {resolve_device('auto')}"
 
 
 def _precision() -> Found:
@@ -140,7 +140,7 @@ def _precision() -> Found:
     images = torch.randint(256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8)
     chosen = choose_arithmetic(objective, images, device, steps=0)
     with_parts = f"{plan.backbone.name} with {plan.objective.name} on {SIDE}x{SIDE} images"
-    yield OK, f"--precision auto takes {chosen.reasons['precision']} ({with_parts})"
+    yield OK, f"`precision=auto` takes {chosen.reasons['precision']} ({with_parts})"
 
 
 def _threads() -> Found:

@@ -16,6 +16,7 @@ from ebsc_cli.benchmark import benchmark
 from ebsc_cli.cluster import cluster
 from ebsc_cli.compare import compare
 from ebsc_cli.doctor import doctor
+from ebsc_cli.flags import in_flags
 from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, is_first, is_one_of_several, leave
 from ebsc_cli.report import report
@@ -100,12 +101,12 @@ def main() -> None:
     try:
         status = app(words, standalone_mode=False)
     except Interrupted as error:
-        complain("; ".join([str(error), *advice(error)]))
+        complain(in_flags("; ".join([str(error), *advice(error)])))
         leave(INTERRUPTED)
     except EbscError as error:
         if "--traceback" in given:
             traceback.print_exception(error)
-        complain("; ".join([f"error: {error}", *advice(error)]))
+        complain(in_flags("; ".join([f"error: {error}", *advice(error)])))
         leave(2)
     except UsageError as error:
         context = getattr(error, "ctx", None)

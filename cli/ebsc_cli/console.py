@@ -13,6 +13,7 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from ebsc_cli.flags import in_flags
 from ebsc_core.runs.outcome import RunResult
 from ebsc_core.utils.progress import Progress, clock
 
@@ -46,11 +47,11 @@ class ConsoleProgress(Progress):
 
     def note(self, message: str) -> None:
         if not self.quiet:
-            self.console.print(escape(message))
+            self.console.print(escape(in_flags(message)))
 
     def warn(self, message: str) -> None:
-        super().warn(message)
-        self.errors.print(f"[yellow]warning:[/] {escape(message)}")
+        super().warn(message)  # files keep the names of settings
+        self.errors.print(f"[yellow]warning:[/] {escape(in_flags(message))}")
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self.stage, self.total, self.unit = stage, total, unit

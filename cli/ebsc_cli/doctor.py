@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ebsc_cli.flags import in_flags
 from ebsc_core.utils.errors import printable
 
 MARKS = {"ok": "[green]✓[/]", "note": "[yellow]![/]", "failed": "[red]✗[/]"}
@@ -23,7 +24,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="The same for pr
     console = Console(highlight=False, soft_wrap=True)
     findings = []
     topic = ""
-    for finding in examine():
+    for found in examine():
+        finding = replace(found, text=in_flags(found.text))
         findings.append(finding)
         if as_json:
             continue

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how a setting in a message is spelled on the command line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from ebsc_cli.completion import parts
+from ebsc_core.config.flags import FLAGS, respell
 from ebsc_core.plugins.kinds import Kind
 
 OPTION = typer.Option
+# What messages of core name that is given to a command without being a setting of the run.
+OPTIONS = {"devices": "--devices", "into": "--into", "settings": "--set"}
 METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
 
 Coefficients = Annotated[
@@ -94,3 +97,24 @@ WithReport = Annotated[
 Quiet = Annotated[
     bool, OPTION("--quiet", "-q", help="Print the result and warnings only.", rich_help_panel=OUTPUT)
 ]
+
+
+def in_flags(text: str) -> str:
+    """Spell the settings that a message names in backticks as flags.
+
+    ```n_clusters=auto``` becomes ``--n-clusters auto``. A setting without a flag of its own becomes
+    ``--set name=value``.
+    """
+    return respell(text, _as_flag)
+
+
+def _as_flag(name: str, value: str | None) -> str | None:
+    flag = OPTIONS.get(name) or FLAGS.get(name, (None,))[0]
+    if flag:
+        return flag if value is None else f"{flag} {value}"
+    # Imported here, so that `ebsc --help` does not wait for pydantic.
+    from ebsc_core.config.schema import RunConfig
+
+    if name.partition(".")[0] not in RunConfig.model_fields:
+        return None
+    return f"--set {name}" if value is None else f"--set {name}={value}"

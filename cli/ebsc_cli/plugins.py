@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ebsc_cli.check import check
+from ebsc_core.config.flags import FLAGS
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
 from ebsc_core.plugins.registry import (
     BrokenPluginError,
@@ -49,9 +50,8 @@ def list_plugins(
         return
     console = Console(highlight=False)
     for kind in Kind:
-        table = Table(
-            "name", "what it is", "from", title=f"{kind.words}s ({kind.flag})", title_justify="left"
-        )
+        flag, _ = FLAGS[kind.setting]
+        table = Table("name", "what it is", "from", title=f"{kind.words}s ({flag})", title_justify="left")
         for entry in registry.of(kind):
             single = isinstance(entry.component, ComponentSpec)
             name = entry.name + "*" * (entry in defaults) if single else f"({entry.name})"

@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ebsc_cli.flags import in_flags
+
 OPTION = typer.Option
 
 
@@ -27,7 +29,7 @@ def report(
 
     console, errors = Console(highlight=False, soft_wrap=True), Console(stderr=True, soft_wrap=True)
     path = rewrite_report(
-        run, Registry(), lambda message: errors.print(f"[yellow]warning:[/] {escape(message)}")
+        run, Registry(), lambda message: errors.print(f"[yellow]warning:[/] {escape(in_flags(message))}")
     )
     console.print(f"report: {escape(str(path))}")
     if open_it:

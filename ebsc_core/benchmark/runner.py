@@ -75,7 +75,7 @@ def run_suite(
         raise Interrupted("interrupted; finished cells are kept, the same command goes on") from None
     except OSError as error:
         raise RunDirectoryError(
-            f"cannot write {out}: {error.strerror or error}; choose another --out"
+            f"cannot write {out}: {error.strerror or error}; choose another `out`"
         ) from None
     return results
 
@@ -131,7 +131,7 @@ class Runner:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunDirectoryError(
-                f"cannot create {self.folder}: {error.strerror}; choose another --out"
+                f"cannot create {self.folder}: {error.strerror}; choose another `out`"
             ) from None
         with _only_one(self.out):
             self._clean()
@@ -353,6 +353,6 @@ def _only_one(out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RunDirectoryError(
-                f"another benchmark is writing {out}; wait for it or choose another --out"
+                f"another benchmark is writing {out}; wait for it or choose another `out`"
             ) from None
         yield

@@ -52,8 +52,9 @@ DOWNSTREAM |= {"out", "cache", "observers"}
 # In which environment variables are filled in.
 PATHS = ("data.name", "data.root", "features.path")
 # What is the same for all cells, or differs in a way that a table could not show; and where it is said.
-OF_THE_SUITE = {"seed": "`seeds` of the suite", "protocol": "`protocol` of the suite"}
-OF_THE_SUITE |= {"out": "--out of the benchmark", "cache": "--cache of the benchmark"}
+# `protocol` of a suite has no backticks: there it is a key of the file, not the setting of a run.
+OF_THE_SUITE = {"seed": "`seeds` of the suite", "protocol": "'protocol' of the suite"}
+OF_THE_SUITE |= {"out": "`out` of the benchmark", "cache": "`cache` of the benchmark"}
 
 
 class Published(BaseModel):
@@ -174,7 +175,7 @@ class Suite:
                     raise ConfigError(f"{where}: row {row!r}: {error}") from None
 
     def _where(self, row: str, column: str, message: str) -> str:
-        """``suite.toml:12``, the line of the tables of a cell that the message speaks of, or ``--set``.
+        """``suite.toml:12``, the line of the tables of a cell that the message speaks of, or ```settings```.
 
         That is the first line that holds the first word it quotes, or the first setting it names.
         """
@@ -183,7 +184,7 @@ class Suite:
         for quoted, named in re.findall(r"'([^']+)'|\b([a-z_]+\.[a-z_.]+)\b", message):
             word = re.compile(rf"(?<![\w-]){re.escape(quoted or named)}(?![\w-])")
             if any(word.search(change) for change in changes):
-                return "--set"
+                return "`settings`"
             for table in (f"rows.{row}", f"data.{column}", "settings"):
                 for number, line in _table_lines(lines, table):
                     if word.search(line):
@@ -253,7 +254,7 @@ def load_suite(path: Path, settings: Iterable[str] = (), baseline: str | None = 
 
 def _check_own(path: Path, file: SuiteFile, changes: Mapping[str, Any]) -> None:
     """Refuse what would be overridden unsaid, or make the table say something else than what was run."""
-    tables = {f"{path}: [settings]": file.settings, "--set": changes}
+    tables = {f"{path}: [settings]": file.settings, "`settings`": changes}
     tables |= {f"{path}: [data.{name}]": table for name, table in file.data.items()}
     tables |= {f"{path}: [rows.{name}]": table for name, table in file.rows.items()}
     for where, table in tables.items():

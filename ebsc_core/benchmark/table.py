@@ -14,20 +14,9 @@ from markdown_it import MarkdownIt
 
 from ebsc_core.benchmark.results import SCORES, Entry, Results, Spread
 from ebsc_core.benchmark.suite import PATHS, Cell
+from ebsc_core.config.flags import FLAGS
 from ebsc_core.config.loading import flattened, parse_settings
 
-# The settings `ebsc run` has a flag for that reads better, and what the flag takes.
-FLAGS = {
-    "data.name": ("--data", str),
-    "data.limit": ("--limit", int),
-    "backbone.name": ("--backbone", str),
-    "objective.name": ("--objective", str),
-    "coefficients.name": ("--coefficients", str),
-    "clusterer.name": ("--clusterer", str),
-    "n_clusters": ("--n-clusters", int),
-    "train.epochs": ("--epochs", int),
-    "seed": ("--seed", int),
-}
 LEGEND = (
     "ACC, NMI and ARI in percent, {seeds}. {protocol} Features, s: training and extraction, by "
     "whichever run made them; after, s: everything after the features. {machine}"

@@ -118,7 +118,7 @@ class NumberOfClusters:
             doubts.append(f"the number of clusters is not clear: {best.k} is hardly more stable than {also}")
         if best.k == largest and largest > 2:
             doubts.append(f"{largest} clusters are the most that were considered; there may be more")
-        return [f"{sentence}; --n-clusters decides it" for sentence in doubts]
+        return [f"{sentence}; `n_clusters` decides it" for sentence in doubts]
 
 
 def find_n_clusters(

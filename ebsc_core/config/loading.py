@@ -1,4 +1,4 @@
-"""Build a checked configuration from TOML files, ``--set`` and flags, and write it back as TOML."""
+"""Build a checked configuration from TOML files and settings, and write it back as TOML."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def read_toml(file: Path) -> dict[str, Any]:
 def _parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals or not all(key.strip().split(".")):
-        raise ConfigError(f"--set {setting!r} is not of the form section.option=value")
+        raise ConfigError(f"`settings` {setting!r} is not of the form section.option=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):

@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Mapping
 
-from ebsc_core.estimators.settings import spoken
+from ebsc_core.estimators.settings import in_parameters
 from ebsc_core.utils.progress import Progress, clock
 
 LINE_EVERY_SECONDS = 10.0
@@ -25,7 +25,7 @@ class Spoken(Progress):
 
     def warn(self, message: str) -> None:
         super().warn(message)
-        warnings.warn(spoken(message), UserWarning, stacklevel=3)
+        warnings.warn(in_parameters(message), UserWarning, stacklevel=3)
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self.stage, self.total, self.unit = stage, total, unit

@@ -12,25 +12,12 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
+from ebsc_core.config.flags import respell
 from ebsc_core.config.loading import load_config
 from ebsc_core.config.schema import DataChoice, RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.compatibility import compare_suppliers
 from ebsc_core.utils.errors import ComponentError, ConfigError, DataError, DeviceError, EbscError, advice
-
-# What the flags that messages speak of are called here.
-FLAGS = {
-    "--n-clusters": "n_clusters",
-    "--batch-size": "batch_size",
-    "--dictionary-size": "dictionary_size",
-    "--skip-bad-images": "data.skip_bad_images",
-    "--data-root": "data.root",
-    "--limit": "data.limit",
-    "--precision": "precision",
-    "--device": "device",
-    "--epochs": "epochs",
-    "--out": "run_dir",
-}
 
 
 class GivenError(EbscError, ValueError):
@@ -64,6 +51,7 @@ SECTIONS = {
     "run_dir": "out",
     "random_state": "seed",
 }
+PARAMETERS = {setting: name for name, setting in SECTIONS.items()}
 ELSEWHERE = ("settings", "config", "verbose")
 
 
@@ -133,7 +121,7 @@ def drawn_seed(random_state: Any) -> int:
 
 @contextmanager
 def mistakes() -> Iterator[None]:
-    """Errors speak of parameters, not of flags; what is wrong with what was given is a ValueError, too."""
+    """Errors speak of parameters, not of settings; what is wrong with what was given is a ValueError, too."""
     try:
         yield
     except GivenError:
@@ -141,23 +129,23 @@ def mistakes() -> Iterator[None]:
     except EbscError as error:
         wrong = isinstance(error, ConfigError | DataError | ComponentError | DeviceError)
         kind = GivenError if wrong else type(error)
-        translated = kind(spoken(str(error)))
+        translated = kind(in_parameters(str(error)))
         for note in advice(error):
-            translated.add_note(spoken(note))
+            translated.add_note(in_parameters(note))
         raise translated from error.__cause__
 
 
-def spoken(text: str) -> str:
-    """A message for the command line in the words of Python."""
-    text = re.sub(r"ebsc resume ('[^']*'|\S+)", "fit again", text)
-    text = text.replace("--n-clusters auto", "n_clusters='auto'")
-    text = re.sub(r"--set ([\w.]+)=([\w.]+)", _as_setting, text)
-    text = re.sub(r"--set (?=[\w.]+)", "", text)
-    return re.sub(r"--[a-z-]+[a-z]", lambda flag: FLAGS.get(flag[0], flag[0]), text)
+def in_parameters(text: str) -> str:
+    """Spell the settings that a message names in backticks as parameters, and how to go on as a call."""
+    return respell(re.sub(r"ebsc resume ('[^']*'|\S+)", "fit again", text), _as_parameter)
 
 
-def _as_setting(match: re.Match[str]) -> str:
-    name, value = match.groups()
-    known = {"true": "True", "false": "False"}
-    value = known.get(value) or (value if re.fullmatch(r"[\d.]+", value) else repr(value))
-    return f"settings={{{name!r}: {value}}}"
+def _as_parameter(name: str, value: str | None) -> str | None:
+    if name.partition(".")[0] not in RunConfig.model_fields:
+        return None
+    parameter = PARAMETERS.get(name, name)
+    if value is None:
+        return parameter
+    literal = {"true": "True", "false": "False"}.get(value)
+    literal = literal or (value if re.fullmatch(r"[\d.]+", value) else repr(value))
+    return f"settings={{{name!r}: {literal}}}" if "." in parameter else f"{parameter}={literal}"

@@ -20,9 +20,9 @@ class Kind(Enum):
         self.section, self.hook, self.words = section, hook, words
 
     @property
-    def flag(self) -> str:
-        """What chooses one on the command line."""
-        return "--observer" if self is Kind.OBSERVER else f"--{self.section}"
+    def setting(self) -> str:
+        """The setting that chooses one."""
+        return self.section if self is Kind.OBSERVER else f"{self.section}.name"
 
     def settings(self, name: str) -> str:
         """Where the configuration has the options of the part called ``name``."""

@@ -214,7 +214,7 @@ class Registry:
         chosen = [e for e in offered if e.provider.distribution == OWN_DISTRIBUTION] or offered
         if len(chosen) != 1:
             names = ", ".join(f"{e.name} ({e.provider})" for e in chosen) or "none is installed"
-            raise ComponentError(f"no single default {kind.words} ({names}); name one with {kind.flag}")
+            raise ComponentError(f"no single default {kind.words} ({names}); name one with `{kind.setting}`")
         return chosen[0]
 
     def conflicts(self) -> list[str]:

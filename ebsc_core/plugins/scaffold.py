@@ -57,7 +57,7 @@ def write_package(section: str, name: str, folder: Path | None, registry: Regist
     folder = (folder or Path(f"ebsc-{name}")).expanduser()
     try:
         if folder.exists() or folder.is_symlink():
-            raise PackageError(f"{folder} exists already; name another folder with --into")
+            raise PackageError(f"{folder} exists already; name another folder with `into`")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with folder_written_whole(folder) as temporary_folder:
             for file, text in contents.items():
@@ -65,7 +65,7 @@ def write_package(section: str, name: str, folder: Path | None, registry: Regist
                 (temporary_folder / file).write_text(text, encoding="utf-8")
     except OSError as error:
         raise PackageError(
-            f"cannot write {folder}: {error.strerror or error}; name another folder with --into"
+            f"cannot write {folder}: {error.strerror or error}; name another folder with `into`"
         ) from None
     return folder
 

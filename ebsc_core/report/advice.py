@@ -76,7 +76,7 @@ def _pieces(components: int | None, k: int) -> Advice | None:
     return Advice(
         f"The affinity graph has {components:,} pieces without any connection, more than the {k} clusters: "
         "some clusters consist of several unconnected pieces.",
-        "Raise --set top_k, or set --n-clusters to the number of real groups.",
+        "Raise `top_k`, or set `n_clusters` to the number of real groups.",
     )
 
 
@@ -94,14 +94,14 @@ def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
         Advice(
             f"{_clusters(merged)} {_has(merged)} more than {MERGED:.0f} times the size of the median "
             f"cluster ({_numbers(sizes[merged])} against {median:,.0f}): several groups may have merged.",
-            "Look at the doubtful members; try a larger --n-clusters.",
+            "Look at the doubtful members; try a larger `n_clusters`.",
         )
         if merged
         else None,
         Advice(
             f"{_clusters(tiny)} {_has(tiny)} less than a fifth of the size of the median cluster "
             f"({_numbers(sizes[tiny])} against {median:,.0f}): they may be fragments or outliers.",
-            "Try a smaller --n-clusters, or a larger --set top_k.",
+            "Try a smaller `n_clusters`, or a larger `top_k`.",
         )
         if tiny
         else None,

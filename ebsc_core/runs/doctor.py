@@ -119,7 +119,7 @@ def _devices() -> Found:
         yield OK, "mps (Metal)"
     cpu = torch.device("cpu")
     yield OK, f"{describe_device(cpu)}, {'bf16' if has_bf16(cpu) else 'no bf16'}"
-    yield OK, f"--device auto takes {resolve_device('auto')}"
+    yield OK, f"`device=auto` takes {resolve_device('auto')}"
 
 
 def _precision() -> Found:
@@ -127,7 +127,7 @@ def _precision() -> Found:
     from ebsc_core.utils.device import resolve_device
 
     _, reason = choose_precision("auto", resolve_device("auto"), SIDE)
-    yield OK, f"--precision auto takes {reason} (on {SIDE}x{SIDE} images)"
+    yield OK, f"`precision=auto` takes {reason} (on {SIDE}x{SIDE} images)"
 
 
 def _threads() -> Found:

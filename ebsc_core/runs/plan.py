@@ -128,7 +128,7 @@ def _require_trainable(choice: Choice) -> None:
     if isinstance(factory, type) and not issubclass(factory, TrainableCoefficientModel):
         raise ConfigError(
             f"joint.name is {choice.name!r}, which has nothing to train; name a trainable coefficient model "
-            "or switch the joint phase off with --set joint.start=1"
+            "or switch the joint phase off with `joint.start=1`"
         )
 
 

@@ -125,7 +125,7 @@ def resolve(
         and clustering.n_clusters is None
     ):
         raise ConfigError(
-            "joint.form 'prototypes' pushes a known number of clusters apart; say how many with --n-clusters"
+            "joint.form 'prototypes' pushes a known number of clusters apart; say how many with `n_clusters`"
         )
     return ResolvedSettings(
         **vars(clustering),
@@ -179,14 +179,14 @@ def _n_clusters(config: RunConfig, inputs: InputSummary, clustered: int) -> int 
     if config.n_clusters == "auto":
         return None
     n = config.n_clusters or inputs.n_classes
-    cure = "say how many clusters with --n-clusters, or have it found by --n-clusters auto"
+    cure = "say how many clusters with `n_clusters`, or have it found by `n_clusters=auto`"
     if n is None:
         raise ConfigError(f"{inputs.name} has no classes; {cure}")
     if n < 2:
         raise ConfigError(f"{inputs.name} has one class only; {cure}")
     if n > inputs.n:
         raise ConfigError(
-            f"--n-clusters is {n} but {inputs.name} has only {inputs.n} {inputs.unit}; "
+            f"`n_clusters` is {n} but {inputs.name} has only {inputs.n} {inputs.unit}; "
             f"ask for fewer clusters or give more {inputs.unit}"
         )
     if n > clustered:
@@ -200,12 +200,16 @@ def _batch_size(config: RunConfig, data: ImageSource, trains: bool, processes: i
     if not trains:
         return batch
     if batch > len(data):
-        raise ConfigError(f"--batch-size is {batch} but {data.name} has only {len(data)} images; lower it")
+        raise ConfigError(
+            f"`train.batch_size` is {batch} but {data.name} has only {len(data)} images; lower it"
+        )
     if batch % processes:
         less, more = batch - batch % processes, batch - batch % processes + processes
         sizes = " or ".join(str(fits) for fits in (less, more) if 2 <= fits <= len(data))
         cure = f"use {sizes}" if sizes else "start fewer"
-        raise ConfigError(f"--batch-size is {batch}: {processes} processes cannot share it equally; {cure}")
+        raise ConfigError(
+            f"`train.batch_size` is {batch}: {processes} processes cannot share it equally; {cure}"
+        )
     if not batch:
         raise ConfigError(f"{processes} processes cannot share {default} images; start fewer")
     return batch
@@ -256,7 +260,7 @@ def _check_neighbors(config: RunConfig, clustered: int, unit: str) -> None:
     if clustered > MAX_COMPARED:
         raise ConfigError(
             f"affinity.form 'nearest_neighbors' compares every two of {clustered} rows; use 'symmetrize' "
-            f"or a --dictionary-size of at most {MAX_COMPARED}"
+            f"or a `dictionary_size` of at most {MAX_COMPARED}"
         )
 
 

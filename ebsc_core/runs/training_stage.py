@@ -158,7 +158,7 @@ class TrainingStage:
             for block in blocks:
                 if not bool(torch.isfinite(block.features).all()):
                     raise TrainingError(
-                        "the backbone's features are not finite; lower train.lr or use --precision fp32"
+                        "the backbone's features are not finite; lower train.lr or use `precision=fp32`"
                     )
                 if writer:
                     writer.append(block)
@@ -250,7 +250,7 @@ class TrainingStage:
         fitting = time.perf_counter() - start
         if self.objective is not None:
             start = time.perf_counter()
-            work = f"batches of {self.resolved.batch_size}; lower --batch-size"
+            work = f"batches of {self.resolved.batch_size}; lower `train.batch_size`"
             with self._saving_checkpoint(work, Exception, SystemExit):
                 checkpoint = self.distributed.broadcast(self._load_checkpoint())
                 trainer = self.trainer = self._trainer(self.objective, images)

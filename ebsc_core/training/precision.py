@@ -98,7 +98,7 @@ def choose_precision(
         return False, "fp32, as asked"
     if requested == "bf16":
         if device.type == "mps":
-            raise DeviceError("--precision bf16 is not available on mps; use fp32 or auto")
+            raise DeviceError("`precision=bf16` is not available on mps; use fp32 or auto")
         return True, "bf16, as asked"
     if not has_bf16(device):
         return False, "fp32, no bf16 instructions here"

@@ -319,5 +319,5 @@ class Trainer:
         if not -float("inf") < loss < float("inf"):
             raise TrainingError(
                 f"training diverged: the loss is {loss}; "
-                "lower train.lr or joint.weight, or use --precision fp32"
+                "lower train.lr or joint.weight, or use `precision=fp32`"
             )

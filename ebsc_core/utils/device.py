@@ -35,14 +35,14 @@ def resolve_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if not count:
             raise DeviceError(
-                f"device {name!r}: this machine has no CUDA device PyTorch can use; try --device auto"
+                f"device {name!r}: this machine has no CUDA device PyTorch can use; try `device=auto`"
             )
         if int(index or 0) >= count:  # device.index wraps around beyond one byte
             raise DeviceError(f"device {name!r}: there are {count} CUDA devices, cuda:0 to cuda:{count - 1}")
     if kind != "cuda" and index:
         raise DeviceError(f"device {name!r}: there is only one; use {kind}")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise DeviceError(f"device {name!r}: this machine has no Metal device; try --device auto")
+        raise DeviceError(f"device {name!r}: this machine has no Metal device; try `device=auto`")
     return device
 
 
@@ -61,9 +61,9 @@ def own_device(name: str) -> torch.device:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or device.type == "cpu":
         return device
     if device.type != "cuda":
-        raise DeviceError(f"several processes cannot train on {device.type}; use --device cpu, or start one")
+        raise DeviceError(f"several processes cannot train on {device.type}; use `device=cpu`, or start one")
     if device.index is not None:
-        raise DeviceError(f"--device {name}: each of several processes has a device of its own; use cuda")
+        raise DeviceError(f"`device={name}`: each of several processes has a device of its own; use cuda")
     if here > torch.cuda.device_count():
         raise DeviceError(
             f"{here} processes were started on this machine, which has {torch.cuda.device_count()} CUDA "

@@ -40,7 +40,7 @@ def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
     wanted = count_devices(devices, device)
     started = os.environ.get("LOCAL_WORLD_SIZE")
     if started is not None and wanted != int(started):
-        raise DeviceError(f"--devices is {wanted} but {started} processes were started here; leave it out")
+        raise DeviceError(f"`devices` is {wanted} but {started} processes were started here; leave it out")
     if started is not None or wanted == 1:
         return None
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -88,9 +88,9 @@ def count_devices(devices: str, device: str) -> int:
     if devices == "all":
         return here
     if not devices.isdecimal() or not int(devices):
-        raise DeviceError(f"--devices {devices!r} is neither 'all' nor a number from 1 up")
+        raise DeviceError(f"`devices` {devices!r} is neither 'all' nor a number from 1 up")
     cores = os.cpu_count() or 1
     limit, what = (cores, "processor cores") if kind == "cpu" else (here, f"{kind.upper()} devices")
     if int(devices) > limit:
-        raise DeviceError(f"--devices is {devices} but this machine has {limit} {what}; lower it")
+        raise DeviceError(f"`devices` is {devices} but this machine has {limit} {what}; lower it")
     return int(devices)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ebsc_core import __version__
+from ebsc_core.config.flags import FLAGS
 from ebsc_core.plugins.kinds import REQUIRED
 from ebsc_core.plugins.registry import Kind, Registry
 
@@ -49,7 +50,7 @@ class TestList:
     @pytest.mark.parametrize("kind", Kind)
     def test_shows_every_kind_with_the_flag_that_chooses_it(self, ebsc: Ebsc, kind: Kind) -> None:
         _, out, _ = ebsc("plugins", "list")
-        assert f"{kind.words}s ({kind.flag})" in out
+        assert f"{kind.words}s ({FLAGS[kind.setting][0]})" in out
 
     def test_shows_every_part_with_its_distribution_and_version(self, ebsc: Ebsc) -> None:
         _, out, _ = ebsc("plugins", "list")

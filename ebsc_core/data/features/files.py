@@ -153,7 +153,7 @@ def _arrays(path: Path, choice: FeaturesChoice, names: list[str]) -> tuple[str, 
     if key is None and len(others) != 1:
         raise DataError(
             f"{path} has no array 'features' but {', '.join(map(repr, names)) or 'none'}; "
-            "name the right one with --array"
+            "name the right one with `features.array`"
         )
     return key or others[0], labels, ids
 
@@ -348,4 +348,7 @@ def _is_number(text: str) -> bool:
 
 
 def _not_numeric(path: Path, name: str) -> str:
-    return f"column {name!r} of {path} does not hold numbers; name it with --ids or --labels, or drop it"
+    return (
+        f"column {name!r} of {path} does not hold numbers; name it with `features.ids` or `features.labels`, "
+        "or drop it"
+    )

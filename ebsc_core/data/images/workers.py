@@ -35,7 +35,7 @@ def unreadable(where: str, reason: str, count: int) -> DataError:
     """Return the error for ``count`` images that cannot be read; it names the first."""
     more = f" and {count - 1} more" if count > 1 else ""
     return DataError(
-        f"cannot read image {where}{more} ({reason}); repair or remove it, or pass --skip-bad-images"
+        f"cannot read image {where}{more} ({reason}); repair or remove it, or pass `data.skip_bad_images`"
     )
 
 

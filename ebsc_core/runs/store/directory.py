@@ -99,7 +99,7 @@ class RunDirectory:
             elif not self.resuming:
                 self._leave_nothing()
             raise RunDirectoryError(
-                f"cannot create {self.path}: {error.strerror}; choose another --out"
+                f"cannot create {self.path}: {error.strerror}; choose another `out`"
             ) from None
         return self
 
@@ -161,7 +161,7 @@ class RunDirectory:
             yield
         except OSError as error:
             raise RunDirectoryError(
-                f"cannot write {self.path}: {error.strerror or error}; choose another --out"
+                f"cannot write {self.path}: {error.strerror or error}; choose another `out`"
             ) from error
 
     @property
@@ -198,12 +198,12 @@ class RunDirectory:
 def check_free(path: Path) -> None:
     """Raise a RunDirectoryError unless ``path`` is free or an empty folder."""
     if is_unfinished(path):
-        raise RunDirectoryError(f"{how_unfinished(path)}, or choose another --out")
+        raise RunDirectoryError(f"{how_unfinished(path)}, or choose another `out`")
     if path.is_dir():
         if any(path.iterdir()):
-            raise RunDirectoryError(f"{path} already holds files; choose another --out or remove it")
+            raise RunDirectoryError(f"{path} already holds files; choose another `out` or remove it")
     elif path.exists() or path.is_symlink():
-        raise RunDirectoryError(f"{path} is a file, not a folder; choose another --out")
+        raise RunDirectoryError(f"{path} is a file, not a folder; choose another `out`")
 
 
 def default_path(parts: list[str], seed: int) -> Path:

@@ -100,7 +100,7 @@ def _create(name: str, options: TimmOptions, info: ImageInfo) -> Any:
     except Exception as error:  # timm, its hub client and its models raise many kinds
         why = _first_line(error)
         cure = (
-            "without a network use --set backbone.weights=FILE.safetensors"
+            "without a network use `backbone.weights=FILE.safetensors`"
             if options.pretrained
             else f"it may not take {info.channels}x{info.height}x{info.width} images or an option given"
         )
@@ -133,7 +133,7 @@ def _load_weights(backbone: TimmBackbone, file: str) -> None:
         raise ComponentError(f"backbone.weights: {file} is not a safetensors file ({error})") from None
     except RuntimeError as error:
         why = text_of(error)[:200]
-        hint = "; for its ImageNet stem add --set backbone.stem=false" if backbone.small_stem else ""
+        hint = "; for its ImageNet stem add `backbone.stem=false`" if backbone.small_stem else ""
         raise ComponentError(
             f"backbone.weights: {file} does not fit {backbone.name!r}{hint}: {why}"
         ) from None

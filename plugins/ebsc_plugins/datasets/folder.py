@@ -183,7 +183,7 @@ def _check_memory(files: Files, shape: tuple[int, int, int], n: int, available: 
     if available is not None and needed > available:
         raise DataError(
             f"{files.path}: {n} images need {needed / 2**30:.1f} GiB, {available / 2**30:.1f} GiB are free; "
-            "use --limit, a smaller --set data.size, or --set data.stream=true"
+            "use `data.limit`, a smaller `data.size`, or `data.stream=true`"
         )
 
 

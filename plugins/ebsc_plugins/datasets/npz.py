@@ -72,7 +72,7 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSour
                 if key is not None and key not in archive:
                     raise DataError(
                         f"{path} has no array {key!r} (it has: {', '.join(archive) or 'none'}); "
-                        f"name the right one with --set data.{option}=KEY"
+                        f"name the right one with `data.{option}=KEY`"
                     )
             stored = find_array(path, archive.zip, options.images)
             streamed = _is_streamed(stored, options, context.memory)
@@ -108,7 +108,7 @@ def _is_streamed(stored: StoredArray, options: NpzOptions, available: int | None
     if not fits:
         raise DataError(
             f"{stored.path}: its images need {stored.bytes_held() / 2**30:.1f} GiB, "
-            f"{(available or 0) / 2**30:.1f} GiB are free; use --set data.stream=true"
+            f"{(available or 0) / 2**30:.1f} GiB are free; use `data.stream=true`"
         )
     return False
 

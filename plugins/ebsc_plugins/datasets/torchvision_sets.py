@@ -53,7 +53,7 @@ def _load(dataset_class: Any, name: str, split: str, context: DataContext) -> An
         except Exception as error:
             raise DataError(
                 f"{name} is missing or damaged in {context.root} and could not be downloaded "
-                f"({_reason(error)}); put torchvision's files there or point --data-root to them"
+                f"({_reason(error)}); put torchvision's files there or point `data.root` to them"
             ) from None
     except Exception as error:  # torchvision's readers check little
         raise DataError(

@@ -40,7 +40,7 @@ def test_comes_to_what_a_run_comes_to_and_leaves_nothing(ebsc, tmp_path: Path) -
     [
         ({"data": {"name": "absent.npz"}}, "absent.npz does not exist"),
         ({"clusterer": {"name": "KMeans", "init": "no such way"}}, "no such way"),
-        ({"n_clusters": 101}, "--n-clusters is 101"),
+        ({"n_clusters": 101}, "`n_clusters` is 101"),
         ({"clusterer": {"name": "no such part"}}, "unknown clusterer"),
     ],
 )

@@ -366,7 +366,7 @@ class TestTheFolder:
         path = bench.out.parent / file
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
-        with pytest.raises(RunDirectoryError, match=r"cannot create .*out/cells.*--out"):
+        with pytest.raises(RunDirectoryError, match=r"cannot create .*out/cells.*`out`"):
             bench(one_row)
         assert path.read_text() == "mine"
         assert bench.lines() == []
@@ -380,7 +380,7 @@ class TestTheFolder:
     @pytest.mark.parametrize("name", [".lock", "table.md"])
     def test_cannot_be_written(self, bench: Bench, one_row: str, name: str) -> None:
         (bench.out / name / "x").mkdir(parents=True)
-        with pytest.raises(RunDirectoryError, match=r"cannot write .*out: .*--out"):
+        with pytest.raises(RunDirectoryError, match=r"cannot write .*out: .*`out`"):
             bench(one_row)
 
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")

@@ -179,7 +179,7 @@ def test_a_mistake_is_named_with_its_line(
 def test_a_mistake_of_the_command_line_is_not_looked_for_in_the_file(
     suite: MakeSuite, good: str, registry: Registry
 ) -> None:
-    with pytest.raises(ConfigError, match=r"^--set: row 'knn': unknown coefficient model 'enrgy'"):
+    with pytest.raises(ConfigError, match=r"^`settings`: row 'knn': unknown coefficient model 'enrgy'"):
         suite(good, ["coefficients.name=enrgy"]).check(registry)
 
 
@@ -216,8 +216,8 @@ def test_a_section_given_as_a_value_below_one_given_as_a_section(
         ("[settings]", "[[published]]\nacc = 1\n[settings]", r"'published\.0\.row'"),
         ("train.epochs = 0", 'protocol = "train-test"', r"\[settings\] cannot set 'protocol'"),
         ('"digits"', '"digits"\nseed = 3', r"\[data\.digits\] cannot set 'seed'; use `seeds`"),
-        ('"knn"', '"knn"\nout = "x"', r"\[rows\.knn\] cannot set 'out'; use --out"),
-        ('"knn"', '"knn"\ncache = "none"', r"\[rows\.knn\] cannot set 'cache'; use --cache"),
+        ('"knn"', '"knn"\nout = "x"', r"\[rows\.knn\] cannot set 'out'; use `out`"),
+        ('"knn"', '"knn"\ncache = "none"', r"\[rows\.knn\] cannot set 'cache'; use `cache`"),
     ],
 )
 def test_what_is_no_suite(suite: MakeSuite, swapped: Swapped, old: str, new: str, said: str) -> None:
@@ -244,7 +244,7 @@ def test_published_figures_of_nothing(suite: MakeSuite, good: str, row: str, dat
 
 @pytest.mark.parametrize("setting", ["protocol=train-test", "seed=3", "out=x", "cache=none"])
 def test_what_the_command_line_has_other_means_for(suite: MakeSuite, good: str, setting: str) -> None:
-    with pytest.raises(ConfigError, match="--set cannot set"):
+    with pytest.raises(ConfigError, match="`settings` cannot set"):
         suite(good, [setting])
 
 

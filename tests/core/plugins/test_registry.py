@@ -415,12 +415,12 @@ class TestDefaults:
         assert Registry([plugin(objective("other"), "b"), default]).default(Kind.OBJECTIVE) == "mine"
 
     def test_none_offered(self, plugin: MakePlugin) -> None:
-        with pytest.raises(ComponentError, match=r"none is installed.*--objective"):
+        with pytest.raises(ComponentError, match=r"none is installed.*`objective\.name`"):
             Registry([plugin(objective("mine"))]).default(Kind.OBJECTIVE)
 
     def test_two_offered(self, plugin: MakePlugin) -> None:
         plugins = [plugin(objective(f"{d}-loss", ", default=True"), d) for d in ("a", "b")]
-        with pytest.raises(ComponentError, match=r"a-loss \(a 1\.0\), b-loss \(b 1\.0\).*--objective"):
+        with pytest.raises(ComponentError, match=r"a-loss \(a 1\.0\), b-loss \(b 1\.0\).*`objective\.name`"):
             Registry(plugins).default(Kind.OBJECTIVE)
 
     def test_ours_stays_the_default_if_another_claims_its_name(self, plugin: MakePlugin) -> None:

@@ -104,7 +104,7 @@ def test_nothing_that_exists_is_touched(existing: str, tmp_path: Path, registry:
         "folder": target.mkdir,
         "broken link": lambda: target.symlink_to("nowhere"),
     }[existing]()
-    with pytest.raises(PackageError, match="exists already; name another folder with --into"):
+    with pytest.raises(PackageError, match="exists already; name another folder with `into`"):
         write_package("objective", "mine", target, registry)
     assert os.listdir(tmp_path) == ["mine"]
 

@@ -51,7 +51,7 @@ def test_clusters_to_be_found_do_not_hang_on_classes():
 
 @pytest.mark.parametrize(("classes", "n_clusters"), [(None, None), (1, None), (4, 41)])
 def test_clusters_that_cannot_be(classes, n_clusters):
-    with pytest.raises(ConfigError, match="--n-clusters"):
+    with pytest.raises(ConfigError, match="`n_clusters`"):
         decide(images(classes=classes), n_clusters=n_clusters)
 
 
@@ -107,7 +107,7 @@ def test_small_data_gets_smaller_batches():
 
 
 def test_settings_that_need_more_images_than_there_are():
-    with pytest.raises(ConfigError, match="--batch-size"):
+    with pytest.raises(ConfigError, match=r"`train\.batch_size`"):
         decide(images(40), train={"batch_size": 41})
     with pytest.raises(ConfigError, match="top_k"):
         decide(images(40), top_k=40)

@@ -77,7 +77,7 @@ def test_processes_without_a_gpu_of_their_own_are_refused(
     launched(monkeypatch, local_rank, here=4)
     with pytest.raises(DeviceError, match=r"4 processes .* 2 CUDA devices.*nproc-per-node"):
         own_device("cuda")
-    with pytest.raises(DeviceError, match=r"--device cuda:1: .* use cuda"):
+    with pytest.raises(DeviceError, match=r"`device=cuda:1`: .* use cuda"):
         own_device("cuda:1")
 
 
@@ -92,7 +92,7 @@ def test_metal_is_no_device_of_several_processes(monkeypatch: pytest.MonkeyPatch
 def test_devices_are_counted_by_kind() -> None:
     assert [count_devices(n, "cuda") for n in ("1", "2", "all")] == [1, 2, 2]
     assert [count_devices(n, "cpu") for n in ("1", "all")] == [1, 1]
-    with pytest.raises(DeviceError, match="--devices is 4 but this machine has 2 CUDA devices"):
+    with pytest.raises(DeviceError, match="`devices` is 4 but this machine has 2 CUDA devices"):
         count_devices("4", "auto")
 
 
@@ -100,5 +100,5 @@ def test_devices_are_counted_by_kind() -> None:
 def test_devices_must_be_as_many_as_a_launcher_started(monkeypatch: pytest.MonkeyPatch) -> None:
     launched(monkeypatch, 0, here=2)
     assert launch("2", "cuda", []) is None
-    with pytest.raises(DeviceError, match="--devices is 1 but 2 processes"):
+    with pytest.raises(DeviceError, match="`devices` is 1 but 2 processes"):
         launch("1", "cuda", [])

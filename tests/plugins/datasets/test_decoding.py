@@ -168,7 +168,7 @@ def test_a_corrupt_image_is_named(
     with pytest.raises(DataError, match="cannot read image") as error:
         read(tree, files)
     assert str(tree / "b" / "bad.jpg") in one_line(error)
-    assert "--skip-bad-images" in one_line(error)
+    assert "`data.skip_bad_images`" in one_line(error)
     assert not warned
 
 

@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_streamed_unless_forbidden(tree: Path, read: Read, 
     assert isinstance(read(tree, memory=little + 1), ImageSet)
     assert isinstance(read(tree, memory=little), StreamedImages)
     assert isinstance(read(tree, memory=little, limit=30), ImageSet)
-    with pytest.raises(DataError, match=r"--limit.*data\.stream=true") as error:
+    with pytest.raises(DataError, match=r"`data\.limit`.*data\.stream=true") as error:
         read(tree, None, HELD, memory=little)
     assert str(tree) in one_line(error)
 
@@ -104,7 +104,7 @@ def test_a_bad_image_is_named_when_it_is_met(
     with pytest.raises(DataError) as error:
         list(images.batches(torch.arange(20).split(5), CPU))
     assert one_line(error).startswith(f"cannot read image {tree / 'b' / '18.png'} (")
-    assert "--skip-bad-images" in one_line(error)
+    assert "`data.skip_bad_images`" in one_line(error)
 
 
 def test_a_bad_header_is_found_at_once(tree: Path, read: Read, one_line: OneLine) -> None:

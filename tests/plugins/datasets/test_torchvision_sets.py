@@ -93,7 +93,7 @@ def test_without_files_and_network_one_line_says_so(
     text = one_line(error)
     assert str(tmp_path) in text
     assert "no route to host" in text
-    assert "--data-root" in text
+    assert "`data.root`" in text
     assert name.replace("_", "-") in text
     assert len(warnings) == 1
 

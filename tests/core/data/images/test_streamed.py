@@ -130,7 +130,8 @@ def test_an_image_that_cannot_be_read_is_named(read: Callable[[StreamedImages], 
     with pytest.raises(DataError) as error:
         read(streamed(reader=Drawn(bad=(7, 9))))
     assert str(error.value) == (
-        "cannot read image here/7.png and 1 more (it is torn); repair or remove it, or pass --skip-bad-images"
+        "cannot read image here/7.png and 1 more (it is torn); repair or remove it, "
+        "or pass `data.skip_bad_images`"
     )
 
 

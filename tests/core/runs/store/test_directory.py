@@ -72,12 +72,12 @@ class TestAppearing:
 class TestRefusing:
     def test_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "run").write_text("mine")
-        with pytest.raises(RunDirectoryError, match=r"run is a file.*--out"):
+        with pytest.raises(RunDirectoryError, match=r"run is a file.*`out`"):
             RunDirectory(tmp_path / "run")
 
     def test_a_folder_that_holds_something(self, tmp_path: Path) -> None:
         (tmp_path / "mine").write_text("mine")
-        with pytest.raises(RunDirectoryError, match=r"already holds files.*--out"):
+        with pytest.raises(RunDirectoryError, match=r"already holds files.*`out`"):
             RunDirectory(tmp_path)
 
     def test_a_link_to_nothing(self, tmp_path: Path) -> None:

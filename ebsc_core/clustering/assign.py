@@ -1,4 +1,4 @@
-"""Rows that took no part in finding the clusters join them by their coefficients."""
+"""Assign rows that were not clustered to the clusters, by their coefficients (out-of-sample assignment)."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.plugins.interfaces import Coefficients
 
-# Votes counted at once: 2^23 float64 are 64 MiB.
+# Number of votes counted at once: 2^23 float64 are 64 MiB.
 HELD_VOTES = 1 << 23
 
 
 @dataclass(frozen=True)
 class Assigned:
-    """Clusters given to rows, ``N`` of them."""
+    """Hold the clusters that ``N`` rows are assigned to."""
 
     clusters: np.ndarray
-    """``(N,)`` int64; -1 for a row that no row of any cluster expresses."""
+    """``(N,)`` int64; -1 for a row that is expressed by no row of any cluster."""
     confidence: np.ndarray
-    """``(N,)``, the share of its coefficients that goes to its cluster."""
+    """``(N,)``, the share of a row's coefficients that goes to its cluster."""
 
 
 def assign(rows: Rows, dictionary: Dictionary, clusters: np.ndarray, top_k: int) -> Assigned:
-    """Give each new row the cluster that most of its coefficients go to, in one pass over them.
+    """Assign each new row to the cluster that gets most of its coefficients, in one pass over the rows.
 
     Parameters
     ----------
     rows : Rows
         ``N`` new rows of unit length, on the dictionary's device.
     dictionary : Dictionary
-        Of the ``M`` rows that were clustered.
-    clusters : ndarray of shape (M,)
-        Their clusters; -1 for noise, which votes for nothing.
+            The dictionary of the ``M`` rows that were clustered.
+        clusters : ndarray of shape (M,)
+            The clusters of these rows; -1 for noise, which has no vote.
     """
     found = Assigned(np.empty(len(rows), np.int64), np.empty(len(rows)))
     for start, block in rows.blocks():
@@ -47,7 +47,7 @@ def assign(rows: Rows, dictionary: Dictionary, clusters: np.ndarray, top_k: int)
 
 
 def vote(coefficients: Coefficients, clusters: np.ndarray) -> Assigned:
-    """The cluster with the largest sum of absolute coefficients, and its share of all of them."""
+    """Find for each query the cluster with the largest sum of absolute coefficients, and its share."""
     k = int(clusters.max(initial=0)) + 1
     size = max(1, HELD_VOTES // k)
     blocks = zip(coefficients.indices.split(size), coefficients.values.split(size), strict=True)

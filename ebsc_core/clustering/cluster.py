@@ -1,7 +1,7 @@
-"""From rows to clusters: whitened, refined on, expressed by one another, cut, and the rest assigned.
+"""Cluster rows: whiten them, refine the model, express the rows by each other, and partition the graph.
 
-Only the *dictionary*, all rows or a seeded sample of them, is held in memory and clustered. Where it is a
-sample, every other row gets the cluster that most of its coefficients over the dictionary go to.
+Only the *dictionary* is held in memory and clustered: all rows, or a seeded sample of them. If it is a
+sample, each other row is assigned to the cluster that gets most of its coefficients over the dictionary.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ebsc_core.utils.sampling import sample_positions
 
 @dataclass(frozen=True)
 class Method:
-    """The two parts that turn rows into clusters, built, and what the run has settled."""
+    """Hold the two components that turn rows into clusters, and the resolved settings of the run."""
 
     model: CoefficientModel
-    """On the device; refined here if it can learn."""
+    """The model, on the device. It is refined here if it is trainable."""
     clusterer: Clusterer
     top_k: int
     whiten: bool
@@ -41,64 +41,70 @@ class Method:
     search: SearchOptions
     affinity: AffinityOptions
     dictionary_size: int | None
-    """How many rows are clustered, fewer than there are; all if None."""
+    """The number of rows in the dictionary, smaller than the number of all rows; None for all rows."""
     seed: int
     device: torch.device
     recount: Callable[[int], Clusterer] | None = None
-    """Builds the clusterer anew for the number of clusters that is found; None where that is given."""
+    """Builds the clusterer again for the number of clusters that was found; None if the number is given."""
 
 
 @dataclass(frozen=True)
 class Joining:
-    """What new rows need to join the clusters of others."""
+    """Hold what is needed to assign new rows to existing clusters."""
 
     dictionary: Dictionary
     clusters: np.ndarray
-    """``(M,)``, of the dictionary's rows; -1 for noise, which nothing joins."""
+    """The clusters of the dictionary's rows, ``(M,)``; -1 for noise, which gets no new rows."""
     top_k: int
     show: Callable[[Tensor], Tensor]
-    """From unit-length rows to those that express one another: on the device, whitened."""
+    """Moves unit-length rows to the device and whitens them, as the dictionary's rows were."""
 
     def assign(self, rows: Rows) -> Assigned:
-        """Clusters of new rows, which change nothing for anyone else."""
+        """Assign new rows to clusters; the clusters of all other rows stay the same."""
         return assign(MappedRows(rows, self.show), self.dictionary, self.clusters, self.top_k)
 
 
 @dataclass(frozen=True)
 class Clustered:
-    """Clusters of ``N`` rows, and what new rows need to join them."""
+    """Hold the clusters of ``N`` rows, and what is needed to assign new rows to them."""
 
     clusters: np.ndarray
     """``(N,)`` int64 from 0; -1 for noise."""
     confidence: np.ndarray
-    """``(N,)``: of a row of the dictionary the share of its affinity that stays within its cluster, of any
-    other that of its coefficients."""
+    """``(N,)``. For a row of the dictionary, the share of its affinity that stays within its cluster; for
+    any other row, the share of its coefficients that goes to its cluster."""
     chosen: np.ndarray
-    """``(M,)``, the positions of the dictionary's rows."""
+    """The positions of the dictionary's rows among all rows, ``(M,)``."""
     graph: sparse.csr_matrix
-    """``(M, M)``, their affinity."""
+    """The affinity of the dictionary's rows, ``(M, M)``."""
     agreement: float | None
-    """Share of the dictionary's rows that the others would have given the cluster they are in; None where
-    the dictionary is all rows, since then no row depends on it."""
+    """The share of dictionary rows whose own cluster is the one that the votes of the other rows would give
+    them. None if the dictionary is all rows: then no row is assigned by votes."""
     joining: Joining
     clusterer: Clusterer
-    """What has found the clusters."""
+    """The clusterer that computed the clusters."""
     number: NumberOfClusters | None
-    """How many there are, and what else might be; None where that was given."""
+    """The number of clusters and the alternatives; None if the number was given."""
 
     @property
     def within(self) -> float:
-        """Mean share of a row's affinity that stays within its cluster, over the dictionary."""
+        """The mean over the dictionary of the share of a row's affinity that stays within its cluster."""
         return float(self.confidence[self.chosen].mean())
 
 
 def cluster_best(
     rows: Rows, methods: Sequence[Method], stage: Stages, progress: Progress
 ) -> tuple[Method, list[float], Clustered]:
-    """The method whose clusters keep most of the affinity within them, what each keeps, and those clusters.
+    """Choose the method whose clusters keep the largest share of the affinity within them.
 
-    Graphs of as many coefficients a row can be compared by that; no label enters. Of equals it is the first.
-    Fewer clusters keep more; so where each finds their number, it is the method whose number is more stable.
+    The shares are comparable if the graphs have the same number of coefficients for each row. No label
+    enters. If two methods are equal, the first one wins. Fewer clusters keep a larger share, so if the
+    methods also find the number of clusters, the method with the more stable number wins.
+
+    Returns
+    -------
+    Method, list of float, Clustered
+        The best method, the share of every method, and the clusters of the best one.
     """
     best, kept = methods[0], cluster_rows(rows, methods[0], stage, progress)
     shares = [kept.within]
@@ -115,8 +121,9 @@ def _merit(found: Clustered) -> float:
 
 
 def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> Clustered:
-    """Clusters of unit-length rows ``(N, D)``, which are read in blocks and never held all at once but as a
-    dictionary.
+    """Cluster unit-length rows ``(N, D)``.
+
+    The rows are read in blocks. Only the dictionary is held in memory at once.
     """
     size = method.dictionary_size
     chosen, show = _dictionary_rows(rows, method), _shown(rows, method, stage)
@@ -152,12 +159,14 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
 
 
 def joining(rows: Rows, method: Method, clusters: np.ndarray, stage: Stages) -> Joining:
-    """What :func:`cluster_rows` of the same rows and a model that has learned came to.
+    """Restore the out-of-sample assigner that :func:`cluster_rows` returned for the same rows.
+
+    The model must already have its trained weights.
 
     Parameters
     ----------
     clusters : ndarray of shape (N,)
-        That were found then.
+        The clusters that :func:`cluster_rows` returned.
     """
     chosen, show = _dictionary_rows(rows, method), _shown(rows, method, stage)
     with stage("coefficients"):

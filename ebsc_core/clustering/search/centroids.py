@@ -1,4 +1,4 @@
-"""Directions that stand for cells of keys, and which of them are nearest to a row."""
+"""Compute the centroids of cells of keys, and find the centroids nearest to a row."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from ebsc_core.clustering.search.index import largest, tile_scores
 from ebsc_core.utils.matmul import PackedRows
 
-# Lloyd's rounds, on this many keys a cell: 6 rounds on 64 gave no better recall.
+# Lloyd's rounds, and keys per cell in the sample: 6 rounds on 64 keys gave no better recall.
 ROUNDS = 4
 SAMPLE = 32
-# Past this many centroids a row meets those around its group only: all would grow with the rows' square.
-# Groups for, and centroids around each, times √C. With one group for √C, rows between groups lost their way.
+# With more centroids than MOST_MET, a row is compared only with those around its group: the cost of
+# comparing with all would grow with the square of the number of rows. GROUPS and AROUND, times √C, are the
+# numbers of groups and of centroids around each. With √C groups only, rows between groups were lost.
 MOST_MET = 1024
 GROUPS = 4
 AROUND = 4
@@ -23,10 +24,10 @@ ROWS = 65_536
 
 
 class Centroids:
-    """Centroids ``(C, D)``, and the ``probes`` nearest to each row.
+    """Hold centroids ``(C, D)`` and find the ``probes`` nearest to each row.
 
-    Of many, a row meets those around its group: groups are centroids of the centroids, and around a group are
-    the ones that come nearest to any in it.
+    If there are many centroids, a row is compared only with those around its group. Groups are centroids of
+    the centroids. Around a group are the centroids that are nearest to any member of it.
     """
 
     def __init__(self, means: Tensor, probes: int, seed: int) -> None:
@@ -41,7 +42,7 @@ class Centroids:
         self.probes = min(probes, count)
 
     def _around(self, count: int) -> Tensor:
-        """The centroids around each group, ``(groups, count)``."""
+        """Return the centroids around each group, ``(groups, count)``."""
         by_group = self.group.argsort(stable=True)
         sizes = self.group.bincount(minlength=len(self.groups)).tolist()
         found = []
@@ -51,7 +52,7 @@ class Centroids:
         return torch.stack(found)
 
     def nearest(self, rows: Tensor, probes: int | None = None) -> Tensor:
-        """Positions ``(M, probes)`` of the centroids nearest to rows ``(M, D)``, descending."""
+        """Find the positions ``(M, probes)`` of the centroids nearest to rows ``(M, D)``, nearest first."""
         found = torch.empty(len(rows), probes or self.probes, dtype=torch.int64, device=rows.device)
         for start in range(0, len(rows), ROWS):
             part = slice(start, start + ROWS)
@@ -66,9 +67,9 @@ class Centroids:
 
 
 def k_means(keys: Tensor, count: int, seed: int) -> Tensor:
-    """Unit-length centroids ``(count, D)`` of keys ``(N, D)`` by inner product, from a seeded sample of them.
+    """Compute unit-length centroids ``(count, D)`` of a seeded sample of keys ``(N, D)`` by inner product.
 
-    One that has lost all its keys stays where it is.
+    A centroid that has lost all its keys stays where it is.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(keys), generator=generator)[: SAMPLE * count]
@@ -77,7 +78,7 @@ def k_means(keys: Tensor, count: int, seed: int) -> Tensor:
     for _ in range(ROUNDS):
         cell = Centroids(means, 1, seed).nearest(sample).squeeze(1)
         sizes = cell.bincount(minlength=count)
-        # Sorted and summed in runs, not by index_add, which adds in any order on CUDA.
+        # Sort the keys and sum them in runs: index_add would add in an arbitrary order on CUDA.
         sums = torch.segment_reduce(sample[cell.argsort(stable=True)], "sum", lengths=sizes, axis=0)
         means = torch.where(sizes.unsqueeze(1) > 0, F.normalize(sums, dim=1), means)
     return means

@@ -1,7 +1,7 @@
-"""k-means on many rows: its starts on a sample, the best of them finished on all.
+"""Run k-means on many rows: try the starts on a sample, then finish the best one on all rows.
 
-Which start is best shows on a few thousand rows as it does on all of them; the rounds that follow hardly move
-the centres. Up to 20,000 rows it is scikit-learn's k-means as it is.
+A few thousand rows show which start is best as well as all rows do, and later rounds hardly move the
+centres. Up to 20,000 rows this is scikit-learn's k-means without change.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from torch.nn import functional as F
 from ebsc_core.utils.matmul import full_precision
 
 WHOLE = 20_000
-# Rows that the starts see: enough of them, and enough of each cluster.
+# Number of rows for the starts: enough in total, and enough from each cluster.
 SAMPLE, SAMPLE_PER_CLUSTER = 10_000, 200
 MAX_ROUNDS = 20
-# Of the rows' variance; the squared step of the centres at which they have arrived, as in scikit-learn.
+# The centres have converged if their squared step is below this share of the rows' variance, as in
+# scikit-learn.
 STILL = 1e-4
 BLOCK_ROWS = 65_536
 
@@ -29,10 +30,10 @@ BLOCK_ROWS = 65_536
 def kmeans(
     rows: np.ndarray, n_clusters: int, n_init: int, seed: int, device: torch.device | None = None
 ) -> np.ndarray:
-    """Labels ``(N,)`` int64 of rows ``(N, D)``, the best of ``n_init`` starts by inertia.
+    """Cluster rows ``(N, D)``; return labels ``(N,)`` int64 of the best of ``n_init`` starts by inertia.
 
-    On more than 20,000 rows the centres are finished on ``device`` (the CPU if not given). The starts are
-    made on the CPU always, so that all devices set out from the same centres.
+    With more than 20,000 rows, the centres are finished on ``device`` (by default the CPU). The starts
+    always run on the CPU, so that all devices begin with the same centres.
     """
     sample = rows
     if len(rows) > WHOLE:
@@ -40,7 +41,7 @@ def kmeans(
         sample = rows[np.random.default_rng(seed).permutation(len(rows))[:count]]
     starts = KMeans(n_clusters, n_init=n_init, random_state=seed)
     with warnings.catch_warnings():
-        # Of fewer distinct rows than clusters; the run counts its clusters itself.
+        # This warning is about fewer distinct rows than clusters; the run counts its clusters itself.
         warnings.simplefilter("ignore", ConvergenceWarning)
         labels = starts.fit_predict(sample)
     if len(rows) <= WHOLE:
@@ -52,12 +53,12 @@ def kmeans(
 
 @torch.no_grad()
 def _finished(rows: Tensor, centres: Tensor) -> Tensor:
-    """Labels ``(N,)`` after Lloyd's rounds from these centres ``(K, D)``."""
+    """Run Lloyd's rounds from centres ``(K, D)``; return labels ``(N,)``."""
     still = STILL * float(rows.var(dim=0).mean())
     for _ in range(MAX_ROUNDS):
         sums, counts = torch.zeros_like(centres), rows.new_zeros(len(centres))
         for block in rows.split(BLOCK_ROWS):
-            # A product and not index_add, whose order of summation varies on CUDA.
+            # Use a product instead of index_add, whose order of summation varies on CUDA.
             members = F.one_hot(_nearest(block, centres), len(centres)).to(rows)
             sums += members.T @ block
             counts += members.sum(dim=0)
@@ -70,5 +71,5 @@ def _finished(rows: Tensor, centres: Tensor) -> Tensor:
 
 
 def _nearest(rows: Tensor, centres: Tensor) -> Tensor:
-    """Which centre each row is nearest to, ``(B,)``; the squared length of the row is the same for all."""
+    """Find the nearest centre of each row, ``(B,)``; a row's squared length does not change the choice."""
     return torch.addmm(centres.square().sum(dim=1), rows, centres.T, alpha=-2).argmin(dim=1)

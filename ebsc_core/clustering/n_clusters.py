@@ -171,8 +171,7 @@ def find_n_clusters(
 
 
 def most_clusters(n_rows: int) -> int:
-    """Return the largest number of clusters to try: five rows on average in each cluster, and 50 at
-    most."""
+    """Return the largest number of clusters to try: 50, or fewer if their mean size would be below 5."""
     return max(2, min(MOST, n_rows // LEAST_MEAN_SIZE))
 
 

@@ -33,9 +33,9 @@ def assign(rows: Rows, dictionary: Dictionary, clusters: np.ndarray, top_k: int)
     rows : Rows
         ``N`` new rows of unit length, on the dictionary's device.
     dictionary : Dictionary
-            The dictionary of the ``M`` rows that were clustered.
-        clusters : ndarray of shape (M,)
-            The clusters of these rows; -1 for noise, which has no vote.
+        The dictionary of the ``M`` rows that were clustered.
+    clusters : ndarray of shape (M,)
+        The clusters of these rows; -1 for noise, which has no vote.
     """
     found = Assigned(np.empty(len(rows), np.int64), np.empty(len(rows)))
     for start, block in rows.blocks():

@@ -130,12 +130,12 @@ def expressed(
     dictionary : Tensor of shape (N, D)
         Unit-length rows, on the same device.
     top_k : int
-            Number of coefficients kept per row, at most ``N``, or ``N - 1`` for a row that is in the
-            dictionary.
-        own : Tensor of shape (M,)
-            Position of each row in the dictionary, or -1 if it is not there.
-        block : int, optional
-            Number of rows processed at once; by default it depends on N. The result does not depend on it.
+        Number of coefficients kept per row, at most ``N``, or ``N - 1`` for a row that is in the
+        dictionary.
+    own : Tensor of shape (M,)
+        Position of each row in the dictionary, or -1 if it is not there.
+    block : int, optional
+        Number of rows processed at once; by default it depends on N. The result does not depend on it.
 
     Returns
     -------

@@ -82,9 +82,9 @@ def label_free(
         ``N`` rows of unit length.
     clusters : ndarray of shape (N,)
     affinity : csr_matrix of shape (M, M)
-            The affinity of the rows that were clustered, all or a sample.
-        within : ndarray of shape (M,)
-            The :func:`confidence` of these rows.
+        The affinity of the rows that were clustered, all or a sample.
+    within : ndarray of shape (M,)
+        The :func:`confidence` of these rows.
     eigenvalues : ndarray of shape (>= min(K + 1, N),)
         Leading eigenvalues of the normalised affinity, descending.
     """

@@ -138,9 +138,9 @@ def find_n_clusters(
     graph : csr_matrix of shape (N, N)
         Symmetric, non-negative affinity of at least two rows.
     seed : int
-            Seed of the perturbations and of k-means. The same seed gives the same number.
-        device : str or device
-            The device that computes eigenvectors.
+        Seed of the perturbations and of k-means. The same seed gives the same number.
+    device : str or device
+        The device that computes eigenvectors.
 
     Raises
     ------
@@ -207,9 +207,9 @@ def rand_index(first: np.ndarray, second: np.ndarray, sizes: np.ndarray) -> floa
     Parameters
     ----------
     first, second : ndarray of shape (M,)
-            Clusters, counted from 0.
-        sizes : ndarray of shape (M,)
-            The number of rows that each node stands for.
+        Clusters, counted from 0.
+    sizes : ndarray of shape (M,)
+        The number of rows that each node stands for.
     """
     shape = int(first.max()) + 1, int(second.max()) + 1
     table = np.bincount(first * shape[1] + second, sizes, shape[0] * shape[1]).reshape(shape)

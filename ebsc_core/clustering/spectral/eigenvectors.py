@@ -96,19 +96,18 @@ def leading_eigenpairs(
     affinity : csr_matrix of shape (N, N)
         Symmetric, non-negative.
     n_vectors : int
-            Number of eigenpairs, from 1 to N.
-        seed : int
-            Seed of the start block. The same seed gives the same vectors.
-        tolerance : float
-            The iteration stops when every weighted residual norm ``w ‖A v - λ v‖`` is at most this.
-        max_rounds : int
-            The largest number of filter applications. The result reports the residual that is left.
-        device : str or device
-            Where products with the affinity are computed. Metal has no sparse products, so the CPU replaces
-            it.
-        weigh : callable
-            Maps eigenvalues ``(m,)``, at most 1, to the weight of each vector. Only ratios of weights
-            matter. Vectors with a small weight need not converge. By default all weights are equal.
+        Number of eigenpairs, from 1 to N.
+    seed : int
+        Seed of the start block. The same seed gives the same vectors.
+    tolerance : float
+        The iteration stops when every weighted residual norm ``w ‖A v - λ v‖`` is at most this.
+    max_rounds : int
+        The largest number of filter applications. The result reports the residual that is left.
+    device : str or device
+        Where products with the affinity are computed. Metal has no sparse products, so the CPU replaces it.
+    weigh : callable
+        Maps eigenvalues ``(m,)``, at most 1, to the weight of each vector. Only ratios of weights matter.
+        Vectors with a small weight need not converge. By default all weights are equal.
 
     Raises
     ------

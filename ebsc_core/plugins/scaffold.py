@@ -110,8 +110,8 @@ def _check_name(kind: Kind, name: str, registry: Registry) -> None:
         raise PackageError(f"a name of {len(name)} letters is too long; {LONGEST} will do")
     if not NAME.fullmatch(name):
         raise PackageError(
-            f"a component cannot be called {name!r}: names are lower-case letters and digits, in words joined "
-            "by hyphens, and start with a letter, like my-component"
+            f"a component cannot be called {name!r}: names are lower-case letters and digits, in words "
+            "joined by hyphens, and start with a letter, like my-component"
         )
     taken = {_plain(known): known for known in registry.names(kind)}
     if _plain(name) in taken:

@@ -1,1 +1,1 @@
-"""Suites of runs: every row on every data set with every seed, and an honest table of what came out."""
+"""Run suites: every row on every data set with every seed, and a table of all results."""

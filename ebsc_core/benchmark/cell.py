@@ -1,8 +1,8 @@
-"""One cell of a suite in a process of its own: ``python -m ebsc_core.benchmark.cell``.
+"""Run one cell of a suite in its own process: ``python -m ebsc_core.benchmark.cell``.
 
-A process a cell: its peak memory is its own, its threads are as many as it was given, and whatever
-kills it kills nothing else. The first line of standard input says what to do; when that pipe closes, the
-benchmark is gone and so is the cell.
+A process for each cell has its own peak memory and the number of threads that it is given, and if it is
+killed, nothing else ends. The first line of standard input describes the task. When that pipe closes, the
+benchmark has ended, and the cell ends as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMAT = "ebsc-cell-1"
 
 
 def main() -> None:
-    """Run the cell and write its record, which appears only when complete."""
+    """Run the cell and write its record; the file appears only when complete."""
     task = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     record = Path(task["record"])
@@ -54,7 +54,7 @@ def _outcome(config: dict[str, Any], record: Path) -> dict[str, Any]:
             return {"metrics": result.metrics, "threads": _threads()}
     except EbscError as error:
         return {"failed": str(error)}
-    except Exception as error:  # a part of a stranger's: the table says why, the log says where
+    except Exception as error:  # third-party code: the table says why, the log says where
         traceback.print_exc()
         return {"failed": f"{type(error).__name__}: {error}"}
 

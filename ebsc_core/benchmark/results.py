@@ -1,4 +1,4 @@
-"""What a suite came to: mean and spread over seeds, and the file that keeps it all."""
+"""Collect the results of a suite: mean and spread over seeds, and the file that holds everything."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCORES = ("acc", "nmi", "ari")
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation over seeds; no deviation of a single seed."""
+    """Hold mean and sample standard deviation over seeds; a single seed has no deviation."""
 
     mean: float
     std: float | None
@@ -41,25 +41,25 @@ class Spread:
 
 @dataclass(frozen=True)
 class Entry:
-    """One row on one data set, over all seeds."""
+    """Hold the results of one row on one data set, over all seeds."""
 
     row: str
     column: str
     scores: dict[str, Spread]
-    """``acc``, ``nmi``, ``ari`` in percent; empty if any seed failed or there are no labels."""
+    """``acc``, ``nmi`` and ``ari`` in percent; empty if a seed failed or there are no labels."""
     feature_seconds: Spread | None
-    """Training and features, by whichever cell made them."""
+    """The time of training and feature extraction, in whichever cell made the features."""
     seconds: Spread | None
-    """Everything after the features."""
+    """The time of everything after the features."""
     peak_memory_mib: int | None
-    """Largest of any seed, that of the making of the features included."""
+    """The largest peak of any seed, including that of making the features."""
     warnings: list[str]
     failed: list[str]
 
 
 @dataclass(frozen=True)
 class Results:
-    """A suite and what each of its cells came to."""
+    """Hold a suite and the results of its cells."""
 
     suite: Suite
     source: str
@@ -68,14 +68,14 @@ class Results:
 
     @cached_property
     def entries(self) -> dict[tuple[str, str], Entry]:
-        """By row and column."""
+        """The entries by row and column."""
         by_entry: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
         for cell, record in self.records:
             by_entry.setdefault((cell.row, cell.column), {})[cell.seed] = record
         return {key: _entry(*key, records) for key, records in by_entry.items()}
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as plain values; the training histories stay with the cells."""
+        """Return everything as plain values, except the training histories, which stay with the cells."""
         cells = [
             {"row": cell.row, "data": cell.column, "seed": cell.seed, "settings": _plain(cell.settings)}
             | {key: value for key, value in record.items() if key not in ("metrics", "format")}
@@ -97,7 +97,7 @@ class Results:
         return {"commit": commit(), "machine": machine()} | provenance()
 
     def identity(self) -> dict[str, Any]:
-        """What makes it this suite, as plain values."""
+        """Return what identifies the suite, as plain values."""
         return {
             "suite": _plain(self.suite.file.model_dump(mode="json")),
             "changes": _plain(self.suite.changes),
@@ -105,7 +105,7 @@ class Results:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it; what JSON has not, such as dates and infinity, as text."""
+    """Convert to JSON types; values that JSON lacks, such as dates and infinity, become text."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -115,7 +115,7 @@ def _plain(value: Any) -> Any:
 
 
 def _entry(row: str, column: str, records: dict[int, dict[str, Any]]) -> Entry:
-    """From records by seed. One that failed fails the row: a mean over the others would flatter it."""
+    """Make an entry from records by seed; if one failed, the mean over the others would mislead."""
     if failed := _failures(records):
         return Entry(row, column, {}, None, None, None, [], failed)
     metrics = [record["metrics"] for record in records.values()]
@@ -134,7 +134,7 @@ def _entry(row: str, column: str, records: dict[int, dict[str, Any]]) -> Entry:
 
 
 def _failures(records: dict[int, dict[str, Any]]) -> list[str]:
-    """Each reason once, with the seeds it stopped unless that is all of them."""
+    """Return each reason once, with the seeds that it stopped unless it stopped all of them."""
     seeds: dict[str, list[str]] = {}
     for seed, record in records.items():
         if "failed" in record:
@@ -151,9 +151,9 @@ def _after_features(metrics: dict[str, Any]) -> float:
 
 
 def source_digest(registry: Registry) -> str:
-    """Of the code that runs a cell: the source of the framework and of every plugin, and all versions.
+    """Compute the digest of the code of a cell: source of framework and plugins, and all versions.
 
-    The version alone would call cells of two states of a working copy the same.
+    The version alone would not distinguish cells of two states of a working copy.
     """
     state = hashlib.blake2b(digest_size=12)
     providers = sorted({(e.provider.distribution, e.provider.version) for e in registry.entries})
@@ -166,7 +166,7 @@ def source_digest(registry: Registry) -> str:
 
 
 def _sources(package: str) -> list[tuple[str, Path]]:
-    """The Python files of a package, or of a module that is a file, with the names they have within it."""
+    """Return the Python files of a package or of a single-file module, with their names in it."""
     package_spec = find_spec(package)
     if package_spec is None:
         return []
@@ -181,7 +181,7 @@ def _sources(package: str) -> list[tuple[str, Path]]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine that measured the figures."""
     import torch
 
     described: dict[str, Any] = {"processor": _processor(), "cpus": os.cpu_count()}
@@ -199,7 +199,7 @@ def _processor() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the working copy that the code runs from, if it is one; ``-dirty`` if it is changed."""
+    """Return the commit of the working copy that the code runs from, if any; ``-dirty`` if changed."""
     where = Path(__file__).parent
 
     def git(*words: str) -> str:
@@ -217,9 +217,9 @@ def commit() -> str | None:
 
 
 def set_aside(out: Path, results: Results) -> str | None:
-    """Rename results of another suite, or of other code, so that they are kept and never mixed with new ones.
+    """Move results of another suite or of other code away, so that they never mix with new ones.
 
-    Returns a sentence that says so, if there were any.
+    Return a sentence that says so, or None if there were none.
     """
     path = out / "results.json"
     if not path.exists():
@@ -250,7 +250,7 @@ def _free(path: Path) -> Path:
 
 
 def write(out: Path, results: Results, renderings: dict[str, Callable[[Results], str]]) -> None:
-    """``results.json`` and the table in every form, each written beside and renamed."""
+    """Write ``results.json`` and the table in every format; each file appears only when complete."""
     files = {"results.json": json.dumps(results.as_dict(), indent=1, allow_nan=False) + "\n"}
     files |= {name: render(results) for name, render in renderings.items()}
     for name, text in files.items():

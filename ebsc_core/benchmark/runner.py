@@ -1,4 +1,4 @@
-"""Runs the cells of a suite, as many at once as asked for, and keeps every one that finishes."""
+"""Run the cells of a suite, several at once if requested, and keep every finished one."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress, clock
 
 POLL_SECONDS = 0.05
-# Without a word from a cell for so long, the user is told that it is still at work.
+# If no cell finishes for this long, the user is told that they are still running.
 PATIENCE_SECONDS = 60.0
-# What a cell that is stopped may take to keep its training.
+# The time that a stopped cell may take to save a checkpoint.
 GRACE_SECONDS = 60.0
 NOT_YET = "not finished when the time was up; the same command goes on"
-# Bytes of a data file that are read to know it again: a second's worth.
+# The number of bytes up to which a data file is identified by its content: reading them takes about a
+# second.
 READ = 1 << 30
 
 
@@ -47,17 +48,18 @@ def run_suite(
     progress: Progress,
     minutes: float | None = None,
 ) -> Results:
-    """Run what is not finished of a suite, then write ``results.json``, ``table.md`` and ``table.html``.
+    """Run the unfinished cells of a suite, then write ``results.json``, ``table.md`` and ``table.html``.
 
-    After so many ``minutes`` cells are stopped; the table has what is finished by then. Results found in
-    ``out`` that are another suite's, or another version's, are moved into a folder beside.
+    After ``minutes`` minutes the cells are stopped, and the table shows what has finished by then. If
+    ``out`` holds results of another suite or another version, they are moved into a folder beside the new
+    ones.
 
     Raises
     ------
     ConfigError
-        If a cell cannot be what the suite says; nothing has run then.
+        If a cell is invalid. In this case nothing has run.
     Interrupted
-        If the user stops it; finished cells are kept.
+        If the user stops the benchmark. Finished cells are kept.
     RunDirectoryError
         If ``out`` cannot be written.
     """
@@ -82,25 +84,25 @@ def run_suite(
 
 @dataclass
 class Runner:
-    """The cells of a suite and the folder their records are kept in.
+    """Hold the cells of a suite and the folder of their records.
 
-    A cell's record is named by a digest of its whole configuration, of the state of its data, and of the
-    code that runs it; so a finished cell is found again, and only by those who would run the same.
+    The name of a cell's record is a digest of its whole configuration, of the state of its data, and of the
+    code that runs it. So a finished cell is found again, but only for exactly the same run.
     """
 
     suite: Suite
     out: Path
     source: str
-    """Digest of the code, see :func:`ebsc_core.benchmark.results.source_digest`."""
+    """The digest of the code, see :func:`ebsc_core.benchmark.results.source_digest`."""
     jobs: int
     cache: str | None
     progress: Progress
     deadline: float = inf
-    """By the monotonic clock, when cells are stopped."""
+    """The time, by the monotonic clock, when cells are stopped."""
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What each cell came to, by its key."""
+    """The record of each cell, by its key."""
     heard: float = field(default_factory=time.monotonic)
-    """When the user was last told something."""
+    """The time of the last message to the user."""
 
     @property
     def folder(self) -> Path:
@@ -112,7 +114,7 @@ class Runner:
 
     @cached_property
     def keys(self) -> list[str]:
-        """The names of the cells' records; two cells that run the same have one."""
+        """The names of the cells' records; two cells with the same run share one."""
         stamps = {name: _stamp(name) for name in {_source(cell) for cell in self.cells}}
         return [
             digest(
@@ -126,7 +128,7 @@ class Runner:
         ]
 
     def run(self) -> None:
-        """Run what is not finished yet; what fails is recorded and does not stop the others."""
+        """Run the unfinished cells; a failure is recorded and does not stop the others."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -141,7 +143,7 @@ class Runner:
                 self._clean()
 
     def _clean(self) -> None:
-        """Remove what cells that were killed have left."""
+        """Remove what killed cells have left."""
         for folder in self.folder.glob(".*.work"):
             shutil.rmtree(folder, ignore_errors=True)
         for file in self.folder.glob(".*.json.*"):
@@ -155,7 +157,7 @@ class Runner:
             self.progress.note(f"{len(self.records)} of {len(cells)} cells are finished already")
         running: dict[str, subprocess.Popen[str]] = {}
         ready: set[str] = set()
-        """Features that are in the cache now."""
+        """The features that are in the cache now."""
         try:
             while (waiting or running) and time.monotonic() < self.deadline:
                 for key in self._startable(waiting, [cells[key] for key in running], ready, len(running)):
@@ -175,7 +177,7 @@ class Runner:
         self.records = {key: {"failed": NOT_YET} for key in cells} | self.records
 
     def _finished(self, key: str) -> dict[str, Any] | None:
-        """The record of a cell that ran to its end; a failed one gets another chance."""
+        """Return the record of a cell that ran to its end; a failed cell gets another chance."""
         try:
             record = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -185,7 +187,7 @@ class Runner:
     def _startable(
         self, waiting: dict[str, Cell], running: list[Cell], ready: set[str], n_running: int
     ) -> list[str]:
-        """Which cells to start now: none whose features another one is just making."""
+        """Choose the cells to start now; skip a cell if a running one is making the same features."""
         making = {cell.features_key for cell in running} - ready
         chosen: list[str] = []
         for key, cell in waiting.items():
@@ -201,24 +203,24 @@ class Runner:
         config = cell.config.model_dump(mode="json", exclude_unset=True) | {"cache": self.cache}
         with (self.folder / f"{key}.log").open("w") as log:
             process = subprocess.Popen(
-                # -P: what lies in the user's folder must not stand in for a module of that name.
+                # -P: a file in the user's folder must not replace a module of the same name.
                 [sys.executable, "-P", "-m", "ebsc_core.benchmark.cell"],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 text=True,
                 env=os.environ | self.thread_settings(),
-                start_new_session=True,  # it is told of Ctrl-C by us, once
+                start_new_session=True,  # we forward Ctrl-C to it, once
             )
         assert process.stdin
         task = {"config": config, "record": str((self.folder / f"{key}.json").absolute())}
-        with suppress(BrokenPipeError):  # it is gone already; its status will say why
+        with suppress(BrokenPipeError):  # it has ended already; its status says why
             process.stdin.write(json.dumps(task) + "\n")
             process.stdin.flush()
         return process
 
     def thread_settings(self) -> dict[str, str]:
-        """The machine's threads, divided among the jobs: with all each, they stall one another."""
+        """Divide the machine's threads among the jobs; with all threads each, jobs slow each other down."""
         if self.jobs == 1:
             return {}
         given = os.environ.get("OMP_NUM_THREADS", "")
@@ -231,7 +233,7 @@ class Runner:
             record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         else:
             why = (
-                f"killed by signal {-status}, perhaps for want of memory" if status < 0 else f"exit {status}"
+                f"killed by signal {-status}, perhaps for lack of memory" if status < 0 else f"exit {status}"
             )
             record = {"failed": f"the process ended ({why}); see {log}"}
         if "failed" not in record:
@@ -256,7 +258,7 @@ class Runner:
             self.progress.note(f"[{done}/{total}] {cell.name}: {message}")
 
     def _estimate(self, left: list[Cell], cells: dict[str, Cell]) -> float:
-        """Seconds the remaining cells will take, judged by the finished ones most like them."""
+        """Estimate the seconds that the remaining cells will take, from the most similar finished cells."""
         known = [
             (cells[key], record["wall_seconds"])
             for key, record in self.records.items()
@@ -278,7 +280,7 @@ class Runner:
 
 
 def _stop(running: list[subprocess.Popen[str]]) -> None:
-    """As by Ctrl-C, so that training is kept; what does not end by itself is ended."""
+    """Stop processes as Ctrl-C does, so that they save checkpoints; kill those that do not end in time."""
     for process in running:
         if os.name == "posix":
             process.send_signal(signal.SIGINT)
@@ -296,7 +298,7 @@ def _stop(running: list[subprocess.Popen[str]]) -> None:
 
 
 def _is_whole(record: Any) -> bool:
-    """Whether this is the record of a cell that ran to its end."""
+    """Return whether this is the record of a cell that ran to its end."""
     try:
         metrics, made = record["metrics"], record["metrics"]["features_cost"]
         times = [record["wall_seconds"], *metrics["seconds"].values(), *made["seconds"].values()]
@@ -309,21 +311,21 @@ def _is_whole(record: Any) -> bool:
 
 
 def _source(cell: Cell) -> str | None:
-    """What the cell reads."""
+    """Return the name or path of the data that the cell reads."""
     config = cell.config
     return config.features.path if config.features else config.data.name
 
 
 def _stamp(name: str | None) -> list[Any]:
-    """What tells one state of the data from another; empty for a data set known by name.
+    """Return what identifies the state of the data; nothing for a data set known by name.
 
-    The content of a file, which may have been copied or fetched again in between; the sizes and dates of
-    what would take long to read, a folder or a file of more than ``READ`` bytes.
+    For a file this is its content, because the file may have been copied or downloaded again. For a folder,
+    or a file of more than ``READ`` bytes, reading would take too long, so it is sizes and dates.
     """
     path = Path(name or "").expanduser()
     if not name or not path.exists():
         return []
-    with suppress(OSError):  # the cells that need it will say so
+    with suppress(OSError):  # the cells that need it will report the error
         if path.is_file() and path.stat().st_size <= READ:
             with path.open("rb") as file:
                 return [hashlib.file_digest(file, "blake2b").hexdigest()]
@@ -342,7 +344,7 @@ def _n_cpus() -> int:
 
 @contextmanager
 def _only_one(out: Path) -> Iterator[None]:
-    """Two benchmarks writing one folder would run every cell twice."""
+    """Lock the output folder: two benchmarks in one folder would run every cell twice."""
     try:
         import fcntl
     except ImportError:  # Windows

@@ -1,4 +1,4 @@
-"""A suite: which settings are compared on which data, written down in a TOML file.
+"""Read a suite: a TOML file that says which settings are compared on which data.
 
 ::
 
@@ -6,7 +6,7 @@
     seeds = [0, 1, 2]
     baseline = "knn"
 
-    [settings]                      # of every run: what a run's own TOML file takes
+    [settings]                      # for every run, as in a run's own TOML file
     train.epochs = 0
     backbone.name = "pca"
 
@@ -20,7 +20,8 @@
     coefficients.name = "energy"
     top_k = 10
 
-A column's settings win over those of every run, a row's over both, the command line's over all.
+The settings of a column override those of every run, those of a row override both, and those of the command
+line override all.
 """
 
 from __future__ import annotations
@@ -46,19 +47,19 @@ from ebsc_core.utils.device import resolve_device
 from ebsc_core.utils.errors import ConfigError, EbscError
 from ebsc_core.utils.hashing import digest
 
-# What comes after the features: cells that differ only here share them.
+# These settings act after the features: cells that differ only here share their features.
 DOWNSTREAM = {"coefficients", "clusterer", "refine", "affinity", "whiten", "top_k", "n_clusters"}
 DOWNSTREAM |= {"out", "cache", "observers"}
-# In which environment variables are filled in.
+# In these settings environment variables are filled in.
 PATHS = ("data.name", "data.root", "features.path")
-# What is the same for all cells, or differs in a way that a table could not show; and where it is said.
+# These settings are the same for all cells, or differ in a way that a table could not show. Their place is:
 # `protocol` of a suite has no backticks: there it is a key of the file, not the setting of a run.
 OF_THE_SUITE = {"seed": "`seeds` of the suite", "protocol": "'protocol' of the suite"}
 OF_THE_SUITE |= {"out": "`out` of the benchmark", "cache": "`cache` of the benchmark"}
 
 
 class Published(BaseModel):
-    """A figure of the literature, shown beside ours with the protocol it was found by."""
+    """Describe a figure from the literature, shown beside ours together with its protocol."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -72,7 +73,7 @@ class Published(BaseModel):
 
 
 class SuiteFile(BaseModel):
-    """What a suite's TOML file may hold."""
+    """Define the content of a suite's TOML file."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -82,7 +83,7 @@ class SuiteFile(BaseModel):
     protocol: Literal["all", "train-test"] = "all"
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0, 1, 2], min_length=1)
     baseline: str | None = None
-    """The row that the others' gain is counted from."""
+    """The row to which the gains of the other rows refer."""
     settings: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, dict[str, Any]] = Field(min_length=1)
     rows: dict[str, dict[str, Any]] = Field(min_length=1)
@@ -91,13 +92,13 @@ class SuiteFile(BaseModel):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a suite."""
+    """Describe one run of a suite."""
 
     row: str
     column: str
     seed: int
     settings: dict[str, Any]
-    """As written, with the names of environment variables in paths."""
+    """The settings as written, with the names of environment variables in paths."""
 
     @property
     def name(self) -> str:
@@ -105,12 +106,13 @@ class Cell:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The run's configuration, environment variables filled in.
+        """The run's configuration, with environment variables filled in.
 
         Raises
         ------
         ConfigError
-            If a setting is unknown or ill-typed, or a path names an environment variable that is not set.
+            If a setting is unknown or has the wrong type, or if a path names an environment variable that
+            is not set.
         """
         tree = overlay(self.settings, {})
         for setting in PATHS:
@@ -125,13 +127,13 @@ class Cell:
 
     @cached_property
     def features_key(self) -> str:
-        """Equal for cells that can share their features."""
+        """A key that is equal for cells that can share their features."""
         return digest(self.config.model_dump(mode="json", exclude=DOWNSTREAM))
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite as read, with what the command line changed."""
+    """Hold a suite and the changes from the command line."""
 
     path: Path
     file: SuiteFile
@@ -142,7 +144,7 @@ class Suite:
         return self.path.stem
 
     def cells(self) -> list[Cell]:
-        """All runs: seed by seed, so that a first full table is there early."""
+        """Return all runs, seed by seed, so that a first complete table is available early."""
         return [
             Cell(row, column, seed, self._settings(row, column, seed))
             for seed in self.file.seeds
@@ -158,12 +160,12 @@ class Suite:
         return tree
 
     def check(self, registry: Registry) -> None:
-        """Find every part of every cell and check its options, before anything runs.
+        """Find every component of every cell and check its options, before anything runs.
 
         Raises
         ------
         ConfigError
-            For the first mistake, with the file and, where it can be told, the line.
+            For the first mistake, with the file and, if possible, the line.
         """
         seed = self.file.seeds[0]
         for column in self.file.data:
@@ -175,9 +177,10 @@ class Suite:
                     raise ConfigError(f"{where}: row {row!r}: {error}") from None
 
     def _where(self, row: str, column: str, message: str) -> str:
-        """``suite.toml:12``, the line of the tables of a cell that the message speaks of, or ```settings```.
+        """Return the place that an error message refers to: ``suite.toml:12`` or ``--set``.
 
-        That is the first line that holds the first word it quotes, or the first setting it names.
+        It is the first line in the tables of the cell that contains the first word quoted in the message,
+        or the first setting named in it.
         """
         lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
         changes = [f"{name} = {value!r}" for name, value in flattened(self.changes)]
@@ -193,7 +196,7 @@ class Suite:
 
 
 def _expanded(setting: str, path: str) -> str:
-    """``path`` with its environment variables filled in."""
+    """Fill environment variables into ``path``."""
     expanded = os.path.expandvars(path)
     missing = re.search(r"\$(\w+|\{[^}]*\})", expanded, re.ASCII)
     if missing and not Path(expanded).exists():
@@ -202,7 +205,7 @@ def _expanded(setting: str, path: str) -> str:
 
 
 def _check_cell(cell: Cell, registry: Registry) -> None:
-    """What can be known of a run before its data are read."""
+    """Check everything about a run that can be known before its data are read."""
     config = cell.config
     make_plan(config, registry)
     resolve_device(config.device)
@@ -213,7 +216,7 @@ def _check_cell(cell: Cell, registry: Registry) -> None:
 
 
 def _table_lines(lines: list[str], table: str) -> Iterator[tuple[int, str]]:
-    """The lines below a TOML table by their numbers from 1, each setting named as seen from that table."""
+    """Yield the lines of a TOML table with their numbers from 1; settings are named relative to it."""
     header = ""
     for number, line in enumerate(lines, 1):
         code = re.sub(r"(^|\s)#.*", "", line)
@@ -226,12 +229,12 @@ def _table_lines(lines: list[str], table: str) -> Iterator[tuple[int, str]]:
 
 
 def load_suite(path: Path, settings: Iterable[str] = (), baseline: str | None = None) -> Suite:
-    """Read a suite and what the command line changes in all of its cells.
+    """Read a suite, and the changes that the command line makes to all of its cells.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, is no TOML, or is no suite.
+        If the file cannot be read, is not valid TOML, or is not a valid suite.
     """
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -253,7 +256,7 @@ def load_suite(path: Path, settings: Iterable[str] = (), baseline: str | None = 
 
 
 def _check_own(path: Path, file: SuiteFile, changes: Mapping[str, Any]) -> None:
-    """Refuse what would be overridden unsaid, or make the table say something else than what was run."""
+    """Reject settings that the suite would override silently, or that would make the table misleading."""
     tables = {f"{path}: [settings]": file.settings, "`settings`": changes}
     tables |= {f"{path}: [data.{name}]": table for name, table in file.data.items()}
     tables |= {f"{path}: [rows.{name}]": table for name, table in file.rows.items()}

@@ -1,4 +1,4 @@
-"""The table of a suite, in Markdown; and the same as a page of HTML."""
+"""Write the table of a suite in Markdown and as an HTML page."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ pre {{ overflow-x: auto; background: #8882; padding: .7rem; }}
 
 
 def html(results: Results) -> str:
-    """The Markdown table as a page that needs nothing else."""
-    # Tags in a name or a message are text.
+    """Return the Markdown table as a self-contained HTML page."""
+    # Treat tags in a name or a message as text.
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown(results))
     return PAGE.format(title=escape(results.suite.file.title), body=body)
 
 
 def markdown(results: Results, commands: bool = True) -> str:
-    """Title, a table per data set, the average over them, published figures, failures, and the commands."""
+    """Return title, a table for each data set, averages, published figures, failures and commands."""
     file = results.suite.file
     parts = [f"# {_name(file.title)}", file.about.strip(), _legend(results)]
     for column in file.data:
@@ -97,7 +97,7 @@ def _table(results: Results, column: str) -> str:
 
 
 def _average(results: Results) -> str:
-    """Means over data sets, of the rows that have scores on all of them."""
+    """Compute means over data sets, for the rows that have scores on all of them."""
     columns = list(results.suite.file.data)
     averages: dict[str, dict[str, Spread]] = {}
     for row in results.suite.file.rows:
@@ -117,7 +117,7 @@ def _average(results: Results) -> str:
 
 
 def _over_data(spreads: list[Spread]) -> Spread:
-    """Mean of means; the deviation of that mean if seeds vary independently on each data set."""
+    """Compute the mean of means and its deviation, if seeds vary independently on each data set."""
     n = len(spreads)
     variances = [spread.std**2 for spread in spreads if spread.std is not None]
     std = sum(variances) ** 0.5 / n if len(variances) == n else None
@@ -125,7 +125,7 @@ def _over_data(spreads: list[Spread]) -> Spread:
 
 
 def _marks(spreads: list[Spread | None]) -> list[str]:
-    """Each figure as text, the best and those within one standard deviation of it marked."""
+    """Format each figure; mark the best one and those within one standard deviation of it."""
     best = max((s for s in spreads if s), key=lambda s: s.mean, default=None)
     texts = []
     for spread in spreads:
@@ -183,7 +183,7 @@ def _where(entry: Entry) -> str:
 
 
 def _name(text: str) -> str:
-    """Any text on one line of Markdown, as it is: nothing in it is markup."""
+    """Write any text on one line of Markdown, with markup characters escaped."""
     anywhere = r"[\\`*\[\]<]|(?<!\w)_|_(?!\w)|&(?=#?\w+;)|(?<!\S)#"
     first = r"^[>+~-]|^\d+[.)]"
     line = " ".join(text.split())
@@ -201,7 +201,7 @@ def _cell_text(text: str) -> str:
 
 
 def _commands(results: Results) -> str:
-    """What repeats each row: for every data set, the run of the first seed."""
+    """List the commands that repeat each row: for every data set, the run of the first seed."""
     first, *others = results.suite.file.seeds
     code = "\n".join(
         " ".join(f"# {cell.row}, {cell.column}".split()) + "\n" + command(cell, record.get("threads"))
@@ -214,7 +214,7 @@ def _commands(results: Results) -> str:
 
 
 def command(cell: Cell, threads: int | None = None) -> str:
-    """The ``ebsc run`` that repeats a cell, with as many threads."""
+    """Return the ``ebsc run`` command that repeats a cell, with the same number of threads."""
     words = [f"OMP_NUM_THREADS={threads}"] * (threads is not None) + ["ebsc run"]
     for setting, value in flattened(cell.settings):
         flag, kind = FLAGS.get(setting, ("", None))
@@ -226,17 +226,17 @@ def command(cell: Cell, threads: int | None = None) -> str:
 
 
 def _toml(value: Any) -> str:
-    """As ``--set`` takes it: TOML, or the bare word where that is read as the same text."""
+    """Write a value for ``--set``: as TOML, or as a bare word if that is read as the same text."""
     if isinstance(value, str) and value.isprintable() and parse_settings([f"v={value}"]) == {"v": value}:
         return value
-    if isinstance(value, Mapping):  # an empty table; others are taken apart
+    if isinstance(value, Mapping):  # an empty table; other tables are flattened
         return "{}"
-    lines = tomli_w.dumps({"v": value}).partition("=")[2].split("\n")  # those of a long array
+    lines = tomli_w.dumps({"v": value}).partition("=")[2].split("\n")  # a long array has several
     return " ".join(line.strip() for line in lines if line.strip())
 
 
 def _quoted(text: str, path: bool) -> str:
-    """For a shell; in a path, the environment variables that a suite fills in are left to it."""
+    """Quote text for a shell; in a path, leave the environment variables of a suite to the shell."""
     if not path or os.path.expandvars(text) == text:
         return shlex.quote(text)
     parts = re.split(r"(\$\w+|\$\{[^}]*\})", text, flags=re.ASCII)

@@ -1,1 +1,1 @@
-"""The algorithm: rows, coefficients, affinity, clusters, and what is measured of them."""
+"""Cluster rows: compute coefficients, an affinity and clusters, and measure the result."""

@@ -1,4 +1,4 @@
-"""From sparse coefficients to the graph that is cut."""
+"""Turn sparse coefficients into the affinity graph that the clusterer partitions."""
 
 from __future__ import annotations
 
@@ -15,23 +15,27 @@ WORKING_MIB = 128
 
 
 def affinity(coefficients: Coefficients, options: AffinityOptions) -> sparse.csr_matrix:
-    """The symmetric affinity of shape (N, N), CSR, non-negative, zero diagonal, in the form asked for."""
+    """Compute the symmetric affinity in the requested form: CSR, (N, N), non-negative, zero diagonal."""
     if options.form == "nearest_neighbors":
         return nearest_neighbors(coefficients, options.n_neighbors)
     return symmetrized(coefficients)
 
 
 def symmetrized(coefficients: Coefficients) -> sparse.csr_matrix:
-    """``½(Ĉ + Ĉᵀ)``, ``Ĉ`` the absolute coefficients, each row scaled to sum 1 (zeros stay zero)."""
+    """Compute ``½(Ĉ + Ĉᵀ)``, where ``Ĉ`` holds the absolute coefficients, each row scaled to sum 1.
+
+    Rows of zeros stay zero.
+    """
     rows = abs(_as_matrix(coefficients))
     return _symmetric(normalize(rows, "l1", copy=False))
 
 
 def nearest_neighbors(coefficients: Coefficients, n_neighbors: int) -> sparse.csr_matrix:
-    """``½(G + Gᵀ)``, ``G`` the graph from each row of coefficients to its nearest, all of unit length.
+    """Compute ``½(G + Gᵀ)``, where ``G`` connects each row of coefficients with its nearest other rows.
 
-    How You et al. (EnSC, CVPR 2016) and Zhang et al. (SENet, CVPR 2021) cut their graphs: two images are
-    neighbours if they are expressed alike, whether or not one expresses the other.
+    The rows of coefficients are scaled to unit length first. You et al. (EnSC, CVPR 2016) and Zhang et al.
+    (SENet, CVPR 2021) build their graphs this way: two images are neighbours if they have similar
+    coefficients, whether or not one expresses the other.
     """
     rows = normalize(_as_matrix(coefficients), "l2", copy=False)
     with config_context(working_memory=WORKING_MIB):  # 1 GiB by default, and no faster

@@ -1,4 +1,4 @@
-"""Rows that took no part in finding the clusters join them by their coefficients."""
+"""Assign rows that were not clustered to the clusters, by their coefficients (out-of-sample assignment)."""
 
 from __future__ import annotations
 
@@ -9,32 +9,23 @@ from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.plugins.interfaces import Coefficients
 
-# Votes counted at once: 2^23 float64 are 64 MiB.
+# Number of votes counted at once: 2^23 float64 are 64 MiB.
 HELD_VOTES = 1 << 23
 
 
 def assign(
     rows: Rows, dictionary: Dictionary, labels: np.ndarray, top_k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give each new row the cluster that most of its coefficients go to, in one pass over the rows.
+    """Assign each new row to the cluster that gets most of its coefficients, in one pass over the rows.
 
     Parameters
     ----------
     rows : Rows
         ``N`` new rows of unit length, on the dictionary's device.
     dictionary : Dictionary
-        Of the ``M`` rows that were clustered.
-    labels : ndarray of shape (M,)
-        Their clusters; -1 for noise, which votes for nothing.
-    top_k : int
-        Coefficients per row.
-
-    Returns
-    -------
-    labels : ndarray of shape (N,)
-        int64; -1 for a row that no row of any cluster expresses.
-    confidence : ndarray of shape (N,)
-        The share of a row's coefficients that goes to its cluster.
+        The dictionary of the ``M`` rows that were clustered.
+    clusters : ndarray of shape (M,)
+        The clusters of these rows; -1 for noise, which has no vote.
     """
     assigned, confidence = np.empty(len(rows), np.int64), np.empty(len(rows))
     for start, block in rows.blocks():
@@ -45,7 +36,7 @@ def assign(
 
 
 def vote(coefficients: Coefficients, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cluster with the largest sum of absolute coefficients, and its share of all of them."""
+    """Find for each query the cluster with the largest sum of absolute coefficients, and its share."""
     k = int(labels.max(initial=0)) + 1
     size = max(1, HELD_VOTES // k)
     blocks = zip(coefficients.indices.split(size), coefficients.values.split(size), strict=True)

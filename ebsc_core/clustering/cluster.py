@@ -1,7 +1,7 @@
-"""Turn rows into clusters: whiten, refine the model, express rows, cluster the graph, assign the rest.
+"""Cluster rows: whiten them, refine the model, express the rows by each other, and partition the graph.
 
-Only the *dictionary* is held in memory and clustered. It is all rows or a seeded sample of them. If it is a
-sample, every other row gets the cluster that most of its coefficients over the dictionary go to.
+Only the *dictionary* is held in memory and clustered: all rows, or a seeded sample of them. If it is a
+sample, each other row is assigned to the cluster that gets most of its coefficients over the dictionary.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from ebsc_core.utils.sampling import sample_positions
 
 @dataclass(frozen=True)
 class Method:
-    """Hold the two components that turn rows into clusters, as built, and their resolved settings."""
+    """Hold the two components that turn rows into clusters, and the resolved settings of the run."""
 
     model: CoefficientModel
-    """On the device; refined here if it can learn."""
+    """The model, on the device. It is refined here if it is trainable."""
     clusterer: Clusterer
     top_k: int
     whiten: bool
@@ -42,23 +42,23 @@ class Method:
     search: SearchOptions
     affinity: AffinityOptions
     dictionary_size: int | None
-    """How many rows are clustered, fewer than there are; all if None."""
+    """The number of rows in the dictionary, smaller than the number of all rows; None for all rows."""
     seed: int
     device: torch.device
     recount: Callable[[int], Clusterer] | None = None
-    """Builds the clusterer anew for the number of clusters that is found; None where that is given."""
+    """Builds the clusterer again for the number of clusters that was found; None if the number is given."""
 
 
 @dataclass(frozen=True)
 class OutOfSampleAssigner:
-    """Assign new rows to the clusters of the dictionary's rows."""
+    """Hold what is needed to assign new rows to existing clusters."""
 
     dictionary: Dictionary
     labels: np.ndarray
-    """``(M,)``, clusters of the dictionary's rows; -1 for noise, which nothing joins."""
+    """The clusters of the dictionary's rows, ``(M,)``; -1 for noise, which gets no new rows."""
     top_k: int
     transform: Callable[[Tensor], Tensor]
-    """From unit-length rows to those that express one another: on the device, whitened."""
+    """Moves unit-length rows to the device and whitens them, as the dictionary's rows were."""
 
     def predict(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return labels and confidence of new rows, as :func:`assign` does; nothing else changes."""
@@ -67,24 +67,24 @@ class OutOfSampleAssigner:
 
 @dataclass(frozen=True)
 class ClusteringResult:
-    """Hold the clusters of ``N`` rows, and everything that led to them."""
+    """Hold the clusters of ``N`` rows, and what is needed to assign new rows to them."""
 
     labels: np.ndarray
     """``(N,)`` int64 from 0; -1 for noise."""
     confidence: np.ndarray
-    """``(N,)``. Of a row of the dictionary: the share of its affinity that stays within its cluster. Of any
-    other row: that share of its coefficients."""
+    """``(N,)``. For a row of the dictionary, the share of its affinity that stays within its cluster; for
+    any other row, the share of its coefficients that goes to its cluster."""
     affinity: sparse.csr_matrix
     """``(M, M)``, of the dictionary's rows."""
     positions: np.ndarray
-    """``(M,)``, the positions of the dictionary's rows among all rows."""
+    """The positions of the dictionary's rows among all rows, ``(M,)``."""
     agreement: float | None
-    """Share of the dictionary's rows that would join their own cluster by their coefficients; None if the
-    dictionary is all rows, since then no row depends on it."""
+    """The share of dictionary rows whose own cluster is the one that the votes of the other rows would give
+    them. None if the dictionary is all rows: then no row is assigned by votes."""
     method: Method
     """The components as built and, where they can learn, trained."""
     clusterer: Clusterer
-    """The component that found the clusters."""
+    """The clusterer that computed the clusters."""
     assigner: OutOfSampleAssigner
     number: NumberOfClusters | None
     """The number of clusters and its rivals; None if it was given."""
@@ -93,7 +93,7 @@ class ClusteringResult:
 
     @property
     def within(self) -> float:
-        """Mean share of a row's affinity that stays within its cluster, over the dictionary."""
+        """The mean over the dictionary of the share of a row's affinity that stays within its cluster."""
         return float(self.confidence[self.positions].mean())
 
 
@@ -117,7 +117,7 @@ def _merit(result: ClusteringResult) -> float:
 def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> ClusteringResult:
     """Cluster unit-length rows ``(N, D)``.
 
-    Rows are read in blocks; only the dictionary is held in memory.
+    The rows are read in blocks. Only the dictionary is held in memory at once.
     """
     size = method.dictionary_size
     positions, transform = _dictionary_rows(rows, method), _row_transform(rows, method, stage)

@@ -1,6 +1,6 @@
-"""From a dictionary to sparse self-expressive coefficients.
+"""Compute sparse self-expressive coefficients over a dictionary.
 
-Nothing here is N×N: queries go through in blocks, and what remains of each is ``top_k`` entries.
+No N×N matrix is ever built: queries are processed in blocks, and each query keeps ``top_k`` entries.
 """
 
 from __future__ import annotations
@@ -18,29 +18,33 @@ from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
 from ebsc_core.utils.matmul import full_precision
 from ebsc_core.utils.sampling import sample_positions
 
-# Scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
+# Number of scores held at once: 2^25 float32 are 128 MiB, enough to keep a matmul busy.
 BLOCK_SCORES = 1 << 25
-# Queries that go to an index at once: it blocks them itself, but activations of a network are held for them.
+# Number of queries passed to an index at once. The index splits them itself, but the activations of a
+# network are held for all of them.
 QUERY_ROWS = 65_536
-# Queries that are also searched exactly where the search is not: the recall is then known within some 1 %.
+# Number of queries that an approximate search also searches exactly: this measures the recall within some 1
+# %.
 RECALL_ROWS = 256
 
 
 def auto_top_k(n_rows: int, n_clusters: int) -> int:
-    """How many coefficients a row keeps when nobody says: ``log2`` of the mean cluster size.
+    """Return the default number of coefficients for each row: ``log2`` of the mean cluster size.
 
-    Between 5 and 10, where there are as many other rows. Few for small clusters, whose rows soon run out of
-    true neighbours; ``log n`` neighbours a node is the usual condition for a graph of n nodes to stay in one
-    piece (von Luxburg, "A tutorial on spectral clustering", 2007, §8.1). No label enters.
+    The result is between 5 and 10, or smaller if there are fewer other rows. It is small for small
+    clusters, because their rows soon run out of true neighbours. About ``log n`` neighbours per node are
+    the usual condition for a graph of n nodes to be connected (von Luxburg, "A tutorial on spectral
+    clustering", 2007, §8.1). No label enters.
     """
     wanted = round(log2(max(n_rows / n_clusters, 1)))
     return max(1, min(max(5, min(wanted, 10)), n_rows - 1))
 
 
 class Dictionary:
-    """Rows to express others by, made ready for the queries of a model, which come in any number of blocks.
+    """Hold the rows that express others, prepared for the queries of one model.
 
-    Where coefficients are a function of inner products (:class:`InnerProductModel`), those are searched.
+    Queries may come in any number of blocks. If the coefficients depend on inner products only
+    (:class:`InnerProductModel`), an index searches for the largest ones.
     """
 
     @torch.no_grad()
@@ -52,13 +56,13 @@ class Dictionary:
         search: SearchOptions | None = None,
         seed: int = 0,
     ) -> None:
-        """Rows ``(N, D)`` of unit length; ``n_queries`` are to come in all, N if not given."""
+        """Prepare unit-length rows ``(N, D)`` for ``n_queries`` queries in total (N if not given)."""
         self.model, self.seed = model, seed
         self.method = "exact"
-        """How coefficients are searched: ``exact``, ``cells`` or ``faiss``."""
+        """The search method: ``exact``, ``cells`` or ``faiss``."""
         self.recall: float | None = None
-        """Share of the largest inner products that the search finds, measured on some of the first queries;
-        None if it is exact."""
+        """The share of the largest inner products that the search finds, measured on some of the first
+        queries; None if the search is exact."""
         search, n_queries = search or SearchOptions(), n_queries or len(rows)
         if isinstance(model, InnerProductModel):
             self.method = chosen_method(search, n_queries, len(rows))
@@ -71,12 +75,12 @@ class Dictionary:
 
     @property
     def order(self) -> Tensor | None:
-        """``(N,)`` int64, positions of the rows such that near ones are side by side, if that is known."""
+        """Row positions, ``(N,)`` int64, sorted so that near rows are side by side; None if unknown."""
         return self.encoded.order if isinstance(self.encoded, Index) else None
 
     @torch.no_grad()
     def express(self, rows: Tensor, top_k: int, own: Tensor, block: int | None = None) -> Coefficients:
-        """The coefficients of :func:`expressed`."""
+        """Compute coefficients of rows; the parameters are those of :func:`expressed`."""
         if self.method != "exact" and self.recall is None:
             self.recall = self._measured(rows, top_k, own)
         indices = torch.empty(len(rows), top_k, dtype=torch.int64)
@@ -89,7 +93,7 @@ class Dictionary:
         return Coefficients(indices, values)
 
     def _blocks(self, own: Tensor, size: int) -> Iterable[Tensor | slice]:
-        """Queries at once; those that look into the same cells together."""
+        """Split queries into blocks; queries that look into the same cells are in the same block."""
         if self.order is not None:
             return self.encoded.visits(own).split(size)
         return (slice(start, start + size) for start in range(0, len(own), size))
@@ -104,7 +108,7 @@ class Dictionary:
 def self_expressive_coefficients(
     model: CoefficientModel, rows: Tensor, top_k: int, block: int | None = None
 ) -> Coefficients:
-    """Coefficients of every row over all the others: :func:`expressed` with the rows as their dictionary."""
+    """Compute the coefficients of every row over all others: :func:`expressed` with one set of rows."""
     return expressed(model, rows, rows, top_k, torch.arange(len(rows), device=rows.device), block)
 
 
@@ -116,7 +120,7 @@ def expressed(
     own: Tensor,
     block: int | None = None,
 ) -> Coefficients:
-    """Coefficients of rows over a dictionary.
+    """Compute coefficients of rows over a dictionary.
 
     Parameters
     ----------
@@ -126,24 +130,26 @@ def expressed(
     dictionary : Tensor of shape (N, D)
         Unit-length rows, on the same device.
     top_k : int
-        Coefficients kept per row, at most ``N``, or ``N - 1`` for a row that is in the dictionary.
+        Number of coefficients kept per row, at most ``N``, or ``N - 1`` for a row that is in the
+        dictionary.
     own : Tensor of shape (M,)
-        Position of each row in the dictionary, -1 where it is not there.
+        Position of each row in the dictionary, or -1 if it is not there.
     block : int, optional
-        Rows at once; chosen from N if not given. The result does not depend on it.
+        Number of rows processed at once; by default it depends on N. The result does not depend on it.
 
     Returns
     -------
-    Coefficients on the CPU, of shape (M, top_k).
+    Coefficients
+        On the CPU, of shape (M, top_k).
     """
     return Dictionary(model, dictionary, len(rows)).express(rows, top_k, own, block)
 
 
 def exclude_own(scores: Tensor, own: Tensor, value: float = -torch.inf) -> None:
-    """Set each query's own entry to ``value`` in place, by index (a duplicate of it stays).
+    """Set each query's own entry to ``value``, in place, by index (a duplicate of the entry stays).
 
-    A query that has none (-1) writes its first entry back: to leave it out would take knowing on the host how
-    many there are, for which a GPU would be waited for.
+    A query without an own entry (-1) writes its first entry back. To leave such queries out, the host would
+    have to know how many there are, and would have to wait for the GPU.
     """
     at = torch.arange(len(own), device=own.device), own.clamp_min(0)
     scores[at] = scores[at].masked_fill(own >= 0, value)

@@ -1,4 +1,4 @@
-"""Coefficient models that look at inner products alone, which the framework can therefore search."""
+"""Define coefficient models that depend on inner products only, so that the framework can do the search."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ KEY_ROWS = 65_536
 
 
 class InnerProductModel(CoefficientModel):
-    """A model whose coefficients are a function of the largest inner products of a query with keys.
+    """Compute coefficients from the largest inner products of a query with keys.
 
-    That is all the framework needs to search them (:mod:`ebsc_core.clustering.search`), exactly or among
-    nearby rows only. In the latter case the normaliser is that of the rows found: one factor for a whole row
-    of coefficients, which neither the affinity nor a vote notices.
+    Derive from this class if nothing else decides the coefficients. The framework then searches for the
+    largest inner products (:mod:`ebsc_core.clustering.search`), exactly or among nearby rows only. In the
+    latter case the normaliser covers only the rows that were found. This changes a whole row of
+    coefficients by one factor, which affects neither the affinity nor a vote.
     """
 
     normalised: ClassVar[bool] = False
-    """Whether :meth:`weigh` uses the normaliser, which costs time to compute."""
+    """Whether :meth:`weigh` uses the normaliser. It takes time to compute."""
 
     @abstractmethod
     def queries(self, rows: Tensor) -> Tensor:
-        """What rows ``(B, D)`` ask with, ``(B, D')``; of any length."""
+        """Map rows ``(B, D)`` to queries ``(B, D')`` of any length; keys are compared with them."""
 
     @abstractmethod
     def keys(self, rows: Tensor) -> Tensor:
-        """What rows ``(B, D)`` answer to, ``(B, D')``."""
+        """Map rows ``(B, D)`` of the dictionary to keys ``(B, D')``."""
 
     @abstractmethod
     def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
-        """Coefficients ``(B, k)`` of the largest inner products ``(B, k)``.
+        """Turn the largest inner products ``(B, k)`` into coefficients ``(B, k)``.
 
-        ``normaliser`` ``(B, 1)`` is the log-sum-exp of a query's inner products, if :attr:`normalised`.
+        ``normaliser`` ``(B, 1)`` is the log-sum-exp of a query's inner products if :attr:`normalised` is
+        true.
         """
 
     def all_keys(self, rows: Tensor) -> Tensor:
-        """:meth:`keys` of any number of rows, never with a network's activations for all of them."""
+        """Apply :meth:`keys` to any number of rows in blocks, to bound the memory for activations."""
         return torch.cat([self.keys(part) for part in rows.split(KEY_ROWS)])
 
     def encode(self, dictionary: Tensor) -> Index:

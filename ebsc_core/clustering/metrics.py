@@ -1,6 +1,6 @@
-"""Scores against labels, and figures that need none.
+"""Score clusters against labels, and measure them without labels.
 
-Labels enter only :func:`scores`, and nothing is ever chosen by it.
+Labels enter only :func:`scores`. No choice ever depends on its result.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SILHOUETTE_SAMPLE = 2000
 
 
 def scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
-    """Accuracy after the best one-to-one assignment, NMI (arithmetic mean) and ARI, each at most 1.
+    """Compute accuracy (best one-to-one assignment), NMI (arithmetic mean) and ARI, each at most 1.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
 
 
 def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
-    """Share of images whose cluster is matched to their class by the best one-to-one assignment.
+    """Compute the share of images whose cluster matches their class in the best one-to-one assignment.
 
-    Images of no cluster (-1) count as wrong.
+    Images without a cluster (-1) count as wrong.
     """
     assigned = clusters >= 0
     if not assigned.any():
@@ -51,9 +51,10 @@ def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
 
 
 def confidence(affinity: sparse.csr_matrix, clusters: np.ndarray) -> np.ndarray:
-    """For each image, the share of its affinity that goes to images of its own cluster, ``(N,)``.
+    """Compute for each image the share of its affinity that goes to images of its own cluster, ``(N,)``.
 
-    1 means it is expressed by its own cluster alone; an image without any affinity, or of no cluster, has 0.
+    The share is 1 if only its own cluster expresses the image. It is 0 for an image without any affinity or
+    without a cluster.
     """
     n = affinity.shape[0]
     rows = np.repeat(np.arange(n), np.diff(affinity.indptr))
@@ -73,17 +74,17 @@ def label_free(
     n_clusters: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Figures that need no labels.
+    """Compute figures that need no labels.
 
     Parameters
     ----------
     rows : Rows
-        ``N`` of unit length.
+        ``N`` rows of unit length.
     clusters : ndarray of shape (N,)
     affinity : csr_matrix of shape (M, M)
-        Of the rows that were clustered, all or some.
+        The affinity of the rows that were clustered, all or a sample.
     within : ndarray of shape (M,)
-        Their :func:`confidence`.
+        The :func:`confidence` of these rows.
     eigenvalues : ndarray of shape (>= min(K + 1, N),)
         Leading eigenvalues of the normalised affinity, descending.
     """
@@ -104,7 +105,7 @@ def label_free(
 
 
 def sampled_silhouette(rows: Rows, clusters: np.ndarray, seed: int) -> float | None:
-    """Mean silhouette (cosine distance) of a seeded sample; None where it is not defined."""
+    """Compute the mean silhouette (cosine distance) of a seeded sample; None if it is not defined."""
     assigned = np.flatnonzero(clusters >= 0)
     chosen = np.random.default_rng(seed).permutation(assigned)[:SILHOUETTE_SAMPLE]
     n_found = len(np.unique(clusters[chosen]))

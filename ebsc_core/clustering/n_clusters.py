@@ -1,21 +1,27 @@
-"""How many clusters a graph has: the number whose clusters come out again when its edges are weighed anew.
+"""Find the number of clusters of a graph: the number whose clusters stay the same when edge weights vary.
 
-Every number from 2 up to a bound is tried. The graph is perturbed a few times, each edge multiplied by a draw
-from the exponential distribution (Rubin, "The Bayesian bootstrap", Ann. Statist. 9, 1981, here of edges), and
-cut anew; a number's *stability* is the mean adjusted Rand index of every two of those clusterings (Ben-Hur,
-Elisseeff, Guyon, "A stability based method for discovering structure in clustered data", PSB 2002; von
-Luxburg, "Clustering stability: an overview", 2010). What is stable may still be too coarse (ibid.), so
+Every number from 2 up to a bound is tried. The graph is perturbed a few times: each edge is multiplied by a
+draw from the exponential distribution (Rubin, "The Bayesian bootstrap", Ann. Statist. 9, 1981, applied here
+to edges). Each perturbed graph is partitioned again. The *stability* of a number is the mean adjusted Rand
+index over all pairs of these clusterings (Ben-Hur, Elisseeff, Guyon, "A stability based method for
+discovering structure in clustered data", PSB 2002; von Luxburg, "Clustering stability: an overview", 2010).
+A stable number may still be too small (ibid.). Therefore:
 
-- a number is judged by its stability and that of its better neighbour, three to two: where there are K
-  clusters, one more or less moves the rows of one of them only, while a coarser cut is stable alone;
-- of those that are equal by this the *eigengap* decides: ``λ_K^t - λ_{K+1}^t`` of the normalised affinity, at
-  the time t after which the first eigenvalue beyond the bound has shrunk to 1/e (Azran and Ghahramani,
-  "Spectral methods for automatic multiscale data clustering", CVPR 2006, look at all times);
-- of neighbours that are equal the smaller is taken, unless its gap is faint beside the other's: a class with
-  two styles is cut in two as stably as not, while pieces that nothing connects leave no gap between them.
+- The score of a number combines its stability and that of its better neighbour, three to two. If there are
+K
+  clusters, then K - 1 or K + 1 clusters change the rows of one cluster only, so they are stable as well. A
+  number that is too small has no stable neighbour.
+- If several scores are equal, the *eigengap* decides: ``λ_K^t - λ_{K+1}^t`` of the normalised affinity, at
+the
+  time t after which the first eigenvalue beyond the bound has shrunk to 1/e (Azran and Ghahramani,
+  "Spectral methods for automatic multiscale data clustering", CVPR 2006, look at all times).
+- If two neighbouring numbers are equal, the smaller one wins, unless its gap is small compared with the
+other
+  gap. A class with two styles can be split in two as stably as not, but its pieces are connected. Pieces
+  that are not connected leave no gap between them.
 
-The eigengap alone is fooled by fragments and sub-styles; ``docs/experiments.md`` has the figures. No label
-enters. Of many rows it is a coarser graph that is looked at.
+The eigengap alone is misled by fragments and sub-styles; ``docs/method.md`` has the figures. No label
+enters. If there are many rows, a coarser graph is examined.
 """
 
 from __future__ import annotations
@@ -56,29 +62,29 @@ UNSTABLE = 0.8
 
 @dataclass(frozen=True)
 class Candidate:
-    """A number of clusters, and what speaks for it."""
+    """Describe a number of clusters and the evidence for it."""
 
     k: int
     stability: float
-    """Mean adjusted Rand index between clusterings of perturbed graphs; 1 if all agree."""
+    """The mean adjusted Rand index between clusterings of perturbed graphs; 1 if all agree."""
     score: float
-    """Its stability and its better neighbour's, three to two."""
+    """Its own stability and that of its better neighbour, weighted three to two."""
     eigengap: float
-    """``λ_K^t - λ_{K+1}^t``."""
+    """The eigengap ``λ_K^t - λ_{K+1}^t``."""
 
 
 @dataclass(frozen=True)
 class NumberOfClusters:
-    """What was found, and what else might be."""
+    """Hold the number of clusters that was found, and the alternatives."""
 
     candidates: tuple[Candidate, ...]
-    """All that were considered, the best first."""
+    """All numbers that were tried, the best first."""
     time: float
     """The power t of the eigengaps."""
     eigenvalues: np.ndarray
-    """Leading ones of the graph looked at, descending, one more than the most clusters considered."""
+    """The leading eigenvalues of the examined graph, descending, one more than the largest number tried."""
     nodes: int
-    """Of the graph looked at."""
+    """The number of nodes of the examined graph."""
 
     @property
     def chosen(self) -> int:
@@ -87,11 +93,11 @@ class NumberOfClusters:
 
     @property
     def runners_up(self) -> tuple[Candidate, ...]:
-        """The next best, at most four."""
+        """The next best numbers, at most four."""
         return self.candidates[1:5]
 
     def record(self) -> dict[str, Any]:
-        """Plain values for ``metrics.json``."""
+        """Return plain values for ``metrics.json``."""
         return {
             "chosen": self.chosen,
             "candidates": [
@@ -104,7 +110,7 @@ class NumberOfClusters:
         }
 
     def doubts(self) -> list[str]:
-        """Sentences for the user where the number is not clear."""
+        """Return sentences for the user if the number is not clear."""
         best, largest = self.candidates[0], max(candidate.k for candidate in self.candidates)
         others = [c for c in self.runners_up if abs(c.k - best.k) > 1 and best.score - c.score < NEAR]
         doubts = []
@@ -117,23 +123,23 @@ class NumberOfClusters:
             also = " or ".join(str(other.k) for other in others)
             doubts.append(f"the number of clusters is not clear: {best.k} is hardly more stable than {also}")
         if best.k == largest and largest > 2:
-            doubts.append(f"{largest} clusters are the most that were considered; there may be more")
+            doubts.append(f"{largest} is the largest number of clusters that was tried; there may be more")
         return [f"{sentence}; `n_clusters` decides it" for sentence in doubts]
 
 
 def find_n_clusters(
     graph: sparse.csr_matrix, seed: int = 0, device: str | torch.device = "cpu"
 ) -> NumberOfClusters:
-    """The number of clusters of a graph.
+    """Find the number of clusters of a graph.
 
     Parameters
     ----------
     graph : csr_matrix of shape (N, N)
         Symmetric, non-negative affinity of at least two rows.
     seed : int
-        Of perturbations and cuts; the same seed gives the same number.
+        Seed of the perturbations and of k-means. The same seed gives the same number.
     device : str or device
-        Where eigenvectors are computed.
+        The device that computes eigenvectors.
 
     Raises
     ------
@@ -164,12 +170,12 @@ def find_n_clusters(
 
 
 def max_clusters(n_rows: int) -> int:
-    """The most clusters that are considered among so many rows: of five rows on average, and 50 at most."""
+    """Return the largest number of clusters to try: 50, or fewer if their mean size would be below 5."""
     return max(2, min(MAX_CLUSTERS, n_rows // MIN_MEAN_SIZE))
 
 
 def perturbed(graph: sparse.csr_matrix, draws: np.random.Generator) -> sparse.csr_matrix:
-    """The symmetric graph with each edge multiplied by a draw from the exponential distribution of mean 1."""
+    """Multiply each edge of the symmetric graph by a draw from an exponential distribution of mean 1."""
     upper = sparse.triu(graph, format="csr")
     upper.data = upper.data * draws.exponential(size=len(upper.data)).astype(np.float32)
     both = sparse.csr_matrix(upper + sparse.triu(upper, 1).T)
@@ -178,12 +184,12 @@ def perturbed(graph: sparse.csr_matrix, draws: np.random.Generator) -> sparse.cs
 
 
 def eigengaps(eigenvalues: np.ndarray) -> tuple[np.ndarray, float]:
-    """``λ_K^t - λ_{K+1}^t`` for each K from 1 on, and t, at which the last eigenvalue is 1/e.
+    """Compute ``λ_K^t - λ_{K+1}^t`` for each K from 1 on, and the t at which the last eigenvalue is 1/e.
 
     Parameters
     ----------
     eigenvalues : ndarray of shape (m,)
-        Descending.
+        In descending order.
     """
     values = np.clip(eigenvalues.astype(np.float64), 1e-12, 1)
     # Where the last is 1, too, all differences are noise, at whatever time.
@@ -192,15 +198,17 @@ def eigengaps(eigenvalues: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def rand_index(first: np.ndarray, second: np.ndarray, sizes: np.ndarray) -> float:
-    """Adjusted Rand index (Hubert and Arabie 1985) of two clusterings of nodes that stand for so many rows.
+    """Compute the adjusted Rand index (Hubert and Arabie 1985) of two clusterings of weighted nodes.
 
-    What scikit-learn's ``adjusted_rand_score`` says of the rows; that takes no weights.
+    A node stands for several rows. The result equals scikit-learn's ``adjusted_rand_score`` on these rows;
+    that function takes no weights.
 
     Parameters
     ----------
     first, second : ndarray of shape (M,)
-        Clusters from 0.
+        Clusters, counted from 0.
     sizes : ndarray of shape (M,)
+        The number of rows that each node stands for.
     """
     shape = int(first.max()) + 1, int(second.max()) + 1
     table = np.bincount(first * shape[1] + second, sizes, shape[0] * shape[1]).reshape(shape)
@@ -212,7 +220,7 @@ def rand_index(first: np.ndarray, second: np.ndarray, sizes: np.ndarray) -> floa
 
 
 def _small(graph: sparse.csr_matrix) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """The graph, or a coarser one of few enough nodes, and how many rows each node stands for."""
+    """Coarsen the graph until it is small enough; also return how many rows each node stands for."""
     sizes: np.ndarray = np.ones(graph.shape[0])
     while graph.shape[0] > NODES:
         coarse, aggregate = coarsened(graph)
@@ -229,14 +237,14 @@ def _stability(pairs: Sequence[Eigenpairs], k: int, sizes: np.ndarray, seed: int
 
 
 def _cut(pairs: Eigenpairs, k: int, seed: int) -> np.ndarray:
-    """``k`` clusters, as the default clusterer finds them."""
+    """Find ``k`` clusters as the default clusterer does."""
     values = np.clip(pairs.values[: VECTORS_PER_CLUSTER * k], 0, 1)
     weights = values ** effective_power(values, k)
     return kmeans(weighted_rows(pairs.vectors[:, : len(values)], weights), k, STARTS, seed)
 
 
 def _is_past(stability: dict[int, float]) -> bool:
-    """Whether larger numbers than those tried are hopeless."""
+    """Return whether numbers larger than those tried so far have no chance."""
     best = max(stability, key=lambda k: stability[k])
     last = list(stability.values())[-FURTHER:]
     return len(stability) > 2 * best + FURTHER and stability[best] - max(last) > WORSE
@@ -252,7 +260,7 @@ def _gap(gaps: np.ndarray, k: int) -> float:
 
 
 def ranked(candidates: list[Candidate]) -> list[Candidate]:
-    """By their scores, but first the one that the eigengap decides for among those that equal the best."""
+    """Sort by score; if several candidates equal the best one, the eigengap decides among them."""
     found = sorted(candidates, key=lambda candidate: -candidate.score)
     equal = {each.k: each for each in found if found[0].score - each.score <= EQUAL}
     best = max(equal.values(), key=lambda candidate: candidate.eigengap)

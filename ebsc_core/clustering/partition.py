@@ -1,4 +1,4 @@
-"""Cluster all images during training, for the joint form ``prototypes``."""
+"""Cluster all images during training; the joint form ``prototypes`` pushes these clusters apart."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.plugins.interfaces import CoefficientModel
 
 VECTORS_PER_CLUSTER = 4
-# Coarser than a run's last word: the partition is made anew some epochs later.
+# This is coarser than the final clustering: the partition is renewed some epochs later.
 TOLERANCE, N_INIT = 5e-3, 10
 
 
 def partition(rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: bool, seed: int) -> Tensor:
-    """Cluster the graph of a model's coefficients, as spectral clustering with weighted eigenvectors does.
+    """Cluster the graph of a model's coefficients, like spectral clustering with weighted eigenvectors.
 
     Parameters
     ----------
     rows : Tensor of shape (N, D)
         Unit-length rows, on the device to compute on.
     model : CoefficientModel
-        As it is; it is not refined.
+        The model in its current state; it is not refined.
     n_clusters : int
     whiten : bool
         Whether the rows are whitened first.
@@ -36,7 +36,8 @@ def partition(rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: bo
 
     Returns
     -------
-    Tensor of shape (N,), int64, on the CPU.
+    Tensor
+        Of shape (N,), int64, on the CPU.
     """
     shown = Whitening(rows)(rows) if whiten else rows
     own = torch.arange(len(shown), device=shown.device)

@@ -1,4 +1,4 @@
-"""Refinement of a trainable coefficient model on cached features."""
+"""Refine a trainable coefficient model on cached features."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ebsc_core.utils.matmul import training_precision
 from ebsc_core.utils.progress import Progress
 
 REPORT_EVERY = 25
-# Up to so many rows a step takes the first of a permutation of all; of millions, that outlasts the step.
+# Up to this many rows, a step takes the first entries of a permutation of all rows. For millions of rows
+# the permutation would take longer than the step.
 PERMUTED = 1 << 17
 
 
@@ -28,13 +29,13 @@ def refine(
 ) -> None:
     """Train ``model`` in place on unit-length ``rows`` ``(N, D)``, on their device.
 
-    Each step draws ``options.rows`` rows at random as the dictionary; the first ``options.queries`` of them
-    are expressed, each without its own entry.
+    Each step draws ``options.rows`` rows at random as the dictionary. The model expresses the first
+    ``options.queries`` of them; no row uses its own entry.
 
     Raises
     ------
     TrainingError
-        If the loss stops being finite.
+        If the loss is no longer finite.
     """
     drawn = min(options.rows, len(rows))
     own = torch.arange(min(options.queries or drawn, drawn), device=rows.device)
@@ -61,7 +62,7 @@ def refine(
 
 
 def draws(n: int, size: int, seed: int) -> Iterator[Tensor]:
-    """Without end, ``size`` random positions out of ``n``, none twice in a draw."""
+    """Yield ``size`` random positions out of ``n``, without end; no position occurs twice in one draw."""
     if n <= PERMUTED:
         generator = torch.Generator().manual_seed(seed)
         while True:

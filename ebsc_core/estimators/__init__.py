@@ -1,1 +1,1 @@
-"""The framework as scikit-learn knows clusterers: on images, and on rows of features."""
+"""Provide the framework as scikit-learn clusterers: of images, and of rows of features."""

@@ -1,4 +1,4 @@
-"""Rows of features that have been clustered in memory, and what later ones need to join them."""
+"""Cluster rows of features in memory, and assign later rows to the clusters."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from ebsc_core.utils.progress import Progress, Stages
 
 
 class ClusteredRows:
-    """The second half of a run, without a directory. Pickled, it is rows, weights and plain values.
+    """Run the second half of a run, without a directory. A pickle holds rows, weights and plain values.
 
     Parameters
     ----------
     rows : ndarray of shape (N, D)
-        float32, not changed.
+        float32; not changed.
     config : RunConfig
-        With ``features`` of any name.
+        A configuration with ``features`` of any name.
 
     Raises
     ------
     EbscError
-        As a run does.
+        For the same reasons as a run.
     """
 
     def __init__(self, rows: np.ndarray, config: RunConfig, progress: Progress) -> None:
@@ -84,6 +84,6 @@ class ClusteredRows:
 
 
 def _unit(rows: np.ndarray) -> Tensor:
-    """Rows scaled to unit length, in memory of their own (zeros stay zero)."""
-    own = torch.tensor(np.ascontiguousarray(rows))  # torch knows no rows that run backwards
+    """Copy rows and scale them to unit length; rows of zeros stay zero."""
+    own = torch.tensor(np.ascontiguousarray(rows))  # torch does not support negative strides
     return unit_rows(own, in_place=True)

@@ -1,4 +1,4 @@
-"""A finished run on images, in its directory or a temporary one, and what new images need to join it."""
+"""Do a run on images in its own or a temporary directory, and assign new images to its clusters."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from ebsc_core.utils.progress import Progress
 
 
 class Folder:
-    """Where a run lies. A temporary folder goes with the last who knows it; pickled, it takes its files.
+    """Hold the folder of a run. A temporary folder is deleted with its last user; a pickle holds its files.
 
     Parameters
     ----------
     path : str, optional
-        The directory of the run; by default one in a temporary folder.
+        The directory of the run. By default it is inside a temporary folder.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -63,18 +63,18 @@ class Folder:
 
 
 class FinishedRun:
-    """What an estimator holds of its run.
+    """Hold a finished run for an estimator.
 
     Parameters
     ----------
     folder : Folder
     device : str
-        Where new images are embedded.
+        The device that embeds new images.
 
     Raises
     ------
     EbscError
-        If it holds no finished run on images.
+        If the folder holds no finished run on images.
     """
 
     def __init__(self, folder: Folder, device: str) -> None:
@@ -91,7 +91,7 @@ class FinishedRun:
         return Predictor(self.saved, Registry(), resolve_device(self.device))
 
     def assign(self, images: Any, progress: Progress) -> tuple[np.ndarray, np.ndarray]:
-        """Return the clusters ``(N,)`` and the confidence ``(N,)`` of new images."""
+        """Return clusters and confidence of new images."""
         with self._open_predictor(progress) as predictor:
             tables = self._tables(images, predictor)
             blocks = [predictor.assign(predictor.rows_of(table)) for table in tables]
@@ -99,7 +99,7 @@ class FinishedRun:
         return clusters, confidence
 
     def rows(self, images: Any, progress: Progress) -> np.ndarray:
-        """What new images are expressed by, ``(N, D)`` float32 of unit length."""
+        """Compute the rows of new images, ``(N, D)`` float32 of unit length."""
         with self._open_predictor(progress) as predictor:
             return torch.cat([predictor.rows_of(table) for table in self._tables(images, predictor)]).numpy()
 
@@ -128,12 +128,12 @@ class FinishedRun:
 
 
 def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) -> FinishedRun:
-    """Do a run on images, which ``config`` names if they are a path or a name.
+    """Do a run on images; ``config`` names them if they are a path or a name.
 
     Raises
     ------
     EbscError
-        As :func:`ebsc_core.runs.run.run` does.
+        For the same reasons as :func:`ebsc_core.runs.run.run`.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise DeviceError("EBSC trains in one process; use `ebsc run` to train in several")
@@ -148,7 +148,7 @@ def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) 
         chosen = config.model_copy(update={"out": str(folder.path)})
         result = run(chosen, Registry(), progress, data, resuming)
         if result and not folder.temporary:
-            from ebsc_core.report import report_on  # which nobody sees of a temporary one
+            from ebsc_core.report import report_on  # nobody would see the report in a temporary folder
 
             report_on(result.directory, result.images, progress.warn)
     return FinishedRun(folder, config.device)

@@ -1,4 +1,4 @@
-"""Deep subspace clustering of images, as scikit-learn knows clusterers."""
+"""Cluster images by deep subspace clustering, with the interface of scikit-learn."""
 
 from __future__ import annotations
 
@@ -17,76 +17,79 @@ from ebsc_core.estimators.settings import image_configuration, mistakes
 
 
 class EBSC(ClusterMixin, BaseEstimator):
-    """Cluster images: train a representation, express each image by others, cut the graph of that.
+    """Cluster images: train a representation, express each image by others, and partition that graph.
 
-    What ``ebsc run`` does, with the same results. Whatever is left at None is what the configuration file
-    says, or else what ``ebsc run`` does by default.
+    This does the same as ``ebsc run``, with the same results. A parameter that is None has the value of the
+    configuration file, or else the default of ``ebsc run``.
 
     Parameters
     ----------
     n_clusters : int or "auto", default=None
-        How many clusters to look for; by default the number of classes, if the images have labels.
-        ``"auto"`` finds the number in the graph.
+        The number of clusters. By default it is the number of classes if the images have labels. ``"auto"``
+        finds the number in the graph.
     backbone : str, default=None
-        What makes features of images: any timm model by its name, or a part that ``ebsc plugins list`` shows;
-        by default a ResNet-18.
+        The network that computes features: any timm model by name, or a component from ``ebsc plugins
+        list``; by default a ResNet-18.
     objective : str, default=None
         The self-supervised objective; by default SimCLR.
     coefficients : str, default=None
         The model that expresses images by others; by default the energy network.
     clusterer : str, default=None
-        What cuts the graph; by default spectral clustering with eigenvalue-weighted vectors.
+        The component that partitions the graph; by default spectral clustering with eigenvalue-weighted
+        vectors.
     epochs : int, default=None
-        Passes over the images, 40 by default; 0 uses the backbone as it is.
+        Number of passes over the images, by default 40; 0 uses the backbone as it is.
     batch_size : int, default=None
-        Images per step; by default 256, below 5,000 images 128.
+        Number of images in each step; by default 256, or 128 if there are fewer than 5,000 images.
     dictionary_size : int, default=None
-        Cluster a seeded sample of this many images, which the others join.
+        If given, only a seeded sample of this many images is clustered; the others are assigned to its
+        clusters.
     settings : mapping, default=None
-        Anything else that a configuration file can say, by dotted names or as tables in tables, e.g.
+        Any other settings of a configuration file, with dotted names or as nested tables, e.g.
         ``{"objective.temperature": 0.3, "train": {"lr": 5e-4}}``.
     config : path-like, default=None
-        A TOML file as ``ebsc run --config`` takes it, such as ``run.toml`` of another run; settings and
-        parameters win over it.
+        A TOML file like that of ``ebsc run --config``, for instance the ``run.toml`` of another run.
+        Settings and parameters override it.
     run_dir : path-like, default=None
-        Where the run is written, with all that ``ebsc run`` leaves; a folder that is new, empty, or of a run
-        that was stopped, which then goes on. By default a temporary one, which goes when the estimator does.
+        The directory of the run, with everything that ``ebsc run`` writes. It must be new or empty, or hold
+        an unfinished run, which is then resumed. By default it is a temporary directory, which is deleted
+        together with the estimator.
     cache : path-like, default=None
-        Where trained features are kept for reuse; by default where ``ebsc run`` keeps them. ``"none"`` for
-        nowhere.
+        The folder that keeps trained features for reuse; by default that of ``ebsc run``. ``"none"`` keeps
+        nothing.
     device : str, default=None
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; auto if None.
     random_state : int or RandomState instance, default=None
-        Decides every random number; by default as the configuration file says, or 0.
+        Decides every random number. By default it is the seed of the configuration file, or 0.
     verbose : bool, default=False
-        Print what is being done.
+        Print the progress.
 
     Attributes
     ----------
     labels_ : ndarray of shape (n_images,)
-        The cluster of each image, int64 from 0; -1 for noise, with clusterers that know it.
+        The cluster of each image, int64 from 0; -1 for noise, if the clusterer has a notion of noise.
     confidence_ : ndarray of shape (n_images,)
-        Share of an image's affinity that stays within its cluster, to four digits.
+        The share of an image's affinity that stays within its cluster, to four digits.
     ids_ : list of str
-        What the images are called, in the same order: their paths within a folder, else their positions.
+        The names of the images in the same order: paths within a folder, or positions.
     n_clusters_ : int
-        How many clusters were looked for, or found to be there.
+        The number of clusters, as given or as found.
     scores_ : dict or None
-        ACC, NMI and ARI against the labels, where there are any.
+        ACC, NMI and ARI against the labels, if there are labels.
     metrics_ : dict
-        Everything that ``metrics.json`` of a run has: figures without labels, timings, training history.
+        Everything in ``metrics.json`` of the run: label-free figures, timings, training history.
     run_dir_ : Path
         The directory of the run.
     embedding_ : ndarray of shape (n_images, width)
-        The rows that express one another, of unit length; read from the run when asked for.
+        The rows that were clustered, of unit length; read from the run on demand.
     affinity_ : csr_matrix
-        The graph that was cut; read from the run when asked for.
+        The affinity graph that was partitioned; read from the run on demand.
 
     Raises
     ------
     EbscError
-        From ``fit``, ``predict`` and ``transform``, for whatever the user can mend, in one line; also a
-        ValueError where a parameter or the images are wrong.
+        From ``fit``, ``predict`` and ``transform``, with one line, for anything that the user can correct.
+        It is also a ValueError if a parameter or the images are wrong.
 
     Examples
     --------
@@ -135,14 +138,14 @@ class EBSC(ClusterMixin, BaseEstimator):
 
     @classmethod
     def load(cls, run_dir: str | PathLike[str], device: str = "auto") -> Self:
-        """The estimator of a finished run, from Python or from the command line; nothing is unpickled.
+        """Load the estimator of a finished run, from Python or from the command line; nothing is unpickled.
 
-        Fitted anew, it does such a run on other images.
+        If it is fitted again, it repeats such a run on other images.
 
         Raises
         ------
         EbscError
-            If there is no finished run on images.
+            If the directory holds no finished run on images.
         """
         from ebsc_core.estimators.finished_run import FinishedRun, Folder
 
@@ -157,17 +160,17 @@ class EBSC(ClusterMixin, BaseEstimator):
         Parameters
         ----------
         X : array, tensor, data set, list, or str or path
-            ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8 or floats in [0, 1]; a map-style data
-            set of torch or a list, of pictures (of PIL) or such arrays, alone or first in tuples; or what
-            ``ebsc run --data`` takes: a data set's name, a folder, a .zip or .npz.
+            ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8 or floats in [0, 1]; a list or a
+            map-style torch data set of such arrays or PIL images, alone or as the first entry of a tuple;
+            or a value of ``ebsc run --data``: the name of a data set, a folder, a .zip or an .npz.
         y : array-like of shape (N,), optional
-            Classes, for ``scores_`` only and, where nobody says ``n_clusters``, for their number.
+            The classes. They enter ``scores_`` only and, if ``n_clusters`` is not set, their number.
 
         Returns
         -------
         self
         """
-        # Imported here, so that importing the package does not wait for torch.
+        # Import here, so that importing the package does not wait for torch.
         from ebsc_core.estimators.finished_run import run_images
         from ebsc_core.estimators.progress import Spoken
 
@@ -177,32 +180,32 @@ class EBSC(ClusterMixin, BaseEstimator):
             return self._adopt(run_images(config, X, y, progress))
 
     def fit_predict(self, X: Any, y: Any = None, **params: Any) -> np.ndarray:
-        """The clusters ``(n_images,)`` that :meth:`fit` finds."""
+        """Fit the images and return their clusters ``(n_images,)``."""
         return self.fit(X, y, **params).labels_
 
     def fit_transform(self, X: Any, y: Any = None) -> np.ndarray:
-        """The rows ``embedding_`` that :meth:`fit` finds."""
+        """Fit the images and return their rows ``embedding_``."""
         return self.fit(X, y).embedding_
 
     def predict(self, X: Any, return_confidence: bool = False) -> Any:
-        """The clusters that new images join: each goes where most of its coefficients over the fitted go.
+        """Assign new images to the clusters that get most of their coefficients over the fitted images.
 
-        Nothing changes for the fitted images. These, too, are taken as new, and may end up elsewhere than
-        ``labels_`` says where two clusters meet.
+        The fitted images stay in their clusters. If ``X`` contains fitted images, they are treated as new
+        ones. Near the border of two clusters the result may then differ from ``labels_``.
 
         Parameters
         ----------
         X : as for fit
-            Of the size of the fitted ones; grey or colour.
+            Images of the size of the fitted ones, grey or colour.
         return_confidence : bool, default=False
-            Whether to return that share as well.
+            Whether to return the share of these coefficients as well.
 
         Returns
         -------
         labels : ndarray of shape (n_images,)
-            -1 for an image that none of any cluster expresses.
+            The cluster of each image; -1 if no image of any cluster expresses it.
         confidence : ndarray of shape (n_images,)
-            Only if asked for.
+            Only if requested.
         """
         from ebsc_core.estimators.progress import Spoken
 
@@ -212,7 +215,7 @@ class EBSC(ClusterMixin, BaseEstimator):
         return (labels, confidence) if return_confidence else labels
 
     def transform(self, X: Any) -> np.ndarray:
-        """The rows of images, ``(n_images, width)`` float32 of unit length: of the fitted, ``embedding_``."""
+        """Compute unit-length rows of images, ``(n_images, width)`` float32, like ``embedding_``."""
         from ebsc_core.estimators.progress import Spoken
 
         check_is_fitted(self)

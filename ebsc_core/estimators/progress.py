@@ -1,4 +1,4 @@
-"""What is going on in an estimator, said as Python programs say it."""
+"""Report the progress of an estimator as Python programs do: by warnings and by print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINE_EVERY_SECONDS = 10.0
 
 
 class Spoken(Progress):
-    """Warnings are Python's; what is going on is printed, if that is wanted."""
+    """Turn warnings into Python's warnings, and print progress if ``verbose``."""
 
     def __init__(self, verbose: bool) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Self-expressive subspace clustering of rows of features, as scikit-learn knows clusterers."""
+"""Cluster rows of features by self-expressive subspace clustering, with the interface of scikit-learn."""
 
 from __future__ import annotations
 
@@ -12,66 +12,71 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ebsc_core.estimators.settings import configuration, drawn_seed, mistakes
 from ebsc_core.utils.errors import ConfigError
 
-# What the rows are called where a run has the name of a file.
+# The name of the rows where a run has the name of a file.
 ROWS = "X"
 
 
 class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
-    """Cluster rows of features: each is expressed by a few others, and the graph of that is cut.
+    """Cluster rows of features: express each row by a few others, and partition that graph.
 
-    What ``ebsc cluster`` does, in memory. Rows count by their direction alone: each is scaled to unit length.
-    Whatever is left at None is what ``ebsc cluster`` does by default.
+    This does the same as ``ebsc cluster``, in memory. Only the direction of a row counts: each row is
+    scaled to unit length. A parameter that is None has the default of ``ebsc cluster``.
 
     Parameters
     ----------
     n_clusters : int or "auto", default=8
-        How many clusters to look for, two or more; ``"auto"`` finds the number in the graph.
+        The number of clusters, at least two; ``"auto"`` finds the number in the graph.
     coefficients : str, default=None
         The model that expresses rows by others; by default the energy network, which is trained on the rows.
         ``ebsc plugins list`` shows what is installed.
     clusterer : str, default=None
-        What cuts the graph; by default spectral clustering with eigenvalue-weighted vectors.
+        The component that partitions the graph; by default spectral clustering with eigenvalue-weighted
+        vectors.
     top_k : int, default=None
-        Coefficients kept per row; by default what the model wants or, from the mean cluster size, 5 to 10.
+        Number of coefficients kept for each row. By default the model decides, or the mean cluster size (5
+        to 10).
     whiten : bool or {"auto", "choose"}, default=None
-        Damp what the rows have in common first; by default as the coefficient model prefers. ``"choose"``
-        tries both ways and takes the one whose clusters keep more of their affinity within them.
+        Whether to damp first what all rows have in common; by default the coefficient model decides.
+        ``"choose"`` tries both and keeps the one whose clusters hold a larger share of the affinity.
     dictionary_size : int, default=None
-        Cluster a seeded sample of this many rows, which the others join.
+        If given, only a seeded sample of this many rows is clustered; the others are assigned to its
+        clusters.
     settings : mapping, default=None
-        Anything else that a configuration file can say, e.g. ``{"refine.steps": 100, "affinity.form":
+        Any other settings of a configuration file, e.g. ``{"refine.steps": 100, "affinity.form":
         "nearest_neighbors"}``.
     device : str, default=None
         ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; auto if None.
     random_state : int, RandomState instance or None, default=None
-        Decides every random number; with an int, every fit gives the same clusters.
+        Decides every random number. With an int, every fit gives the same clusters.
     verbose : bool, default=False
-        Print what is being done.
+        Print the progress.
 
     Attributes
     ----------
     labels_ : ndarray of shape (n_samples,)
-        The cluster of each row, int64 from 0; -1 for noise, with clusterers that know it.
+        The cluster of each row, int64 from 0; -1 for noise, if the clusterer has a notion of noise.
     confidence_ : ndarray of shape (n_samples,)
-        Share of a row's affinity that stays within its cluster.
+        The share of a row's affinity that stays within its cluster.
     affinity_matrix_ : csr_matrix of shape (n_samples, n_samples)
-        The graph that was cut; with ``dictionary_size``, of the rows at ``dictionary_indices_`` alone.
+        The affinity graph that was partitioned. With ``dictionary_size`` it covers only the rows at
+        ``dictionary_indices_``.
     dictionary_indices_ : ndarray of shape (n_dictionary,)
-        Positions of the rows that express the others: all of them unless ``dictionary_size`` is given.
+        Positions of the rows that express the others: all rows unless ``dictionary_size`` is given.
     n_clusters_ : int
-        How many clusters were looked for, or found to be there.
+        The number of clusters, as given or as found.
     metrics_ : dict
-        Figures that need no labels, as ``metrics.json`` of a run has them.
+        The label-free figures, as in ``metrics.json`` of a run.
     n_features_in_ : int
         Width of the rows.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the features, where X had some that are text.
+        Names of the features, if X has names that are text.
 
     Raises
     ------
     EbscError
-        From ``fit`` and ``predict``, for whatever the user can mend, in one line; also a ValueError where a
-        parameter or X is wrong. Of what is wrong with X as an array, scikit-learn says so.
+        From ``fit`` and ``predict``, with one line, for anything that the user can correct. It is also a
+        ValueError if a parameter or X is wrong. If X is not a valid array, scikit-learn raises its own
+        errors.
 
     Examples
     --------
@@ -113,15 +118,15 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            Dense; computed with as float32.
+            A dense array; the computation uses float32.
         y : ignored
-            Present for the conventions of scikit-learn.
+            Present by convention of scikit-learn.
 
         Returns
         -------
         self
         """
-        # Imported here, so that importing the package does not wait for torch.
+        # Import here, so that importing the package does not wait for torch.
         from ebsc_core.estimators.clustered_rows import ClusteredRows
         from ebsc_core.estimators.progress import Spoken
 
@@ -135,27 +140,27 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
         return self
 
     def fit_predict(self, X: Any, y: Any = None, **params: Any) -> np.ndarray:
-        """The clusters ``(n_samples,)`` that :meth:`fit` finds."""
+        """Fit the rows and return their clusters ``(n_samples,)``."""
         return self.fit(X, **params).labels_
 
     def predict(self, X: Any, return_confidence: bool = False) -> Any:
-        """The clusters that new rows join: each goes where most of its coefficients over the fitted ones go.
+        """Assign new rows to the clusters that get most of their coefficients over the fitted rows.
 
-        Nothing changes for the fitted rows. These, too, are taken as new, and may end up elsewhere than
-        ``labels_`` says where two clusters meet.
+        The fitted rows stay in their clusters. If ``X`` contains fitted rows, they are treated as new ones.
+        Near the border of two clusters the result may then differ from ``labels_``.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
         return_confidence : bool, default=False
-            Whether to return that share as well.
+            Whether to return the share of these coefficients as well.
 
         Returns
         -------
         labels : ndarray of shape (n_samples,)
-            -1 for a row that no row of any cluster expresses.
+            The cluster of each row; -1 if no row of any cluster expresses it.
         confidence : ndarray of shape (n_samples,)
-            Only if asked for.
+            Only if requested.
         """
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
@@ -181,5 +186,5 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
         )
         useless = sorted({"out", "observers", "cache"} & config.model_fields_set)
         if useless:
-            raise ConfigError(f"{useless[0]!r} says nothing here: rows are clustered without a run directory")
+            raise ConfigError(f"{useless[0]!r} has no effect: rows are clustered without a run directory")
         return config

@@ -1,4 +1,4 @@
-"""From an estimator's parameters to the configuration of a run, and from its mistakes to Python's."""
+"""Turn an estimator's parameters into a run's configuration, and translate errors for Python users."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from ebsc_core.utils.errors import ComponentError, ConfigError, DataError, Devic
 
 
 class GivenError(EbscError, ValueError):
-    """What an estimator was given is wrong: also the ValueError that users of scikit-learn expect."""
+    """Report invalid input of an estimator; also a ValueError, as users of scikit-learn expect."""
 
 
 def configuration(
     file: str | PathLike[str] | None, settings: Mapping[str, Any] | None, parameters: Mapping[str, Any]
 ) -> RunConfig:
-    """The configuration of a file, over it settings, and over both the parameters that are not None.
+    """Build the configuration: a file, overridden by settings, overridden by parameters that are not None.
 
     Raises
     ------
     ConfigError
-        As :func:`ebsc_core.config.loading.load_config` does.
+        For the same reasons as :func:`ebsc_core.config.loading.load_config`.
     """
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigError(f"settings must be a dictionary, such as {{'train.lr': 1e-3}}; got {settings!r}")
@@ -40,7 +40,7 @@ def configuration(
     return load_config(Path(file) if file else None, (), dict(flat(settings or {})) | settings_given)
 
 
-# Parameters of EBSC that a run calls otherwise; None of what only says how to run.
+# The parameters of EBSC that have another name in a run's configuration.
 SECTIONS = {
     "backbone": "backbone.name",
     "objective": "objective.name",
@@ -56,19 +56,19 @@ ELSEWHERE = ("settings", "config", "verbose")
 
 
 def image_configuration(params: Mapping[str, Any], images: Any, warn: Callable[[str], None]) -> RunConfig:
-    """The configuration of a run on images, from the parameters of ``EBSC``.
+    """Build the configuration of a run on images from the parameters of ``EBSC``.
 
     Parameters
     ----------
     images : Any
-        Their path or name enters; of images in memory, only that they are.
+        Their path or name enters the configuration. Images in memory do not.
     warn : callable
-        Told of parts that come in another version than the configuration file was made with.
+        Called with a line about components whose version differs from that in the configuration file.
 
     Raises
     ------
     ConfigError
-        As a run does, and for what says nothing here.
+        For the same reasons as a run, and for settings that have no effect here.
     """
     named = isinstance(images, str | PathLike)
     settings_given = {
@@ -82,8 +82,8 @@ def image_configuration(params: Mapping[str, Any], images: Any, warn: Callable[[
     if not named:
         useless = [name for name, _ in flat(params["settings"] or {}) if name.partition(".")[0] == "data"]
         if useless:
-            raise ConfigError(f"{useless[0]!r} says nothing of images that are in memory; leave it out")
-        config = config.model_copy(update={"data": DataChoice()})  # a file's are those of another run
+            raise ConfigError(f"{useless[0]!r} has no effect on images in memory; leave it out")
+        config = config.model_copy(update={"data": DataChoice()})  # a file has those of another run
     if config.features:
         raise ConfigError("'features' are given in place of images; use EnergySubspaceClustering")
     if config.protocol != "all":
@@ -96,7 +96,7 @@ def image_configuration(params: Mapping[str, Any], images: Any, warn: Callable[[
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings with dotted names, whether they came as those or as tables in tables."""
+    """Yield settings with dotted names, whether they come with dotted names or as nested tables."""
     for key, value in settings.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
@@ -106,14 +106,14 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _plain(value: Any) -> Any:
-    """As TOML could have said it."""
+    """Convert a value to a type that TOML has."""
     if isinstance(value, np.generic):
         return value.item()
     return fspath(value) if isinstance(value, PathLike) else value
 
 
 def drawn_seed(random_state: Any) -> int:
-    """A number as it is; of a generator, or of NumPy's own for None, the next one that it draws."""
+    """Return an integer unchanged; draw one from a generator, or from NumPy's own for None."""
     if isinstance(random_state, int | np.integer):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
@@ -121,7 +121,7 @@ def drawn_seed(random_state: Any) -> int:
 
 @contextmanager
 def mistakes() -> Iterator[None]:
-    """Errors speak of parameters, not of settings; what is wrong with what was given is a ValueError, too."""
+    """Translate errors: they name parameters instead of flags, and wrong input is also a ValueError."""
     try:
         yield
     except GivenError:

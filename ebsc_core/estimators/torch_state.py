@@ -1,4 +1,4 @@
-"""A run inside somebody's program: it leaves torch as it was."""
+"""Run inside another program and leave torch's global state as it was."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from contextlib import contextmanager
 
 import torch
 
-# Random generators and the precision of products are torch's, one for all threads: a run has them to itself.
+# torch has one set of random generators and one matmul precision for all threads, so only one run at a
+# time.
 _one_at_a_time = threading.RLock()
 
 
 @contextmanager
 def apart(device: torch.device) -> Iterator[None]:
-    """Random generators and switches of torch are afterwards as they were before.
+    """Restore torch's random generators and switches at the end of the block.
 
-    Runs of several threads take turns: each seeds the same generators.
+    Runs in several threads wait for each other, because each seeds the same generators.
     """
     kind, devices, cudnn = "cuda", range(0), torch.backends.cudnn
     if device.type == "mps":
         kind, devices = "mps", range(1)
-    elif device.type == "cuda" or torch.cuda.is_initialized():  # a seed is for all of them
+    elif device.type == "cuda" or torch.cuda.is_initialized():  # a seed affects all devices
         devices = range(torch.cuda.device_count())
     with _one_at_a_time, torch.random.fork_rng(devices, device_type=kind):
         before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark

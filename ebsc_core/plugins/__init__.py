@@ -1,1 +1,1 @@
-"""How a part is written, found and chosen: contracts, hooks, the registry, templates for new packages."""
+"""Define the contracts of components, find them through hooks and a registry, and scaffold new packages."""

@@ -1,6 +1,6 @@
-"""The pluggy hooks: how parts make themselves known.
+"""Declare the pluggy hooks through which plugins offer components.
 
-A plugin is any object with ``@hookimpl`` functions, named under the entry-point group ``ebsc``::
+A plugin is any object with ``@hookimpl`` functions. It registers under the entry-point group ``ebsc``::
 
     # pyproject.toml
     [project.entry-points.ebsc]
@@ -11,13 +11,13 @@ A plugin is any object with ``@hookimpl`` functions, named under the entry-point
 
     @hookimpl
     def ebsc_objectives():
-        yield ComponentSpec("my-loss", "What it is, in a line.", "my_package.loss:MyLoss")
+        yield ComponentSpec("my-loss", "One line about it.", "my_package.loss:MyLoss")
 
-Hooks yield light records and import nothing heavy: ``"my_package.loss:MyLoss"`` is imported when
-somebody selects ``my-loss``, not before.
+Hooks yield light records and import nothing heavy. ``"my_package.loss:MyLoss"`` is imported only when
+somebody selects ``my-loss``.
 
-An observer is a part, too (``ebsc_observers``): its factory builds an object with ``@hookimpl`` methods of
-:class:`RunHooks`, which are told what becomes of the run.
+An observer is a component, too (``ebsc_observers``). Its factory builds an object with ``@hookimpl``
+methods of :class:`RunHooks`. The run calls these methods to report its progress.
 """
 
 from __future__ import annotations
@@ -38,21 +38,22 @@ hookimpl = pluggy.HookimplMarker(ENTRY_POINT_GROUP)
 
 @dataclass(frozen=True)
 class ComponentSpec:
-    """One part, as a hook yields it."""
+    """Describe one component, as a hook yields it."""
 
     name: str
-    """What the user types, e.g. ``simclr``: lower case, words joined by hyphens."""
+    """The name that the user types, e.g. ``simclr``. It is lower case, with hyphens between words."""
     summary: str
-    """One line for ``ebsc plugins list``."""
+    """One line about the component for ``ebsc plugins list``."""
     factory: str | Callable[..., Any]
-    """Builds the part; an import string ``"package.module:attribute"`` is resolved on first use.
-    How it is called is in :mod:`ebsc_core.plugins.interfaces`."""
+    """The function or class that builds the component, or an import string ``"package.module:attribute"``,
+    which is imported on first use. :mod:`ebsc_core.plugins.interfaces` lists the arguments of each kind."""
     options: str | type | None = None
-    """The part's :class:`ebsc_core.Options` class; by default the factory's own ``Options``."""
+    """The component's :class:`ebsc_core.Options` class. None means the attribute ``Options`` of the
+    factory."""
     reference: str = ""
-    """Paper or source, e.g. ``arXiv:2002.05709``."""
+    """The paper or other source, e.g. ``arXiv:2002.05709``."""
     default: bool = False
-    """Whether a run that names no part of this kind uses this one."""
+    """Whether a run uses this component if it names none of this kind."""
     api_version: int = API_VERSION
     # Preferences stand here, so that a plain function as factory has them, too.
     top_k: int | None = field(default=None, kw_only=True)
@@ -68,16 +69,16 @@ class ComponentSpec:
 
 @dataclass(frozen=True)
 class ComponentFamily:
-    """Many parts under one rule, such as every model of a library or every file of a type."""
+    """Describe many components by one rule, such as every model of a library or every file of a type."""
 
     name: str
-    """What the family is called in ``ebsc plugins list``, e.g. ``timm``."""
+    """The name of the family in ``ebsc plugins list``, e.g. ``timm``."""
     summary: str
-    """One line, saying what names it answers to."""
+    """One line that says which names belong to the family."""
     resolve: str | Callable[[str], ComponentSpec | None]
-    """Maps what the user typed to a part, or None if it is not of this family."""
+    """A function that maps the typed name to a component, or to None if the name is not of this family."""
     names: str | Callable[[], Iterable[str]] = tuple
-    """The names it answers to, for suggestions; may be empty."""
+    """A function that lists known names, which error messages suggest. The list may be empty."""
     reference: str = ""
     api_version: int = API_VERSION
 
@@ -86,73 +87,74 @@ Component = ComponentSpec | ComponentFamily
 
 
 class Hooks:
-    """Every hook a plugin can implement. All are optional."""
+    """Declare every hook that a plugin can implement. All are optional."""
 
     @hookspec
     def ebsc_datasets(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Data sets and file types images are read from (``--data``)."""
+        """Yield data sets and file types that a run can read images from (``--data``)."""
 
     @hookspec
     def ebsc_backbones(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Networks from images to features (``--backbone``)."""
+        """Yield networks that map images to features (``--backbone``)."""
 
     @hookspec
     def ebsc_objectives(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Self-supervised objectives (``--objective``)."""
+        """Yield self-supervised objectives (``--objective``)."""
 
     @hookspec
     def ebsc_coefficient_models(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Models of the self-expressive coefficients (``--coefficients``)."""
+        """Yield models of the self-expressive coefficients (``--coefficients``)."""
 
     @hookspec
     def ebsc_clusterers(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Clusterers of an affinity or of features (``--clusterer``)."""
+        """Yield clusterers of an affinity or of features (``--clusterer``)."""
 
     @hookspec
     def ebsc_observers(self) -> Iterable[Component]:  # type: ignore[empty-body]
-        """Trackers that are told of a run (``--observer``)."""
+        """Yield observers, which a run tells of its progress (``--observer``)."""
 
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The parts are found and their options checked; nothing is read yet."""
+    """Report that the components exist and their options are valid. Nothing has been read yet."""
 
     directory: Path
-    """The run directory; what the run leaves is there when it has finished, and only then."""
+    """The run directory. Its files appear when the run finishes, not earlier."""
     config: dict[str, Any]
-    """The configuration as plain values, with the name and options of each part."""
+    """The configuration as plain values, with the name and options of each component."""
     parts: dict[str, str]
-    """Distribution and version of each part, by its section of the configuration."""
+    """Distribution and version of each component, by section of the configuration."""
 
 
 @dataclass(frozen=True)
 class EpochFinished:
-    """An epoch of training is over."""
+    """Report that an epoch of training is over."""
 
     directory: Path
     phase: str
     """``warm-up`` or ``joint``."""
     epoch: int
-    """Counted from 1. Training that goes on from where it was kept starts with a later one."""
+    """The number of the epoch, from 1. Training that resumes starts with a later number."""
     epochs: int
-    """How many there are, of both phases."""
+    """The number of epochs in both phases together."""
     figures: dict[str, float]
     """``loss``, ``effective_rank`` and, in the joint phase, ``joint_error`` (see ``metrics.json``)."""
 
 
 @dataclass(frozen=True)
 class StageFinished:
-    """A stage of the run is over."""
+    """Report that a stage of the run is over."""
 
     directory: Path
     stage: str
-    """As under ``seconds`` of ``metrics.json``, e.g. ``read data``, ``training``, ``figures``."""
+    """The stage's name under ``seconds`` in ``metrics.json``, e.g. ``read data``, ``training``,
+    ``figures``."""
     seconds: float
 
 
 @dataclass(frozen=True)
 class RunFinished:
-    """The run directory is complete."""
+    """Report that the run directory is complete."""
 
     directory: Path
     metrics: dict[str, Any]
@@ -161,36 +163,39 @@ class RunFinished:
 
 @dataclass(frozen=True)
 class RunFailed:
-    """The run has ended early, by an error or by the user; the directory is gone unless it can go on."""
+    """Report that the run ended early, by an error or by the user.
+
+    The run directory no longer exists, unless the run can be resumed.
+    """
 
     directory: Path
     error: str
-    """Its type and text, e.g. ``DataError: …``."""
+    """Type and text of the error, e.g. ``DataError: …``."""
 
 
 class RunHooks:
-    """Every hook an observer can implement. All are optional.
+    """Declare every hook that an observer can implement. All are optional.
 
-    They are called in the process that writes, in the order of what happens. Records are copies: changing
-    one changes nothing.
+    The process that writes the run directory calls them in the order of events. The records are copies, so
+    changing one has no effect on the run.
     """
 
     @hookspec
     def ebsc_run_started(self, event: RunStarted) -> None:
-        """First of all, once."""
+        """Handle the start of a run; called once, before all other hooks."""
 
     @hookspec
     def ebsc_epoch_finished(self, event: EpochFinished) -> None:
-        """After each epoch; never if trained features are reused."""
+        """Handle the end of an epoch; not called if the run reuses trained features."""
 
     @hookspec
     def ebsc_stage_finished(self, event: StageFinished) -> None:
-        """After each stage."""
+        """Handle the end of a stage."""
 
     @hookspec
     def ebsc_run_finished(self, event: RunFinished) -> None:
-        """Last of all, if the run directory is complete."""
+        """Handle a complete run; called last."""
 
     @hookspec
     def ebsc_run_failed(self, event: RunFailed) -> None:
-        """Last of all, if it is not."""
+        """Handle a run that ended early; called last."""

@@ -1,11 +1,11 @@
-"""What each kind of part must do: the contracts, with shapes and units.
+"""Define the contract of each kind of component, with shapes and units.
 
-Throughout, ``B`` is a batch, ``N`` the number of images, ``D`` the width of the backbone's
-features, ``E`` that of the objective's embeddings, ``K`` the number of clusters. The *expressed*
-rows are features or embeddings (the run decides), scaled to unit length by the framework before a
-coefficient model or clusterer sees them.
+The letters mean the same throughout this module: ``B`` is the size of a batch, ``N`` the number of images,
+``D`` the width of the backbone's features, ``E`` the width of the objective's embeddings, and ``K`` the
+number of clusters. A run clusters either features or embeddings. The docstrings below call them *rows*. The
+framework scales each row to unit length before it passes it to a coefficient model or a clusterer.
 
-How the framework builds a part (every factory takes its options first):
+The framework builds a component with one call of its factory. The options always come first:
 
 =================  ==============================================================================
 kind               call
@@ -39,60 +39,67 @@ from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a backbone needs to know of the images it will see."""
+    """Describe the images that a backbone will see."""
 
     channels: int
     height: int
     width: int
     mean: tuple[float, ...]
-    """Mean per channel, of values in [0, 1]."""
+    """The mean of each channel. Values are in [0, 1]."""
     std: tuple[float, ...]
-    """Standard deviation per channel, of values in [0, 1]."""
+    """The standard deviation of each channel. Values are in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class DataContext:
-    """How the run wants its data read."""
+    """Describe how the run wants its images to be read."""
 
     root: Path
-    """Where named data sets are kept or downloaded to."""
+    """The folder for named data sets, including those that are downloaded."""
     skip_bad_images: bool = False
-    """Leave unreadable images out instead of stopping at the first."""
+    """If true, leave out unreadable images. Otherwise stop at the first one."""
     limit: int | None = None
-    """Take only a seeded sample of this many images."""
+    """If given, read only a seeded sample of this many images."""
     seed: int = 0
     memory: int | None = None
-    """Bytes that images may take; None for any number. What takes more is streamed or refused."""
+    """The number of bytes that the images may take in memory, or None for no limit. A data set that needs
+    more is streamed, or an error says that it cannot be."""
     workers: int | None = None
-    """Processes that read images which do not fit in memory; by default as many as are of use here."""
+    """The number of processes that read streamed images. None means as many as help on this machine."""
     warn: Callable[[str], None] = lambda message: None
-    """Called with one line for the user, for instance on images left out."""
+    """A function that shows one line to the user, for instance about images that are left out."""
 
 
 class Backbone(nn.Module, ABC):
-    """Maps images to features.
+    """Map images to features.
 
-    ``forward`` takes ``(B, C, H, W)`` floats in [0, 1] (it does its own normalisation) and returns
-    ``(B, D)`` features.
+    ``forward`` takes ``(B, C, H, W)`` floats in [0, 1] and returns ``(B, D)`` features. It normalises the
+    images itself.
     """
 
     width: int
-    """``D``, the number of features."""
+    """The number of features, ``D``."""
 
     def describe(self) -> str:
-        """One line for the run's announcement, e.g. which stem was chosen."""
+        """Describe the backbone in one line for the start of a run, for instance which stem it uses."""
         return type(self).__name__
 
     def fit(self, images: Tensor) -> None:
-        """Told the images ``(N, C, H, W)`` uint8 once, before anything trains: for what no gradient learns.
+        """Learn from the images what gradients cannot learn, for instance a principal subspace.
 
-        A principal subspace, for instance. What is learned goes into buffers whose shapes were known from the
-        start, so that it is saved and found again like any weight. Most backbones have nothing to fit.
+        The run calls this once, before training starts. Store the result in buffers whose shapes are fixed
+        in ``__init__``: they are saved and loaded together with the weights. Most backbones have nothing to
+        fit.
+
+        Parameters
+        ----------
+        images : Tensor of shape (N, C, H, W)
+            uint8.
 
         Raises
         ------
         DataError
-            If these images do not suffice.
+            If these images are not enough.
         """
 
     @abstractmethod
@@ -101,27 +108,37 @@ class Backbone(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class Views:
-    """What an objective returns for two views of the same ``B`` images."""
+    """Hold what an objective returns for two views of the same ``B`` images."""
 
     loss: Tensor
     """Scalar."""
     features: tuple[Tensor, Tensor]
-    """The backbone's features of each view, ``(B, D)``, not normalised."""
+    """The backbone's features of each view, ``(B, D)``. They are not normalised."""
     embeddings: tuple[Tensor, Tensor]
-    """The objective's embeddings of each view, ``(B, E)``, unit length."""
+    """The objective's embeddings of each view, ``(B, E)``. Each row has unit length."""
 
 
 class ProjectorOptions(Options):
-    """Options of the projection head most objectives share (Chen et al., arXiv:2002.05709)."""
+    """Set the sizes of the projection head that most objectives share (Chen et al., arXiv:2002.05709)."""
 
     hidden: int = 512
-    """Width of the projector's hidden layer."""
+    """The width of the projector's hidden layer."""
     width: int = 128
-    """Width E of the embeddings."""
+    """The width E of the embeddings."""
 
 
 def projector(inputs: int, hidden: int, outputs: int, layers: int = 2) -> nn.Sequential:
-    """Linear, batch norm, ReLU, …, linear: ``layers`` linear maps, two being the head of SimCLR and BYOL."""
+    """Build a projection head: linear maps with batch norm and ReLU between them.
+
+    Two linear maps (``layers=2``) are the head of SimCLR and BYOL.
+
+    Parameters
+    ----------
+    inputs, hidden, outputs : int
+        Widths of the input, of each hidden layer, and of the output.
+    layers : int
+        Number of linear maps.
+    """
     widths = [inputs, *[hidden] * (layers - 1)]
     blocks: list[nn.Module] = []
     for before, after in pairwise(widths):
@@ -130,23 +147,25 @@ def projector(inputs: int, hidden: int, outputs: int, layers: int = 2) -> nn.Seq
 
 
 class Objective(nn.Module, ABC):
-    """A self-supervised objective: two views of a batch in, a loss and embeddings out.
+    """Compute a self-supervised loss and embeddings from two views of a batch.
 
-    A subclass usually writes :meth:`loss` alone. The backbone is a submodule, so that
-    ``objective.parameters()`` is everything that trains.
+    A subclass usually implements :meth:`loss` only. The backbone is a submodule, so
+    ``objective.parameters()`` contains every parameter that is trained.
 
-    Where several processes train, each calls :meth:`forward` on its share of the batch, which gathers what
-    the network made of it: :meth:`loss` and whoever asked are given the whole batch, in every process. Who
-    overrides :meth:`forward` gathers likewise, by ``self.ranks.gather_views``, before rows are compared.
+    If several processes train together, each process calls :meth:`forward` with its share of the batch.
+    :meth:`forward` then gathers the rows of all processes, so :meth:`loss` and the caller get the whole
+    batch in every process. A subclass that overrides :meth:`forward` must do the same: call
+    ``self.ranks.gather_views`` before it compares rows with each other.
     """
 
     Options: ClassVar[type[Options]] = ProjectorOptions
     compares: ClassVar[Literal["embeddings", "projections"]] = "embeddings"
-    """What :meth:`loss` is given: unit-length embeddings, or the projector's output as it is."""
+    """The input of :meth:`loss`: unit-length embeddings, or the projector's output without
+    normalisation."""
     projector_layers: ClassVar[int] = 2
-    """Linear maps of the projector."""
+    """The number of linear maps in the projector."""
     ranks: DistributedContext = SINGLE_PROCESS
-    """The processes that train together; set by the trainer."""
+    """The processes that train together. The trainer sets it."""
 
     def __init__(self, options: Any, backbone: Backbone) -> None:
         super().__init__()
@@ -156,17 +175,17 @@ class Objective(nn.Module, ABC):
 
     @property
     def width(self) -> int:
-        """``E``, the width of the embeddings."""
+        """The width of the embeddings, ``E``."""
         return int(self.options.width)
 
     def embed(self, features: Tensor) -> Tensor:
-        """Unit-length float32 embeddings ``(B, E)`` of features ``(B, D)``."""
+        """Compute unit-length float32 embeddings ``(B, E)`` from features ``(B, D)``."""
         return F.normalize(self.projector(features).float(), dim=1)
 
     def forward(self, view_a: Tensor, view_b: Tensor) -> Views:
-        """Loss, features and embeddings of two views, each ``(B, C, H, W)`` in [0, 1].
+        """Compute the loss, features and embeddings of two views, each ``(B, C, H, W)`` in [0, 1].
 
-        Given a share of the batch, it returns what the whole batch came to.
+        If the views are one process's share of a batch, the result describes the whole batch.
         """
         features = self.backbone(torch.cat([view_a, view_b]))
         projections = self.projector(features).float()
@@ -175,108 +194,145 @@ class Objective(nn.Module, ABC):
         fa, fb = features.chunk(2)
         za, zb = embeddings.chunk(2)
         a, b = (embeddings if self.compares == "embeddings" else projections).chunk(2)
-        # Losses are computed in float32: log-sum-exp and norms lose too much in bfloat16.
+        # Compute losses in float32: log-sum-exp and norms lose too much precision in bfloat16.
         with torch.autocast(za.device.type, enabled=False):
             return Views(self.loss(a, b), (fa, fb), (za, zb))
 
     @abstractmethod
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
-        """Scalar loss of what :attr:`compares` says, ``(B, E)`` of each view; row i matches row i."""
+        """Compute the scalar loss of two views.
+
+        Parameters
+        ----------
+        a, b : Tensor of shape (B, E)
+            Rows of the first and second view; :attr:`compares` says which kind. Row i of ``a`` and row i of
+            ``b`` come from the same image.
+        """
 
     def agreement(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """Score a self-expressive reconstruction ``(B, E)`` of ``target`` as one more view."""
+        """Score how well a self-expressive reconstruction ``(B, E)`` agrees with ``target``.
+
+        By default the reconstruction is compared as if it were another view. ``joint.form = "agreement"``
+        uses this score.
+        """
         return self.loss(F.normalize(reconstruction, dim=1), target)
 
     def before_training(self, total_steps: int) -> None:
-        """Told once how many optimiser steps are to come."""
+        """Prepare for training of ``total_steps`` optimiser steps; called once."""
 
     def resume(self, steps_done: int) -> None:
-        """Told then, where training goes on from what was kept, how many are done; weights are loaded."""
+        """Prepare to resume after ``steps_done`` steps; called after the weights are loaded."""
 
     def after_step(self) -> None:
-        """Called after every optimiser step, e.g. to move a momentum teacher."""
+        """Update own state after an optimiser step, e.g. a momentum teacher."""
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """Sparse self-expressive coefficients: ``top_k`` dictionary rows for each query."""
+    """Hold sparse self-expressive coefficients: ``top_k`` dictionary rows for each query."""
 
     indices: Tensor
-    """``(B, k)`` int64, positions in the dictionary; a query never uses itself."""
+    """Positions in the dictionary, ``(B, k)`` int64. A query never uses its own row."""
     values: Tensor
-    """``(B, k)`` float32, signed or not; 0 where fewer than k rows are used."""
+    """The coefficients, ``(B, k)`` float32, of any sign. Entries are 0 if a query uses fewer than k
+    rows."""
 
 
 class CoefficientModel(ABC):
-    """Expresses each query by few rows of a dictionary.
+    """Express each query as a combination of a few rows of a dictionary.
 
-    Rows are of unit length. ``own`` gives, for each query, its own position in the dictionary, or
-    -1 where it is not there; that entry is never used. Each row's coefficients depend on its query and the
-    dictionary only, not on the other queries: the framework splits queries into blocks as memory allows.
+    All rows have unit length. ``own`` gives the position of each query in the dictionary, or -1 if the
+    query is not in it. A query must not use its own row. The coefficients of a query may depend on that
+    query and on the dictionary, but not on the other queries: the framework splits queries into blocks that
+    fit in memory.
 
-    When all queries are done it may have ``warnings_`` (a list of sentences for the user).
+    After all queries, the model may have an attribute ``warnings_``: a list of sentences for the user.
 
-    One that only looks at inner products is best an :class:`ebsc_core.InnerProductModel`, which the framework
-    searches for it.
+    If the coefficients depend on inner products only, derive from :class:`ebsc_core.InnerProductModel`
+    instead. The framework then does the search.
     """
 
     def encode(self, dictionary: Tensor) -> Any:
-        """Whatever of the dictionary ``(N, D)`` is worth computing once for all queries."""
+        """Compute once what all queries need from the dictionary ``(N, D)``."""
         return dictionary
 
     @abstractmethod
     def coefficients(self, queries: Tensor, encoded: Any, top_k: int, own: Tensor) -> Coefficients:
-        """The ``top_k`` largest coefficients of queries ``(B, D)`` over an encoded dictionary."""
+        """Compute the ``top_k`` largest coefficients of queries over a dictionary.
+
+        Parameters
+        ----------
+        queries : Tensor of shape (B, D)
+            Unit-length rows.
+        encoded
+            What :meth:`encode` returned for the dictionary.
+        top_k : int
+            Number of coefficients for each query.
+        own : Tensor of shape (B,)
+            int64, the position of each query in the dictionary, or -1 if it is not there.
+        """
 
 
 @dataclass(frozen=True)
 class Expression:
-    """How a trainable model expresses a batch, with gradients."""
+    """Hold how a trainable model expresses a batch, with gradients."""
 
     reconstruction: Tensor
-    """``(B, D)``, the combination of dictionary rows."""
+    """The combination of dictionary rows for each query, ``(B, D)``."""
     penalty: Tensor
-    """Scalar regulariser of the coefficients."""
+    """The regulariser of the coefficients, a scalar."""
 
 
 class TrainableCoefficientModel(CoefficientModel, nn.Module):
-    """A coefficient model with parameters, trained on mini-batches; it can join the joint phase."""
+    """Express queries with a model that has parameters and trains on mini-batches.
+
+    Such a model can also take part in the joint phase, where it shapes the backbone.
+    """
 
     def refinement(self) -> dict[str, Any]:
-        """Entries of :class:`ebsc_core.config.schema.RefineOptions` to change, unless the run says."""
+        """Return refinement settings that this model prefers, unless the run sets them.
+
+        The keys are fields of :class:`ebsc_core.config.schema.RefineOptions`.
+        """
         return {}
 
     @abstractmethod
     def express(self, queries: Tensor, dictionary: Tensor, own: Tensor) -> Expression:
-        """Reconstruct queries ``(B, D)`` from a dictionary ``(M, D)``, differentiably in both."""
+        """Reconstruct queries ``(B, D)`` from a dictionary ``(M, D)``, with gradients in both."""
 
     @abstractmethod
     def loss(self, queries: Tensor, expression: Expression) -> Tensor:
-        """Scalar self-expression loss of what :meth:`express` returned for these queries."""
+        """Compute the scalar self-expression loss of ``expression``, which :meth:`express` returned."""
 
 
 class Clusterer(ABC):
-    """Turns an affinity or features into labels, by scikit-learn's convention.
+    """Turn an affinity or features into labels, with the interface of scikit-learn.
 
-    After :meth:`fit_predict` it may have ``eigenvalues_`` (descending, of the normalised affinity, for the
-    run's diagnostics) and ``warnings_`` (a list of sentences for the user, e.g. on convergence).
+    After :meth:`fit_predict` the clusterer may have two more attributes: ``eigenvalues_``, the eigenvalues
+    of the normalised affinity in descending order, which the run reports; and ``warnings_``, a list of
+    sentences for the user, e.g. about convergence.
     """
 
     consumes: ClassVar[Literal["affinity", "features"]]
-    """What :meth:`fit_predict` is given."""
+    """The kind of input that :meth:`fit_predict` gets."""
     streams: ClassVar[bool] = False
-    """Whether features are given to it as :class:`ebsc_core.Rows`, which need not fit in
-    memory."""
+    """Whether the features come as :class:`ebsc_core.data.features.rows.Rows`, which need not fit in
+    memory. Otherwise they come as one array."""
     device: torch.device = torch.device("cpu")
-    """Where the run computes, set before :meth:`fit_predict`; of use to whoever can compute there."""
+    """The device of the run, set before :meth:`fit_predict`. A clusterer may compute there or ignore it."""
 
     @abstractmethod
     def fit_predict(self, data: Any) -> np.ndarray:
-        """Labels ``(N,)`` int64 from 0; -1 for rows that belong to no cluster (noise).
+        """Assign a cluster to each row.
 
         Parameters
         ----------
         data : csr_matrix of shape (N, N), or ndarray or Rows of shape (N, D)
-            A symmetric non-negative affinity with a zero diagonal, or unit-length rows, as
-            :attr:`consumes` and :attr:`streams` say. Not to be modified.
+            A symmetric non-negative affinity with a zero diagonal, or unit-length rows; :attr:`consumes`
+            and :attr:`streams` say which. Do not modify it.
+
+        Returns
+        -------
+        ndarray of shape (N,)
+            int64, clusters counted from 0, or -1 for rows that belong to no cluster (noise).
         """

@@ -1,4 +1,4 @@
-"""The kinds of part there are."""
+"""List the kinds of component."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum
 
 
 class Kind(Enum):
-    """The kinds of part: ``value`` is the configuration section, ``hook`` what yields them."""
+    """Name each kind: its configuration section, the hook that yields it, and the words for messages."""
 
     DATA = ("data", "ebsc_datasets", "data set")
     BACKBONE = ("backbone", "ebsc_backbones", "backbone")
@@ -14,7 +14,7 @@ class Kind(Enum):
     COEFFICIENTS = ("coefficients", "ebsc_coefficient_models", "coefficient model")
     CLUSTERER = ("clusterer", "ebsc_clusterers", "clusterer")
     OBSERVER = ("observers", "ebsc_observers", "observer")
-    """The only kind that a run has none of unless told, or several."""
+    """The only optional kind. A run can have any number of observers, also none."""
 
     def __init__(self, section: str, hook: str, words: str) -> None:
         self.section, self.hook, self.words = section, hook, words
@@ -25,9 +25,9 @@ class Kind(Enum):
         return self.section if self is Kind.OBSERVER else f"{self.section}.name"
 
     def settings(self, name: str) -> str:
-        """Where the configuration has the options of the part called ``name``."""
+        """Return the configuration section that holds the options of the component ``name``."""
         return f"{self.section}.{name}" if self is Kind.OBSERVER else self.section
 
 
 REQUIRED = tuple(kind for kind in Kind if kind is not Kind.OBSERVER)
-"""The kinds that every run has one of."""
+"""The kinds of which every run has one component each."""

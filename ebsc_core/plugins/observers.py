@@ -1,4 +1,4 @@
-"""Telling observers what becomes of a run."""
+"""Tell observers about the progress of a run."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from ebsc_core.utils.errors import ComponentError, text_of, told
 
 
 class Observers:
-    """Those that a run has chosen, each behind a plugin manager of its own.
+    """Hold the observers of a run, each behind a plugin manager of its own.
 
-    One that raises is named in a warning and told no more; the run goes on. With ``EBSC_STRICT_PLUGINS`` its
-    error ends the run.
+    If an observer raises an error, a warning names it, the observer gets no more events, and the run
+    continues. With ``EBSC_STRICT_PLUGINS`` the error ends the run.
 
     Parameters
     ----------
     choices : iterable of Choice
-        They are built here.
+        The observers, which are built here.
     directory : Path
-        The run directory to come.
+        The directory that the run will write.
     warn : callable
-        Told of those that raise.
+        Called with one line about each observer that raises an error.
 
     Raises
     ------
     ComponentError
-        If one cannot be built, or implements no hook or an unknown one.
+        If an observer cannot be built, or implements no hook or an unknown one.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Observers:
                 getattr(manager.hook, hook)(event=deepcopy(event))
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # a stranger's
+            except BaseException as error:  # third-party code
                 self.listening.remove(listener)
                 provider = choice.component.provider
                 failure = f"observer {choice.name!r} of {provider} failed in {hook} ({told(error)})"
-                # An error of the run itself is worth more than one of a witness.
+                # The error of the run itself matters more than that of an observer.
                 if strict() and not isinstance(event, RunFailed):
                     raise ComponentError(f"{failure} (EBSC_STRICT_PLUGINS is set)") from error
                 self.warn(f"{failure}; it is told no more of this run")

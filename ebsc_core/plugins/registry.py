@@ -1,7 +1,7 @@
-"""Finding parts: discovery through entry points, provenance, conflicts, and "did you mean".
+"""Find components: load plugins from entry points, report conflicts, and suggest similar names.
 
-One plugin that cannot be loaded never takes the program down: it is kept as a :class:`Plugin` and
-shown by ``ebsc plugins list``; it matters only to someone who wanted a part of it, or to everybody if
+A plugin that cannot be loaded does not stop the program. The registry keeps it as a :class:`Plugin`, and
+``ebsc plugins list`` shows it. It causes an error only if somebody selects one of its components, or if
 ``EBSC_STRICT_PLUGINS`` is set.
 """
 
@@ -27,23 +27,23 @@ from ebsc_core.utils.errors import ComponentError, EbscError, told
 
 
 class UnknownComponentError(ComponentError):
-    """No installed plugin answers to a name."""
+    """Report that no installed plugin offers a component of this name."""
 
 
 class BrokenPluginError(UnknownComponentError):
-    """A name is of a plugin that could not be registered."""
+    """Report that the name belongs to a plugin that could not be registered."""
 
 
 OWN_DISTRIBUTION = "ebsc"
-# Names the plugins that are left out; * means all but those of our own distribution.
+# EBSC_DISABLE_PLUGINS lists the plugins to leave out; * means all except those of our own distribution.
 DISABLED, ALL_OTHERS = "EBSC_DISABLE_PLUGINS", "*"
-# A plugin that takes longer to load makes everybody wait, even for help.
+# A plugin that takes longer to load delays every command, even help.
 SLOW_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Provider:
-    """The installed distribution a part came from."""
+    """Identify the installed distribution that a component comes from."""
 
     distribution: str
     version: str
@@ -54,7 +54,7 @@ class Provider:
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered part or family, with where it came from."""
+    """Hold a registered component or family and the distribution it comes from."""
 
     kind: Kind
     component: Component
@@ -67,20 +67,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plugin:
-    """An installed entry point, and how loading it went: all of it is registered, or nothing."""
+    """Describe an installed entry point, and whether all of it could be registered or nothing."""
 
     plugin: str
     provider: Provider
     seconds: float
     reason: str = ""
-    """Why it could not be registered."""
+    """The reason why it could not be registered."""
     error: BaseException | None = None
     offered: frozenset[tuple[Kind, str]] = frozenset()
-    """What it had offered when it failed."""
+    """The components that it had offered before it failed."""
 
     @property
     def status(self) -> str:
-        """``ok``, ``failed``, or ``slow``: it works, but took longer than a second to load."""
+        """The state: ``ok``, ``failed``, or ``slow`` (it works, but took longer than a second to load)."""
         if self.error:
             return "failed"
         return "slow" if self.seconds > SLOW_SECONDS else "ok"
@@ -89,7 +89,7 @@ class Plugin:
         return f"{self.plugin} of {self.provider}"
 
     def meant_by(self, kind: Kind, name: str) -> bool:
-        """Whether somebody who asks for ``name`` wants a part of this plugin."""
+        """Decide whether ``name`` refers to a component of this plugin."""
         own = {_canonical(self.plugin), _canonical(self.provider.distribution)}
         bare = _within(self.provider, name)
         return bare != name or (kind, name) in self.offered or _canonical(name) in own
@@ -97,17 +97,17 @@ class Plugin:
 
 @dataclass(frozen=True)
 class SelectedComponent:
-    """A part someone selected: its record is found, its options class loaded."""
+    """Hold a component that somebody selected, with its record; load its factory and options on demand."""
 
     kind: Kind
     name: str
-    """As it was selected, with the distribution where that was given."""
+    """The name as it was selected, with the distribution if the user gave it."""
     spec: ComponentSpec
     provider: Provider
 
     @property
     def bare_name(self) -> str:
-        """Without the distribution."""
+        """The name without the distribution."""
         return _within(self.provider, self.name)
 
     @cached_property
@@ -129,14 +129,14 @@ class SelectedComponent:
 
 
 class Registry:
-    """All parts of all installed plugins.
+    """Hold all components of all installed plugins.
 
     Parameters
     ----------
     entry_points : iterable of (EntryPoint, Provider), optional
-        What to load; by default every installed entry point of the group ``ebsc`` that
-        ``EBSC_DISABLE_PLUGINS`` (names or distributions, separated by commas; ``*`` for all but our own)
-        does not exclude.
+        The entry points to load. By default these are all installed entry points of the group ``ebsc``,
+        except those that ``EBSC_DISABLE_PLUGINS`` lists (names of plugins or distributions, separated by
+        commas; ``*`` means all except our own).
 
     Raises
     ------
@@ -147,30 +147,30 @@ class Registry:
     def __init__(self, entry_points: Iterable[tuple[EntryPoint, Provider]] | None = None) -> None:
         self.entries: list[Entry] = []
         self.plugins: list[Plugin] = []
-        """All that were found."""
+        """All plugins that are installed and not disabled."""
         self.packages: set[str] = set()
-        """Top-level packages the plugins are in."""
+        """The top-level packages of the plugins."""
         for entry_point, provider in installed_entry_points() if entry_points is None else entry_points:
             self._register(entry_point, provider)
 
     @property
     def failures(self) -> list[Plugin]:
-        """Plugins that could not be registered."""
+        """The plugins that could not be registered."""
         return [plugin for plugin in self.plugins if plugin.error]
 
     def _register(self, entry_point: EntryPoint, provider: Provider) -> None:
         offered: list[Entry] = []
         error, reason, began = None, "", time.perf_counter()
-        # Anything a stranger's module raises must stop at its own plugin.
+        # Whatever a third-party module raises must affect its own plugin only.
         try:
-            # What it prints is not part of what we print.
+            # Output of a plugin must not mix with the output of the command.
             with redirect_stdout(sys.stderr):
                 taken = {(e.kind, e.name, e.provider) for e in self.entries}
                 for kind, component in records_of(entry_point.load()):
                     entry = Entry(kind, component, provider)
                     offered.append(entry)
                     check_record(kind, component)
-                    # Not even ``distribution:name`` would say which.
+                    # In this case not even ``distribution:name`` would be unique.
                     if (claim := (kind, entry.name, provider)) in taken:
                         raise ValueError(f"{provider} offers the {kind.words} {entry.name!r} twice")
                     taken.add(claim)
@@ -190,26 +190,26 @@ class Registry:
             ) from error
 
     def of(self, kind: Kind) -> list[Entry]:
-        """Entries of one kind, by name."""
+        """Return the entries of one kind, sorted by name."""
         return sorted((e for e in self.entries if e.kind is kind), key=lambda e: e.name)
 
     def default(self, kind: Kind) -> str:
-        """The name of the part a run uses when it names none.
+        """Return the name of the component that a run uses if it names none.
 
-        A default of the distribution this framework comes in wins, whatever others call theirs: installing a
-        plugin changes nothing for those who do not name its parts.
+        The default of our own distribution wins over those of other plugins. So installing a plugin changes
+        nothing for users who do not name its components.
 
         Raises
         ------
         ComponentError
-            If no installed plugin, or more than one other, offers a default.
+            If no installed plugin offers a default, or several others do.
         """
         entry = self.default_entry(kind)
         claimed = any(e.name == entry.name for e in self.of(kind) if _single(e) and e is not entry)
         return f"{entry.provider.distribution}:{entry.name}" if claimed else entry.name
 
     def default_entry(self, kind: Kind) -> Entry:
-        """The record of the part that :meth:`default` names."""
+        """Return the entry of the component that :meth:`default` names."""
         offered = [e for e in self.of(kind) if isinstance(e.component, ComponentSpec) and e.component.default]
         chosen = [e for e in offered if e.provider.distribution == OWN_DISTRIBUTION] or offered
         if len(chosen) != 1:
@@ -218,7 +218,10 @@ class Registry:
         return chosen[0]
 
     def conflicts(self) -> list[str]:
-        """What is claimed by several plugins, a line each; it matters only to someone who selects it."""
+        """Return one line for each name that several plugins offer.
+
+        Such a conflict causes an error only if somebody selects the name.
+        """
         found = []
         for kind in Kind:
             claims: dict[str, list[Entry]] = {}
@@ -266,18 +269,18 @@ class Registry:
         return found[0]
 
     def names(self, kind: Kind) -> list[str]:
-        """Every name of one kind that is known without guessing, those of families included."""
+        """Return every known name of one kind, including those that families list."""
         names = []
         for entry in self.of(kind):
             if isinstance(entry.component, ComponentFamily):
-                with suppress(Exception, SystemExit):  # a stranger's; it only costs suggestions
+                with suppress(Exception, SystemExit):  # third-party code; a failure only loses suggestions
                     names.extend(_load(entry.component.names, entry)())
             else:
                 names.append(entry.name)
         return names
 
     def _of_families(self, kind: Kind, name: str, broken: list[str]) -> list[SelectedComponent]:
-        """What families answer to ``name``; families that fail are noted in ``broken``."""
+        """Return the components that families offer for ``name``; add families that fail to ``broken``."""
         found = []
         for entry in self.of(kind):
             if not isinstance(entry.component, ComponentFamily):
@@ -288,7 +291,7 @@ class Registry:
                     raise TypeError(f"it resolves {name!r} to a {type(spec).__name__}, not a ComponentSpec")
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # a stranger's; other families may still answer
+            except BaseException as error:  # third-party code; other families may still match
                 reason = str(error) if isinstance(error, EbscError) else told(error)
                 broken.append(f"{entry.name} of {entry.provider}: {reason}")
                 if strict():
@@ -300,7 +303,7 @@ class Registry:
         return found
 
     def hint(self, name: str, kinds: Iterable[Kind], broken: Iterable[str] = ()) -> str:
-        """What to say of a name nothing answers to: the nearest names, and what was not loaded."""
+        """Return advice on an unknown name: similar names, and the plugins that were not loaded."""
         known = {candidate.lower(): candidate for kind in kinds for candidate in self.names(kind)}
         near = [known[lower] for lower in get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else "see `ebsc plugins list`"
@@ -310,14 +313,14 @@ class Registry:
 
 
 def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
-    """Entry points of the group ``ebsc``, with their distributions, in a fixed order."""
+    """Return the entry points of the group ``ebsc`` with their distributions, in a fixed order."""
     disabled = {_canonical(name) for name in os.environ.get(DISABLED, "").split(",")}
     found: dict[tuple[str, str], tuple[EntryPoint, Provider]] = {}
     for distribution in distributions():
         try:
             offered = distribution.entry_points.select(group=ENTRY_POINT_GROUP)
             provided = [(entry_point, _provider(distribution)) for entry_point in offered]
-        except Exception:  # its metadata cannot be read; whose it is cannot be said
+        except Exception:  # unreadable metadata: even the name of the distribution is unknown
             continue
         for entry_point, provider in provided:
             names = {_canonical(entry_point.name), _canonical(provider.distribution)}
@@ -331,24 +334,24 @@ def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
 
 
 def _provider(distribution: Distribution) -> Provider:
-    """Of a half removed distribution neither may be left."""
+    """Identify a distribution; a half removed one may lack its name or version."""
     metadata = distribution.metadata
     return Provider(metadata["Name"] or "unknown", metadata["Version"] or "unknown")
 
 
 def _canonical(name: str) -> str:
-    """``My_Package`` and ``my-package`` are one distribution (PEP 503)."""
+    """Normalise a name: ``My_Package`` and ``my-package`` are one distribution (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
 def _within(provider: Provider, name: str) -> str:
-    """``name`` without the distribution it may start with, if that is this provider's."""
+    """Remove the prefix ``distribution:`` from ``name`` if it names this provider."""
     distribution, colon, bare = name.partition(":")
     return bare if colon and _canonical(distribution) == _canonical(provider.distribution) else name
 
 
 def strict() -> bool:
-    """Whether any failure of a plugin is to end the command (``EBSC_STRICT_PLUGINS``)."""
+    """Return whether any failure of a plugin ends the command (``EBSC_STRICT_PLUGINS``)."""
     return os.environ.get("EBSC_STRICT_PLUGINS", "") not in ("", "0")
 
 
@@ -364,7 +367,7 @@ def _conflict(kind: Kind, name: str, providers: list[Provider]) -> str:
 
 
 def _load(target: Any, owner: SelectedComponent | Entry) -> Any:
-    """Resolve ``"package.module:attribute"``; anything else is returned as it is."""
+    """Import ``"package.module:attribute"``; return anything else unchanged."""
     if not isinstance(target, str):
         return target
     module, _, attribute = target.partition(":")

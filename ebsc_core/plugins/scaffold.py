@@ -1,7 +1,7 @@
-"""``ebsc plugins new``: a package with one part that works, for its author to change.
+"""Write a new package with one working component, for ``ebsc plugins new``.
 
-What is written are the files under ``templates``, those of ``package`` for every kind, with ``$name`` and the
-like filled in (``string.Template``).
+The files come from the folder ``templates``; every kind also gets those of ``templates/package``.
+Placeholders such as ``$name`` are filled in (``string.Template``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Registry
 from ebsc_core.utils.errors import PackageError
 from ebsc_core.utils.files import folder_written_whole
 
-# Where files go, and the templates they are made of.
+# Each file of the new package, and the template that it is made from.
 FILES = {
     "pyproject.toml": "package/pyproject.toml",
     "README.md": "package/README.md",
@@ -36,20 +36,22 @@ TEMPLATES = files("ebsc_core.plugins") / "templates"
 
 
 def write_package(section: str, name: str, folder: Path | None, registry: Registry) -> Path:
-    """Write the package ``ebsc-<name>`` with a part of that name, whole or not at all; return its folder.
+    """Write the package ``ebsc-<name>`` with one component; return its folder.
+
+    If anything fails, nothing is left behind.
 
     Parameters
     ----------
     section : str
-        The kind of part, as the command line and the configuration call it.
+        The kind of component, as the command line and the configuration call it.
     folder : Path, optional
-        The new folder; by default ``ebsc-<name>`` in the current one.
+        The new folder. None means ``ebsc-<name>`` in the current folder.
 
     Raises
     ------
     PackageError
-        If there is no such kind, the name cannot be used or is a part's already, or the folder exists or
-        cannot be written.
+        If there is no such kind, if the name is invalid or a component has it already, or if the folder
+        exists or cannot be written.
     """
     kind = _kind(section)
     _check_name(kind, name, registry)
@@ -71,7 +73,7 @@ def write_package(section: str, name: str, folder: Path | None, registry: Regist
 
 
 def package_files(kind: Kind, name: str) -> dict[str, str]:
-    """What the package consists of: texts by their paths in it."""
+    """Return the files of the package: their texts by path."""
     hook = kind.hook.removeprefix("ebsc_").removesuffix("s")
     words = {
         "name": name,
@@ -99,7 +101,7 @@ def _kind(section: str) -> Kind:
     if section not in kinds:
         near = get_close_matches(section, kinds, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(kinds)}"
-        raise PackageError(f"there is no kind of part {section!r}: {hint}")
+        raise PackageError(f"there is no kind of component {section!r}: {hint}")
     return kinds[section]
 
 
@@ -108,8 +110,8 @@ def _check_name(kind: Kind, name: str, registry: Registry) -> None:
         raise PackageError(f"a name of {len(name)} letters is too long; {LONGEST} will do")
     if not NAME.fullmatch(name):
         raise PackageError(
-            f"a part cannot be called {name!r}: names are lower-case letters and digits, in words joined by "
-            "hyphens, and start with a letter, like my-part"
+            f"a component cannot be called {name!r}: names are lower-case letters and digits, in words "
+            "joined by hyphens, and start with a letter, like my-component"
         )
     taken = {_plain(known): known for known in registry.names(kind)}
     if _plain(name) in taken:
@@ -124,19 +126,19 @@ def _check_name(kind: Kind, name: str, registry: Registry) -> None:
 
 
 def _is_imported(kind: Kind, name: str, names: set[str]) -> bool:
-    """Whether the part's module imports something under one of these names."""
+    """Return whether the component's module imports something under one of these names."""
     tree = ast.parse(package_files(kind, name)[f"{_package(name)}/{kind.section}.py"])
     imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
     return any((alias.asname or alias.name) in names for node in imports for alias in node.names)
 
 
 def _plain(name: str) -> str:
-    """``k-means`` and ``KMeans`` are too near for two parts."""
+    """Remove what makes two names look different only slightly, such as ``k-means`` and ``KMeans``."""
     return re.sub(r"[-_.]", "", name).lower()
 
 
 def _package(name: str) -> str:
-    """The prefix keeps it apart from a library of that name, which it may well wrap."""
+    """Return the package's import name; its prefix avoids a clash with a library of the same name."""
     return f"ebsc_{name.replace('-', '_')}"
 
 

@@ -1,4 +1,4 @@
-"""From the name of a part in the configuration to the part, with its options checked."""
+"""Turn the name of a component in the configuration into the component, and check its options."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ebsc_core.utils.errors import ComponentError, ConfigError, EbscError, told
 
 @dataclass(frozen=True)
 class Choice:
-    """A part, found, with its options checked."""
+    """Hold a component and its checked options."""
 
     component: SelectedComponent
     options: Options
@@ -30,32 +30,32 @@ class Choice:
         return self.component.name
 
     def build(self, *arguments: Any) -> Any:
-        """Call the part's factory.
+        """Call the component's factory.
 
         Raises
         ------
         ComponentError
-            If the factory raises anything but an error meant for the user.
+            If the factory raises any error that is not meant for the user.
         """
         try:
             return self.component.factory(self.options, *arguments)
         except (EbscError, KeyboardInterrupt):
             raise
-        except BaseException as error:  # a stranger's; it may even call exit
+        except BaseException as error:  # third-party code; it may even call exit
             raise ComponentError(
                 f"{self.component.kind.words} {self.name!r} of {self.component.provider} could not be built "
                 f"({told(error)})"
             ) from error
 
     def build_seeded(self, seed: int, *arguments: Any) -> Any:
-        """Build with the random state that the seed alone decides, whatever was built before."""
+        """Build the component from a random state that depends on the seed alone."""
         import torch
 
         torch.manual_seed(seed)
         return self.build(*arguments)
 
     def record(self) -> dict[str, Any]:
-        """Name, provider and options as plain values, for digests and run records."""
+        """Return name, provider and options as plain values, for digests and run records."""
         return {
             "name": self.component.bare_name,
             "from": str(self.component.provider),
@@ -64,12 +64,12 @@ class Choice:
 
 
 def choose(registry: Registry, kind: Kind, choice: ComponentChoice, section: str | None = None) -> Choice:
-    """The part that a section names, or the installed default, with its options checked.
+    """Return the component that a section names, or the installed default, with checked options.
 
     Raises
     ------
     ComponentError, ConfigError
-        If it is unknown or cannot be loaded, or an option is unknown or ill-typed.
+        If the component is unknown or cannot be loaded, or if an option is unknown or has the wrong type.
     """
     component = registry.find(kind, choice.name or registry.default(kind))
     options = check_options(component, choice.options, section or kind.section)
@@ -88,12 +88,12 @@ def _with_former_preferences(component: SelectedComponent) -> tuple[SelectedComp
 
 
 def check_options(component: SelectedComponent, values: dict[str, Any], section: str) -> Options:
-    """A part's options model filled with ``values``.
+    """Fill a component's options model with ``values``.
 
     Raises
     ------
     ConfigError
-        If one is unknown or ill-typed.
+        If an option is unknown or has the wrong type.
     """
     model = component.options_class
     if not (isinstance(model, type) and issubclass(model, Options)):

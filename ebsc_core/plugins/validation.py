@@ -1,4 +1,4 @@
-"""One plugin: the hooks it implements, the records they yield, and what is wrong with either."""
+"""Check one plugin: the hooks that it implements and the records that they yield."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FORMER_ATTRIBUTES = {"top_k": "default_top_k", "whiten": "default_whiten", "expr
 
 
 def records_of(plugin: object) -> Iterator[tuple[Kind, Component]]:
-    """What a plugin's hooks yield, in the order of the kinds; raises whatever is wrong with them."""
+    """Yield the records of a plugin's hooks, kind by kind; raise an error if one is invalid."""
     manager = hooked(plugin, Hooks)
     for kind in Kind:
         hook = getattr(manager.hook, kind.hook)
@@ -53,7 +53,7 @@ def records_of(plugin: object) -> Iterator[tuple[Kind, Component]]:
 
 
 def check_record(kind: Kind, component: Component) -> None:
-    """Raise a TypeError if a record is not as it must be."""
+    """Raise a TypeError if a record is invalid."""
     for name in ("name", "summary", "reference"):
         text = getattr(component, name)
         if not (isinstance(text, str) and text.isprintable()):
@@ -104,13 +104,13 @@ def describe_former(preferences: dict[str, Any]) -> str:
 
 
 def claimed(options: object, kind: Kind) -> str:
-    """What is wrong with the names of a part's options, as the framework claims some; or nothing."""
+    """Return what is wrong if a component's option has the name of a framework setting, else ``""``."""
     fields = getattr(options, "model_fields", None)
     if not fields:
         return ""
     from ebsc_core.config.loading import own_settings
 
-    # A coefficient model may be chosen in two places.
+    # Two sections can choose a coefficient model.
     for section in (kind.section, "joint") if kind is Kind.COEFFICIENTS else (kind.section,):
         for name in own_settings(section):
             if name in fields:
@@ -119,20 +119,20 @@ def claimed(options: object, kind: Kind) -> str:
 
 
 def hooked(plugin: object, specs: type) -> pluggy.PluginManager:
-    """A manager of its own for ``plugin``, so that its faults stay its own.
+    """Register ``plugin`` with a manager of its own, so that its faults do not affect others.
 
     Parameters
     ----------
     specs : type
-        The class that declares its hooks: ``Hooks``, or of an observer ``RunHooks``.
+        The class that declares the hooks: ``Hooks``, or ``RunHooks`` for an observer.
 
     Raises
     ------
     TypeError
-        If it implements none of them, one that there is not, or has a function named like one that is not
-        marked; names the hook that was meant.
+        If the plugin implements no hook or an unknown one, or if a function has the name of a hook but no
+        mark. The message names the hook that was probably meant.
     pluggy.PluginValidationError
-        If a hook takes arguments that it is not given.
+        If a hook takes unknown arguments.
     """
     manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
     manager.add_hookspecs(specs)
@@ -155,7 +155,7 @@ def hooked(plugin: object, specs: type) -> pluggy.PluginManager:
 
 
 def hook_names(specs: type) -> list[str]:
-    """The hooks that ``specs`` declares, in its order."""
+    """Return the names of the hooks that ``specs`` declares, in its order."""
     return [name for name in vars(specs) if name.startswith(PREFIX)]
 
 

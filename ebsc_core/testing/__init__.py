@@ -1,4 +1,4 @@
-"""Contract checks for people who write plugins: one line of a test file checks a part.
+"""Check the contract of a plugin's component with one line in a test file.
 
 ::
 
@@ -6,20 +6,21 @@
 
     test_contract = objective_checks("my-loss")
 
-makes a pytest test ``test_contract[...]`` of every check there is for an objective; ``ebsc plugins check
-my-loss`` runs the same without pytest. What each checks and why is in ``docs/plugins/checks.md``.
+This line makes a pytest test ``test_contract[...]`` for each check of an objective. ``ebsc plugins check
+my-loss`` runs the same checks without pytest. ``docs/plugins/checks.md`` lists all checks with their
+reasons.
 
-All five functions take the name the part is registered under, as a user would type it, or the
-:class:`ebsc_core.ComponentSpec` that a hook would yield, and
+All five functions take the registered name of the component, as a user would type it, or the
+:class:`ebsc_core.ComponentSpec` that a hook would yield. They also take
 
 ``options``
-    Options of the part that are not to have their default values: small sizes make checks fast.
+    Options of the component that differ from their defaults. Small sizes make the checks fast.
 ``expected_failures``
-    From the ids of checks that are known to fail to the reason, a sentence. One that passes after all fails
-    the test, so that the list stays true.
+    A mapping from the ids of checks that are known to fail to the reason, a sentence. If such a check
+    passes, the test fails, so that the list stays correct.
 
-A check that has nothing to look at (no parameters to train, no graph) is skipped and says why, as are those
-that make no sense where a more basic one has failed.
+A check is skipped if it has nothing to check (no parameters to train, no graph) or if a more basic check
+has failed. The result says why.
 """
 
 from __future__ import annotations
@@ -55,17 +56,17 @@ def dataset_checks(
     options: Options = None,
     expected_failures: Reasons = None,
 ) -> Test:
-    """A pytest test of what a data set owes the framework.
+    """Make a pytest test of the contract of a data set.
 
     Parameters
     ----------
     part : str or ComponentSpec
-        Its name; with ``data``, the name of the family that is to open it.
+        The name of the component; with ``data``, the name of the family that opens it.
     data : str, Path or callable, optional
         What to open, for readers of a file type: ``dataset_checks("my-format", data="tests/few.xyz")``. A
-        function makes it when the first check is run.
+        function is called when the first check runs.
     root : str or Path, optional
-        Where named data sets are kept; by default in the user's cache.
+        The folder of named data sets; by default it is in the user's cache.
     options, expected_failures
         See :mod:`ebsc_core.testing`.
     """
@@ -75,28 +76,28 @@ def dataset_checks(
 def backbone_checks(
     part: str | ComponentSpec, *, options: Options = None, expected_failures: Reasons = None
 ) -> Test:
-    """A pytest test of what a backbone owes the framework; arguments: see :mod:`ebsc_core.testing`."""
+    """Make a pytest test of the contract of a backbone; see :mod:`ebsc_core.testing` for the arguments."""
     return _checks(Kind.BACKBONE, part, options, expected_failures)
 
 
 def objective_checks(
     part: str | ComponentSpec, *, options: Options = None, expected_failures: Reasons = None
 ) -> Test:
-    """A pytest test of what an objective owes the framework; arguments: see :mod:`ebsc_core.testing`."""
+    """Make a pytest test of the contract of an objective; see :mod:`ebsc_core.testing` for arguments."""
     return _checks(Kind.OBJECTIVE, part, options, expected_failures)
 
 
 def coefficient_model_checks(
     part: str | ComponentSpec, *, options: Options = None, expected_failures: Reasons = None
 ) -> Test:
-    """A pytest test of what a coefficient model owes; arguments: see :mod:`ebsc_core.testing`."""
+    """Make a pytest test of a coefficient model's contract; see :mod:`ebsc_core.testing` for arguments."""
     return _checks(Kind.COEFFICIENTS, part, options, expected_failures)
 
 
 def clusterer_checks(
     part: str | ComponentSpec, *, options: Options = None, expected_failures: Reasons = None
 ) -> Test:
-    """A pytest test of what a clusterer owes the framework; arguments: see :mod:`ebsc_core.testing`."""
+    """Make a pytest test of the contract of a clusterer; see :mod:`ebsc_core.testing` for the arguments."""
     return _checks(Kind.CLUSTERER, part, options, expected_failures)
 
 

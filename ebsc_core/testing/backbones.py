@@ -1,4 +1,4 @@
-"""What every backbone owes the framework."""
+"""Check the contract of every backbone."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ebsc_core.testing.checks import Contract, NotApplicable, require
 from ebsc_core.testing.subject import Subject
 
 BATCH, CHANNELS, SIDE = 4, 3, 32
-# Backbones that fit something may want as many images as they have features.
+# A backbone that fits something may need as many images as it has features.
 TO_FIT = 640
 INFO = ImageInfo(CHANNELS, SIDE, SIDE, (0.5,) * CHANNELS, (0.25,) * CHANNELS)
 
 
 class BackboneSubject(Subject):
-    """A backbone under test, for colour images of 32x32."""
+    """Hold a backbone under test, for colour images of 32x32."""
 
     def build(self, seed: int = 0) -> Backbone:
-        """One of its own that has been told the images to fit to, in training mode."""
+        """Build a new backbone, fit it to images, and leave it in training mode."""
         built = self.made(INFO, seed=seed)
         if isinstance(built, Backbone):
             built.fit(to_fit())
@@ -32,7 +32,7 @@ class BackboneSubject(Subject):
 
     @cached_property
     def shared(self) -> Backbone:
-        """One that no check may change, in evaluation mode."""
+        """A backbone in evaluation mode that no check may change."""
         return self.build().eval()
 
 
@@ -40,7 +40,7 @@ contract = Contract(Kind.BACKBONE, BackboneSubject)
 
 
 def images(n: int = BATCH, seed: int = 0) -> Tensor:
-    """Smooth random images ``(n, 3, 32, 32)``, floats in [0, 1]."""
+    """Make smooth random images ``(n, 3, 32, 32)``, floats in [0, 1]."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(n, CHANNELS, SIDE // 4, SIDE // 4, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")
@@ -48,15 +48,15 @@ def images(n: int = BATCH, seed: int = 0) -> Tensor:
 
 
 def to_fit() -> Tensor:
-    """Images for :meth:`Backbone.fit`, ``(640, 3, 32, 32)`` uint8."""
+    """Make images for :meth:`Backbone.fit`, ``(640, 3, 32, 32)`` uint8."""
     return (255 * images(TO_FIT, seed=1)).to(torch.uint8)
 
 
 @contract.basic
 def can_be_built(part: BackboneSubject) -> None:
-    """`factory(options, info)` returns an `ebsc_core.Backbone`, and `fit(images)` takes uint8 images.
+    """Return an `ebsc_core.Backbone` from `factory(options, info)`; accept uint8 images in `fit`.
 
-    That is how a run builds it, for images of 3x32x32 here.
+    A run builds the backbone with these calls. Here the images are 3x32x32.
     """
     built = part.build()
     require(isinstance(built, Backbone), f"it returned a {type(built).__name__}")
@@ -64,9 +64,9 @@ def can_be_built(part: BackboneSubject) -> None:
 
 @contract.basic
 def feature_width(part: BackboneSubject) -> None:
-    """Features of B images are (B, `width`), and `width` is known as soon as it is built.
+    """Return features of shape (B, `width`), and set `width` when the backbone is built.
 
-    The objective and the coefficient model are built for that width before the first image is seen.
+    The objective and the coefficient model are built for this width before the first image is read.
     """
     width = part.made(INFO).width
     require(isinstance(width, int) and width > 0, f"width is {width!r}")
@@ -75,9 +75,9 @@ def feature_width(part: BackboneSubject) -> None:
 
 @contract.basic
 def feature_dtype(part: BackboneSubject) -> None:
-    """Features of float32 images are float32.
+    """Return float32 features of float32 images.
 
-    What compares them is float32; float64 takes twice the memory, and float16 overflows.
+    The clustering compares float32. Float64 takes twice the memory, and float16 overflows.
     """
     actual = part.shared(images()).dtype
     require(actual == torch.float32, f"they are {actual}")
@@ -85,9 +85,9 @@ def feature_dtype(part: BackboneSubject) -> None:
 
 @contract.basic
 def devices(part: BackboneSubject) -> None:
-    """Moved to a device, it computes there.
+    """Compute on the device that the backbone was moved to.
 
-    A constant that is no buffer (`register_buffer`) stays on the CPU, and a run on a GPU stops at it.
+    A constant that is not a buffer (`register_buffer`) stays on the CPU, and a run on a GPU stops at it.
     """
     for device in common.devices():
         actual = deepcopy(part.shared).to(device)(images().to(device))
@@ -96,9 +96,9 @@ def devices(part: BackboneSubject) -> None:
 
 @contract.basic
 def finite_features(part: BackboneSubject) -> None:
-    """Features are finite, also those of black and white images.
+    """Return finite features, also of black and white images.
 
-    One image whose features are nan is enough to make every cluster of a run meaningless.
+    One image with nan features is enough to make every cluster of a run meaningless.
     """
     common.require_finite(part.shared(images()), "the features")
     extremes = torch.stack([torch.zeros(CHANNELS, SIDE, SIDE), torch.ones(CHANNELS, SIDE, SIDE)])
@@ -107,9 +107,9 @@ def finite_features(part: BackboneSubject) -> None:
 
 @contract.basic
 def eval_is_deterministic(part: BackboneSubject) -> None:
-    """In evaluation mode the same images have the same features every time.
+    """Return the same features of the same images every time in evaluation mode.
 
-    Features are extracted once and kept; dropout or noise must end with `eval()`.
+    Features are extracted once and stored. Dropout or noise must stop with `eval()`.
     """
     first, second = part.shared(images()), part.shared(images())
     common.require_close(second, first, "two passes over the same images differ")
@@ -117,9 +117,9 @@ def eval_is_deterministic(part: BackboneSubject) -> None:
 
 @contract.check
 def weights_learn(part: BackboneSubject) -> None:
-    """Where there are parameters to train, a gradient reaches them, and it is finite.
+    """Let a finite gradient reach the trainable parameters, if there are any.
 
-    Otherwise nothing is learned, however the loss behaves.
+    Otherwise nothing is learned, even if the loss falls.
     """
     backbone = part.build().train()
     parameters = common.trainable(backbone)
@@ -131,9 +131,9 @@ def weights_learn(part: BackboneSubject) -> None:
 
 @contract.check
 def images_take_no_gradient(part: BackboneSubject) -> None:
-    """The images are not asked for a gradient.
+    """Do not require a gradient of the images.
 
-    It would be computed and held for every pixel of every batch, and nobody reads it.
+    The gradient would be computed and stored for every pixel of every batch, but nobody reads it.
     """
     batch = images()
     features = part.build().train()(batch)
@@ -144,9 +144,9 @@ def images_take_no_gradient(part: BackboneSubject) -> None:
 
 @contract.check
 def inputs_not_mutated(part: BackboneSubject) -> None:
-    """The images are left as they are, by `forward` and by `fit`.
+    """Leave the images unchanged in `forward` and in `fit`.
 
-    Those of a data set in memory are the data set: normalised in place, they are others in the next epoch.
+    The images of a data set in memory are the data set itself. A change in place affects the next epoch.
     """
     batch, fitted = images(), to_fit()
     with common.untouched(images=batch, images_to_fit=fitted):
@@ -156,9 +156,9 @@ def inputs_not_mutated(part: BackboneSubject) -> None:
 
 @contract.check
 def batch_of_one(part: BackboneSubject) -> None:
-    """In evaluation mode an image has the same features alone as in a batch.
+    """Return the same features of an image alone as in a batch, in evaluation mode.
 
-    The last batch may hold one image, and a new one is shown alone; statistics of the batch are for training.
+    The last batch may contain one image, and new images come alone. Batch statistics are for training only.
     """
     alone = torch.cat([part.shared(images()[i : i + 1]) for i in range(BATCH)])
     common.require_close(
@@ -168,9 +168,9 @@ def batch_of_one(part: BackboneSubject) -> None:
 
 @contract.check
 def channels_last(part: BackboneSubject) -> None:
-    """Images laid out channels-last have the same features.
+    """Return the same features of images in channels-last layout.
 
-    Runs use that layout, in which convolutions are faster; `view` stumbles over it, `flatten` does not.
+    Runs use this layout because convolutions are faster. `view` fails on it, `flatten` does not.
     """
     actual = part.shared(images().contiguous(memory_format=torch.channels_last))
     common.require_close(actual, part.shared(images()), "the features differ between layouts")
@@ -178,9 +178,9 @@ def channels_last(part: BackboneSubject) -> None:
 
 @contract.check
 def bfloat16(part: BackboneSubject) -> None:
-    """Under autocast to bfloat16 the features stay finite.
+    """Return finite features under autocast to bfloat16.
 
-    Runs compute so wherever it is faster.
+    Runs use bfloat16 wherever it is faster.
     """
     with torch.autocast("cpu", torch.bfloat16):
         actual = part.shared(images())
@@ -189,18 +189,18 @@ def bfloat16(part: BackboneSubject) -> None:
 
 @contract.check
 def same_seed_same_weights(part: BackboneSubject) -> None:
-    """Built under the same seed, and fitted to the same images, it has the same weights.
+    """Make the same weights when built with the same seed and fitted to the same images.
 
-    The same seed is the same run. Only torch's generator is seeded: not NumPy's, not `random`.
+    The same seed must give the same run. Only torch's generator is seeded, not NumPy's and not `random`.
     """
     common.require_same_weights(part.build(3), part.build(3))
 
 
 @contract.check
 def fit_keeps_shapes(part: BackboneSubject) -> None:
-    """What `fit` learns goes into buffers whose shapes are known before.
+    """Store the results of `fit` in buffers whose shapes are fixed when the backbone is built.
 
-    Weights are checked against a newly built backbone before they are loaded.
+    Before weights are loaded, their shapes are compared with those of a newly built backbone.
     """
     if not _fits(part):
         raise NotApplicable("it has nothing to fit")
@@ -211,9 +211,10 @@ def fit_keeps_shapes(part: BackboneSubject) -> None:
 
 @contract.check
 def weights_survive_a_file(part: BackboneSubject) -> None:
-    """Its weights, saved and loaded into another, give the same features.
+    """Return the same features after weights are saved and loaded into another backbone.
 
-    What is neither parameter nor buffer is lost, and features of new images are not those of the run.
+    State that is neither parameter nor buffer is lost, and new images get other features than those of the
+    run.
     """
     other = part.made(INFO, seed=5)
     common.through_a_file(part.shared, other)
@@ -223,9 +224,9 @@ def weights_survive_a_file(part: BackboneSubject) -> None:
 
 @contract.check
 def can_be_copied(part: BackboneSubject) -> None:
-    """A deep copy has the same features and shares no weights.
+    """Support deep copies: a copy has the same features and shares no weights.
 
-    Objectives with a teacher keep a slowly moving copy of the backbone.
+    Objectives with a teacher keep a copy of the backbone that follows it slowly.
     """
     copy = deepcopy(part.shared)
     common.require_close(copy(images()), part.shared(images()), "the copy's features differ")

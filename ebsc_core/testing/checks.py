@@ -1,4 +1,4 @@
-"""What a check is, how the checks of one kind of part are run, and what comes of each."""
+"""Define checks, contracts and suites: how the checks of one kind of component run, and their results."""
 
 from __future__ import annotations
 
@@ -19,50 +19,51 @@ from ebsc_core.utils.errors import EbscError, told
 
 
 class ContractBroken(AssertionError):
-    """A part does not do what its kind of part must; the text says what was seen."""
+    """Report that a component breaks the contract of its kind; the text says what the check saw."""
 
 
 class NotApplicable(Exception):
-    """A check has nothing to look at; the text says why."""
+    """Report that a check has nothing to check; the text says why."""
 
 
 def require(holds: bool, seen: str) -> None:
-    """Raise :class:`ContractBroken` with what was seen unless the contract ``holds``."""
+    """Raise :class:`ContractBroken` with the text ``seen`` unless the contract ``holds``."""
     if not holds:
         raise ContractBroken(seen)
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that every part of a kind must do."""
+    """Describe one thing that every component of a kind must do."""
 
     id: str
-    """Short, words joined by hyphens; how pytest and ``ebsc plugins check`` name it."""
+    """A short id with hyphens between words; pytest and ``ebsc plugins check`` show it."""
     contract: str
-    """What a part must do."""
+    """What a component must do."""
     why: str
     """What goes wrong otherwise."""
     run: Callable[[Any], None]
-    """Given the part (a :class:`Subject`), raises :class:`ContractBroken` or :class:`NotApplicable`."""
+    """The function of the check. It gets the component (a :class:`Subject`) and raises
+    :class:`ContractBroken` or :class:`NotApplicable`."""
     basic: bool
-    """Whether the checks after it make no sense where this one fails."""
+    """Whether the later checks make no sense if this one fails."""
 
 
 @dataclass(frozen=True)
 class Contract:
-    """All checks of one kind of part, in the order they are run."""
+    """Hold all checks of one kind of component, in the order in which they run."""
 
     kind: Kind
     subject: type[Subject]
-    """How the checks are given the part."""
+    """The class that presents the component to the checks."""
     checks: list[Check] = field(default_factory=list)
 
     def check(self, run: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Take up a function as a check: its name is the id, its docstring the contract and why."""
+        """Add a function as a check: its name is the id, its docstring the contract and the reason."""
         return self._add(run, basic=False)
 
     def basic(self, run: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Take up a function as a check without which those after it make no sense."""
+        """Add a function as a basic check: if it fails, later checks make no sense."""
         return self._add(run, basic=True)
 
     def _add(self, run: Callable[[Any], None], basic: bool) -> Callable[[Any], None]:
@@ -74,29 +75,30 @@ class Contract:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one check of one part."""
+    """Hold the result of one check of one component."""
 
     check: Check
     status: Literal["passed", "failed", "not run"]
     seen: str = ""
-    """What was seen where it failed, or why it was not run."""
+    """What the check saw if it failed, or why it was not run."""
     error: BaseException | None = None
-    """What the part raised, if it did."""
+    """The error that the component raised, if any."""
 
     def explanation(self) -> str:
-        """The contract, why it matters and what was seen, a line each."""
+        """Return the contract, the reason for it, and what the check saw, one line each."""
         return f"contract: {self.check.contract}\nwhy: {self.check.why}\nseen: {self.seen}"
 
 
 class Suite:
-    """The checks of one part. Each is run once, when its result is first asked for.
+    """Run the checks of one component. Each check runs once, when its result is first needed.
 
     Parameters
     ----------
     contract : Contract
-        That of the part's kind.
+        The contract of the component's kind.
     find : callable
-        Returns the part. Called when the first check is run: an error of it is the user's, not the part's.
+        Returns the component. It is called when the first check runs, because an error in it is the user's,
+        not the component's.
     """
 
     def __init__(self, contract: Contract, find: Callable[[], Subject]) -> None:
@@ -105,20 +107,20 @@ class Suite:
 
     @cached_property
     def subject(self) -> Subject:
-        """The part under test."""
+        """The component under test."""
         return self._find()
 
     def results(self) -> Iterator[Result]:
-        """The results in order, each as soon as it is there."""
+        """Yield the results in order, each as soon as it is available."""
         return map(self.result, self.contract.checks)
 
     def result(self, check: Check) -> Result:
-        """The result of one check, for which those it builds on are run, too.
+        """Return the result of one check; basic checks before it run first.
 
         Raises
         ------
         EbscError
-            If the part cannot be found.
+            If the component cannot be found.
         """
         if check.id not in self._results:
             self._results[check.id] = self._blocked(check) or self._run(check)
@@ -129,7 +131,7 @@ class Suite:
             if earlier is check:
                 return None
             if earlier.basic and self.result(earlier).status == "failed":
-                return Result(check, "not run", f"{earlier.id} failed, without which this says nothing")
+                return Result(check, "not run", f"{earlier.id} failed, so this check has no meaning")
         return None
 
     def _run(self, check: Check) -> Result:
@@ -137,7 +139,7 @@ class Suite:
 
         subject = self.subject
         try:
-            # What the part prints is not part of what is reported.
+            # Output of the component must not mix with the report.
             with torch.random.fork_rng(), redirect_stdout(sys.stderr):
                 torch.manual_seed(0)
                 check.run(subject)
@@ -149,13 +151,13 @@ class Suite:
             return Result(check, "failed", f"it was refused: {error}", error)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # whatever the part raises is what the check has seen
+        except BaseException as error:  # any error of the component is a result of the check
             return Result(check, "failed", f"it raised {told(error)}{_where(error)}", error)
         return Result(check, "passed")
 
 
 def _where(error: BaseException) -> str:
-    """The last line on the way to an error that is neither of this framework nor of torch."""
+    """Return the last line before an error that belongs neither to this framework nor to torch."""
     import torch
 
     others = ("<", *(f"{Path(file).parent}{os.sep}" for file in (Path(__file__).parent, torch.__file__)))

@@ -1,4 +1,4 @@
-"""What every clusterer owes the framework."""
+"""Check the contract of every clusterer."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ Data = sparse.csr_matrix | np.ndarray | HeldRows
 
 
 class ClustererSubject(Subject):
-    """A clusterer under test, and the rows it is given in the form it wants."""
+    """Hold a clusterer under test, and convert rows to the form that it consumes."""
 
     def build(self, n_clusters: int = GROUPS, seed: int = 0) -> Clusterer:
-        """One of its own."""
+        """Build a new clusterer."""
         return self.made(n_clusters, seed, seed=seed)
 
     def given(self, rows: Tensor) -> Data:
-        """Rows as a clusterer of this kind is given them: an affinity, an array or ``Rows``."""
+        """Convert rows to the input of this clusterer: an affinity, an array or ``Rows``."""
         clusterer = self.build()
         if clusterer.consumes == "affinity":
             return affinity_of(rows)
         return HeldRows(rows) if clusterer.streams else rows.numpy().copy()
 
     def labels(self, rows: Tensor, n_clusters: int = GROUPS, seed: int = 0) -> np.ndarray:
-        """What a new one makes of rows."""
+        """Return the labels that a new clusterer assigns to rows."""
         return self.build(n_clusters, seed).fit_predict(self.given(rows))
 
 
@@ -44,9 +44,10 @@ contract = Contract(Kind.CLUSTERER, ClustererSubject)
 
 
 def groups() -> Tensor:
-    """Unit-length rows ``(120, 12)`` of four groups far apart, one after the other.
+    """Make unit-length rows ``(120, 12)`` of four well-separated groups, one group after the other.
 
-    Each lies in a plane of its own, to one side of the origin, so that every idea of a cluster finds them.
+    Each group is in a plane of its own, on one side of the origin, so that every notion of a cluster finds
+    the groups.
     """
     generator = torch.Generator().manual_seed(0)
     angle = 0.5 * torch.rand(GROUPS * EACH, generator=generator)
@@ -58,12 +59,12 @@ def groups() -> Tensor:
 
 
 def cloud() -> Tensor:
-    """Unit-length rows ``(150, 12)`` without any structure: whatever is decided at random shows."""
+    """Make unit-length rows ``(150, 12)`` without structure, on which every random decision is visible."""
     return F.normalize(torch.randn(150, WIDTH, generator=torch.Generator().manual_seed(1)), dim=1)
 
 
 def affinity_of(rows: Tensor) -> sparse.csr_matrix:
-    """The affinity of each row with its nearest; symmetric, non-negative, zero diagonal."""
+    """Compute the affinity of each row with its nearest rows: symmetric, non-negative, zero diagonal."""
     cosines = rows @ rows.T
     cosines.fill_diagonal_(-torch.inf)
     values, indices = cosines.topk(NEIGHBORS, dim=1)
@@ -72,9 +73,9 @@ def affinity_of(rows: Tensor) -> sparse.csr_matrix:
 
 @contract.basic
 def can_be_built(part: ClustererSubject) -> None:
-    """`factory(options, n_clusters, seed)` returns an `ebsc_core.Clusterer` that says what it `consumes`.
+    """Return an `ebsc_core.Clusterer` with `consumes` set from `factory(options, n_clusters, seed)`.
 
-    By that a run decides what to give it: the affinity or the features.
+    The attribute tells the run what to pass: the affinity or the features.
     """
     built = part.build()
     require(isinstance(built, Clusterer), f"it returned a {type(built).__name__}")
@@ -84,9 +85,9 @@ def can_be_built(part: ClustererSubject) -> None:
 
 @contract.basic
 def label_shape(part: ClustererSubject) -> None:
-    """`fit_predict` returns one label for each of N rows: an ndarray of shape (N,).
+    """Return from `fit_predict` one label for each of N rows: an ndarray of shape (N,).
 
-    They are written beside the names of the images, one by one.
+    The run writes the labels beside the names of the images, one by one.
     """
     labels = part.labels(groups())
     require(isinstance(labels, np.ndarray), f"it returned a {type(labels).__name__}")
@@ -95,9 +96,10 @@ def label_shape(part: ClustererSubject) -> None:
 
 @contract.basic
 def label_dtype(part: ClustererSubject) -> None:
-    """Labels are int64.
+    """Return int64 labels.
 
-    They count and index; floats fail there, and small or unsigned integers overflow or lose the -1 of noise.
+    The run counts with labels and indexes by them. Floats fail there, and small or unsigned integers
+    overflow or lose the -1 of noise.
     """
     dtype = part.labels(groups()).dtype
     require(dtype == np.int64, f"they are {dtype}")
@@ -105,9 +107,9 @@ def label_dtype(part: ClustererSubject) -> None:
 
 @contract.check
 def devices(part: ClustererSubject) -> None:
-    """With `device` set to whatever the machine has, the same groups are found.
+    """Find the same groups with `device` set to any device of the machine.
 
-    A run sets it before `fit_predict`; who cannot compute there ignores it.
+    A run sets `device` before `fit_predict`. A clusterer that cannot compute there ignores it.
     """
     expected = part.labels(groups())
     for device in common.devices():
@@ -120,7 +122,7 @@ def devices(part: ClustererSubject) -> None:
 
 @contract.check
 def labels_from_zero(part: ClustererSubject) -> None:
-    """Labels are counted from 0 without gaps; only noise is -1.
+    """Count labels from 0 without gaps; only noise is -1.
 
     They are positions in the table of clusters.
     """
@@ -131,9 +133,9 @@ def labels_from_zero(part: ClustererSubject) -> None:
 
 @contract.check
 def as_many_as_asked_for(part: ClustererSubject) -> None:
-    """As many clusters as were asked for, or a sentence in `warnings_` that says why not.
+    """Find as many clusters as requested, or say in `warnings_` why not.
 
-    A user who asked for ten and gets seven without a word trusts a table that means something else.
+    A user who requests ten clusters and gets seven without a message misreads every table.
     """
     for rows, wanted in ((groups(), GROUPS), (groups(), 7), (cloud(), 9)):
         clusterer = part.build(wanted)
@@ -147,9 +149,9 @@ def as_many_as_asked_for(part: ClustererSubject) -> None:
 
 @contract.check
 def warnings_are_sentences(part: ClustererSubject) -> None:
-    """`warnings_`, where there is one, is a list of sentences, each on one line.
+    """Make `warnings_`, if it exists, a list of sentences, each on one line.
 
-    The run prints each as a line for the user.
+    The run prints each sentence as a line for the user.
     """
     for rows, wanted in ((groups(), GROUPS), (cloud(), 9)):
         clusterer = part.build(wanted)
@@ -163,9 +165,10 @@ def warnings_are_sentences(part: ClustererSubject) -> None:
 
 @contract.check
 def same_seed_same_labels(part: ClustererSubject) -> None:
-    """The same rows and the same seed give the same labels.
+    """Return the same labels for the same rows and the same seed.
 
-    The same seed is the same run, also on rows without structure, where everything hangs on the start.
+    The same seed must give the same run, also on rows without structure, where the start decides
+    everything.
     """
     first, second = part.labels(cloud(), seed=3), part.labels(cloud(), seed=3)
     other = int((first != second).sum())
@@ -174,21 +177,21 @@ def same_seed_same_labels(part: ClustererSubject) -> None:
 
 @contract.check
 def order_of_rows(part: ClustererSubject) -> None:
-    """On well-separated groups the order of the rows changes nothing but the numbers of the clusters.
+    """Find the same well-separated groups in any order of the rows; only their numbers may change.
 
-    The order of images is chance; often they come class by class, and a clusterer must not profit from it.
+    The order of images is arbitrary, and often sorted by class. A clusterer must not profit from it.
     """
     rows = groups()
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(rows)))
     before, after = part.labels(rows)[order.numpy()], part.labels(rows[order])
     score = adjusted_rand_score(before, after)
-    # A row in ten may go elsewhere: random starts are in another order, too.
+    # A row in ten may change its cluster, because random starts also depend on the order.
     require(score > 0.9, f"shuffled rows are partitioned otherwise (adjusted Rand index {score:.2f})")
 
 
 @contract.check
 def inputs_not_mutated(part: ClustererSubject) -> None:
-    """The affinity or the rows are left as they are.
+    """Leave the affinity or the rows unchanged.
 
     The run computes confidences and figures from them afterwards.
     """
@@ -201,9 +204,9 @@ def inputs_not_mutated(part: ClustererSubject) -> None:
 
 @contract.check
 def lonely_rows(part: ClustererSubject) -> None:
-    """A graph in which some rows have no edge at all is clustered, too: every row gets a label or is noise.
+    """Label every row, or mark it as noise, even if some rows of the graph have no edge.
 
-    Such rows occur wherever a model finds nothing to express a row by.
+    Such rows occur if a model finds nothing to express them by.
     """
     if part.build().consumes != "affinity":
         raise NotApplicable("it is given features, not a graph")
@@ -214,9 +217,9 @@ def lonely_rows(part: ClustererSubject) -> None:
 
 @contract.check
 def equal_rows(part: ClustererSubject) -> None:
-    """Rows that occur several times are clustered like any.
+    """Cluster rows that occur several times like all others.
 
-    Data sets have duplicates, and every one of them needs a label.
+    Data sets contain duplicates, and each of them needs a label.
     """
     rows = torch.cat([groups(), groups()[::5]])
     labels = part.labels(rows)
@@ -225,9 +228,9 @@ def equal_rows(part: ClustererSubject) -> None:
 
 @contract.check
 def eigenvalues_descend(part: ClustererSubject) -> None:
-    """`eigenvalues_`, where there are any, are those of the normalised affinity: descending, at most 1.
+    """Put eigenvalues of the normalised affinity, if any, into `eigenvalues_`: descending, at most 1.
 
-    The run reads the eigengap from them.
+    The run computes the eigengap from them.
     """
     clusterer = part.build()
     clusterer.fit_predict(part.given(groups()))

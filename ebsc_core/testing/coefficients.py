@@ -1,4 +1,4 @@
-"""What every coefficient model owes the framework; what only those that train owe is in trainable.py."""
+"""Check the contract of every coefficient model; ``trainable.py`` adds the checks of trainable ones."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PAIR_BYTES = 0.75
 
 
 class CoefficientSubject(Subject):
-    """A coefficient model under test, for rows of width 12."""
+    """Hold a coefficient model under test, for rows of width 12."""
 
     def build(self, seed: int = 0) -> CoefficientModel:
-        """One of its own, untrained, in evaluation mode."""
+        """Build a new model, untrained, in evaluation mode."""
         built: CoefficientModel = self.made(WIDTH, seed=seed)
         if isinstance(built, nn.Module):
             built.eval()
@@ -38,7 +38,7 @@ contract = Contract(Kind.COEFFICIENTS, CoefficientSubject)
 
 
 def rows(n: int = N, seed: int = 0) -> Tensor:
-    """Unit-length rows ``(n, 12)`` near four subspaces of dimension 3, one after the other."""
+    """Make unit-length rows ``(n, 12)`` near four subspaces of dimension 3, in turn."""
     generator = torch.Generator().manual_seed(seed)
     bases = torch.linalg.qr(torch.randn(4, WIDTH, 3, generator=generator)).Q
     weights = torch.randn(n, 1, 3, generator=generator)
@@ -49,23 +49,23 @@ def rows(n: int = N, seed: int = 0) -> Tensor:
 def express(
     model: CoefficientModel, dictionary: Tensor, top_k: int = TOP_K, own: Tensor | None = None
 ) -> Coefficients:
-    """Coefficients of all rows over all, asked of the model at once."""
+    """Compute the coefficients of all rows over all rows, with one call of the model."""
     own = torch.arange(len(dictionary), device=dictionary.device) if own is None else own
     with torch.no_grad():
         return model.coefficients(dictionary, model.encode(dictionary), top_k, own)
 
 
 def dense(coefficients: Coefficients, columns: int) -> Tensor:
-    """The coefficients as a matrix, whatever order a row's entries are in; entries of one column add up."""
+    """Convert coefficients to a matrix, in any order of entries; entries of the same column are added."""
     empty = torch.zeros(len(coefficients.indices), columns)
     return empty.scatter_add(1, coefficients.indices.cpu(), coefficients.values.cpu().float())
 
 
 @contract.basic
 def can_be_built(part: CoefficientSubject) -> None:
-    """`factory(options, width)` returns an `ebsc_core.CoefficientModel`.
+    """Return an `ebsc_core.CoefficientModel` from `factory(options, width)`.
 
-    That is how a run builds it; what it calls later is declared there.
+    A run builds the model with this call. The class declares the methods that the run calls later.
     """
     built = part.build()
     require(isinstance(built, CoefficientModel), f"it returned a {type(built).__name__}")
@@ -73,9 +73,9 @@ def can_be_built(part: CoefficientSubject) -> None:
 
 @contract.basic
 def output_shapes(part: CoefficientSubject) -> None:
-    """For B queries `coefficients` returns indices and values of shape (B, top_k).
+    """Return from `coefficients` indices and values of shape (B, top_k) for B queries.
 
-    Of each row so many entries are kept, zeros where fewer are used; the graph is built from them.
+    The graph is built from this many entries of each row; unused entries are zero.
     """
     for top_k in (1, TOP_K, N - 1):
         actual = express(part.build(), rows(), top_k)
@@ -86,9 +86,9 @@ def output_shapes(part: CoefficientSubject) -> None:
 
 @contract.basic
 def output_dtypes(part: CoefficientSubject) -> None:
-    """Indices are int64, values float32.
+    """Return int64 indices and float32 values.
 
-    Positions in large dictionaries do not fit in less; other values would be converted, block by block.
+    Positions in large dictionaries need int64. Other values would have to be converted, block by block.
     """
     actual = express(part.build(), rows())
     require(actual.indices.dtype == torch.int64, f"indices are {actual.indices.dtype}")
@@ -97,9 +97,9 @@ def output_dtypes(part: CoefficientSubject) -> None:
 
 @contract.basic
 def devices(part: CoefficientSubject) -> None:
-    """What it returns is on the device of the queries.
+    """Return the result on the device of the queries.
 
-    A tensor made without `device=` lies on the CPU, and a run on a GPU stops at the first operation with it.
+    A tensor made without `device=` is on the CPU, and a run on a GPU stops at the first operation with it.
     """
     for device in common.devices():
         actual = express(common.moved(part.build(), device), rows().to(device))
@@ -109,7 +109,7 @@ def devices(part: CoefficientSubject) -> None:
 
 @contract.basic
 def valid_indices(part: CoefficientSubject) -> None:
-    """Indices are positions in the dictionary, 0 to N - 1, also where the value is zero.
+    """Return indices that are positions in the dictionary, 0 to N - 1, even if the value is zero.
 
     They become columns of a sparse matrix, which does not check them.
     """
@@ -120,9 +120,9 @@ def valid_indices(part: CoefficientSubject) -> None:
 
 @contract.basic
 def finite_values(part: CoefficientSubject) -> None:
-    """Values are finite, also where rows of the dictionary are equal, and where it holds two rows.
+    """Return finite values, even if dictionary rows are equal or the dictionary has two rows only.
 
-    Data sets have duplicates; one nan spreads over all eigenvectors of the graph.
+    Data sets contain duplicates, and one nan spreads over all eigenvectors of the graph.
     """
     twice = torch.cat([rows(20), rows(20)])
     for what, given, top_k in (("61 rows", rows(), 5), ("duplicates", twice, 5), ("two rows", rows(2), 1)):
@@ -131,9 +131,9 @@ def finite_values(part: CoefficientSubject) -> None:
 
 @contract.check
 def zero_on_self(part: CoefficientSubject) -> None:
-    """A query is never expressed by itself: at `own`, its position in the dictionary, there is no weight.
+    """Never express a query by itself: the coefficient at its own position `own` is zero.
 
-    A row explains itself perfectly, and a graph of such coefficients falls apart into single rows.
+    Each row explains itself perfectly, and a graph of such coefficients falls apart into single rows.
     """
     for top_k in (TOP_K, N - 1):
         weights = dense(express(part.build(), rows(), top_k), N).diagonal()
@@ -143,9 +143,9 @@ def zero_on_self(part: CoefficientSubject) -> None:
 
 @contract.check
 def distinct_indices(part: CoefficientSubject) -> None:
-    """No dictionary row has weight twice in the coefficients of a query.
+    """Give a dictionary row at most one weight in the coefficients of a query.
 
-    `top_k` counts rows; votes and the graph would add such entries up.
+    `top_k` counts rows; votes and the graph would add such entries.
     """
     actual = express(part.build(), rows())
     for row, (indices, values) in enumerate(zip(actual.indices, actual.values, strict=True)):
@@ -155,9 +155,9 @@ def distinct_indices(part: CoefficientSubject) -> None:
 
 @contract.check
 def outside_queries(part: CoefficientSubject) -> None:
-    """A query that is not in the dictionary (`own` = -1) may use all of its rows, the last one as well.
+    """Let a query that is not in the dictionary (`own` = -1) use all rows, including the last one.
 
-    New images are expressed that way; as a position, -1 would be the last row.
+    New images are expressed this way. If -1 were used as a position, it would mean the last row.
     """
     dictionary = rows()
     others = dictionary[[-1]]
@@ -171,9 +171,9 @@ def outside_queries(part: CoefficientSubject) -> None:
 
 @contract.check
 def any_block_size(part: CoefficientSubject) -> None:
-    """The coefficients of a query do not depend on which others are asked at the same time, or how many.
+    """Compute the coefficients of a query independently of the other queries and of their number.
 
-    The framework splits the queries as memory allows: the same run on another machine has other blocks.
+    The framework splits queries into blocks that fit in memory, so another machine has other blocks.
     """
     own = torch.arange(N)
     model = part.build()
@@ -185,14 +185,15 @@ def any_block_size(part: CoefficientSubject) -> None:
 
 @contract.check
 def no_square_matrix(part: CoefficientSubject) -> None:
-    """Memory grows with N, not with N², however many queries have been asked.
+    """Use memory that grows with N, not with N², after any number of queries.
 
-    70,000 rows over one another are 20 GB in float32; the framework asks in blocks so that it need not be.
+    The coefficients of 70,000 rows over each other would take 20 GB in float32. The framework uses blocks
+    to avoid that.
     """
     model = part.build()
     peak_bytes(lambda: _in_blocks(model, 2 * AT_ONCE))  # what is imported or made ready on first use
     small, middle, large = (peak_bytes(lambda n=n: _in_blocks(model, n)) for n in _SIZES)  # type: ignore[misc]
-    # What is constant or grows with N cancels out: 16 - 3·4 + 2·1 squares are left.
+    # Constant and linear parts cancel out: 16 - 3·4 + 2·1 squares remain.
     per_pair = (large - 3 * middle + 2 * small) / (6 * MEASURED**2)
     require(
         per_pair < PAIR_BYTES,
@@ -214,9 +215,9 @@ def _in_blocks(model: CoefficientModel, n: int) -> None:
 
 @contract.check
 def same_seed_same_coefficients(part: CoefficientSubject) -> None:
-    """Built under the same seed, it gives the same coefficients.
+    """Compute the same coefficients with two models built with the same seed.
 
-    The same seed is the same run. Only torch's generator is seeded: not NumPy's, not `random`.
+    The same seed must give the same run. Only torch's generator is seeded, not NumPy's and not `random`.
     """
     first, second = (dense(express(part.build(3), rows()), N) for _ in range(2))
     common.require_close(second, first, "two built under the same seed differ")
@@ -224,9 +225,9 @@ def same_seed_same_coefficients(part: CoefficientSubject) -> None:
 
 @contract.check
 def inputs_not_mutated(part: CoefficientSubject) -> None:
-    """Queries, dictionary and `own` are left as they are.
+    """Leave queries, dictionary and `own` unchanged.
 
-    They are the run's features: changed in place, every later block and the clusterer see others.
+    They are the run's features. If they change in place, later blocks and the clusterer get wrong rows.
     """
     dictionary, queries, own = rows(), rows(), torch.arange(N)
     with common.untouched(dictionary=dictionary, queries=queries, own=own), torch.no_grad():
@@ -236,10 +237,10 @@ def inputs_not_mutated(part: CoefficientSubject) -> None:
 
 @contract.check
 def agrees_with_inner_products(part: CoefficientSubject) -> None:
-    """An `InnerProductModel` gives what `weigh` makes of the largest inner products of `queries` and `keys`.
+    """Return from an `InnerProductModel` what `weigh` makes of the largest inner products.
 
-    The framework searches those by itself and calls `weigh` alone: what else `coefficients` did would be left
-    out. The normaliser is there only for who says `normalised`.
+    The framework searches for the inner products itself and calls only `weigh`, so anything else in
+    `coefficients` would be lost. It computes the normaliser only if `normalised` is true.
     """
     model = part.build()
     if not isinstance(model, InnerProductModel):

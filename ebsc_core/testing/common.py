@@ -1,4 +1,4 @@
-"""What the checks of several kinds share: comparing, devices, seeds, and the checks of any part's options."""
+"""Share helpers between the checks of several kinds: comparisons, devices, seeds, checks of options."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ebsc_core.testing.checks import Contract, ContractBroken, NotApplicable, re
 from ebsc_core.testing.subject import Subject
 from ebsc_core.utils.weights import read_weights, save_weights
 
-# Float32 sums in another order differ by about this.
+# Sums of float32 values in different orders differ by about this.
 ROUNDING = 1e-4
 
 
 def devices() -> list[torch.device]:
-    """The devices there are on this machine: the CPU, and CUDA's or Metal's."""
+    """Return the devices of this machine: the CPU, and CUDA's or Metal's if there is one."""
     available = [torch.device("cpu")]
     if torch.cuda.is_available():
         available.append(torch.device("cuda", torch.cuda.current_device()))
@@ -44,7 +44,7 @@ def require_shape(tensor: object, shape: tuple[int, ...], what: str) -> None:
 
 
 def require_close(actual: Tensor, expected: Tensor, what: str) -> None:
-    """Require the same values up to rounding, relative to the largest; nan counts as different."""
+    """Require equal values up to rounding, relative to the largest value; nan counts as different."""
     actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
     difference = (actual - expected).abs().max().item() if actual.numel() else 0.0
     scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
@@ -59,7 +59,7 @@ def require_finite(tensor: Tensor, what: str) -> None:
 
 @contextmanager
 def untouched(**tensors: Tensor) -> Iterator[None]:
-    """Require that what is done meanwhile leaves these tensors as they are."""
+    """Require that the code inside the block does not change these tensors."""
     before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     yield
     for name, tensor in tensors.items():
@@ -67,14 +67,14 @@ def untouched(**tensors: Tensor) -> Iterator[None]:
 
 
 def require_no_gradient(**tensors: Tensor) -> None:
-    """Require that nobody has asked for a gradient of tensors handed over without."""
+    """Require that tensors passed without a gradient have none afterwards."""
     for name, tensor in tensors.items():
         require(not tensor.requires_grad, f"{name} require a gradient afterwards (requires_grad is True)")
         require(tensor.grad is None, f"{name} have a gradient afterwards (grad is not None)")
 
 
 def require_gradient(tensors: Iterable[tuple[str, Tensor]]) -> None:
-    """Require a gradient that is there and not all zero in each of these tensors."""
+    """Require that each of these tensors has a gradient that is not zero everywhere."""
     for name, tensor in tensors:
         require(tensor.grad is not None, f"no gradient reaches {name} (grad is None)")
         assert tensor.grad is not None
@@ -82,7 +82,7 @@ def require_gradient(tensors: Iterable[tuple[str, Tensor]]) -> None:
 
 
 def require_finite_gradients(module: nn.Module, when: str) -> None:
-    """Require that the gradients of a module's parameters, where there are any, are finite."""
+    """Require that the gradients of a module's parameters, if any, are finite."""
     for name, parameter in module.named_parameters():
         if parameter.grad is not None:
             require_finite(parameter.grad, f"the gradient of {name} {when}")
@@ -105,12 +105,12 @@ def through_a_file(module: nn.Module, other: nn.Module) -> None:
 
 
 def moved(part: Any, device: torch.device) -> Any:
-    """A part on a device, if it is a module; others compute where their input is."""
+    """Move a component to a device if it is a module; other components compute where their input is."""
     return part.to(device) if isinstance(part, nn.Module) else part
 
 
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """Names and parameters that are to learn."""
+    """Return the names and parameters that are trained."""
     parameters = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
     if not parameters:
         raise NotApplicable("there are no parameters to train")
@@ -118,7 +118,7 @@ def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def add_options_checks(contract: Contract) -> None:
-    """Take up the checks that are the same for the options of any kind of part."""
+    """Add the checks of options, which are the same for every kind of component."""
     checks: list[Callable[[Subject], None]] = [
         options_are_described,
         unknown_options_are_refused,
@@ -140,9 +140,9 @@ def preferences_are_on_the_record(part: Subject) -> None:
 
 
 def options_are_described(part: Subject) -> None:
-    """Every option has a docstring under it.
+    """Put a docstring under every option.
 
-    `ebsc plugins show` prints it; without, a user has nothing but a name.
+    `ebsc plugins show` prints the docstring. Without it, a user sees only the name of the option.
     """
     fields = type(part.choice.options).model_fields
     bare = [name for name, field in fields.items() if not field.description]
@@ -150,9 +150,10 @@ def options_are_described(part: Subject) -> None:
 
 
 def unknown_options_are_refused(part: Subject) -> None:
-    """An option that does not exist is an error.
+    """Refuse options that do not exist.
 
-    A misspelt option would otherwise be ignored in silence, and the run is not the one that was asked for.
+    Otherwise a misspelt option is ignored without a message, and the run is not the one that the user
+    wanted.
     """
     made_up = {"no_such_option_": 1}
     try:
@@ -163,10 +164,10 @@ def unknown_options_are_refused(part: Subject) -> None:
 
 
 def options_round_trip(part: Subject) -> None:
-    """Options written as JSON or TOML and read back are the same options.
+    """Keep the same options when they are written as JSON or TOML and read back.
 
-    run.toml repeats a run, and trained features are found again by a digest of the same values. TOML has no
-    null: an option that may be None has None as its default.
+    `run.toml` repeats a run, and a digest of the same values finds trained features again. TOML has no
+    null, so an option that may be None must have None as its default.
     """
     for options in _variations(part.choice.options):
         values = options.model_dump(mode="json")
@@ -186,7 +187,7 @@ def _require_same(values: dict[str, Any], options: Options, form: str) -> None:
 
 
 def _variations(options: Options) -> Iterator[Options]:
-    """These options, and others that differ in one value each, as far as such are allowed."""
+    """Yield these options, and variants that differ in one value each, if the variant is valid."""
     yield options
     values = options.model_dump()
     for name, field in type(options).model_fields.items():

@@ -1,4 +1,4 @@
-"""What every data set, and every reader of a file type, owes the framework."""
+"""Check the contract of every data set and every reader of a file type."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from ebsc_core.testing.checks import Contract, require
 from ebsc_core.testing.subject import Subject
 from ebsc_core.utils.paths import user_cache
 
-# Images looked at; a data set of more gives a sample.
+# The number of images that the checks look at; larger data sets are sampled.
 MAX_IMAGES = 64
 CPU = torch.device("cpu")
 
 
 class DataSubject(Subject):
-    """A data set under test."""
+    """Hold a data set under test."""
 
     def build(self) -> ImageSource:
-        """Opened anew; of many images a seeded sample, as with ``data.limit``."""
+        """Open the data set again; if it is large, take a seeded sample, as with ``data.limit``."""
         root = self.root or user_cache() / "data"
         opened = self.made(DataContext(root=root, limit=MAX_IMAGES, workers=0))
         return opened.sample(MAX_IMAGES, 0) if isinstance(opened, ImageSource) else opened
@@ -36,7 +36,7 @@ contract = Contract(Kind.DATA, DataSubject)
 
 
 def read(source: ImageSource, *plan: Iterable[int]) -> Tensor:
-    """The images at these positions, batch by batch, in one tensor; all of them if there are no batches."""
+    """Read the images of these batches of positions into one tensor; without batches, read all images."""
     wanted = plan or (range(len(source)),)
     return torch.cat([batch.clone() for batch in source.batches(map(_positions, wanted), CPU)])
 
@@ -52,9 +52,9 @@ def _require_same(actual: Tensor, expected: Tensor, what: str) -> None:
 
 @contract.basic
 def can_be_opened(part: DataSubject) -> None:
-    """`factory(options, context)` returns an `ebsc_core.ImageSet` or another `ImageSource` with images in it.
+    """Return an `ImageSet` or another `ImageSource` with images from `factory(options, context)`.
 
-    That is how a run opens it; what it calls later is declared there.
+    A run opens the data set with this call. The class declares the methods that the run calls later.
     """
     opened = part.build()
     require(isinstance(opened, ImageSource), f"it returned a {type(opened).__name__}")
@@ -64,9 +64,9 @@ def can_be_opened(part: DataSubject) -> None:
 
 @contract.basic
 def image_shape(part: DataSubject) -> None:
-    """`shape` is (C, H, W), C being 1 or 3, and every batch of B images is (B, C, H, W).
+    """Set `shape` to (C, H, W), where C is 1 or 3, and yield batches of shape (B, C, H, W).
 
-    The backbone is built for that shape before the first image is seen.
+    The backbone is built for this shape before the first image is read.
     """
     with closing(part.build()) as source:
         shape = source.shape
@@ -77,9 +77,9 @@ def image_shape(part: DataSubject) -> None:
 
 @contract.basic
 def image_dtype(part: DataSubject) -> None:
-    """Images are uint8.
+    """Yield uint8 images.
 
-    The run turns them to [0, 1] on the device; floats would be four times as much to hold and to move.
+    The run scales them to [0, 1] on the device. Floats would need four times the memory and transfer time.
     """
     with closing(part.build()) as source:
         dtype = next(iter(source.batches([_positions([0])], CPU))).dtype
@@ -88,9 +88,9 @@ def image_dtype(part: DataSubject) -> None:
 
 @contract.basic
 def devices(part: DataSubject) -> None:
-    """Batches are on the device that was asked for.
+    """Yield batches on the requested device.
 
-    Whatever trains is there.
+    The network that trains on them is on that device.
     """
     for device in common.devices():
         with closing(part.build()) as source:
@@ -100,9 +100,9 @@ def devices(part: DataSubject) -> None:
 
 @contract.check
 def one_id_each(part: DataSubject) -> None:
-    """`ids` has one text for each image, and no two are the same.
+    """Give each image one text in `ids`; all texts differ.
 
-    assignments.csv names the images by them.
+    `assignments.csv` names the images by their ids.
     """
     with closing(part.build()) as source:
         ids = list(source.ids)
@@ -114,9 +114,9 @@ def one_id_each(part: DataSubject) -> None:
 
 @contract.check
 def labels_fit(part: DataSubject) -> None:
-    """`labels` is None, or int64 of shape (N,), each within `class_names` where those are given.
+    """Set `labels` to None, or to int64 of shape (N,) with values within `class_names` if given.
 
-    Scores compare them with the clusters one by one. Nothing else ever sees them.
+    The scores compare labels and clusters image by image. Nothing else uses the labels.
     """
     with closing(part.build()) as source:
         labels, names = source.labels, source.class_names
@@ -132,7 +132,7 @@ def labels_fit(part: DataSubject) -> None:
 
 @contract.check
 def any_order(part: DataSubject) -> None:
-    """Images can be asked for in any order, and an image again in a later batch.
+    """Yield images in any requested order; an image can occur again in a later batch.
 
     Every epoch draws its own order.
     """
@@ -145,9 +145,9 @@ def any_order(part: DataSubject) -> None:
 
 @contract.check
 def can_be_read_again(part: DataSubject) -> None:
-    """`batches` can be called any number of times, also after `close`, and gives the same images.
+    """Yield the same images however often `batches` is called, also after `close`.
 
-    Training goes through them once an epoch, extraction once more.
+    Training reads all images once in each epoch, and feature extraction reads them once more.
     """
     with closing(part.build()) as source:
         first = read(source)
@@ -158,9 +158,10 @@ def can_be_read_again(part: DataSubject) -> None:
 
 @contract.check
 def same_when_opened_again(part: DataSubject) -> None:
-    """Opened again, it has the same images, ids and labels in the same order.
+    """Keep the same images, ids and labels in the same order when the data set is opened again.
 
-    The same seed is the same run; folders are listed in an order that changes unless it is sorted.
+    The same seed must give the same run. Folders are listed in an arbitrary order unless the reader sorts
+    them.
     """
     with closing(part.build()) as first, closing(part.build()) as second:
         _require_same(read(second), read(first), "other images came")
@@ -171,9 +172,9 @@ def same_when_opened_again(part: DataSubject) -> None:
 
 @contract.check
 def take_keeps_together(part: DataSubject) -> None:
-    """`take(positions)` has the images, ids and labels at these positions, in this order.
+    """Return from `take(positions)` the images, ids and labels at these positions, in this order.
 
-    Samples and parts of the data are made that way; an image with another's label falsifies every score.
+    The framework makes samples and splits this way. An image with a wrong label falsifies every score.
     """
     with closing(part.build()) as source:
         positions = np.arange(0, len(source), 3)[::-1].copy()
@@ -187,10 +188,10 @@ def take_keeps_together(part: DataSubject) -> None:
 
 @contract.check
 def digest_is_stable(part: DataSubject) -> None:
-    """`digest()` is the same each time, and another for other images.
+    """Return the same `digest()` each time, and another one for other images.
 
-    Trained features are found again by it: one that changes trains anew every time, one that does not gives a
-    run the features of other images.
+    It is the key of trained features. If it varies, every run trains again. If it is the same for other
+    images, a run uses wrong features.
     """
     first, second = part.build().digest(), part.build().digest()
     require(isinstance(first, str) and bool(first), f"it is {first!r}")
@@ -203,9 +204,9 @@ def digest_is_stable(part: DataSubject) -> None:
 
 @contract.check
 def info_fits(part: DataSubject) -> None:
-    """`info()` has the shape of the images, and per channel the mean and deviation of values in [0, 1].
+    """Return from `info()` the shape, and for each channel mean and deviation of values in [0, 1].
 
-    The backbone normalises by them.
+    The backbone normalises the images with them.
     """
     with closing(part.build()) as source:
         info, shape = source.info(), source.shape
@@ -219,9 +220,9 @@ def info_fits(part: DataSubject) -> None:
 
 @contract.check
 def images_to_fit(part: DataSubject) -> None:
-    """`to_fit()` has images in memory, uint8 of shape (M, C, H, W).
+    """Return from `to_fit()` images in memory, uint8 of shape (M, C, H, W).
 
-    Backbones that fit something, such as principal components, are told them.
+    Backbones that fit something, such as principal components, receive these images.
     """
     with closing(part.build()) as source:
         actual = source.to_fit()

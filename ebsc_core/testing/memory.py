@@ -1,9 +1,10 @@
-"""How much memory some work held at its peak: torch's tensors and NumPy's arrays, whoever made them.
+"""Measure the peak memory of some work: torch's tensors and NumPy's arrays, whoever allocates them.
 
-The process's own peak is no measure of a few MiB: it never falls, and what an allocator keeps is in it. So
-allocations are counted. Those of torch are seen by a dispatch mode, which every operation goes through, and
-taken off when the storage dies; those of NumPy and Python by ``tracemalloc``. What compiled code allocates
-for itself is not seen, nor what other threads have torch make; torch is told to use one thread.
+The peak of the process is too coarse for a few MiB: it never falls, and it includes what an allocator
+keeps. So this module counts allocations. A dispatch mode sees the result of every torch operation; its
+storage is counted until it is freed. ``tracemalloc`` counts the memory of NumPy and Python. Two things are
+not counted: internal memory of compiled code, and torch operations in other threads. Torch is limited to
+one thread.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
-    """The most bytes that were held at once while ``work`` ran, beyond what was before."""
+    """Return the largest number of bytes held at once while ``work`` ran, beyond those held before."""
     tensors = _LiveTensors()
     ours = not tracemalloc.is_tracing()
     if ours:
@@ -39,7 +40,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Counts the bytes of storages that operations make, as long as they live."""
+    """Count the bytes of the storages that operations allocate, as long as they live."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -57,7 +58,7 @@ class _LiveTensors(TorchDispatchMode):
         try:
             storage: Any = tensor.untyped_storage()
             key, size = storage._cdata, storage.nbytes()
-        except NotImplementedError:  # opaque ones, as oneDNN's, have no storage
+        except NotImplementedError:  # opaque tensors, such as oneDNN's, have no storage
             storage, key, size = tensor, id(tensor), tensor.numel() * tensor.element_size()
         if key not in self.known:
             self.known.add(key)

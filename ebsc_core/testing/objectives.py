@@ -1,4 +1,4 @@
-"""What every objective owes the framework."""
+"""Check the contract of every objective."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH, SIDE, WIDTH = 8, 4, 6
 
 
 class TinyBackbone(Backbone):
-    """Small enough that a check takes no time; with a batch norm, as real ones have."""
+    """Compute features with a tiny network for fast checks; it has a batch norm, as real ones do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class TinyBackbone(Backbone):
 
 @dataclass(frozen=True)
 class _TwoAlike(DistributedContext):
-    """As if two processes had the same share of the batch."""
+    """Pretend that two processes have the same share of the batch."""
 
     def gather(self, rows: Tensor) -> Tensor:
         return torch.cat([rows, rows])
@@ -44,10 +44,10 @@ class _TwoAlike(DistributedContext):
 
 
 class ObjectiveSubject(Subject):
-    """An objective under test, on a tiny backbone for grey images of 4x4."""
+    """Hold an objective under test, on a tiny backbone for grey images of 4x4."""
 
     def build(self, seed: int = 0) -> Objective:
-        """One of its own, in training mode."""
+        """Build a new objective, in training mode."""
         torch.manual_seed(seed)
         return self.made(TinyBackbone(), seed=seed)
 
@@ -56,7 +56,7 @@ contract = Contract(Kind.OBJECTIVE, ObjectiveSubject)
 
 
 def views(batch: int = BATCH, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Two views ``(B, 1, 4, 4)`` that have much in common."""
+    """Make two views ``(B, 1, 4, 4)`` that have much in common."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(batch, 1, SIDE, SIDE, generator=generator)
     other = (images + 0.2 * torch.rand(images.shape, generator=generator)).clamp(0, 1)
@@ -72,9 +72,9 @@ def _batches() -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
 
 @contract.basic
 def can_be_built(part: ObjectiveSubject) -> None:
-    """`factory(options, backbone)` returns an `ebsc_core.Objective`.
+    """Return an `ebsc_core.Objective` from `factory(options, backbone)`.
 
-    That is how a run builds it; what it calls later is declared there.
+    A run builds the objective with this call. The class declares the methods that the run calls later.
     """
     built = part.build()
     require(isinstance(built, Objective), f"it returned a {type(built).__name__}")
@@ -82,9 +82,10 @@ def can_be_built(part: ObjectiveSubject) -> None:
 
 @contract.basic
 def output_shapes(part: ObjectiveSubject) -> None:
-    """For two views of B images `forward` returns `Views`: a scalar loss, features (B, D), embeddings (B, E).
+    """Return `Views` from `forward`: a scalar loss, features (B, D) and embeddings (B, E) of each view.
 
-    D is the backbone's width, E the objective's; the coefficient model that trains along is built for them.
+    D is the backbone's width and E the objective's. The coefficient model of the joint phase is built for
+    them.
     """
     objective = part.build()
     actual = objective(*views())
@@ -97,9 +98,10 @@ def output_shapes(part: ObjectiveSubject) -> None:
 
 @contract.basic
 def output_dtypes(part: ObjectiveSubject) -> None:
-    """Loss and embeddings are float32, also where the network computes in bfloat16.
+    """Return loss and embeddings in float32, even if the network computes in bfloat16.
 
-    Logarithms, exponentials and norms lose too much in bfloat16: the loss would stop falling early.
+    Logarithms, exponentials and norms lose too much precision in bfloat16: the loss would stop falling
+    early.
     """
     objective = part.build()
     for name, precise in (("float32", True), ("bfloat16", False)):
@@ -111,9 +113,9 @@ def output_dtypes(part: ObjectiveSubject) -> None:
 
 @contract.basic
 def devices(part: ObjectiveSubject) -> None:
-    """What it returns is on the device of the views.
+    """Return the result on the device of the views.
 
-    A tensor made without `device=` lies on the CPU, and a run on a GPU stops at the first operation with it.
+    A tensor made without `device=` is on the CPU, and a run on a GPU stops at the first operation with it.
     """
     for device in common.devices():
         actual = part.build().to(device)(*(view.to(device) for view in views()))
@@ -123,7 +125,7 @@ def devices(part: ObjectiveSubject) -> None:
 
 @contract.basic
 def finite_loss(part: ObjectiveSubject) -> None:
-    """The loss is finite, also on the smallest batch (2 images) and where both views are the same.
+    """Return a finite loss, also on the smallest batch (2 images) and if both views are the same.
 
     Such batches occur, and a run stops at the first loss that is nan or infinite.
     """
@@ -133,9 +135,9 @@ def finite_loss(part: ObjectiveSubject) -> None:
 
 @contract.basic
 def finite_gradients(part: ObjectiveSubject) -> None:
-    """The gradients of the loss are finite, on the same batches.
+    """Keep the gradients of the loss finite on the same batches.
 
-    One nan in a gradient makes all weights nan at the next step; the root of 0 is the usual source.
+    One nan in a gradient makes all weights nan at the next step. The usual source is the root of 0.
     """
     for when, batch in _batches():
         objective = part.build()
@@ -145,9 +147,9 @@ def finite_gradients(part: ObjectiveSubject) -> None:
 
 @contract.check
 def gradient_reaches_backbone(part: ObjectiveSubject) -> None:
-    """The loss has a gradient in the weights of the backbone.
+    """Give the loss a gradient in the weights of the backbone.
 
-    A `detach()` or `no_grad()` too many leaves a backbone that never learns, while the loss still falls.
+    With one `detach()` or `no_grad()` too many, the backbone never learns, although the loss still falls.
     """
     objective = part.build()
     objective(*views()).loss.backward()
@@ -156,9 +158,9 @@ def gradient_reaches_backbone(part: ObjectiveSubject) -> None:
 
 @contract.check
 def own_parameters_learn(part: ObjectiveSubject) -> None:
-    """Each of its own parameters gets a gradient, or says `requires_grad_(False)`.
+    """Give each of your own parameters a gradient, or set `requires_grad_(False)`.
 
-    The optimiser only decays what gets none, and several processes wait for its gradient.
+    Without a gradient, the optimiser only decays a parameter, and several processes wait for the gradient.
     """
     objective = part.build()
     objective(*views()).loss.backward()
@@ -169,9 +171,9 @@ def own_parameters_learn(part: ObjectiveSubject) -> None:
 
 @contract.check
 def images_take_no_gradient(part: ObjectiveSubject) -> None:
-    """The views are not asked for a gradient.
+    """Do not require a gradient of the views.
 
-    It would be computed and held for every pixel of every batch, and nobody reads it.
+    The gradient would be computed and stored for every pixel of every batch, but nobody reads it.
     """
     a, b = views()
     part.build()(a, b).loss.backward()
@@ -180,9 +182,9 @@ def images_take_no_gradient(part: ObjectiveSubject) -> None:
 
 @contract.check
 def inputs_not_mutated(part: ObjectiveSubject) -> None:
-    """The views are left as they are.
+    """Leave the views unchanged.
 
-    The run may go on to use them; an operation in place (`x -= …`, `x.clamp_()`) changes the caller's tensor.
+    The run may use them again. An operation in place (`x -= …`, `x.clamp_()`) changes the caller's tensor.
     """
     a, b = views()
     with common.untouched(view_a=a, view_b=b):
@@ -191,9 +193,9 @@ def inputs_not_mutated(part: ObjectiveSubject) -> None:
 
 @contract.check
 def unit_length_embeddings(part: ObjectiveSubject) -> None:
-    """Embeddings have length 1.
+    """Return embeddings of length 1.
 
-    Coefficient models and clusterers are given them as unit rows.
+    Coefficient models and clusterers expect rows of unit length.
     """
     for embeddings in part.build()(*views()).embeddings:
         common.require_close(embeddings.norm(dim=1), torch.ones(BATCH), "their length is not 1")
@@ -201,9 +203,9 @@ def unit_length_embeddings(part: ObjectiveSubject) -> None:
 
 @contract.check
 def same_seed_same_result(part: ObjectiveSubject) -> None:
-    """Built and called under the same seed, it has the same weights and the same loss.
+    """Make the same weights and the same loss when built and called with the same seed.
 
-    The same seed is the same run. Only torch's generator is seeded: not NumPy's, not `random`.
+    The same seed must give the same run. Only torch's generator is seeded, not NumPy's and not `random`.
     """
     first, second = part.build(3), part.build(3)
     common.require_same_weights(first, second)
@@ -216,9 +218,9 @@ def same_seed_same_result(part: ObjectiveSubject) -> None:
 
 @contract.check
 def order_of_images(part: ObjectiveSubject) -> None:
-    """The order of the images in a batch does not change the loss, as long as both views keep it.
+    """Compute the same loss in any order of the images, if both views have the same order.
 
-    Batches are drawn at random and gathered from several processes: their order means nothing.
+    Batches are drawn at random and gathered from several processes, so their order has no meaning.
     """
     first, second = part.build(), part.build()
     second.load_state_dict(first.state_dict())
@@ -229,9 +231,9 @@ def order_of_images(part: ObjectiveSubject) -> None:
 
 @contract.check
 def gathers_from_all_processes(part: ObjectiveSubject) -> None:
-    """Given a share of the batch, it returns what the whole batch came to (`self.ranks.gather_views`).
+    """Describe the whole batch if each process has a share of it (`self.ranks.gather_views`).
 
-    Several processes otherwise compare each its own rows only, and train for another loss than one would.
+    Otherwise each process compares only its own rows, and trains with another loss than one process would.
     """
     objective = part.build()
     objective.ranks = _TwoAlike()
@@ -244,9 +246,9 @@ def gathers_from_all_processes(part: ObjectiveSubject) -> None:
 
 @contract.check
 def agreement_has_a_gradient(part: ObjectiveSubject) -> None:
-    """`agreement(reconstruction, target)` is a finite scalar with a finite gradient in the reconstruction.
+    """Return from `agreement` a finite scalar with a finite gradient in the reconstruction.
 
-    By it the joint phase with `joint.form = "agreement"` trains the coefficients.
+    The joint phase with `joint.form = "agreement"` trains with it.
     """
     objective = part.build()
     generator = torch.Generator().manual_seed(0)
@@ -263,9 +265,10 @@ def agreement_has_a_gradient(part: ObjectiveSubject) -> None:
 
 @contract.check
 def weights_survive_a_file(part: ObjectiveSubject) -> None:
-    """After a step of training, its weights saved and loaded into another give the same loss.
+    """Compute the same loss after weights are saved and loaded into another objective.
 
-    State that is neither parameter nor buffer is lost when features are found in the cache or a run goes on.
+    State that is neither parameter nor buffer is lost when features come from the cache or a run is
+    resumed.
     """
     trained, other = part.build(1), part.build(2)
     trained.before_training(2)

@@ -1,4 +1,7 @@
-"""The page ``docs/plugins/checks.md``; ``python -m ebsc_core.testing.reference > docs/plugins/checks.md``."""
+"""Write the page ``docs/plugins/checks.md``.
+
+Run ``python -m ebsc_core.testing.reference > docs/plugins/checks.md``.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.testing.suites import contract_of
 
 HEAD = """\
-# What a part must do, and how it is checked
+# What a component must do, and how it is checked
 
-Two lines of a test file check a part of yours, one pytest test for each row below:
+Two lines in a test file check your component, with one pytest test for each row below:
 
     from ebsc_core.testing import objective_checks
     test_contract = objective_checks("my-loss")
@@ -16,25 +19,25 @@ Two lines of a test file check a part of yours, one pytest test for each row bel
 `dataset_checks`, `backbone_checks`, `coefficient_model_checks` and `clusterer_checks` do the same for the
 other kinds. `ebsc plugins check my-loss` runs the same checks without pytest.
 
-- `options={"hidden": 16}`: options that are not to have their default values; small parts are checked faster.
+- `options={"hidden": 16}`: options that differ from their defaults. Checks of small components are faster.
 - `expected_failures={"order-of-images": "its queue remembers the order"}`: known failures, each with its
-  reason. One that passes after all fails the test.
-- `dataset_checks("my-format", data="tests/few.xyz")`: what a reader of a file type is to open; `root=` says
-  where named data sets are kept.
-- A part that is not registered is given as its record:
+  reason. If such a check passes, the test fails.
+- `dataset_checks("my-format", data="tests/few.xyz")`: the file that a reader of a file type opens. `root=` is
+  the folder of named data sets.
+- A component that is not registered is passed as its record:
   `objective_checks(ComponentSpec("my-loss", "…", MyLoss))`.
 
-Checks marked • are basic: where one fails, those after it are skipped. A check that has nothing to look at
-(no parameters to train, no graph) is skipped, too, and says why. Devices are those of the machine: a GPU is
-tried where there is one. Memory is measured by counting what torch's operations and NumPy allocate, at three
-sizes whose constant and linear parts cancel out (`ebsc_core/testing/memory.py`).
+Checks marked • are basic: if one fails, the later checks are skipped. A check that has nothing to check
+(no parameters to train, no graph) is also skipped, and says why. The checks use the devices of the machine,
+including a GPU if there is one. They measure memory by counting what torch's operations and NumPy allocate,
+at three sizes whose constant and linear parts cancel out (`ebsc_core/testing/memory.py`).
 
-This page is written by `python -m ebsc_core.testing.reference`; a test compares the two.
+`python -m ebsc_core.testing.reference` writes this page; a test compares the two.
 """
 
 
 def markdown() -> str:
-    """The page."""
+    """Return the text of the page."""
     return HEAD + "".join(_table(kind) for kind in REQUIRED)
 
 

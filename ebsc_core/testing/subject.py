@@ -1,4 +1,4 @@
-"""A part under test: found, its options filled in, built as a run would build it."""
+"""Prepare a component for checks: find it, fill in its options, and build it as a run does."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from ebsc_core.plugins.registry import Kind, Provider, Registry, SelectedCompone
 from ebsc_core.plugins.selection import Choice, check_options
 from ebsc_core.utils.errors import ComponentError
 
-# Who supplies a record that is handed over directly.
+# The provider of a record that is passed directly.
 UNREGISTERED = Provider("(not registered)", "0")
 
 
 @dataclass
 class Subject:
-    """A part with its options; each kind of part adds how it is called."""
+    """Hold a component with its options; a subclass for each kind adds how the component is called."""
 
     choice: Choice
     root: Path | None = None
-    """Where named data sets are kept; by default in the user's cache."""
+    """The folder of named data sets; None means the user's cache."""
 
     def made(self, *arguments: Any, seed: int = 0) -> Any:
-        """Call the factory as a run does, with the random state that the seed decides."""
+        """Call the factory as a run does, with the random state that the seed determines."""
         return self.choice.build_seeded(seed, *arguments)
 
 
 def find_choice(
     kind: Kind, part: str | ComponentSpec, options: Mapping[str, Any] | None = None, data: str | None = None
 ) -> Choice:
-    """The part and its options.
+    """Find a component and check its options.
 
     Parameters
     ----------
     kind : Kind
     part : str or ComponentSpec
-        Its registered name, or the record a hook would yield.
+        The registered name, or the record that a hook would yield.
     options : mapping, optional
-        Options that are not to have their default values.
+        The options that differ from their defaults.
     data : str, optional
-        What a family called ``part`` is to resolve, such as a file of its type.
+        The name that a family called ``part`` resolves, such as a file of its type.
 
     Raises
     ------
     ComponentError, ConfigError
-        If it cannot be found, or an option is unknown or ill-typed.
+        If the component cannot be found, or if an option is unknown or has the wrong type.
     """
     if isinstance(part, ComponentSpec):
         component = SelectedComponent(kind, part.name, part, UNREGISTERED)
@@ -59,7 +59,7 @@ def find_choice(
 
 
 def _of_family(registry: Registry, kind: Kind, family: str, name: str) -> SelectedComponent:
-    """What one family makes of a name."""
+    """Resolve a name with one family alone."""
     known = {e.name: e for e in registry.of(kind) if isinstance(e.component, ComponentFamily)}
     if family not in known:
         raise ComponentError(

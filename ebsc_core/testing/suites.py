@@ -1,4 +1,4 @@
-"""From a part's name to its suite, and from a suite to a pytest test."""
+"""Make the suite of checks of a component, and a pytest test from a suite."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODULES = {
     Kind.DATA: "datasets",
     Kind.BACKBONE: "backbones",
     Kind.OBJECTIVE: "objectives",
-    # The module of those that train adds to the contract of all coefficient models.
+    # The module for trainable models adds its checks to the contract of all coefficient models.
     Kind.COEFFICIENTS: "trainable",
     Kind.CLUSTERER: "clusterers",
 }
@@ -26,7 +26,7 @@ Opened = str | Path | Callable[[], str | Path]
 
 
 def contract_of(kind: Kind) -> Contract:
-    """All checks of a kind of part."""
+    """Return all checks of a kind of component."""
     return import_module(f"ebsc_core.testing.{MODULES[kind]}").contract
 
 
@@ -37,7 +37,7 @@ def make_suite(
     data: Opened | None = None,
     root: str | Path | None = None,
 ) -> Suite:
-    """The checks of a part, which is looked for when the first of them is run."""
+    """Make the suite of a component; the component is loaded when the first check runs."""
     contract = contract_of(kind)
 
     def find() -> Any:
@@ -49,12 +49,12 @@ def make_suite(
 
 
 def as_test(suite: Suite, expected_failures: Mapping[str, str] | None = None) -> Callable[[Check], None]:
-    """A pytest test of every check of a suite, parametrised by their ids.
+    """Make a pytest test of every check of a suite, parametrised by the ids of the checks.
 
     Raises
     ------
     ComponentError
-        If an expected failure is of no check there is, or its reason is missing.
+        If an expected failure names an unknown check, or if its reason is missing.
     """
     import pytest
 

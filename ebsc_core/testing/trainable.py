@@ -1,4 +1,4 @@
-"""What coefficient models that train owe the framework beyond the others."""
+"""Check the contract of trainable coefficient models, in addition to that of all coefficient models."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def _train(model: TrainableCoefficientModel, steps: int = STEPS) -> None:
 
 @contract.basic
 def training_shapes(part: CoefficientSubject) -> None:
-    """`express` returns an `Expression`: a reconstruction (B, D) and a scalar penalty; `loss` is a scalar.
+    """Return from `express` a reconstruction (B, D) and a scalar penalty, and from `loss` a scalar.
 
-    The joint phase and refinement train with them.
+    The joint phase and the refinement train with them.
     """
     model = _trainable(part)
     actual = model.express(rows(9), rows(), torch.arange(9))
@@ -58,7 +58,7 @@ def training_shapes(part: CoefficientSubject) -> None:
 
 @contract.basic
 def finite_loss(part: CoefficientSubject) -> None:
-    """The loss is finite, also where rows of the dictionary are equal, and where it holds two rows.
+    """Return a finite loss, even if dictionary rows are equal or the dictionary has two rows only.
 
     A run stops at the first loss that is nan or infinite.
     """
@@ -69,9 +69,10 @@ def finite_loss(part: CoefficientSubject) -> None:
 
 @contract.basic
 def finite_gradients(part: CoefficientSubject) -> None:
-    """Every parameter gets a gradient, and it is finite.
+    """Give every parameter a finite gradient.
 
-    The optimiser only decays what gets none; one nan makes all weights nan at the next step.
+    Without a gradient, the optimiser only decays a parameter. One nan makes all weights nan at the next
+    step.
     """
     model = _trainable(part)
     _loss(model.train(), rows(), rows()).backward()
@@ -82,9 +83,9 @@ def finite_gradients(part: CoefficientSubject) -> None:
 
 @contract.check
 def loss_falls(part: CoefficientSubject) -> None:
-    """Twenty steps of AdamW on the same rows lower the loss.
+    """Lower the loss in twenty steps of AdamW on the same rows.
 
-    Refinement does just that with the run's features; a loss that does not fall teaches nothing.
+    The refinement does this with the run's features. If the loss does not fall, the model learns nothing.
     """
     model = _trainable(part)
     before = _loss(model, rows(), rows()).item()
@@ -95,9 +96,9 @@ def loss_falls(part: CoefficientSubject) -> None:
 
 @contract.check
 def gradient_reaches_rows(part: CoefficientSubject) -> None:
-    """`express` is differentiable in the queries and in the dictionary.
+    """Make `express` differentiable in the queries and in the dictionary.
 
-    In the joint phase that gradient is what shapes the backbone.
+    In the joint phase this gradient trains the backbone.
     """
     model = _trainable(part)
     queries, dictionary = rows().requires_grad_(), rows(seed=1).requires_grad_()
@@ -107,9 +108,9 @@ def gradient_reaches_rows(part: CoefficientSubject) -> None:
 
 @contract.check
 def rows_take_no_gradient(part: CoefficientSubject) -> None:
-    """Rows that are handed over without a gradient are not asked for one.
+    """Do not require a gradient of rows that come without one.
 
-    Refinement works on features that are fixed; a gradient for them is computed and held for nobody.
+    The refinement uses fixed features. Their gradient would be computed and stored, but nobody reads it.
     """
     queries, dictionary = rows(), rows()
     _loss(_trainable(part).train(), queries, dictionary).backward()
@@ -118,9 +119,9 @@ def rows_take_no_gradient(part: CoefficientSubject) -> None:
 
 @contract.check
 def training_does_not_mutate(part: CoefficientSubject) -> None:
-    """`express` and `loss` leave their rows as they are.
+    """Leave the rows unchanged in `express` and `loss`.
 
-    They are a batch of the run's features, or what the objective has just computed.
+    The rows are a batch of the run's features, or the objective's latest output.
     """
     queries, dictionary = rows(), rows()
     with common.untouched(queries=queries, dictionary=dictionary):
@@ -129,9 +130,10 @@ def training_does_not_mutate(part: CoefficientSubject) -> None:
 
 @contract.check
 def expresses_as_it_trained(part: CoefficientSubject) -> None:
-    """`express` combines the dictionary with the same coefficients that `coefficients` gives.
+    """Combine the dictionary in `express` with the same coefficients that `coefficients` returns.
 
-    Otherwise one thing is trained and another is clustered; own rows left out of one only are a usual cause.
+    Otherwise the run trains one thing and clusters another. A usual cause: only one of them excludes own
+    rows.
     """
     model = _trainable(part)
     _train(model, 3)
@@ -143,9 +145,9 @@ def expresses_as_it_trained(part: CoefficientSubject) -> None:
 
 @contract.check
 def weights_survive_a_file(part: CoefficientSubject) -> None:
-    """After training, its weights saved and loaded into another give the same coefficients.
+    """Compute the same coefficients after trained weights are saved and loaded into another model.
 
-    State that is neither parameter nor buffer is lost, and new images are expressed by another model.
+    State that is neither parameter nor buffer is lost, and another model would express new images.
     """
     trained, other = _trainable(part, 1), _trainable(part, 2)
     _train(trained, 3)

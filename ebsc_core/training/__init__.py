@@ -1,1 +1,1 @@
-"""Training: the warm-up, the joint mini-batch phase, and features of all images."""
+"""Train: warm up, run the joint mini-batch phase, and extract features of all images."""

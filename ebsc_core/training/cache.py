@@ -1,4 +1,4 @@
-"""Trained features kept between runs, under a digest of what they were made from."""
+"""Cache trained features between runs, under a digest of everything that they depend on."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.weights import read_weights, save_weights
 
 TRAINING = "training.json"
-# What training.json holds of a Trained.
+# The fields of a Trained that training.json holds.
 RECORDED = {"history": list, "precision": str, "warnings": list, "cost": dict}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves behind."""
+    """Hold the result of training."""
 
     features: Path
-    """The file they are in (see ``ebsc_core.data.features.store``)."""
+    """The file with the features (see ``ebsc_core.data.features.store``)."""
     history: list[dict[str, Any]]
-    """One record per epoch, plain values."""
+    """One record for each epoch, as plain values."""
     precision: str
-    """``fp32`` or ``bf16``; ``none`` if nothing was trained."""
+    """The precision, ``fp32`` or ``bf16``; ``none`` if nothing was trained."""
     warnings: list[str]
     cost: dict[str, Any]
-    """What making it took: ``seconds`` by stage, ``peak_memory_mib``, and in which ``arithmetic`` and why."""
+    """What the training took: ``seconds`` by stage, ``peak_memory_mib``, and ``arithmetic`` with the
+    reasons."""
 
 
 class TrainedCache:
-    """Entries ``<folder>/<key>/`` with features, weights and the training record.
+    """Store entries ``<folder>/<key>/`` with features, weights and the training record.
 
     Parameters
     ----------
     folder : Path or None
-        None keeps nothing.
+        The folder of the cache. None stores nothing.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -56,9 +57,9 @@ class TrainedCache:
         n_rows: int,
         precision: str,
     ) -> tuple[Trained | None, str]:
-        """The entry for ``made_from``, its weights loaded into ``modules``; or None, and why.
+        """Load the entry for ``made_from``, and its weights into ``modules``; or return None and why.
 
-        The reason is empty when there simply is no entry. ``modules`` change only if all can be used.
+        The reason is empty if there is no entry. ``modules`` change only if the whole entry can be used.
         """
         key = digest(made_from)
         if self.folder is None or not (self.folder / key).is_dir():
@@ -80,7 +81,7 @@ class TrainedCache:
         return Trained(entry / FEATURES, **record), ""
 
     def store(self, made_from: Mapping[str, Any], modules: Mapping[str, nn.Module], trained: Trained) -> None:
-        """Write an entry beside and rename it into place, replacing a damaged one."""
+        """Write an entry under a temporary name, then rename it into place; replace a damaged one."""
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -92,11 +93,11 @@ class TrainedCache:
             record = {name: getattr(trained, name) for name in RECORDED}
             (temporary_folder / TRAINING).write_text(json.dumps(record, indent=1), encoding="utf-8")
             if (self.folder / key).exists():
-                # Out of the way in one step: another process may be putting the same there.
+                # Move the old entry away in one step: another process may write the same entry.
                 (self.folder / key).rename(temporary_folder.with_name(f"{temporary_folder.name}.old"))
             temporary_folder.rename(self.folder / key)
         except OSError:
-            if not (self.folder / key).is_dir():  # else another process was faster
+            if not (self.folder / key).is_dir():  # otherwise another process was faster
                 raise
         finally:
             shutil.rmtree(temporary_folder, ignore_errors=True)
@@ -104,7 +105,7 @@ class TrainedCache:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """Everything of a :class:`Trained` but its features."""
+    """Read the fields of a :class:`Trained`, except its features."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         if record.keys() != RECORDED.keys():
@@ -117,6 +118,6 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def save_modules(folder: Path, modules: Mapping[str, nn.Module]) -> None:
-    """The weights of each as a file of ``folder``."""
+    """Save the weights of each module to a file in ``folder``."""
     for name, module in modules.items():
         save_weights(module, folder / f"{name}.safetensors")

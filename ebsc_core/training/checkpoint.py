@@ -1,7 +1,8 @@
-"""Training as it stands, in a file from which it can go on: safetensors, plain values as JSON in its header.
+"""Save the training state to a file, and resume from it.
 
-A checkpoint holds the weights, the optimiser's moments and the states of the random generators after a step,
-and where in its epoch that step was, counted in images: another batch size may go on from it.
+The file is in safetensors format; plain values are JSON in its header. A checkpoint holds the weights, the
+optimiser's moments and the states of the random generators after a step. The position in the epoch is
+counted in images, so that training can resume with another batch size.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.files import written_whole
 
 FORMAT = "ebsc-training-2"
-# Seconds of training that a machine's failure may cost.
+# If the machine fails, at most this many seconds of training are lost.
 EVERY = 600.0
 
 Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
@@ -32,23 +33,23 @@ Checkpoint = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class CheckpointStore:
-    """Keep one checkpoint of one training; a newer one takes its place."""
+    """Store the latest checkpoint of one training; a newer one replaces it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether it has been long enough since the last state was kept."""
+        """Return whether enough time has passed since the last checkpoint."""
         return time.monotonic() - self.last >= EVERY
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a state; the file appears under its name only when complete.
+        """Write a checkpoint; the file gets its name only when it is complete.
 
         Raises
         ------
         OSError
-            If it cannot be written, for instance to a full disk.
+            If the file cannot be written, for instance because the disk is full.
         """
         self.last = time.monotonic()
         tensors, record = checkpoint
@@ -61,16 +62,16 @@ class CheckpointStore:
         try:
             with written_whole(self.path) as temporary_path:
                 save_file(copies, temporary_path, {"format": FORMAT, "record": json.dumps(record)})
-        except SafetensorError as error:  # which is no OSError
+        except SafetensorError as error:  # it is not an OSError
             raise OSError(f"cannot write {self.path}: {error}") from None
 
     def load(self) -> Checkpoint | None:
-        """The state, if one is kept.
+        """Return the checkpoint, or None if there is none.
 
         Raises
         ------
         DataError
-            If the file is damaged or of another version.
+            If the file is damaged or has another format version.
         """
         if not self.path.exists():
             return None
@@ -85,12 +86,12 @@ class CheckpointStore:
             raise DataError(f"{self.path} is damaged ({error})") from None
 
     def remove(self) -> None:
-        """Forget the state, as nothing will go on from it."""
+        """Delete the checkpoint, because nothing will resume from it."""
         self.path.unlink(missing_ok=True)
 
 
 def module_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Weights and buffers, by module and name."""
+    """Collect weights and buffers, by module and name."""
     return {
         f"{kind}.{name}": tensor
         for kind, module in modules.items()
@@ -99,7 +100,7 @@ def module_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What the optimiser remembers of each parameter, by the parameter's number."""
+    """Collect the optimiser's state of each parameter, by the parameter's number."""
     return {
         f"optimiser.{number}.{name}": tensor
         for number, state in optimizer.state_dict()["state"].items()
@@ -110,12 +111,12 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def restore(
     tensors: dict[str, Tensor], modules: dict[str, nn.Module], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Give modules and optimiser the tensors that they had.
+    """Load the tensors of a checkpoint into modules and optimiser.
 
     Raises
     ------
     DataError
-        If they are of other modules than ``objective`` and ``model`` are. Nothing has changed then.
+        If the checkpoint does not fit ``modules``. In this case nothing changes.
     """
     current = module_tensors(modules)
     saved = {name for name in tensors if name.startswith(("objective.", "model."))}
@@ -130,7 +131,7 @@ def restore(
         if name.startswith("optimiser."):
             _, number, what = name.split(".")
             parameter = parameters[int(number)]
-            # In the parameter's own layout, as the optimiser had made it.
+            # Use the parameter's own memory layout, as the optimiser does.
             like = torch.empty_like(parameter) if tensor.shape == parameter.shape else tensor.clone()
             remembered.setdefault(int(number), {})[what] = like.detach().copy_(tensor)
     optimizer.load_state_dict(state | {"state": remembered})
@@ -141,11 +142,11 @@ def restore(
 
 @contextmanager
 def interruption() -> Iterator[Callable[[], bool]]:
-    """Within, the first Ctrl-C only makes what is yielded say so: a step is not to be left half done.
+    """Catch the first Ctrl-C inside the block; the yielded function returns whether it came.
 
-    The second one interrupts at once.
+    This way no step is left half done. The second Ctrl-C interrupts at once.
     """
-    if threading.current_thread() is not threading.main_thread():  # which alone is told of signals
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield lambda: False
         return
     interrupted = threading.Event()
@@ -163,7 +164,7 @@ def interruption() -> Iterator[Callable[[], bool]]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device or the host had no memory left; a CPU says it in words only."""
+    """Return whether the device or the host ran out of memory; a CPU says so only in its message."""
     messages = ("can't allocate memory", "not enough memory")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(message in str(error) for message in messages)

@@ -1,13 +1,14 @@
-"""Is the representation collapsing? Said in words, from the effective rank."""
+"""Detect a collapse of the representation by its effective rank, and describe it in words."""
 
 from __future__ import annotations
 
-# The joint phase may cost some rank; losing more than half of what the objective alone had is not normal.
+# The joint phase may cost some rank, but to lose more than half of the rank after the warm-up is not
+# normal.
 KEPT_SHARE = 0.5
 
 
 def collapse_warning(rank: float, width: int, n_clusters: int, rank_before_joint: float | None) -> str | None:
-    """A sentence if ``rank`` is too low to tell ``n_clusters`` apart or fell in the joint phase."""
+    """Return a sentence if ``rank`` is too low to separate ``n_clusters``, or fell in the joint phase."""
     if rank < n_clusters / 2:
         cure = (
             "lower joint.weight"

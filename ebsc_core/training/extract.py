@@ -1,4 +1,4 @@
-"""Features of every image, without augmentation."""
+"""Extract features of every image, without augmentation."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ def feature_blocks(
     progress: Progress,
     distributed: DistributedContext = SINGLE_PROCESS,
 ) -> Iterator[FeatureTable]:
-    """Features and, with an objective, embeddings, float32 on the CPU: block by block in the images' order.
+    """Yield features and, with an objective, embeddings: float32, on the CPU, in blocks, in order.
 
-    Always computed in float32: this is one pass, and what is cached should not carry bf16's rounding.
-    Several processes compute a share of each block and are all given the whole.
+    The computation always uses float32: it is a single pass, and cached features should not contain bf16's
+    rounding. If there are several processes, each computes a share of every block and all yield whole
+    blocks.
 
     Parameters
     ----------
     backbone : Backbone
-        In evaluation mode afterwards.
+        The backbone; this function leaves it in evaluation mode.
     objective : Objective, optional
-        The trained objective whose embeddings to keep.
+        The trained objective that computes the embeddings.
     images : ImageSource
     """
     backbone.eval()
@@ -57,7 +58,7 @@ def feature_blocks(
 
 
 def _share(block: Tensor, distributed: DistributedContext) -> Tensor:
-    """The positions of a block that are this process's; all have as many, some by repeating one."""
+    """Return this process's positions of a block; all shares have equal length, some repeat a position."""
     each = -(-len(block) // distributed.count)
     share = block[distributed.index * each :][:each]
     missing = each - len(share)

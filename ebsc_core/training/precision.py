@@ -1,7 +1,7 @@
 """Choose the precision of a training, and whether its backbone is compiled.
 
-Both follow from the hardware and the length of the training alone: the same run on the same machine is
-computed the same way however busy the machine is.
+Both depend only on the hardware and on the length of the training. So the same run on the same machine is
+computed the same way, however busy the machine is.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ COMPILE_MIN_STEPS = 10_000
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """The precision and compilation of a training, with the reasons in words."""
+    """Hold the precision and compilation of a training, with the reasons in words."""
 
     bf16: bool
     compiled: bool
     reasons: dict[str, str]
-    """Reasons under ``precision`` and ``compile``."""
+    """The reasons, under ``precision`` and ``compile``."""
 
     @property
     def precision(self) -> str:
@@ -54,19 +54,19 @@ def choose_arithmetic(
     Parameters
     ----------
     objective : Objective
-        On the device; but for the compilation it is left as it was.
+        The objective, on the device. It stays unchanged except for the compilation.
     images : Tensor of shape (B, C, H, W)
         A batch of the training, uint8.
     device : torch.device
     steps : int
         Number of steps that could run compiled; 0 if compilation is impossible.
     precision, compiling
-        As asked for.
+        The requested values.
 
     Raises
     ------
     DeviceError
-        If the device cannot do what was asked for.
+        If the device cannot do what is requested.
     """
     bf16, why = choose_precision(precision, device, min(images.shape[2:]))
     compiled, why_compiled = choose_compiling(compiling, device, steps)
@@ -112,8 +112,8 @@ def choose_compiling(
 ) -> tuple[bool, str]:
     """Decide whether to compile, and give the reason in words.
 
-    ``auto`` compiles on CUDA if the training is long enough to win the compiler's time back. On a CPU a
-    ResNet was measured to gain nothing.
+    With ``auto``, the backbone is compiled on CUDA if the training is long enough to win the compiler's
+    time back. On a CPU a ResNet was measured to gain nothing.
     """
     if requested is False:
         return False, "no, as asked"
@@ -175,19 +175,19 @@ class Trial:
 
 
 def backbones(objective: Objective) -> list[nn.Module]:
-    """The objective's own and its teacher's: they take the same images, and nearly all the time."""
+    """Return the backbones of the objective and of its teacher, which take nearly all of the time."""
     return [module for module in objective.modules() if isinstance(module, Backbone)]
 
 
 def run_eagerly(networks: list[nn.Module]) -> None:
-    """Undo ``compile``: what was compiled for training batches would be compiled anew for any others."""
+    """Undo ``compile``: code compiled for training batches would be compiled again for any other batch."""
     for network in networks:
         network._compiled_call_impl = None
 
 
 @contextmanager
 def running_eagerly(networks: list[nn.Module]) -> Iterator[None]:
-    """Run networks as they were before they were compiled, within the block only."""
+    """Run networks without compilation inside the block, then restore their compiled code."""
     compiled = [network._compiled_call_impl for network in networks]
     run_eagerly(networks)
     try:

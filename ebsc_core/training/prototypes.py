@@ -44,8 +44,8 @@ def prototype_scattering(
 
 
 def _scatter(prototypes: Tensor, present: Tensor, temperature: float) -> Tensor:
-    """``log Σ_{l≠k} exp(μ_kᵀμ_l/τ)`` for each k, over the clusters that are present."""
+    """Compute ``log Σ_{l≠k} exp(μ_kᵀμ_l/τ)`` for each k, over the clusters that are present."""
     scores = prototypes @ prototypes.T / temperature
     own = torch.eye(len(prototypes), dtype=torch.bool, device=prototypes.device)
-    # A finite floor: of a row that is all -inf, log-sum-exp has no gradient.
+    # Use a finite floor: log-sum-exp has no gradient in a row that is all -inf.
     return scores.masked_fill(own | ~present, torch.finfo(scores.dtype).min / 2).logsumexp(dim=1)

@@ -1,4 +1,4 @@
-"""How far training has come, as a checkpoint holds it, and resuming from there."""
+"""Describe the training state: what a checkpoint contains, and how training resumes from it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ TENSORS, NUMBERS = ("figures", "order", "drawn"), ("epoch", "images", "steps")
 
 @dataclass
 class Epoch:
-    """What one epoch of training came to."""
+    """Hold the results of one epoch of training."""
 
     stage: str
     loss: float
-    """The objective's own, mean over the epoch."""
+    """The objective's own loss, as a mean over the epoch."""
     effective_rank: float
-    """Of the expressed rows of the last batch."""
+    """The effective rank of the expressed rows of the last batch."""
     joint_error: float | None = None
-    """Mean squared error of the rows expressed by the other view's rows, in the joint phase."""
+    """The mean squared error of the rows when the other view's rows express them; only in the joint
+    phase."""
 
     def figures(self) -> dict[str, float]:
-        """The numbers that there are, by name."""
+        """Return the figures that are available, by name."""
         return {name: value for name, value in asdict(self).items() if isinstance(value, float)}
 
 
@@ -39,23 +40,24 @@ def _empty() -> Tensor:
 
 @dataclass
 class TrainingState:
-    """Where training stands after a step."""
+    """Hold the position of training after a step."""
 
     epoch: int = 0
     images: int = 0
-    """Seen of this epoch's order; not steps, so that another batch size can go on from here."""
+    """The number of images seen in this epoch. It is not a number of steps, so that training can resume
+    with another batch size."""
     steps: int = 0
-    """Taken in this epoch."""
+    """The number of steps taken in this epoch."""
     figures: Tensor = field(default_factory=lambda: torch.zeros(2))
-    """Sums of their figures."""
+    """The sums of the figures of these steps."""
     order: Tensor = field(default_factory=_empty)
-    """State of the generator that this epoch's order was drawn from."""
+    """The state of the generator before it drew this epoch's order."""
     drawn: Tensor = field(default_factory=_empty)
-    """State that the next step's views are drawn from."""
+    """The state of the generator before it draws the next step's views."""
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything to keep."""
+        """Whether there is anything to save."""
         return self.epoch > 0 or self.images > 0
 
 
@@ -66,12 +68,12 @@ def make_checkpoint(
     tensors: dict[str, Tensor],
     record: dict[str, Any],
 ) -> Checkpoint:
-    """Return all that is needed to resume from ``state`` as these modules and their optimiser would.
+    """Collect everything that is needed to resume from ``standing`` with the same result.
 
     Parameters
     ----------
     tensors, record : dict
-        What else whoever trains needs for that, tensors and plain values.
+        What the caller needs in addition, as tensors and as plain values.
     """
     all_tensors = module_tensors(modules) | optimizer_tensors(optimizer)
     # The prefix is that of the file format.
@@ -85,12 +87,12 @@ def resume(
     optimizer: torch.optim.Optimizer,
     device: torch.device,
 ) -> TrainingState:
-    """Bring modules and optimiser to where others were; returns where in training that is.
+    """Load a checkpoint into modules and optimiser; return the position in training.
 
     Raises
     ------
     DataError
-        If what is kept does not fit. Nothing has changed then.
+        If the checkpoint does not fit. In this case nothing changes.
     """
     tensors, record = checkpoint
     restore(tensors, modules, optimizer)
@@ -103,22 +105,22 @@ def resume(
 
 
 def catch_up(schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> None:
-    """Bring a new schedule to where it is after so many steps."""
+    """Advance a new schedule by this many steps."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no optimiser's step came before
+        warnings.simplefilter("ignore")  # the warning that no step of the optimiser came before
         for _ in range(steps):
             schedule.step()
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any], epoch: int) -> Iterator[str]:
-    """What to warn of where training goes on otherwise than it was begun: a sentence each.
+    """Yield a warning for each way in which training resumes differently than it started.
 
     Parameters
     ----------
     before, now : mapping
-        ``batch_size``, ``bf16`` and ``parts``, the distribution and version of each part that trains.
+        ``batch_size``, ``bf16`` and ``parts``, the distribution and version of each component that trains.
     epoch : int
-        The first that is trained so, counted from 1.
+        The first epoch that is trained in the new way, counted from 1.
     """
     if (earlier := _conditions(before)) != (later := _conditions(now)):
         yield f"trained in {earlier}, from epoch {epoch} on in {later}: neither alone gives these features"

@@ -1,4 +1,4 @@
-"""One step of the joint training: from a batch and the parameters of its views to the losses."""
+"""Compute one step of training: from a batch and the parameters of its views to the losses."""
 
 from __future__ import annotations
 
@@ -23,32 +23,34 @@ from ebsc_core.utils.errors import TrainingError
 
 @dataclass(frozen=True)
 class Losses:
-    """What a step comes to."""
+    """Hold the losses and figures of a step."""
 
     total: Tensor
-    """Scalar, to be minimised."""
+    """The scalar to minimise."""
     figures: Tensor
-    """``(2,)``, stopped: the objective's own loss, and the mean squared error of the rows expressed by the
-    other view's rows (0 in the warm-up)."""
+    """Two figures without gradient, ``(2,)``: the objective's own loss, and the mean squared error of the
+    rows when the other view's rows express them (0 in the warm-up)."""
     rows: Tensor
-    """``(B, D)`` or ``(B, E)``: the rows of view a that are expressed, of unit length, not whitened."""
+    """The rows of view a that are expressed, ``(B, D)`` or ``(B, E)``, of unit length, not whitened."""
 
 
 @dataclass
 class JointStep:
-    """Losses of an objective and, in the joint phase, of a coefficient model with it.
+    """Compute the loss of an objective and, in the joint phase, of a coefficient model with it.
 
-    In the joint phase each row of view a is expressed by the rows of view b, its own image excluded, and by
-    ``joint.memory`` rows that earlier batches of the epoch left behind (in one epoch no image comes twice,
-    so none can be expressed by an earlier view of itself). Both are whitened by that dictionary, taken as
-    given, if ``whiten`` says so. The coefficient model learns from its own loss on stopped rows. The
-    backbone feels the reconstruction error (or the objective's ``agreement`` with the reconstruction)
-    through the coefficients as well as through the dictionary, with a gradient ``joint.weight`` times as
-    long as the objective's. Keeping the two apart lets the model learn at full speed however gently it may
-    pull on the backbone, which collapses when pulled too hard. In the form ``prototypes`` the backbone feels
-    the model through a partition alone: the clusters of its graph over all images are pushed apart.
+    In the joint phase the dictionary for each row of view a consists of the rows of view b, except its own
+    image, and of ``joint.memory`` rows from earlier batches of the epoch. (No image occurs twice in one
+    epoch, so an earlier view of the same image cannot express it.) With ``whiten``, rows and dictionary are
+    whitened by the statistics of the dictionary, which get no gradient.
 
-    Nothing here reads a value on the host, so that a GPU is never waited for.
+    The coefficient model learns from its own loss on detached rows. The backbone gets the gradient of the
+    reconstruction error (or of the objective's ``agreement`` with the reconstruction), through the
+    coefficients and through the dictionary. This gradient is ``joint.weight`` times as long as that of the
+    objective. With the two losses separate, the model learns at full speed even if its pull on the backbone
+    is weak; a strong pull collapses the backbone. In the form ``prototypes`` the model affects the backbone
+    through a partition alone: the clusters of its graph over all images are pushed apart.
+
+    No value is read on the host, so the host never waits for a GPU.
     """
 
     objective: Objective
@@ -57,11 +59,11 @@ class JointStep:
     views: ViewOptions
     joint: JointChoice
     whiten: bool
-    """Whether rows are whitened before they express one another in the joint phase."""
+    """Whether rows are whitened before they express each other in the joint phase."""
     express: str
     bf16: bool = False
     n_clusters: int | None = None
-    """Of the partition whose clusters the form ``prototypes`` pushes apart."""
+    """The number of clusters in the partition; needed for the form ``prototypes``."""
 
     def __post_init__(self) -> None:
         self.distributed = SINGLE_PROCESS
@@ -69,9 +71,9 @@ class JointStep:
         self.forget()
 
     def join(self, distributed: DistributedContext) -> None:
-        """From now on train together with other processes: images that come are a share of the batch.
+        """Train together with other processes from now on; the images that come are a share of the batch.
 
-        What becomes of them is the whole batch's, and the same in each process.
+        The losses then describe the whole batch, and are the same in each process.
 
         Raises
         ------
@@ -79,7 +81,7 @@ class JointStep:
             If the network has layers that cannot be computed over several processes.
         """
         if distributed.count > 1:
-            from ebsc_core.training.sync_batch_norm import sync_norms  # which asks for timm
+            from ebsc_core.training.sync_batch_norm import sync_norms  # it imports timm
 
             sync_norms(self.objective, distributed)
             self.distributed = self.objective.ranks = distributed
@@ -87,11 +89,11 @@ class JointStep:
 
     @property
     def width(self) -> int:
-        """Of the expressed rows."""
+        """The width of the expressed rows."""
         return self.objective.width if self.express == "embeddings" else self.objective.backbone.width
 
     def forget(self) -> None:
-        """Drop the rows that earlier batches left behind, as a new epoch begins."""
+        """Drop the rows of earlier batches at the start of a new epoch."""
         self.memory = torch.empty(0, self.width, device=self.device)
 
     def __call__(
@@ -101,9 +103,18 @@ class JointStep:
         joint: bool,
         clusters: Tensor | None = None,
     ) -> Losses:
-        """Losses of images ``(B, C, H, W)`` uint8 on the device, or a share of them, seen in two views.
+        """Compute the losses of images ``(B, C, H, W)``, seen in two views.
 
-        ``clusters`` are those of the whole batch's images in the partition, for the form ``prototypes``.
+        Parameters
+        ----------
+        images : Tensor of shape (B, C, H, W)
+            uint8, on the device: a batch, or this process's share of it.
+        parameters : tuple of ViewParameters
+            The random parameters of both views.
+        joint : bool
+            Whether this step belongs to the joint phase.
+        clusters : Tensor, optional
+            The clusters of the whole batch's images in the partition; needed for the form ``prototypes``.
         """
         view_a, view_b = (apply_view(images, drawn, self.views) for drawn in parameters)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -141,11 +152,11 @@ class JointStep:
         return Losses(total, torch.stack([views.loss, error]).detach(), plain)
 
     def _balance(self, loss: Tensor, pull: Tensor) -> Tensor:
-        """How many times longer the objective's gradient is than the pull's, at the backbone's last weights.
+        """Compute the ratio of the gradients' lengths, objective to pull, at the backbone's last weights.
 
-        Losses come on scales from 1 (SimSiam) to 100 (Barlow Twins), and the pull fades as it succeeds; as a
-        share of the objective's gradient, one weight means the same for all of them, all the time. (Esser et
-        al., arXiv:2012.09841, eq. 7, balance two losses so.)
+        Losses have scales from 1 (SimSiam) to 100 (Barlow Twins), and the pull becomes weaker as it
+        succeeds. Relative to the objective's gradient, one weight has the same meaning for all objectives
+        and at all times. (Esser et al., arXiv:2012.09841, eq. 7, balance two losses this way.)
         """
         weights = [p for p in self.objective.backbone.parameters() if p.requires_grad and p.ndim > 1][-1:]
         gradients = [torch.autograd.grad(part, weights, retain_graph=True)[0] for part in (loss, pull)]
@@ -160,7 +171,7 @@ class JointStep:
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """What is computed within passes gradients through the model, and none to it."""
+    """Freeze the model's parameters inside the block. Gradients still flow through it to its inputs."""
     learned = [p for p in model.parameters() if p.requires_grad]
     for parameter in learned:
         parameter.requires_grad_(False)

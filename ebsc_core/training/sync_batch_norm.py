@@ -1,7 +1,8 @@
-"""Batch norm over the whole batch, where each process holds a share of it.
+"""Compute batch norm over the whole batch if each process holds a share of it.
 
-Without it two processes would train another network than one does: each image would be normalised by its own
-share only. ``nn.SyncBatchNorm`` does this on CUDA alone, and not for batch norms that do more than normalise.
+Otherwise each image would be normalised by the statistics of its own share, and two processes would train
+another network than one does. ``nn.SyncBatchNorm`` works on CUDA only, and not for batch norms that do more
+than normalise.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ PLAIN = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """A batch norm whose statistics in training are those of all processes' rows.
+    """Normalise by the statistics of all processes' rows during training.
 
-    Made by :func:`sync_norms` alone, out of a batch norm whose weights, buffers and submodules it keeps; the
-    latter, an activation for instance, are applied afterwards.
+    :func:`sync_norms` makes it from a batch norm and keeps that norm's weights, buffers and submodules. The
+    submodules, for instance an activation, are applied after the normalisation.
     """
 
     distributed: DistributedContext
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows ``(B, C, …)`` normalised; the statistics, of ``count`` times B rows, in float32 or finer."""
+        """Normalise rows ``(B, C, …)``; statistics of all processes' rows are in float32 or finer."""
         out = self._by_batch(rows) if self.training else super().forward(rows)
         for following in self.children():
             out = following(out)
@@ -48,11 +49,11 @@ class SyncedBatchNorm(_BatchNorm):
         return out.to(rows.dtype)
 
     def _check_input_dim(self, rows: Tensor) -> None:
-        """Anything goes that the batch norm before took."""
+        """Accept every input that the original batch norm accepted."""
 
     @torch.no_grad()
     def _keep(self, mean: Tensor, variance: Tensor, n: int) -> None:
-        """Move the running statistics, as every batch norm does: with the unbiased variance."""
+        """Update the running statistics with the unbiased variance, as every batch norm does."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked += 1
@@ -62,12 +63,12 @@ class SyncedBatchNorm(_BatchNorm):
 
 
 def sync_norms(module: nn.Module, distributed: DistributedContext) -> None:
-    """Have every batch norm of ``module`` count the rows of all processes; names and weights stay.
+    """Make every batch norm of ``module`` use the rows of all processes; names and weights stay.
 
     Raises
     ------
     ComponentError
-        If there is a kind of batch norm whose own steps are not known here.
+        If a batch norm is of an unknown kind, which may do more than normalise.
     """
     on_cuda = any(parameter.is_cuda for parameter in module.parameters())
     for name, norm in module.named_modules():

@@ -1,4 +1,4 @@
-"""The joint mini-batch trainer: objective alone first, then objective and coefficient model together."""
+"""Train in mini-batches: the objective alone first, then together with the coefficient model."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from ebsc_core.utils.errors import DataError, Interrupted, TrainingError
 from ebsc_core.utils.progress import Progress
 
 WARM_UP_SHARE = 0.1
-# Reading a loss makes a GPU wait; this many steps apart it does not show.
+# The host waits for a GPU when it reads a loss; once in this many steps it does not matter.
 READ_EVERY = 20
 
 
 @dataclass
 class Trainer:
-    """Repeats a :class:`JointStep`: of the objective alone, then from ``joint.start`` on of its model too."""
+    """Repeat a :class:`JointStep`: first the warm-up, then from ``joint.start`` on the joint phase."""
 
     step: JointStep
     images: ImageSource
@@ -42,26 +42,27 @@ class Trainer:
     seed: int
     progress: Progress
     checkpoints: CheckpointStore | None = None
-    """Where training is kept, now and then and when it is interrupted."""
+    """Saves checkpoints at intervals and on interruption."""
     observers: Observers = field(default_factory=Observers)
-    """Told of every epoch."""
+    """Get the results of every epoch."""
     partition: Callable[[], Tensor] | None = None
-    """Clusters all images as the network sees them now, ``(N,)`` int64; for the form ``prototypes``."""
+    """Clusters all images with the current network and returns ``(N,)`` int64; for the form
+    ``prototypes``."""
     parts: dict[str, str] = field(default_factory=dict)
-    """Distribution and version of each part that trains."""
+    """Distribution and version of each component that trains."""
     history: list[Epoch] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     collapsed: bool = False
     earlier: float = 0.0
-    """Seconds that training had taken when it was kept."""
+    """The seconds that training took before the checkpoint."""
 
     def __post_init__(self) -> None:
         self.steps = len(self.images) // self.batch_size
-        # Views and order come from one CPU generator, so that a seed means the same on every device.
+        # One CPU generator draws views and order, so that a seed means the same on every device.
         self.generator = torch.Generator().manual_seed(self.seed)
         self.state = TrainingState()
         self.clusters: Tensor | None = None
-        """The last partition of the images, on the device."""
+        """The latest partition of the images, on the device."""
         self.interrupted: Callable[[], bool] = lambda: False
 
     @property
@@ -73,30 +74,28 @@ class Trainer:
 
     @property
     def compilable_steps(self) -> int:
-        """Steps, from the first on, that a compiled backbone serves.
+        """The number of steps, from the first one, that can run with a compiled backbone.
 
-        Compiled code has one gradient, that of all its weights. Where the joint phase balances its losses it
-        asks for that of the last weights alone, which would take as long.
+        Compiled code computes one gradient, that of all its weights. When the joint phase balances its
+        losses, it needs the gradient of the last weights alone, which would take as long.
         """
         joint = self.step.joint
         balances = self.step.model is not None and joint.weight > 0 and joint.form != "prototypes"
         return self.steps * (self.joint_epoch if balances else self.options.epochs)
 
     def fit(self, checkpoint: Checkpoint | None = None) -> None:
-        """Train in place, from the start or from what was kept; nothing runs compiled afterwards.
+        """Train in place, from the start or from a checkpoint; afterwards nothing runs compiled.
 
         Raises
         ------
         TrainingError
-            If the loss stops being finite.
+            If the loss is no longer finite.
         Interrupted
-            On Ctrl-C, where training is kept.
+            On Ctrl-C, if there is a place for checkpoints.
         """
         self.began = time.perf_counter()
         total = self.options.epochs * self.steps
-        if (
-            self.step.distributed.count > 1
-        ):  # what a layer draws for its images is not what others draw for theirs
+        if self.step.distributed.count > 1:  # layers must draw other numbers in each process
             torch.manual_seed(self.seed + self.step.distributed.index)
         self.step.objective.train().before_training(total)
         self.optimizer, self.schedule = self._optimizer(total)
@@ -114,7 +113,7 @@ class Trainer:
         run_eagerly(backbones(self.step.objective))
 
     def _train(self, stage: str, first: int, last: int) -> None:
-        """The epochs of a stage that are still to come."""
+        """Train the epochs of a stage that remain."""
         before = self.history[first - 1].effective_rank if first else None
         per_epoch, begun = self.steps * self.batch_size, self.state
         done_before = (begun.epoch - first) * per_epoch + begun.images
@@ -132,7 +131,7 @@ class Trainer:
         self.progress.finish(f"effective rank {done.effective_rank:.1f} of {self.step.width}")
 
     def _renew_partition(self, epoch: int) -> None:
-        """Cluster all images anew if this epoch of the joint phase, counted from 0, is due for it."""
+        """Cluster all images again if this epoch of the joint phase, counted from 0, requires it."""
         if self.partition and (self.clusters is None or epoch % self.step.joint.renew == 0):
             with running_eagerly(backbones(self.step.objective)):
                 self.clusters = self.partition().to(self.step.device)
@@ -140,20 +139,23 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """That training has taken, with what it goes on from."""
+        """The seconds that training has taken, including the time before it resumed."""
         return self.earlier + time.perf_counter() - self.began
 
     def steps_left(self) -> int:
-        """How many steps are still to come."""
+        """Return the number of steps that remain."""
         epochs = self.options.epochs - self.state.epoch
         return 0 if epochs <= 0 else (epochs - 1) * self.steps + self._steps_of_epoch()
 
     def _steps_of_epoch(self) -> int:
-        """How many are still to come in this one; another batch size may have left less than a batch."""
+        """Return the number of steps that remain in this epoch, at least 1.
+
+        Less than a batch may remain if training resumed with another batch size.
+        """
         return max(1, (len(self.images) - self.state.images) // self.batch_size)
 
     def save_checkpoint(self) -> str:
-        """Keep training as it stands; says so, or nothing if it is not kept."""
+        """Save a checkpoint; return a clause that says so, or an empty text if none was saved."""
         if self.checkpoints is None or not self.state.begun:
             return ""
         try:
@@ -167,7 +169,7 @@ class Trainer:
         return f"; training is kept and goes on from epoch {self.state.epoch + 1} of {epochs}"
 
     def _checkpoint(self) -> Checkpoint:
-        """All that another trainer needs to go on as this one would."""
+        """Collect everything that another trainer needs to continue exactly like this one."""
         tensors = {"memory": self.step.memory, "random": torch.get_rng_state()}
         if self.clusters is not None:
             tensors["clusters"] = self.clusters
@@ -182,12 +184,12 @@ class Trainer:
         )
 
     def _resume(self, checkpoint: Checkpoint, total: int) -> None:
-        """Go on from where another trainer was, the schedule as far as leaves it ``total`` steps in all.
+        """Resume from a checkpoint; advance the schedule so that ``total`` steps result.
 
         Raises
         ------
         DataError
-            If what is kept does not fit. Nothing has changed then.
+            If the checkpoint does not fit. In this case nothing changes.
         """
         (tensors, record), step, epochs = checkpoint, self.step, self.options.epochs
         self.state = resume(checkpoint, self._modules(), self.optimizer, step.device)
@@ -197,7 +199,7 @@ class Trainer:
         step.memory = tensors["memory"].to(step.device)
         if "clusters" in tensors:
             self.clusters = tensors["clusters"].to(step.device)
-        if step.distributed.main:  # the others have drawn otherwise
+        if step.distributed.main:  # the other processes draw other numbers
             torch.set_rng_state(tensors["random"])
         done = total - self.steps_left()
         step.objective.resume(done)
@@ -208,7 +210,7 @@ class Trainer:
             self.warn(warning)
 
     def _conditions(self) -> dict[str, Any]:
-        """How it trains, as far as that may be another where training goes on."""
+        """Return the settings that may differ when training resumes."""
         return {"batch_size": self.batch_size, "bf16": self.step.bf16, "parts": self.parts}
 
     def _modules(self) -> dict[str, nn.Module]:
@@ -216,24 +218,24 @@ class Trainer:
         return {name: module for name, module in modules.items() if module is not None}
 
     def _pause(self) -> None:
-        """Stop if the user has asked for it; keep training then, and when it is time to."""
+        """Stop if the user has asked for it; save a checkpoint then, and at intervals."""
         if self.interrupted():
             raise Interrupted(f"interrupted{self.save_checkpoint() or '; nothing was written'}")
         if self.checkpoints and self.checkpoints.due():
             self.save_checkpoint()
 
     def warn(self, message: str) -> None:
-        """A warning that whoever goes on from here is to hear of, too."""
+        """Show a warning, and repeat it if training resumes from here."""
         self.warnings.append(message)
         self.progress.warn(message)
 
     def _stages(self) -> list[tuple[str, int, int]]:
-        """Name, first epoch and end of each stage that has any epochs."""
+        """Return name, first epoch and end of each stage that has any epochs."""
         stages = [("warm-up", 0, self.joint_epoch), ("joint", self.joint_epoch, self.options.epochs)]
         return [(name, first, last) for name, first, last in stages if last > first]
 
     def _warn_of_collapse(self, epoch: int, done: Epoch, rank_before_joint: float | None) -> None:
-        """Say it once if the representation collapses."""
+        """Warn once if the representation collapses."""
         warning = collapse_warning(done.effective_rank, self.step.width, self.n_clusters, rank_before_joint)
         if warning and not self.collapsed:
             self.collapsed = True
@@ -258,14 +260,15 @@ class Trainer:
         return optimizer, schedule
 
     def _batches(self) -> Iterator[tuple[Tensor, tuple[ViewParameters, ViewParameters], Tensor | None]]:
-        """Images on the device and what is drawn for their two views, until the epoch is over.
+        """Yield images on the device and the parameters of their two views, until the epoch ends.
 
-        With a partition, the clusters of the whole batch, too.
+        With a partition, also yield the clusters of the whole batch.
 
-        Several processes draw the same and take their share of it, so that they see what one would.
+        Several processes draw the same numbers and take their share, so together they see what one process
+        would.
         """
         state, share = self.state, self.step.distributed.share(self.batch_size)
-        if state.images:  # within an epoch, whose order was drawn before
+        if state.images:  # resumed within an epoch: its order was drawn before
             self.generator.set_state(state.order)
         state.order = self.generator.get_state()
         order = torch.randperm(len(self.images), generator=self.generator)
@@ -311,7 +314,7 @@ class Trainer:
         return Epoch(stage, loss, effective_rank(losses.rows), error if stage == "joint" else None)
 
     def _average(self) -> None:
-        """The coefficient model's gradients over processes: equal but for rounding, and to stay equal."""
+        """Average the coefficient model's gradients over processes, to keep rounding equal."""
         if self.step.model is not None:
             self.step.distributed.mean_([p.grad for p in self.step.model.parameters() if p.grad is not None])
 

@@ -153,7 +153,7 @@ def test_one_that_raises_is_named_once_and_dropped(
     assert done.code == 0
     assert done.err == (
         f"warning: observer 'witness' of acme 4.2 failed in ebsc_{hook} (RuntimeError: no luck); "
-        "it is told no more of this run\n"
+        "it gets no more events of this run\n"
     )
     assert hooks(heard).count(hook) == 1
     assert hooks(heard)[-1] == hook

@@ -334,7 +334,7 @@ def test_what_cannot_be_images_is_one_line(bad: str, tmp_path: Path) -> None:
         ({"n_clusters": 200}, f"n_clusters is 200 but images in memory has only {N} images"),
         ({"backbone": "resnet17"}, "unknown backbone 'resnet17'"),
         ({"backbone": "resnet10t", "epochs": 1, "batch_size": 500}, "batch_size is 500"),
-        ({"settings": {"data.size": 4}}, "'data.size' says nothing of images that are in memory"),
+        ({"settings": {"data.size": 4}}, "'data.size' has no effect on images in memory"),
         ({"settings": {"protocol": "train-test"}}, "fit holds nothing out"),
         ({"settings": {"features.path": "x.npy"}}, "use EnergySubspaceClustering"),
         ({"settings": {"objective": "simclr"}}, "'objective' is a section, not an option"),

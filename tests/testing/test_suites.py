@@ -76,7 +76,11 @@ class TestPytest:
         out = capsys.readouterr().out
         assert "::test_contract[label-shape] PASSED" in out
         assert "::test_contract[order-of-rows] FAILED" in out
-        for said in ("contract: On well-separated groups", "why: The order of images is chance", "seen: "):
+        for said in (
+            "contract: Find the same well-separated groups",
+            "why: The order of images is arbitrary",
+            "seen: ",
+        ):
             assert said in out
 
     def test_an_expected_failure_with_a_reason(

@@ -1,4 +1,4 @@
-"""The largest inner products of queries with the rows of a dictionary: exactly, or by cells of near rows."""
+"""Find the largest inner products of queries with the rows of a dictionary, exactly or among near rows."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = [
     "recall",
 ]
 
-# Up to this many inner products (70,000 rows over one another) nothing is left out to save time.
+# Up to this many inner products (70,000 rows over each other) the search is exact.
 MAX_EXACT = 5_000_000_000
 
 
 def chosen_method(options: SearchOptions, n_queries: int, n_keys: int) -> str:
-    """``exact``, ``cells`` or ``faiss``: what is asked for or, by default, what suits these sizes."""
+    """Return ``exact``, ``cells`` or ``faiss``: the requested method, or the one that suits these sizes."""
     if options.method != "auto":
         return options.method
     return "exact" if n_queries * n_keys <= MAX_EXACT else "cells"
 
 
 def build_index(keys: Tensor, options: SearchOptions, n_queries: int, seed: int) -> Index:
-    """An index over keys ``(N, D)``, of the kind asked for or that suits ``n_queries`` queries in all."""
+    """Build an index over keys ``(N, D)`` with the requested method, or one that suits ``n_queries``."""
     method = chosen_method(options, n_queries, len(keys))
     if method == "exact":
         return ExactIndex(keys)

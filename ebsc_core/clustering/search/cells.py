@@ -1,7 +1,7 @@
-"""Every query meets the keys of the cells nearest to it: time grows with the number of rows, not its square.
+"""Compare each query with the keys of its nearest cells only, so that time grows more slowly than N².
 
-An inverted file (Sivic and Zisserman, ICCV 2003; Jégou, Douze and Schmid, PAMI 2011) made of dense products:
-queries side by side look into the same cells, and a cell answers all of them in one product.
+This is an inverted file (Sivic and Zisserman, ICCV 2003; Jégou, Douze and Schmid, PAMI 2011) made of dense
+products: neighbouring queries look into the same cells, and a cell answers all of them with one product.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from ebsc_core.clustering.search.exact import exhaustive, packed_tiles
 from ebsc_core.clustering.search.index import GROUP, Found, Index, largest, tile_scores
 from ebsc_core.utils.matmul import full_precision
 
-# A cell holds at most this many times the mean; pieces of a larger one are cells with the same centroid.
+# A cell holds at most this many times the mean number of keys. A larger one is split into cells with the
+# same centroid.
 WIDEST = 2
 
 
 class CellIndex(Index):
-    """Keys ``(N, D)`` sorted into about ``cells`` cells, of which each query looks into ``probes``."""
+    """Sort keys ``(N, D)`` into about ``cells`` cells; each query looks into ``probes`` of them."""
 
     order: Tensor
 
@@ -31,10 +32,10 @@ class CellIndex(Index):
         with full_precision():
             means = k_means(keys, cells, seed)
             centroids = Centroids(means, 1, seed)
-            by_group = centroids.group.argsort(stable=True)  # near cells side by side
+            by_group = centroids.group.argsort(stable=True)  # places near cells side by side
             cell = by_group.argsort()[centroids.nearest(keys).squeeze(1)]
             counts = cell.bincount(minlength=cells)
-            pieces = (counts + self.width - 1) // self.width  # none of an empty cell
+            pieces = (counts + self.width - 1) // self.width  # an empty cell has none
             self.centroids = Centroids(means[by_group].repeat_interleave(pieces, dim=0), probes, seed)
         self.order = cell.argsort(stable=True)
         self.keys = keys[self.order]
@@ -74,16 +75,16 @@ class CellIndex(Index):
     def _search(
         self, queries: Tensor, cells: Tensor, top_k: int, own: Tensor, held: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Scores and positions, at most ``top_k``, of what queries find in their cells ``(B, probes)``.
+        """Search the cells ``(B, probes)`` of each query; return at most ``top_k`` scores and positions.
 
-        Positions, ``own`` too, are those in the order of the cells.
+        All positions, including ``own``, refer to the keys in the order of the cells.
         """
         scores = held[: cells.numel()]
         slots = self._score(queries, cells, scores)
         mine = (cells == self.cell[own].unsqueeze(1)) & (own >= 0).unsqueeze(1)
         query, probe = mine.nonzero(as_tuple=True)
         scores[slots[query, probe], own[query] - self.starts[cells[query, probe]]] = -torch.inf
-        # As in `largest`, only that a query's scores lie in several rows.
+        # This works like `largest`, but the scores of a query are spread over several rows.
         groups = self.width // GROUP
         grouped = scores.view(-1, GROUP, groups)
         _, chosen = largest(grouped.amax(dim=1)[slots].flatten(1), top_k)
@@ -94,9 +95,10 @@ class CellIndex(Index):
         return values, positions.masked_fill(values == -torch.inf, 0)
 
     def _score(self, queries: Tensor, cells: Tensor, scores: Tensor) -> Tensor:
-        """Inner products of each query with the keys of its cells, and ``-inf`` past the end of a cell.
+        """Compute inner products of each query with the keys of its cells; fill up with ``-inf``.
 
-        Each row of ``scores`` holds those of one query and one cell; returned are the rows ``(B, probes)``.
+        Each row of ``scores`` gets the products of one query with one cell. The function returns the row
+        numbers ``(B, probes)``.
         """
         by_cell = cells.flatten().argsort(stable=True)
         touched, counts = cells.flatten()[by_cell].unique_consecutive(return_counts=True)
@@ -111,7 +113,7 @@ class CellIndex(Index):
 
 
 def _even(counts: Tensor, pieces: Tensor) -> Tensor:
-    """Sizes of the pieces of cells, as even as can be."""
+    """Compute the sizes of the pieces of each cell, as equal as possible."""
     cell = torch.arange(len(counts), device=counts.device).repeat_interleave(pieces)
     piece = torch.arange(len(cell), device=counts.device) - (pieces.cumsum(0) - pieces)[cell]
     return counts[cell] // pieces[cell] + (piece < counts[cell] % pieces[cell])

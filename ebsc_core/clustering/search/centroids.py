@@ -1,4 +1,4 @@
-"""Directions that stand for cells of keys, and which of them are nearest to a row."""
+"""Compute the centroids of cells of keys, and find the centroids nearest to a row."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ROWS = 65_536
 
 
 class Centroids:
-    """Centroids ``(C, D)``, and the ``probes`` nearest to each row.
+    """Hold centroids ``(C, D)`` and find the ``probes`` nearest to each row.
 
-    Of many, a row meets those around its group: groups are centroids of the centroids, and around a group are
-    the ones that come nearest to any in it.
+    If there are many centroids, a row is compared only with those around its group. Groups are centroids of
+    the centroids. Around a group are the centroids that are nearest to any member of it.
     """
 
     def __init__(self, means: Tensor, probes: int, seed: int) -> None:
@@ -41,7 +41,7 @@ class Centroids:
         self.probes = min(probes, count)
 
     def _around(self, count: int) -> Tensor:
-        """The centroids around each group, ``(groups, count)``."""
+        """Return the centroids around each group, ``(groups, count)``."""
         by_group = self.group.argsort(stable=True)
         sizes = self.group.bincount(minlength=len(self.groups)).tolist()
         found = []
@@ -51,7 +51,7 @@ class Centroids:
         return torch.stack(found)
 
     def nearest(self, rows: Tensor, probes: int | None = None) -> Tensor:
-        """Positions ``(M, probes)`` of the centroids nearest to rows ``(M, D)``, descending."""
+        """Find the positions ``(M, probes)`` of the centroids nearest to rows ``(M, D)``, nearest first."""
         found = torch.empty(len(rows), probes or self.probes, dtype=torch.int64, device=rows.device)
         for start in range(0, len(rows), ROWS):
             part = slice(start, start + ROWS)
@@ -66,9 +66,9 @@ class Centroids:
 
 
 def k_means(keys: Tensor, count: int, seed: int) -> Tensor:
-    """Unit-length centroids ``(count, D)`` of keys ``(N, D)`` by inner product, from a seeded sample of them.
+    """Compute unit-length centroids ``(count, D)`` of a seeded sample of keys ``(N, D)`` by inner product.
 
-    One that has lost all its keys stays where it is.
+    A centroid that has lost all its keys stays where it is.
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(keys), generator=generator)[: SAMPLE * count]

@@ -1,4 +1,4 @@
-"""Every query meets every key, in tiles that stay in the processor's cache."""
+"""Compare every query with every key, in tiles that fit in the processor's cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TILE_KEYS = 16_384
 
 
 class ExactIndex(Index):
-    """The exact search; its time grows with queries times keys."""
+    """Search exactly; the time grows with the number of queries times the number of keys."""
 
     def __init__(self, keys: Tensor) -> None:
         self.size = len(keys)
@@ -40,14 +40,14 @@ class ExactIndex(Index):
 
 
 def packed_tiles(keys: Tensor) -> Iterator[PackedRows]:
-    """Keys by tiles, each packed when its turn comes."""
+    """Split keys into tiles; each tile is packed when it is needed."""
     return (PackedRows(tile) for tile in keys.split(TILE_KEYS))
 
 
 def exhaustive(
     queries: Tensor, tiles: Iterable[PackedRows], top_k: int, own: Tensor, normalize: bool = False
 ) -> Found:
-    """The largest inner products of one block of queries with the keys of all tiles."""
+    """Find the largest inner products of one block of queries with the keys of all tiles."""
     values, indices = queries.new_empty(len(queries), 0), own.new_empty(len(queries), 0)
     normalizer = queries.new_full((len(queries), 1), -torch.inf if normalize else 0)
     start = 0

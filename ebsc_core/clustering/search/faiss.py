@@ -1,4 +1,4 @@
-"""The library faiss in place of our own cells: an inverted file of the same shape."""
+"""Search with the library faiss, which provides an inverted file of the same shape as our own cells."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ebsc_core.clustering.search.index import Found, Index
 
 
 class FaissIndex(Index):
-    """Keys ``(N, D)`` in an ``IVF,Flat`` index on the CPU; many centroids are found by a graph (HNSW)."""
+    """Hold keys ``(N, D)`` in an ``IVF,Flat`` index on the CPU; a graph (HNSW) searches many centroids."""
 
     def __init__(self, keys: Tensor, cells: int, probes: int, seed: int) -> None:
-        faiss = import_module("faiss")  # not by a statement: its types differ from version to version
+        faiss = import_module("faiss")  # no import statement: the types differ between versions
         self.keys = keys
         faiss.omp_set_num_threads(torch.get_num_threads())
         quantizer = "_HNSW32" if cells > MAX_MET else ""
@@ -24,7 +24,7 @@ class FaissIndex(Index):
             keys.shape[1], f"IVF{cells}{quantizer},Flat", faiss.METRIC_INNER_PRODUCT
         )
         self.index.cp.seed = seed % 2**31
-        self.index.cp.min_points_per_centroid = 1  # or it prints to the terminal
+        self.index.cp.min_points_per_centroid = 1  # otherwise faiss prints to the terminal
         self.index.nprobe = min(probes, cells)
         rows = keys.float().cpu().numpy()
         self.index.train(rows)
@@ -35,7 +35,7 @@ class FaissIndex(Index):
 
     @torch.no_grad()
     def search(self, queries: Tensor, top_k: int, own: Tensor, normalize: bool = False) -> Found:
-        # One more, in the place of the query's own.
+        # Search for one more key, because the query's own key may be among them.
         values, positions = self.index.search(queries.float().cpu().numpy(), min(top_k + 1, len(self)))
         candidates = torch.from_numpy(positions).to(own)
         scores = torch.from_numpy(values).to(queries)

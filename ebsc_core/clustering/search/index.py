@@ -1,4 +1,4 @@
-"""What an index over a dictionary's keys does, and what it finds."""
+"""Define what an index over a dictionary's keys does and what it returns."""
 
 from __future__ import annotations
 
@@ -18,44 +18,46 @@ TILE_SCORES = {"cpu": 1 << 22, "cuda": 1 << 27}
 
 @dataclass(frozen=True)
 class Found:
-    """The largest inner products of ``B`` queries with the keys of an index."""
+    """Hold the largest inner products of ``B`` queries with the keys of an index."""
 
     scores: Tensor
-    """``(B, k)`` descending; ``-inf`` where fewer keys than k were looked at."""
+    """``(B, k)``, descending; ``-inf`` if fewer than k keys were examined."""
     indices: Tensor
-    """``(B, k)`` int64, positions of the keys; 0 where the score is ``-inf``."""
+    """``(B, k)`` int64, positions of the keys; 0 if the score is ``-inf``."""
     normalizer: Tensor
-    """``(B, 1)``, log-sum-exp over all keys, or those found if not all were looked at; 0 unless asked for."""
+    """``(B, 1)``, the log-sum-exp over all keys, or over the keys found by an approximate search; 0 if it
+    was not requested."""
 
 
 class Index(ABC):
-    """Keys ``(N, D)`` laid out to be searched by any number of queries, in blocks of any size."""
+    """Prepare keys ``(N, D)`` to be searched by any number of queries, in blocks of any size."""
 
     order: Tensor | None = None
-    """``(N,)`` int64, the keys' positions such that near ones are side by side, if they were laid out so."""
+    """The keys' positions, ``(N,)`` int64, sorted so that near keys are side by side; None if not
+    sorted."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def search(self, queries: Tensor, top_k: int, own: Tensor, normalize: bool = False) -> Found:
-        """The ``top_k`` keys of largest inner product with each of the queries ``(B, D)``.
+        """Find the ``top_k`` keys with the largest inner product with each of the queries ``(B, D)``.
 
-        ``own`` ``(B,)`` is each query's own position among the keys, which is never found, or -1. Neither the
-        other queries nor how many there are change what is found.
+        ``own`` ``(B,)`` is each query's own position among the keys, or -1. The search never returns it.
+        The result for a query does not depend on the other queries or on their number.
         """
 
     @abstractmethod
     def exhaustive(self, queries: Tensor, top_k: int, own: Tensor) -> Found:
-        """The same for a few queries, by looking at every key; positions may be the index's own."""
+        """Compare a few queries with every key; positions may be internal to the index."""
 
     def visits(self, own: Tensor) -> Tensor:
-        """The order ``(B,)`` in which queries had better come: near ones together, as far as is known."""
+        """Return the order ``(B,)`` in which queries are best searched: near queries together, if known."""
         return torch.arange(len(own), device=own.device)
 
 
 def recall(index: Index, queries: Tensor, top_k: int, own: Tensor) -> float:
-    """Share of the true ``top_k`` keys of these queries that the index finds; an equally good one counts."""
+    """Compute the share of the true ``top_k`` keys that the index finds; an equally good key counts."""
     found = index.search(queries, top_k, own).scores
     best = index.exhaustive(queries, top_k, own).scores
     there = best > -torch.inf
@@ -65,9 +67,9 @@ def recall(index: Index, queries: Tensor, top_k: int, own: Tensor) -> float:
 
 
 def largest(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """Values and columns of ``scores.topk(top_k)``, ``(B, k)``, in half the time or less.
+    """Compute values and columns of ``scores.topk(top_k)``, ``(B, k)``, in half the time or less.
 
-    Fewer where there are fewer columns than ``top_k``.
+    If there are fewer columns than ``top_k``, return all of them.
     """
     width = scores.shape[1]
     size = min(GROUP, isqrt(width // top_k))
@@ -86,5 +88,5 @@ def largest(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
 
 
 def tile_scores(device: torch.device) -> int:
-    """How many scores to hold at once on a device."""
+    """Return how many scores to hold at once on a device."""
     return TILE_SCORES.get(device.type, 1 << 25)

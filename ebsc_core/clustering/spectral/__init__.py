@@ -1,1 +1,1 @@
-"""From an affinity to clusters: leading eigenvectors, an embedding by them, k-means."""
+"""Turn an affinity into clusters: compute leading eigenvectors, embed the rows, run k-means."""

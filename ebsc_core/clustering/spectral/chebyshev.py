@@ -1,7 +1,7 @@
-"""A block of approximate eigenvectors, and what brings it nearer: a Chebyshev filter, then Rayleigh and Ritz.
+"""Improve a block of approximate eigenvectors with a Chebyshev filter and the Rayleigh-Ritz method.
 
-Everything is on one device and in float32, but the small problems, which decide between nearly equal
-eigenvalues: those are in float64 on the CPU.
+The large products run on one device in float32. The small dense problems decide between nearly equal
+eigenvalues, so they run in float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-# Least diagonal entry of the Cholesky factor of unit-length columns that orthonormalises them to 1e-5 or so.
-# Columns nearer to dependence take Householder reflections.
+# If the least diagonal entry of the Cholesky factor (of unit-length columns) is at least this, Cholesky
+# orthonormalises the columns to about 1e-5. Otherwise Householder reflections do it.
 INDEPENDENT = 0.2
 
 
 @dataclass(frozen=True)
 class Block:
-    """Ritz vectors of a symmetric operator, and what it makes of them."""
+    """Hold Ritz vectors of a symmetric operator and their images under it."""
 
     vectors: Tensor
-    """``(N, m)``, orthonormal columns."""
+    """The vectors, ``(N, m)``, as orthonormal columns."""
     image: Tensor
-    """``(N, m)``, the operator times the vectors."""
+    """The operator times the vectors, ``(N, m)``."""
     values: np.ndarray
-    """``(m,)`` float64 Ritz values, descending."""
+    """The Ritz values, ``(m,)`` float64, descending."""
 
     def residuals(self) -> np.ndarray:
-        """``‖A v - λ v‖`` of each vector, ``(m,)``."""
+        """Compute ``‖A v - λ v‖`` of each vector, ``(m,)``."""
         values = torch.from_numpy(self.values).to(self.vectors)
         return (self.image - self.vectors * values).norm(dim=0).double().cpu().numpy()
 
 
 def to_torch(matrix: sparse.csr_matrix, device: torch.device) -> Tensor:
-    """The matrix as a sparse CSR tensor, float32."""
+    """Convert the matrix to a sparse CSR tensor in float32."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse (CSR tensor support is in beta|invariant checks)")
         return torch.sparse_csr_tensor(
@@ -51,9 +51,10 @@ def to_torch(matrix: sparse.csr_matrix, device: torch.device) -> Tensor:
 
 
 def rayleigh_ritz(operator: Tensor, basis: Tensor) -> Block:
-    """The Ritz vectors within the span of a basis ``(N, m)``, which need not be orthonormal.
+    """Compute the Ritz vectors in the span of a basis ``(N, m)``, which need not be orthonormal.
 
-    With ``G = L Lᵀ`` its Gram matrix, ``X L⁻ᵀ`` is; that and the rotation to Ritz vectors are one product.
+    With the Gram matrix ``G = L Lᵀ``, ``X L⁻ᵀ`` is orthonormal. That step and the rotation to Ritz vectors
+    are one product.
     """
     gram = _small(basis.T @ basis)
     scale = gram.diagonal().rsqrt()
@@ -71,12 +72,13 @@ def rayleigh_ritz(operator: Tensor, basis: Tensor) -> Block:
 
 
 def filtered(operator: Tensor, block: Block, cut: float, degree: int) -> Tensor:
-    """A block's vectors, times the Chebyshev polynomial that is within ±1 on ``[-1, cut]`` and grows beyond.
+    """Apply a Chebyshev polynomial that stays within ±1 on ``[-1, cut]`` and grows beyond, to a block.
 
-    ``degree`` products, the first of which is the block's image. The block's tensors are used up.
+    This takes ``degree`` products; the block's image is the first of them. The block's tensors are
+    overwritten.
     """
     center, half = (cut - 1) / 2, max((cut + 1) / 2, 1e-3)
-    # Scaled by its value at 1, the largest eigenvalue there can be, so that nothing overflows.
+    # Scale by the value at 1, the largest possible eigenvalue, so that nothing overflows.
     sigma = half / (1 - center)
     tau = 2 / sigma
     previous, current = block.vectors, block.image
@@ -92,7 +94,7 @@ def filtered(operator: Tensor, block: Block, cut: float, degree: int) -> Tensor:
 
 
 def growth(values: np.ndarray, cut: float) -> np.ndarray:
-    """By how much one degree more of that polynomial multiplies each eigenvalue's share, as a logarithm."""
+    """Compute the logarithm of the factor by which one more degree amplifies each eigenvalue's share."""
     center, half = (cut - 1) / 2, max((cut + 1) / 2, 1e-3)
     return np.arccosh(np.maximum((values - center) / half, 1))
 

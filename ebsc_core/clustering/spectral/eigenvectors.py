@@ -1,12 +1,13 @@
-"""Leading eigenvectors of a normalised affinity, by Chebyshev-filtered subspace iteration.
+"""Compute leading eigenvectors of a normalised affinity by Chebyshev-filtered subspace iteration.
 
-A good self-expressive affinity is nearly disconnected, so its leading eigenvalue 1 is repeated. Single-vector
-Lanczos (scipy's ``eigsh``) misses copies of a repeated eigenvalue; a block method does not. A large graph
-starts from the vectors of a coarser one (:mod:`ebsc_core.clustering.spectral.coarsening`).
+A good self-expressive affinity is nearly disconnected, so its leading eigenvalue 1 is repeated.
+Single-vector Lanczos (scipy's ``eigsh``) misses copies of a repeated eigenvalue; a block method does not.
+The search on a large graph starts from the vectors of a coarser one
+(:mod:`ebsc_core.clustering.spectral.coarsening`).
 
 Source: Zhou, Saad, Tiago, Chelikowsky, "Self-consistent-field calculations using Chebyshev-filtered
-subspace iteration", J. Comput. Phys. 219 (2006), with the filter's cut-off moved to the
-smallest Ritz value of the block at each round, and its degree to what the residuals still need.
+subspace iteration", J. Comput. Phys. 219 (2006). Two things differ: in each round the filter's cut-off
+moves to the smallest Ritz value of the block, and its degree follows the residuals.
 """
 
 from __future__ import annotations
@@ -40,21 +41,22 @@ Weigh = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Eigenpairs:
-    """Leading eigenpairs of ``D^-½ W D^-½``."""
+    """Hold leading eigenpairs of ``D^-½ W D^-½``."""
 
     values: np.ndarray
-    """``(m,)`` float32, descending, at most 1."""
+    """The eigenvalues, ``(m,)`` float32, descending, at most 1."""
     vectors: np.ndarray
-    """``(N, m)`` float32, orthonormal columns."""
+    """The eigenvectors, ``(N, m)`` float32, as orthonormal columns."""
     residual: float
-    """Largest ``‖A v - λ v‖`` of the returned pairs."""
+    """The largest ``‖A v - λ v‖`` of the returned pairs."""
     weighted_residual: float
-    """The same, each times its vector's weight in proportion to the largest."""
+    """The largest residual after each is multiplied by its vector's weight relative to the largest
+    weight."""
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What is looked for, and when it is good enough."""
+    """Describe what to compute and when it is accurate enough."""
 
     n_vectors: int
     tolerance: float
@@ -65,12 +67,12 @@ class Aim:
 
     @property
     def size(self) -> int:
-        """Vectors in the block."""
+        """The number of vectors in the block."""
         return self.n_vectors + GUARD
 
 
 def normalized(affinity: sparse.csr_matrix) -> sparse.csr_matrix:
-    """``D^-½ W D^-½`` with ``D`` the row sums; rows without weight stay zero."""
+    """Compute ``D^-½ W D^-½``, where ``D`` holds the row sums; rows without weight stay zero."""
     scale = inverse_roots(degrees(affinity))
     data = affinity.data * np.repeat(scale, np.diff(affinity.indptr)) * scale[affinity.indices]
     return sparse.csr_matrix((data, affinity.indices, affinity.indptr), shape=affinity.shape)
@@ -86,25 +88,25 @@ def leading_eigenpairs(
     device: str | torch.device = "cpu",
     weigh: Weigh = np.ones_like,
 ) -> Eigenpairs:
-    """The ``n_vectors`` algebraically largest eigenpairs of the normalised affinity.
+    """Compute the ``n_vectors`` algebraically largest eigenpairs of the normalised affinity.
 
     Parameters
     ----------
     affinity : csr_matrix of shape (N, N)
         Symmetric, non-negative.
     n_vectors : int
-        How many, from 1 to N.
+        Number of eigenpairs, from 1 to N.
     seed : int
-        Of the start block; the same seed gives the same vectors.
+        Seed of the start block. The same seed gives the same vectors.
     tolerance : float
-        The iteration stops when every weighted residual norm ``w ‖A v - λ v‖`` is below it.
+        The iteration stops when every weighted residual norm ``w ‖A v - λ v‖`` is at most this.
     max_rounds : int
-        Filter applications at most; whatever residual is left is reported, never hidden.
+        The largest number of filter applications. The result reports the residual that is left.
     device : str or device
-        Where products with the affinity are computed; the CPU in place of Metal, which has no sparse ones.
+        Where products with the affinity are computed. Metal has no sparse products, so the CPU replaces it.
     weigh : callable
-        How much each vector will count, given the eigenvalues ``(m,)``, at most 1; only proportions matter.
-        What hardly counts need hardly converge. By default all count alike.
+        Maps eigenvalues ``(m,)``, at most 1, to the weight of each vector. Only ratios of weights matter.
+        Vectors with a small weight need not converge. By default all weights are equal.
 
     Raises
     ------
@@ -135,7 +137,7 @@ def _dense(matrix: sparse.csr_matrix, n_vectors: int) -> Eigenpairs:
 
 
 def _found(graph: sparse.csr_matrix, aim: Aim) -> tuple[Block, np.ndarray]:
-    """The block, and the order of the nodes that its rows are in."""
+    """Compute the block, and the order of nodes that its rows have."""
     start = _coarse_start(graph, aim) if graph.shape[0] > max(COARSEST, COARSEST_RATIO * aim.size) else None
     if start is None:
         order = np.arange(graph.shape[0])
@@ -159,10 +161,10 @@ def _found(graph: sparse.csr_matrix, aim: Aim) -> tuple[Block, np.ndarray]:
 
 
 def _coarse_start(graph: sparse.csr_matrix, aim: Aim) -> tuple[Tensor, np.ndarray, np.ndarray] | None:
-    """Orthonormal vectors and Ritz values from a coarser graph, and the order of the nodes they are in.
+    """Compute a start from a coarser graph: orthonormal vectors, Ritz values, and the order of the nodes.
 
-    The order keeps aggregates together, and aggregates of aggregates: neighbours lie close in memory.
-    None where the graph hardly shrinks or all but vanishes.
+    The order keeps aggregates together, and aggregates of aggregates, so that neighbours are close in
+    memory. Return None if the coarser graph is hardly smaller, or is too small.
     """
     coarse, aggregate = coarsened(graph)
     if not DENSE_RATIO * aim.size <= coarse.shape[0] <= 0.9 * graph.shape[0]:
@@ -179,7 +181,7 @@ def _coarse_start(graph: sparse.csr_matrix, aim: Aim) -> tuple[Tensor, np.ndarra
 
 
 def _permuted(matrix: sparse.csr_matrix, order: np.ndarray) -> sparse.csr_matrix:
-    """Rows and columns in that order; within a row, entries as they were."""
+    """Permute rows and columns; within a row, the entries keep their order."""
     rank = np.empty(len(order), matrix.indices.dtype)
     rank[order] = np.arange(len(order))
     rows = matrix[order]
@@ -187,10 +189,10 @@ def _permuted(matrix: sparse.csr_matrix, order: np.ndarray) -> sparse.csr_matrix
 
 
 def _residuals(block: Block, aim: Aim) -> tuple[np.ndarray, np.ndarray]:
-    """Residual norms of the leading vectors, as they are and weighted, each ``(n_vectors,)``.
+    """Compute the residual norms of the leading vectors, plain and weighted, each ``(n_vectors,)``.
 
-    An eigenvalue may exceed its Ritz value by as much as the residual; the weight is that of the larger, in
-    proportion to the largest weight: while all values are too low, so are all weights.
+    An eigenvalue may exceed its Ritz value by as much as the residual. The weight is that of this larger
+    value, relative to the largest weight: while all values are too low, all weights are too low as well.
     """
     residuals = block.residuals()[: aim.n_vectors]
     weights = aim.weigh(np.minimum(block.values[: aim.n_vectors] + residuals, 1))
@@ -198,7 +200,7 @@ def _residuals(block: Block, aim: Aim) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _degree(block: Block, cut: float, weighted: np.ndarray, aim: Aim) -> int:
-    """The products that the filter needs to bring weighted residuals down to the tolerance, within bounds."""
+    """Compute the filter degree that brings the weighted residuals down to the tolerance, within bounds."""
     # Of degree d it multiplies what is wanted by half of exp(d growth), what is not by 1 at most.
     gain = np.log(np.maximum(2 * weighted / aim.tolerance, 1))
     needed = gain / np.maximum(growth(block.values[: aim.n_vectors], cut), 1e-3)

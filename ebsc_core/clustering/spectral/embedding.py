@@ -1,7 +1,7 @@
-"""From eigenvectors of a graph to rows that k-means can cut: as many count as there are clusters to find.
+"""Turn eigenvectors of a graph into rows for k-means; about as many vectors count as there are clusters.
 
-Eigenvalues say how much each vector counts, by a power of them as in diffusion maps (Coifman and Lafon 2006).
-How fast they fall differs a hundredfold between graphs, so the power is the graph's own.
+The weight of each vector is a power of its eigenvalue, as in diffusion maps (Coifman and Lafon 2006). How
+fast eigenvalues fall differs a hundredfold between graphs, so the power is computed for each graph.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ MAX_POWER = 1000.0
 
 
 def effective_power(eigenvalues: np.ndarray, n_clusters: int) -> float:
-    """The power t with ``Σ λ^(2t) = K``, at most 1,000 (a graph in more than K pieces has none).
+    """Compute the power t with ``Σ λ^(2t) = K``, at most 1,000.
+
+    A graph of more than K connected pieces has no such t.
 
     Parameters
     ----------
     eigenvalues : ndarray of shape (m,)
-        Leading eigenvalues in [0, 1]; with no more than K above 0, t is 0.
+        Leading eigenvalues in [0, 1]. If at most K of them are above 0, t is 0.
     """
 
     def surplus(power: float) -> float:
@@ -32,7 +34,7 @@ def effective_power(eigenvalues: np.ndarray, n_clusters: int) -> float:
 
 
 def weighted_rows(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Rows of ``V diag(w)``, ``(N, m)``, scaled to unit length; rows of zeros stay zero."""
+    """Scale the rows of ``V diag(w)``, ``(N, m)``, to unit length; rows of zeros stay zero."""
     rows = vectors * weights
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.maximum(norms, np.finfo(np.float32).tiny)

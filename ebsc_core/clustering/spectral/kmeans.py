@@ -1,7 +1,7 @@
-"""k-means on many rows: its starts on a sample, the best of them finished on all.
+"""Run k-means on many rows: try the starts on a sample, then finish the best one on all rows.
 
-Which start is best shows on a few thousand rows as it does on all of them; the rounds that follow hardly move
-the centres. Up to 20,000 rows it is scikit-learn's k-means as it is.
+A few thousand rows show which start is best as well as all rows do, and later rounds hardly move the
+centres. Up to 20,000 rows this is scikit-learn's k-means without change.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ BLOCK_ROWS = 65_536
 def kmeans(
     rows: np.ndarray, n_clusters: int, n_init: int, seed: int, device: torch.device | None = None
 ) -> np.ndarray:
-    """Labels ``(N,)`` int64 of rows ``(N, D)``, the best of ``n_init`` starts by inertia.
+    """Cluster rows ``(N, D)``; return labels ``(N,)`` int64 of the best of ``n_init`` starts by inertia.
 
-    On more than 20,000 rows the centres are finished on ``device`` (the CPU if not given). The starts are
-    made on the CPU always, so that all devices set out from the same centres.
+    With more than 20,000 rows, the centres are finished on ``device`` (by default the CPU). The starts
+    always run on the CPU, so that all devices begin with the same centres.
     """
     sample = rows
     if len(rows) > WHOLE:
@@ -52,7 +52,7 @@ def kmeans(
 
 @torch.no_grad()
 def _finished(rows: Tensor, centers: Tensor) -> Tensor:
-    """Labels ``(N,)`` after Lloyd's rounds from these centres ``(K, D)``."""
+    """Run Lloyd's rounds from centres ``(K, D)``; return labels ``(N,)``."""
     still = STILL * float(rows.var(dim=0).mean())
     for _ in range(MAX_ROUNDS):
         sums, counts = torch.zeros_like(centers), rows.new_zeros(len(centers))
@@ -70,5 +70,5 @@ def _finished(rows: Tensor, centers: Tensor) -> Tensor:
 
 
 def _nearest(rows: Tensor, centers: Tensor) -> Tensor:
-    """Which centre each row is nearest to, ``(B,)``; the squared length of the row is the same for all."""
+    """Find the nearest centre of each row, ``(B,)``; a row's squared length does not change the choice."""
     return torch.addmm(centers.square().sum(dim=1), rows, centers.T, alpha=-2).argmin(dim=1)

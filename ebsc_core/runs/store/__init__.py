@@ -1,1 +1,1 @@
-"""The folder of a run: written, unfinished, read back, listed, compared."""
+"""Write, read, list and compare run directories."""

@@ -1,4 +1,4 @@
-"""Finished runs side by side: their figures, where configurations differ, and how far clusters agree."""
+"""Compare finished runs: their figures, their settings, and the agreement of their clusters."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from ebsc_core.utils.errors import DataError, RunDirectoryError, told
 
 SCORES = ("acc", "nmi", "ari")
 FREE = ("silhouette", "eigengap", "within_cluster_mass")
-# Such names say where an image is in its data set, and nothing of which image it is.
+# A name like this is a position in a data set; it does not identify an image across data sets.
 POSITION = re.compile(r"([a-z]+/)?[0-9]+")
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How alike two clusterings are on the images that both runs have put into clusters."""
+    """Measure how similar two clusterings are on the images that both runs have put into clusters."""
 
     first: int
-    """Which run, counted from 0."""
+    """The index of the first run, counted from 0."""
     second: int
     images: int
     ari: float
@@ -39,46 +39,46 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Contingency:
-    """How many images are in which cluster of either of two runs.
+    """Count the images for each pair of clusters of two runs.
 
-    The clusters of the first are ordered by size, those of the second as the ones they are matched to by the
-    best assignment; those left over follow by size.
+    The clusters of the first run are sorted by size. Those of the second run have the order of the clusters
+    that the best assignment matches them to; unmatched clusters follow, sorted by size.
     """
 
     rows: list[int]
-    """The first run's clusters, ``K``."""
+    """The clusters of the first run, ``K`` of them."""
     columns: list[int]
-    """The second's, ``L``."""
+    """The clusters of the second run, ``L`` of them."""
     counts: np.ndarray
-    """``(K, L)``"""
+    """The numbers of images, ``(K, L)``."""
 
     @property
     def matched(self) -> int:
-        """Images in matched clusters."""
+        """The number of images in matched clusters."""
         return int(np.trace(self.counts))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is said of two runs or more; figures and settings that a run does not have are None."""
+    """Hold the comparison of two or more runs. A figure or setting that a run does not have is None."""
 
     runs: list[str]
     figures: dict[str, list[float | None]]
-    """By name, one for each run; scores are shares."""
+    """One value for each run, by name of the figure. Scores are between 0 and 1."""
     settings: dict[str, list[Any]]
-    """Only those that differ."""
+    """Only the settings that differ, with one value for each run."""
     agreements: list[Agreement]
-    """Of all pairs."""
+    """The agreement of each pair of runs."""
     contingency: Contingency | None
-    """Of two runs."""
+    """The contingency table, if there are exactly two runs."""
 
     def differences(self, figure: str) -> list[float | None]:
-        """By how much a figure of each run is above the first one's."""
+        """Return by how much a figure of each run is above that of the first run."""
         first, *_ = values = self.figures[figure]
         return [None if value is None or first is None else value - first for value in values]
 
     def record(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values."""
         table = self.contingency
         return {
             "runs": self.runs,
@@ -94,14 +94,14 @@ class Comparison:
 
 
 def compare(runs: Sequence[SavedRun]) -> Comparison:
-    """Two runs or more, in this order.
+    """Compare two or more runs; the result keeps their order.
 
     Raises
     ------
     RunDirectoryError
-        If a file of one is damaged.
+        If a file of a run is damaged.
     DataError
-        If two have no image in common.
+        If two runs have no image in common.
     """
     agreements, contingency = [], None
     for (i, one), (j, other) in combinations(enumerate(runs), 2):
@@ -115,13 +115,13 @@ def compare(runs: Sequence[SavedRun]) -> Comparison:
 
 
 def match(a: np.ndarray, b: np.ndarray) -> Contingency:
-    """The contingency of two clusterings ``(N,)`` of the same images."""
+    """Compute the contingency table of two clusterings ``(N,)`` of the same images."""
     rows, columns = np.unique(a), np.unique(b)
     counts = contingency_matrix(a, b)
     first, second = linear_sum_assignment(counts, maximize=True)
     partner = dict(zip(first.tolist(), second.tolist(), strict=True))
     by_size = np.argsort(-counts.sum(axis=1), kind="stable").tolist()
-    # Those with a partner first, so that pairs stand on the diagonal.
+    # Matched clusters come first, so that pairs are on the diagonal.
     by_size.sort(key=lambda row: row not in partner)
     matched_columns = [partner[row] for row in by_size if row in partner]
     other_columns = [
@@ -134,7 +134,7 @@ def match(a: np.ndarray, b: np.ndarray) -> Contingency:
 
 
 def _common(one: SavedRun, other: SavedRun) -> tuple[np.ndarray, np.ndarray]:
-    """The clusters, in both, of the images that both have in one."""
+    """Return the clusters in both runs of the images that have a cluster in both."""
     here, there = _clusters(one), _clusters(other)
     names = [name for name in here if name in there]
     if _data(one) != _data(other) and all(map(POSITION.fullmatch, names)):
@@ -161,7 +161,7 @@ def _data(run: SavedRun) -> str:
 
 
 def _figures(runs: Sequence[SavedRun]) -> dict[str, list[float | None]]:
-    """Those that any of the runs has."""
+    """Collect the figures that at least one run has."""
     columns = [_figures_of(run) for run in runs]
     named = {name: [column[name] for column in columns] for name in columns[0]}
     return {name: values for name, values in named.items() if any(value is not None for value in values)}
@@ -195,7 +195,7 @@ def _settings(run: SavedRun) -> dict[str, Any]:
 
 
 def _differing(runs: Sequence[SavedRun]) -> dict[str, list[Any]]:
-    """The settings in which the runs are not all the same, in the order of the first that has them."""
+    """Collect the settings in which the runs differ, in the order of the first run that has them."""
     trees = [_settings(run) for run in runs]
     names = dict.fromkeys(name for tree in trees for name in tree)
     columns = {name: [tree.get(name) for tree in trees] for name in names}

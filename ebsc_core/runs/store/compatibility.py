@@ -1,4 +1,4 @@
-"""What a run was made with, as its ``run.toml`` records it, beside what is installed now."""
+"""Compare the versions recorded in a ``run.toml`` with those installed now."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from ebsc_core.config.loading import read_toml
 from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig, trains_jointly
 from ebsc_core.plugins.registry import Kind, Registry, UnknownComponentError
 
-# A distribution and its version; anything else was not written by a run.
+# A distribution and its version; any other text was not written by a run.
 SUPPLIER = re.compile(r"[A-Za-z0-9][\w.-]* [\w.+!-]+")
 KINDS = {kind.section: kind for kind in Kind} | {"joint": Kind.COEFFICIENTS}
 
 
 def compare_suppliers(file: Path, config: RunConfig, registry: Registry, warn: Callable[[str], None]) -> None:
-    """Say which parts of a recorded run come in another version, or from elsewhere, than they did.
+    """Warn if components of a recorded run now have another version or another supplier.
 
-    Parts that ``config`` has changed since are left out, and a file that records nothing says nothing.
+    Components that ``config`` has changed since are ignored. A file without a record causes no warning.
 
     Parameters
     ----------
     file : Path
-        What ``config`` was loaded from.
+        The file that ``config`` was loaded from.
 
     Raises
     ------
-    UnknownComponentError
-        If one is not there, and the distribution that had offered it is not either, or in another version.
+    UnknownPartError
+        If a component is missing, and its distribution is missing as well or has another version.
     """
     tree = read_toml(file)
     changed: dict[tuple[str, str], list[str]] = {}
@@ -55,7 +55,7 @@ def compare_suppliers(file: Path, config: RunConfig, registry: Registry, warn: C
 
 
 def _chosen(config: RunConfig) -> dict[str, str]:
-    """The names of the parts that a run needs, by section."""
+    """Return the names of the components that a run needs, by section."""
     sections = [section for section in COMPONENT_SECTIONS if section != "joint" or trains_jointly(config)]
     named = {section: getattr(config, section).name for section in sections}
     observers = {Kind.OBSERVER.settings(name): name for name in config.observers}
@@ -69,11 +69,11 @@ def _at(tree: Any, *path: str) -> Any:
 
 
 def _installed(supplier: str) -> str | None:
-    """The same distribution as it is installed now, with its version."""
+    """Return the same distribution with the version that is installed now."""
     distribution = supplier.partition(" ")[0]
     try:
         return f"{distribution} {version(distribution)}"
-    except (PackageNotFoundError, ValueError):  # no name at all
+    except (PackageNotFoundError, ValueError):  # not the name of a distribution
         return None
 
 

@@ -1,14 +1,14 @@
-"""The run directory: what is in it, and how it comes to be there.
+"""Define the content of the run directory, and write it.
 
-It holds ``unfinished.toml`` (see ``ebsc_core.runs.store.unfinished``) from its start until everything else is
-in it, so that one without is finished.
+The file ``unfinished.toml`` (see ``ebsc_core.runs.store.unfinished``) is there from the start until all
+other files are complete. So a directory without it is finished.
 
 ==================  ===========================================================================
-``run.toml``        the whole configuration, resolved; versions; the provider of each part
+``run.toml``        the whole configuration, resolved; versions; the provider of each component
 ``checkpoints/``    weights as safetensors
 ``affinity.npz``    the affinity of the rows that were clustered, as SciPy stores a sparse matrix
 ``features.h5``     features, embeddings, ids, labels where known (see ``ebsc_core.data.features.store``)
-``assignments.csv`` image, cluster, confidence and, where known, label; held-out images after the others
+``assignments.csv`` image, cluster, confidence and, if known, label; the test set after the fit set
 ``metrics.json``    scores, label-free figures, timings, training history, warnings
 ``report.html``     all of that on a page, with pictures; written last (see ``ebsc_core.report``)
 ==================  ===========================================================================
@@ -48,42 +48,42 @@ AFFINITY, CHECKPOINTS = "affinity.npz", "checkpoints"
 
 
 def own_files(path: Path) -> list[Path]:
-    """What the run in a directory has written and needs, as far as it is there; no report."""
+    """Return the files that the run in a directory has written and needs, except the report."""
     named = [path / name for name in (CONFIG, ASSIGNMENTS, METRICS, AFFINITY, "features.h5", UNFINISHED)]
     return [*named, *(path / CHECKPOINTS).glob("*")]
 
 
 class RunDirectory:
-    """A context manager: files go to a hidden folder within, and out of it on success.
+    """Write a run directory: files go to a hidden folder inside it, and move out of it on success.
 
-    An error leaves nothing, unless training is kept: the unfinished directory then stays, and a note on the
-    error says how to go on.
+    This is a context manager. An error leaves nothing behind, unless there is a checkpoint of the training.
+    In this case the unfinished directory stays, and a note on the error says how to resume.
 
     Parameters
     ----------
     path : Path
-    unfinished : mapping
-        What ``unfinished.toml`` is to hold.
-    resuming : bool
-        Whether this is an unfinished directory that is to be finished; an error then leaves it as it was.
+    to_go_on : mapping
+        The content of ``unfinished.toml``.
+    going_on : bool
+        Whether to resume an unfinished directory. An error then leaves it as it was.
 
     Raises
     ------
     RunDirectoryError
-        If the path is a file, a folder that holds something, or cannot be created; of one that goes on, if it
-        is finished or another process is at work in it.
+        If the path is a file or a folder that is not empty, or cannot be created. If the run is to be
+        resumed: if it is finished, or if another process writes it now.
     """
 
     def __init__(
         self, path: Path, unfinished: Mapping[str, Any] | None = None, resuming: bool = False
     ) -> None:
         self.path, self.unfinished, self.resuming = path, unfinished or {}, resuming
-        # Of ".", a link or "runs/..", it must be found before anything is computed.
-        self.target = Path(os.path.realpath(path))  # Path.resolve has a traceback for links in a circle
+        # Resolve ".", a link or "runs/.." before anything is computed.
+        self.target = Path(os.path.realpath(path))  # Path.resolve raises an error on circular links
         self.work_folder = self.target / WORK
-        """Where files lie until all are there."""
+        """The folder that holds the files until all are complete."""
         self.training: Path | None = None
-        """The file in which training is kept when it ends early."""
+        """The file for the checkpoint if training ends early."""
         self.lock: IO[bytes] | None = None
         check_unfinished(path) if resuming else check_free(path)
 
@@ -104,11 +104,11 @@ class RunDirectory:
         return self
 
     def _begin(self) -> None:
-        """Take hold of the directory; what a process that was killed had written there goes."""
+        """Lock the directory, and remove what a killed process has left in it."""
         self.lock = locked(self.work_folder / LOCK)
         if self.lock is None:
             raise RunDirectoryError(at_work(self.path))
-        if self.resuming and not is_unfinished(self.target):  # any more
+        if self.resuming and not is_unfinished(self.target):  # another process has finished it
             self._let_go()
             check_unfinished(self.path)
         for item in self.work_folder.iterdir():
@@ -135,13 +135,16 @@ class RunDirectory:
     def _finish(self) -> None:
         for item in self.work_folder.iterdir():
             if item.name != LOCK:
-                remove(self.target / item.name)  # of a process that was killed here
+                remove(self.target / item.name)  # left by a process that was killed here
                 item.rename(self.target / item.name)
         (self.target / UNFINISHED).unlink()
         self._let_go()
 
     def _let_go(self) -> None:
-        """Of a directory without ``unfinished.toml``, as whoever takes the lock next must know."""
+        """Release the lock and remove the hidden folder.
+
+        ``unfinished.toml`` must be gone already: the next process that gets the lock checks for it.
+        """
         if self.lock:
             self.lock.close()
         shutil.rmtree(self.work_folder, ignore_errors=True)
@@ -151,12 +154,12 @@ class RunDirectory:
             (self.target / UNFINISHED).unlink(missing_ok=True)
         self._let_go()
         if self.made:
-            with suppress(OSError):  # somebody else has put something there
+            with suppress(OSError):  # another program has put something there
                 self.target.rmdir()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """What cannot be written here, to a full disk for instance, is a RunDirectoryError."""
+        """Turn an OSError, for instance on a full disk, into a RunDirectoryError."""
         try:
             yield
         except OSError as error:
@@ -169,25 +172,25 @@ class RunDirectory:
         return self.work_folder / CHECKPOINTS
 
     def write_config(self, tables: dict[str, Any]) -> None:
-        """``run.toml``; entries without a value are left out, as TOML has none.
+        """Write ``run.toml``; entries without a value are left out, because TOML has no null.
 
         Paths that are not UTF-8 keep their bytes.
         """
         write_toml(self.work_folder / CONFIG, tables)
 
     def write_metrics(self, metrics: dict[str, Any]) -> None:
-        """``metrics.json``."""
+        """Write ``metrics.json``."""
         text = json.dumps(metrics, indent=2, allow_nan=False)
         (self.work_folder / METRICS).write_text(text + "\n", encoding="utf-8")
 
     def write_affinity(self, graph: sparse.csr_matrix) -> None:
-        """``affinity.npz``."""
+        """Write ``affinity.npz``."""
         from scipy import sparse
 
         sparse.save_npz(self.work_folder / AFFINITY, graph)
 
     def write_assignments(self, columns: Mapping[str, Iterable[Any]]) -> None:
-        """``assignments.csv`` from its columns; file names that are not UTF-8 keep their bytes."""
+        """Write ``assignments.csv`` from its columns; file names that are not UTF-8 keep their bytes."""
         path = self.work_folder / ASSIGNMENTS
         with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
@@ -207,7 +210,7 @@ def check_free(path: Path) -> None:
 
 
 def default_path(parts: list[str], seed: int) -> Path:
-    """``runs/<time>-<parts>-s<seed>``, not taken yet."""
+    """Return an unused path ``runs/<time>-<parts>-s<seed>``."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     words = "-".join("".join(c if c.isalnum() or c in "-_." else "_" for c in p) for p in parts)
     path = Path("runs") / f"{stamp}-{words}-s{seed}"

@@ -1,4 +1,4 @@
-"""The images of a finished run, read once more: to be shown, or to be used beside new ones."""
+"""Read the images of a finished run again, to show them or to use them together with new ones."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ebsc_core.utils.errors import DataError
 
 
 def read_again(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -> RunImages:
-    """The images of a run through its own data part, streamed where that is possible.
+    """Read the images of a run through its own data component, streamed if possible.
 
     Raises
     ------
     EbscError
-        If they are not there any more, or are not those the run was made of.
+        If the images no longer exist, or are not those of the run.
     """
     config, lines = run.config, run.assignments
     if config.features:
@@ -40,7 +40,7 @@ def read_again(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -
 
 
 def _of_features(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -> RunImages:
-    """The images that a run on features was told of."""
+    """Read the images that belong to a run on features."""
     assert run.config.features
     name = run.config.features.images
     if name is None:
@@ -53,7 +53,7 @@ def _read(config: RunConfig, registry: Registry, warn: Callable[[str], None]) ->
     choice = config.data.model_copy(update={"workers": 0})
     data = choose(registry, Kind.DATA, choice)
     try:
-        # A few will be looked at; what can be streamed need not be read as a whole.
+        # Only a few images will be used; images that can be streamed need not be read completely.
         return read_images(data, choice, config.seed, warn, memory=0)
     except DataError:
         return read_images(data, choice, config.seed, warn)

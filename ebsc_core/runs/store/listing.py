@@ -1,4 +1,4 @@
-"""The runs below a folder, by what their ``run.toml`` and ``metrics.json`` say; nothing heavy is imported."""
+"""List the runs below a folder from their ``run.toml`` and ``metrics.json``, without heavy imports."""
 
 from __future__ import annotations
 
@@ -16,46 +16,46 @@ from ebsc_core.runs.store.directory import ASSIGNMENTS, CONFIG, METRICS
 from ebsc_core.runs.store.unfinished import UNFINISHED, is_at_work
 from ebsc_core.utils.errors import ConfigError, RunDirectoryError, text_of
 
-# A folder that holds one of these is a run, or was.
+# A folder that holds one of these files is, or was, a run directory.
 SIGNS = {CONFIG, UNFINISHED, ASSIGNMENTS}
 FREE = ("silhouette", "eigengap", "within_cluster_mass")
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A run, finished or not; what is not known is None."""
+    """Describe a run, finished or not. An unknown value is None."""
 
     path: str
     state: str
-    """``finished``, ``running``, ``unfinished`` or ``damaged``."""
+    """The state: ``finished``, ``running``, ``unfinished`` or ``damaged``."""
     problem: str = ""
     """What is damaged."""
     when: str | None = None
-    """It was finished or, if it is not, begun; ISO 8601, UTC."""
+    """The time when it was finished or, if it is unfinished, started; ISO 8601, UTC."""
     data: str | None = None
     images: int | None = None
     parts: dict[str, str] = field(default_factory=dict)
-    """Those that took part, by section."""
+    """The components of the run, by section."""
     seed: int | None = None
     clusters: int | str | None = None
-    """``auto`` of a run that is still to find out."""
+    """The number of clusters, or ``auto`` if an unfinished run has still to find it."""
     scores: dict[str, float] | None = None
-    """``acc``, ``nmi`` and ``ari``, where there are labels."""
+    """``acc``, ``nmi`` and ``ari``, if there are labels."""
     label_free: dict[str, float | None] = field(default_factory=dict)
     seconds: float | None = None
 
     def record(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
 def list_runs(folder: Path) -> list[Listed]:
-    """All runs in a folder and its folders, or the one that it is; newest first.
+    """List all runs in a folder and its subfolders, or the folder itself if it is a run; newest first.
 
     Raises
     ------
     RunDirectoryError
-        If there is no such folder.
+        If the folder does not exist.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -65,7 +65,7 @@ def list_runs(folder: Path) -> list[Listed]:
 
 
 def _runs(folder: Path) -> Iterator[Path]:
-    """Folders of runs, which are not looked into, as hidden ones are not."""
+    """Yield the folders of runs; skip hidden folders and the subfolders of runs."""
     for here, folders, files in os.walk(folder):
         if SIGNS.intersection(files):
             folders.clear()
@@ -74,7 +74,7 @@ def _runs(folder: Path) -> Iterator[Path]:
 
 
 def _listed(path: Path) -> Listed:
-    """A run; one that is damaged is only said to be."""
+    """Describe one run; a damaged run is reported as such and raises no error."""
     name = CONFIG
     try:
         if (path / UNFINISHED).exists():
@@ -94,7 +94,7 @@ def _listed(path: Path) -> Listed:
 
 
 def _told(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """What the configuration says."""
+    """Collect what the configuration says about a run."""
     made_with = tables.get(PROVENANCE, {})
     when = made_with.get("created", made_with.get("started"))
     trains = tables["train"]["epochs"] > 0 if "train" in tables else False
@@ -110,12 +110,12 @@ def _told(tables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def data_of(tables: Mapping[str, Any]) -> str:
-    """The data set, or the file of features, that a configuration names."""
+    """Return the data set, or the file of features, that a configuration names."""
     return str(tables["features"]["path"] if "features" in tables else tables["data"]["name"])
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """What came of it."""
+    """Collect the results of a finished run."""
     scores, free = metrics["scores"], metrics["label_free"]
     return {
         "images": metrics["images"],

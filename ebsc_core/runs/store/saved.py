@@ -1,4 +1,4 @@
-"""A finished run, read back from its directory."""
+"""Read a finished run from its directory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ebsc_core.runs.store.unfinished import how_unfinished, is_unfinished
 from ebsc_core.utils.errors import ConfigError, EbscError, RunDirectoryError, text_of
 
 T = TypeVar("T")
-# What reading a damaged file may raise.
+# The errors that reading a damaged file may raise.
 DAMAGED = (
     OSError,
     ValueError,
@@ -41,27 +41,27 @@ DAMAGED = (
 
 @dataclass(frozen=True)
 class Assignments:
-    """``assignments.csv``: the ``N`` fitted images, then those held out."""
+    """Hold the content of ``assignments.csv``: ``N`` images of the fit set, then those of the test set."""
 
     ids: list[str]
-    """Paths or indices; bytes that are not UTF-8 are surrogate escapes."""
+    """Paths or indices. Bytes that are not UTF-8 are surrogate escapes."""
     clusters: np.ndarray
-    """``(N,)`` int64; -1 for none."""
+    """``(N,)`` int64; -1 for images without a cluster."""
     confidence: np.ndarray
     """``(N,)``, shares in [0, 1]."""
     labels: list[str] | None
-    """Classes in words, where known."""
+    """The names of the classes, if known."""
     fitted: int
-    """How many come first that were fitted; the others were held out."""
+    """The number of images in the fit set, which come first. The others are the test set."""
 
 
 class SavedRun:
-    """What ``ebsc run`` or ``ebsc cluster`` has left in a directory; each file is read when it is asked for.
+    """Read the directory that ``ebsc run`` or ``ebsc cluster`` has written; each file is read on demand.
 
     Raises
     ------
     RunDirectoryError
-        If the directory holds no finished run; later, if a file in it is damaged.
+        If the directory holds no finished run. Later, if a file in it is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,23 +77,23 @@ class SavedRun:
 
     @cached_property
     def tables(self) -> dict[str, Any]:
-        """``run.toml`` as it stands, with its provenance."""
+        """The content of ``run.toml``, with its provenance."""
         return self._read(CONFIG, read_toml)
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Versions, time, and the supplier of each part; empty where they are not recorded."""
+        """Versions, time, and the supplier of each component; empty if they were not recorded."""
         table = self.tables.get(PROVENANCE, {})
         return table if isinstance(table, dict) else {}
 
     @cached_property
     def config(self) -> RunConfig:
-        """The whole configuration, resolved."""
+        """The whole configuration, with all settings resolved."""
         return self._read(CONFIG, load_config)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """``metrics.json``."""
+        """The content of ``metrics.json``."""
         metrics = self._read(METRICS, lambda path: json.loads(path.read_text(encoding="utf-8")))
         if not isinstance(metrics, dict):
             raise RunDirectoryError(f"{self.path / METRICS} is damaged: it holds no table")
@@ -104,12 +104,12 @@ class SavedRun:
 
     @cached_property
     def assignments(self) -> Assignments:
-        """``assignments.csv``."""
+        """The content of ``assignments.csv``."""
         return self._read(ASSIGNMENTS, _read_assignments)
 
     @property
     def rows(self) -> StoredRows:
-        """The rows that express one another, of the fitted images."""
+        """The rows of the fit set that were clustered: features or embeddings."""
         express = self.config.express
         rows = self._read(FEATURES, lambda path: StoredRows(path, _stored(path, express)))
         fitted = self.assignments.fitted
@@ -121,7 +121,7 @@ class SavedRun:
 
     @cached_property
     def affinity(self) -> sparse.csr_matrix | None:
-        """The affinity ``(M, M)`` of the rows that were clustered; None if the run did not keep it."""
+        """The affinity ``(M, M)`` of the dictionary's rows; None if the run did not save it."""
         if not (self.path / AFFINITY).exists():
             return None
         return self._read(AFFINITY, _read_affinity)
@@ -144,7 +144,7 @@ class SavedRun:
 
 
 def _read_assignments(path: Path) -> Assignments:
-    # A spreadsheet that has saved it again begins it with a mark.
+    # A spreadsheet that has saved the file again adds a byte order mark at its start.
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         head, *lines = csv.reader(file)
     columns = dict(zip(head, zip(*lines, strict=True), strict=True))
@@ -170,6 +170,6 @@ def _read_affinity(path: Path) -> sparse.csr_matrix:
 
 
 def _stored(path: Path, express: str) -> str:
-    """The data set of a feature file that such a run has expressed."""
+    """Return the data set of a feature file that holds the rows of such a run."""
     with h5py.File(path, "r") as file:
         return express if express in file else "features"

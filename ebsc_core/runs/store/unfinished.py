@@ -1,8 +1,8 @@
-"""A run that is not finished: what its directory holds until it is, and how it goes on.
+"""Describe an unfinished run: what its directory holds, and how the run can be resumed.
 
-``unfinished.toml`` is the configuration as it was asked for, with what else is needed to say the same again,
-and a table of versions and suppliers like that of ``run.toml``. The hidden folder beside it is where files
-lie until all are there, with a lock that the process at work holds.
+``unfinished.toml`` holds the requested configuration, whatever else is needed to repeat the request, and a
+table of versions and suppliers like that of ``run.toml``. A hidden folder beside it holds the files until
+all of them are complete, and a lock that belongs to the process that writes them.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ UNFINISHED, WORK, LOCK = "unfinished.toml", ".unfinished", "lock"
 def unfinished_tables(
     config: RunConfig, requested: Mapping[str, Any], suppliers: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The tables of ``unfinished.toml``.
+    """Return the tables of ``unfinished.toml``.
 
     Parameters
     ----------
     config : RunConfig
-    requested : mapping
-        The same as tables, with the names and options of all parts.
+    asked : mapping
+        The requested configuration as tables, with the names and options of all components.
     suppliers : mapping
-        Distribution and version of each part.
+        Distribution and version of each component.
     """
     tables = dict(requested)
-    # Training is kept there, wherever the default may be when it goes on.
+    # The checkpoint is in this cache, even if the default is another one when the run is resumed.
     cache = features_folder(config.cache)
     tables["cache"] = str(cache.absolute()) if cache else "none"
-    # What is not set here is as the coefficient model wants it.
+    # The coefficient model decides the settings that are not set here.
     tables["refine"] = config.refine.model_dump(mode="json", exclude_unset=True)
     if config.data.root:
         tables["data"] = tables["data"] | {"root": str(Path(config.data.root).expanduser().absolute())}
@@ -50,12 +50,12 @@ def unfinished_tables(
 
 
 def load_unfinished(path: Path, changes: Mapping[str, Any]) -> RunConfig:
-    """What an unfinished run was told, with dotted settings that are to differ now, as for going on.
+    """Load the configuration of an unfinished run; ``changes`` holds dotted settings that replace its own.
 
     Raises
     ------
     RunDirectoryError
-        If there is no unfinished run at ``path``, its record is damaged, or a process is at work in it.
+        If there is no unfinished run at ``path``, if its record is damaged, or if a process writes it now.
     """
     check_unfinished(path)
     try:
@@ -65,29 +65,29 @@ def load_unfinished(path: Path, changes: Mapping[str, Any]) -> RunConfig:
 
 
 def is_unfinished(path: Path) -> bool:
-    """Whether there is a run at ``path`` that was begun and not finished."""
+    """Return whether there is a run at ``path`` that was started and not finished."""
     return (path / UNFINISHED).is_file()
 
 
 def is_at_work(path: Path) -> bool:
-    """Whether a process is at work in the run directory ``path``."""
+    """Return whether a process writes the run directory ``path`` now."""
     return is_locked(path / WORK / LOCK)
 
 
 def at_work(path: Path) -> str:
-    """What to say of a run that has a process."""
+    """Return the message about a run that a process writes now."""
     return f"{path} is being written by another process; wait for it"
 
 
 def how_unfinished(path: Path) -> str:
-    """What to say of an unfinished run."""
+    """Return the message about an unfinished run."""
     if is_at_work(path):
         return at_work(path)
     return f"{path} is unfinished; to go on: ebsc resume {shlex.quote(str(path))}"
 
 
 def check_unfinished(path: Path) -> None:
-    """Raise a RunDirectoryError unless ``path`` is an unfinished run that no process is at work in."""
+    """Raise a RunDirectoryError unless ``path`` is an unfinished run that no process writes now."""
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise RunDirectoryError(f"{path} {what}; give the directory of an unfinished run")

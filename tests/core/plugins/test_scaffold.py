@@ -68,7 +68,7 @@ def test_its_readme_names_a_page_of_ours(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("section", "name", "said"),
     [
-        ("objectve", "mine", "there is no kind of part 'objectve': did you mean objective?"),
+        ("objectve", "mine", "there is no kind of component 'objectve': did you mean objective?"),
         ("loss", "mine", "choose one of data, backbone, objective, coefficients, clusterer"),
         ("objective", "", "cannot be called ''"),
         ("objective", "My_Loss", "names are lower-case letters"),

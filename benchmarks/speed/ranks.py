@@ -1,10 +1,11 @@
-"""Several processes that train as one, beside one: gradients, clusters and what communication costs.
+"""Compare several processes that train as one with a single process: gradients, clusters and seconds.
 
-For each objective, the gradient of all weights of a ResNet-18 for a batch of digits, two processes (or
-``--processes``) on their shares against one on the whole: in float64, and in float32 with SiLU for ReLU.
-Then ``ebsc run`` on all digits with as many and with one, at the same batch size: how alike the clusters are
-(ARI), and the seconds.
-All on the CPU, a thread a process; on fewer cores than processes these take turns.
+For each objective, the script compares the gradient of all weights of a ResNet-18 for a batch of digits:
+two processes (or ``--processes``) compute it on their shares, and one process on the whole batch, in
+float64, and in float32 with SiLU instead of ReLU. Then ``ebsc run`` clusters all digits with several
+processes and with one, at the same batch size; the script compares the clusters (ARI) and the seconds. All
+work runs on the CPU, with one thread per process. If there are fewer cores than processes, the processes
+take turns.
 
 python benchmarks/speed/ranks.py --out benchmarks/results/speed/ranks.json
 """
@@ -32,7 +33,7 @@ RUN = ("--data", "digits", "--backbone", "resnet10t", "--batch-size", "128", "--
 
 
 def gradients(ranks: Any) -> Iterator[tuple[str, Any]]:
-    """Per objective and dtype, the gradient of everything that trains, as one vector."""
+    """Yield the gradient of all trainable parameters as one vector, for each objective and dtype."""
     import torch
     from torch import Tensor
 
@@ -46,11 +47,12 @@ def gradients(ranks: Any) -> Iterator[tuple[str, Any]]:
     data = registry.find(Kind.DATA, "digits").factory(None, DataContext(Path(".")))
     images, info, single = data.images[:BATCH], data.info(), Tensor.float
     generator = torch.Generator().manual_seed(0)
-    # Not channels-last: there torch's own batch norm is some 100 times less exact in float32 on a CPU.
+    # Views are not channels-last: torch's own batch norm is then some 100 times less exact in float32 on a
+    # CPU.
     views = [draw_view(images, default_views(info), generator) for _ in range(2)]
     shares = [view.clone(memory_format=torch.contiguous_format)[ranks.share(BATCH)] for view in views]
     for dtype in (torch.float32, torch.float64):
-        Tensor.float = single if dtype == torch.float32 else Tensor.double  # where losses ask for float32
+        Tensor.float = single if dtype == torch.float32 else Tensor.double  # losses ask for float32
         for name in OBJECTIVES:
             backbone = registry.find(Kind.BACKBONE, "resnet18")
             objective = registry.find(Kind.OBJECTIVE, name)
@@ -62,7 +64,7 @@ def gradients(ranks: Any) -> Iterator[tuple[str, Any]]:
             if ranks.count > 1:
                 sync_norms(made, ranks)
                 made.ranks = ranks
-            network = ranks.prepare(made)  # which averages as long as it is there
+            network = ranks.prepare(made)  # this wrapper averages gradients as long as it exists
             network(*(view.to(dtype) for view in shares)).loss.backward()
             found = [p.grad.flatten() for p in made.parameters() if p.grad is not None]
             yield f"{name} {str(dtype).removeprefix('torch.')}", torch.cat(found)
@@ -70,7 +72,7 @@ def gradients(ranks: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _smooth(module: Any) -> None:
-    """SiLU for ReLU: one that rounding opens or closes, next to 0, moves the whole gradient by some 1e-3."""
+    """Replace ReLU by SiLU: a rounding error that switches a ReLU moves the gradient by some 1e-3."""
     from torch import nn
 
     for parent in list(module.modules()):
@@ -80,7 +82,7 @@ def _smooth(module: Any) -> None:
 
 
 def worker(folder: Path) -> None:
-    """One of the processes; the first does the same alone afterwards."""
+    """Compute gradients as one of the processes; the first process then repeats this alone."""
     import torch
     from safetensors.torch import save_file
 
@@ -95,7 +97,7 @@ def worker(folder: Path) -> None:
 
 
 def agreement(processes: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Relative L2 distances of the gradients from one process's."""
+    """Compute the relative L2 distances of the gradients from those of one process."""
     from safetensors.torch import load_file
 
     from ebsc_core.utils.launch import launch
@@ -114,7 +116,7 @@ def agreement(processes: int, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def clustered(processes: int, epochs: int, seed: int, folder: Path) -> tuple[list[str], dict[str, Any]]:
-    """The clusters of a run, and its figures."""
+    """Run ebsc, and return the clusters and figures of the run."""
     out = folder / f"{processes}-{seed}"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     options = (
@@ -148,7 +150,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--worker", type=Path, help="for the processes it starts")
+    parser.add_argument("--worker", type=Path, help="internal: the script starts its processes with it")
     given = parser.parse_args()
     if given.worker:
         return worker(given.worker)

@@ -1,12 +1,12 @@
-"""The headline on one GPU, in pieces: throughput, both suites, images that took no part, and reports.
+"""Measure the headline figures on one GPU, in pieces: throughput, suites, held-out images and reports.
 
     python benchmarks/headline.py --data DIR --work DIR --out DIR --minutes 9 [--set train.epochs=400]
 
-Give the same command again, with the same ``--work``, until it says that it is done: finished cells are found
-there, and training goes on where it was stopped. ``--data`` holds cifar10-train.npz, cifar10-test.npz and
-cifar10.npz (from ``benchmarks/gpu/unpack.py``), fashion-mnist.npz and mnist.npz; what is missing is left out.
-No network is needed. ``--out`` gets at most eight files: tables, figures and the reports of the first seed.
-Throughput is measured on a GPU only.
+Repeat the command, with the same ``--work``, until it prints "done". It reuses finished cells and resumes
+an interrupted training. ``--data`` holds cifar10-train.npz, cifar10-test.npz and cifar10.npz (from
+``benchmarks/gpu/unpack.py``), fashion-mnist.npz and mnist.npz; the script leaves out missing data sets. It
+needs no network. ``--out`` gets at most eight files: tables, figures and the reports of the first seed. The
+script measures throughput on a GPU only.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ from ebsc_core.utils.files import written_whole
 HERE = Path(__file__).parent
 SUITES = ("headline", "senet-published")
 FILES = ("cifar10-train.npz", "cifar10.npz", "/fashion-mnist.npz", "/mnist.npz")
-# Trained with everything; fitted again from the cache, to be scored on images that took no part.
+# The suite trains these rows. The script then fits them again from the cache and scores them on held-out
+# images.
 OUT_OF_SAMPLE = ("simclr prototypes + energy", "moco-v3 prototypes + energy", "byol prototypes + energy")
 TRAINED_ON, HELD_OUT = "CIFAR-10 train", "cifar10-test.npz"
-# What the end of a piece needs: a step, keeping the training, tables and copies.
+# These minutes are for the end of a piece: a step, keeping the training, tables and copies.
 MARGIN = 1.0
 
 
@@ -57,7 +58,7 @@ def main() -> None:
 
 
 class Piece:
-    """As much as fits into the minutes given."""
+    """Do as much of the work as the given minutes allow."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.until = time.monotonic() + 60 * (options.minutes - MARGIN)
@@ -71,11 +72,11 @@ class Piece:
 
     @property
     def left(self) -> float:
-        """Minutes."""
+        """Return the minutes that are left."""
         return max(0.0, (self.until - time.monotonic()) / 60)
 
     def throughput(self) -> bool:
-        """Images a second beside lightly, where it is installed, and where the step's time goes; once."""
+        """Measure throughput (also of lightly, if installed) and profile the step, once."""
         scripts = {
             "simclr": ["--steps", "20", "--workers", "8", "--batch", "512"],
             "step_profile": ["--batch", "512"],
@@ -88,7 +89,7 @@ class Piece:
         return True
 
     def suites(self) -> bool:
-        """Both suites; whether every cell of data that is there is finished."""
+        """Run both suites; tell whether every cell of the available data is finished."""
         finished = [self._suite(name) for name in SUITES]
         return all(finished)
 
@@ -105,7 +106,7 @@ class Piece:
         return done.returncode == 0
 
     def _of_data_there(self, suite: str) -> str:
-        """The suite without the tables of data sets that are not there."""
+        """Remove the tables of missing data sets from a suite."""
         tables = suite.split("\n\n")
         missing = [file for file in FILES if not (self.data / file.strip("/")).exists()]
         return "\n\n".join(
@@ -113,7 +114,7 @@ class Piece:
         )
 
     def out_of_sample(self) -> bool:
-        """Scores on images that took no part, for each finished cell of the whole method."""
+        """Score each finished cell of the whole method on held-out images."""
         if not (self.data / HELD_OUT).exists():
             return True
         suite = load_suite(self.work / "headline.toml", self.settings[1::2])
@@ -158,7 +159,7 @@ class Piece:
         )
 
     def copy(self) -> None:
-        """What is worth keeping, to ``--out``."""
+        """Copy tables, figures and reports to ``--out``."""
         for name in SUITES:
             for file in ("table.md", "results.json"):
                 if (self.work / name / file).exists():

@@ -1,6 +1,6 @@
-"""What the scripts beside it share: their rows, their clocks, and the record of a measurement.
+"""Share code between benchmark scripts: rows, clocks, and the record of a measurement.
 
-torch and numpy are imported late: a script may first have to set the number of threads they start with.
+The module imports torch and numpy late, because a script may first have to set their number of threads.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ T = TypeVar("T")
 
 
 def command(doc: str) -> argparse.ArgumentParser:
-    """The parser of a script: the first line of its docstring, and ``--out``."""
+    """Make the parser of a script, with the first line of its docstring and the option ``--out``."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--out", type=Path, help="a JSON file for the record")
     return parser
 
 
 def unit_rows(features: Path, draw: Callable[[int], np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of ``x`` in an .npz file, float64 and of unit length, and their labels in ``y``.
+    """Read rows of ``x`` from an .npz file, as float64 of unit length, and their labels in ``y``.
 
-    ``draw`` says which, given how many there are.
+    ``draw`` gets the number of rows and returns the positions to use.
     """
     import numpy as np
     from sklearn.preprocessing import normalize
@@ -47,21 +47,21 @@ def unit_rows(features: Path, draw: Callable[[int], np.ndarray]) -> tuple[np.nda
 
 
 def timed(work: Callable[[], T]) -> tuple[T, dict[str, float]]:
-    """What it returns, and its seconds by the clock on the wall (``wall``) and of this process (``cpu``)."""
+    """Do the work; return its result, and its seconds by the wall clock and of this process (``cpu``)."""
     wall, cpu = time.perf_counter(), time.process_time()
     result = work()
     return result, {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
 
 
 def ebsc(*words: object) -> float:
-    """Seconds of a whole command, which must succeed."""
+    """Measure the seconds of a whole command, which must succeed."""
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "ebsc_cli", *map(str, words), "--quiet"], check=True)
     return round(time.perf_counter() - began, 1)
 
 
 def described() -> dict[str, Any]:
-    """What a record says of its circumstances: time, commit, versions and machine."""
+    """Describe the circumstances of a measurement: time, commit, versions and machine."""
     import torch
 
     from ebsc_core.benchmark import results
@@ -82,7 +82,7 @@ def described() -> dict[str, Any]:
 
 
 def keep(record: dict[str, Any], out: Path | None) -> None:
-    """Write the record, if there is a path to write it to; a file is there whole or not at all."""
+    """Write the record if there is a path; the file appears whole or not at all."""
     if out is None:
         return
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,18 @@
-"""What number of clusters runs with ``--n-clusters auto`` found, and what other rules would have taken.
+"""Compare the number of clusters from ``--n-clusters auto`` with the numbers from other rules.
 
     ebsc run --data digits --n-clusters auto --seed 0 --out runs/digits-0      # and so on, then
     python benchmarks/n_clusters.py runs/* [--out FILE.json]
 
 stability and gap
-    The rule that ships (``ebsc_core.clustering.n_clusters``).
+    The rule of ebsc (``ebsc_core.clustering.n_clusters``).
 stability
-    The number whose clusters agree most between perturbed graphs, by itself.
+    Only stability: the number whose clusters agree most between perturbed graphs.
 gap
     The largest eigengap ``λ_K - λ_{K+1}``.
 gap at a time
-    The largest ``λ_K^t - λ_{K+1}^t``, t the time of the rule that ships.
+    The largest ``λ_K^t - λ_{K+1}^t``, t the time of the rule of ebsc.
 
-Labels, if the run had any, are counted here and nowhere else.
+If the run has labels, this script counts the classes; nothing else uses them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def looked_at(path: Path) -> dict[str, Any]:
-    """The number each rule takes of what a run has recorded."""
+    """Apply each rule to the record of a run, and return the numbers of clusters."""
     try:
         metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         config = tomllib.loads((path / "run.toml").read_text(encoding="utf-8"))
@@ -50,7 +50,7 @@ def looked_at(path: Path) -> dict[str, Any]:
             labels = {row.get("label") for row in csv.DictReader(file)}
         candidates = metrics["n_clusters"]["candidates"]
     except (OSError, KeyError, TypeError) as error:
-        raise SystemExit(f"{path}: no run with --n-clusters auto ({error!r})") from None
+        raise SystemExit(f"{path} is not a run with --n-clusters auto ({error!r})") from None
     values = metrics["n_clusters"]["eigenvalues"]
     gaps = {k: values[k - 1] - values[k] for k in range(2, len(values))}
     return {

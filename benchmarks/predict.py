@@ -1,10 +1,11 @@
-"""Images that come later: fitted on four fifths, `ebsc predict` for the fifth that was not there.
+"""Measure out-of-sample assignment: fit on four fifths, and assign the last fifth with `ebsc predict`.
 
     EBSC_DATA_DIR=… python benchmarks/predict.py [--seeds 3] [--out predict.json]
 
-Beside it `ebsc cluster` of all of them together; the accuracy of both is that of the same later images.
-Features are pixels (digits, COIL-20) or scattering coefficients (10,000 of MNIST). At the end, how long the
-commands of a user take: features in a .csv, 70,000 rows of 500 in a .npy, and 10,000 of them that join.
+For comparison, `ebsc cluster` clusters all images together; the script computes both accuracies on the same
+later images. Features are pixels (digits, COIL-20) or scattering coefficients (10,000 of MNIST). At the
+end, the script measures the time of a user's commands: clustering a .csv of features, clustering a .npy of
+70,000 rows of 500 entries, and assigning 10,000 of these rows.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main() -> None:
 
 
 def compare(data: str, backbone: str, limit: int | None, seeds: int) -> dict[str, Any]:
-    """Accuracy on later images, in per cent: joined, and clustered with all the others."""
+    """Measure accuracy on later images, in percent, by assignment and by clustering all images together."""
     extract(data, backbone, limit)
     with h5py.File("features.h5") as file:
         rows, labels = file["features"][:], file["labels"][:]
@@ -68,7 +69,7 @@ def compare(data: str, backbone: str, limit: int | None, seeds: int) -> dict[str
 
 
 def waits() -> dict[str, float]:
-    """Seconds of whole commands."""
+    """Measure the seconds of whole commands."""
     extract("mnist.npz", "scattering", None)
     with h5py.File("features.h5") as file:
         rows = file["features"][:]
@@ -88,7 +89,7 @@ def waits() -> dict[str, float]:
 
 
 def extract(data: str, backbone: str, limit: int | None) -> None:
-    """Features of images without training, in features.h5."""
+    """Extract features of images without training to features.h5."""
     path = Path(os.environ["EBSC_DATA_DIR"]) / data
     words = ["features", "extract", path if path.exists() else data, "--backbone", backbone]
     ebsc(*words, *(["--limit", limit] if limit else []))

@@ -1,12 +1,13 @@
-"""Our ``senet`` against its authors' code: same rows, same number of iterations, same post-processing.
+"""Compare our ``senet`` with its authors' code, on the same rows, iterations and post-processing.
 
     python benchmarks/senet.py --features mnist.npz --authors Self-Expressive-Network --iterations 1000
 
-``--features`` is an .npz with ``x`` (N, D) and labels ``y``; rows are scaled to unit length. ``--authors``
-is a checkout of github.com/zhangsz1998/Self-Expressive-Network; its ``main.py``, ``utils.py`` and ``metrics``
-are used, and nothing of it is kept here. Their training loop cannot be imported, so that
-:func:`train_theirs` follows it with their network and regulariser. Both sides follow the published schedule,
-its cosine drawn over ``--iterations`` (published: 100,000, for which one wants a GPU).
+``--features`` is an .npz with ``x`` (N, D) and labels ``y``; the script scales rows to unit length.
+``--authors`` is a checkout of github.com/zhangsz1998/Self-Expressive-Network. The script uses its
+``main.py``, ``utils.py`` and ``metrics``; this repository contains none of that code. Their training loop
+cannot be imported, so :func:`train_theirs` reproduces it with their network and regulariser. Both sides
+follow the published schedule, with its cosine over ``--iterations`` (published: 100,000, which needs a
+GPU).
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ SIDES = ("ours", "theirs")
 
 
 def load_authors(checkout: Path, device: str) -> ModuleType:
-    """Their ``main`` module, made to run with today's scikit-learn and without a GPU."""
-    # Renamed since; Munkres serves a function that is not called here.
+    """Import the authors' ``main`` module such that it runs with today's scikit-learn and without a GPU."""
+    # scikit-learn has renamed this module. Only a function that is not called here needs Munkres.
     cluster.supervised = cluster._supervised
     sys.modules.setdefault("munkres", ModuleType("munkres")).__dict__["Munkres"] = None
     if device == "cpu":
@@ -80,8 +81,8 @@ def train_ours(model: SENet, rows: Tensor, iterations: int, seed: int) -> None:
 
 
 def train_theirs(authors: ModuleType, model: Any, data: Tensor, iterations: int, seed: int) -> None:
-    """Their schedule: epochs of batches, the cosine one step an epoch, the whole data as dictionary."""
-    published = new_ours(1, seed, "cpu").refinement()  # which also seeds the order of the batches
+    """Train as the authors do: batches by epoch, one cosine step per epoch, all data as dictionary."""
+    published = new_ours(1, seed, "cpu").refinement()  # new_ours also seeds the order of the batches
     per_epoch, block_size = len(data) // BATCH, min(len(data), LARGEST_BLOCK)
     epochs = iterations // per_epoch
     optimizer = torch.optim.Adam(model.parameters(), lr=published["lr"])
@@ -99,7 +100,7 @@ def train_theirs(authors: ModuleType, model: Any, data: Tensor, iterations: int,
 
 
 def their_loss(authors: ModuleType, model: Any, batch: Tensor, blocks: tuple[Tensor, ...]) -> Tensor:
-    """The mean loss of a batch: all coefficients, then the batch's own taken off again."""
+    """Compute the mean loss of a batch over all coefficients, and subtract the batch's own ones."""
     options = SENetOptions()
     queries, keys = model.query_embedding(batch), model.key_embedding(batch)
     own = model.shrink * model.thres((queries * keys).sum(dim=1, keepdim=True))
@@ -114,7 +115,7 @@ def their_loss(authors: ModuleType, model: Any, batch: Tensor, blocks: tuple[Ten
 
 
 def with_their_weights(theirs: Any, width: int, device: str) -> SENet:
-    """Our network with the parameters of theirs; both list them in the same order."""
+    """Copy the parameters of their network into ours; both list them in the same order."""
     model = new_ours(width, 0, device)
     with torch.no_grad():
         for network, other in ((model.query, theirs.net_q), (model.key, theirs.net_k)):
@@ -126,7 +127,7 @@ def with_their_weights(theirs: Any, width: int, device: str) -> SENet:
 
 @torch.no_grad()
 def whole_loss(model: SENet, rows: Tensor) -> float:
-    """The loss over all rows by all others, with our formula."""
+    """Compute the loss of all rows over all other rows, with our formula."""
     total = 0.0
     for own in torch.arange(len(rows), device=rows.device).split(500):
         total += len(own) * model.loss(rows[own], model.express(rows[own], rows, own)).item()
@@ -146,7 +147,7 @@ def their_graph(authors: ModuleType, model: Any, data: Tensor) -> sparse.csr_mat
 
 
 def scored(authors: ModuleType, graph: sparse.csr_matrix, labels: np.ndarray, seed: int) -> dict[str, Any]:
-    """Scores of their spectral step and of ours on one graph."""
+    """Score their spectral step and ours on one graph."""
     n_clusters = len(np.unique(labels))
     published = authors.utils.spectral_clustering(graph, n_clusters, VECTORS)
     ours = SpectralClustering(SpectralOptions(), n_clusters, seed).fit_predict(graph)
@@ -155,7 +156,7 @@ def scored(authors: ModuleType, graph: sparse.csr_matrix, labels: np.ndarray, se
 
 @torch.no_grad()
 def same_weights(authors: ModuleType, theirs: Any, ours: SENet, rows: Tensor) -> dict[str, float]:
-    """How far the two sides are apart on a batch when they hold the same weights; rounding only."""
+    """Compare both sides on a batch with the same weights; they differ only by rounding errors."""
     own = torch.arange(BATCH, device=rows.device)
     batch, data = rows[:BATCH], rows.cpu()
     their = their_loss(authors, theirs, batch, data.split(LARGEST_BLOCK)).item()
@@ -173,7 +174,7 @@ def same_weights(authors: ModuleType, theirs: Any, ours: SENet, rows: Tensor) ->
 
 
 def seconds(train: Callable[[int, int], None], iterations: int, seed: int, device: str) -> dict[str, float]:
-    """Per iteration, to the end of what was given the device to do."""
+    """Measure the seconds per iteration, until the device has finished its work."""
 
     def work() -> None:
         train(iterations, seed)
@@ -184,9 +185,9 @@ def seconds(train: Callable[[int, int], None], iterations: int, seed: int, devic
 
 
 def speed(authors: ModuleType, rows: Tensor, rounds: int, device: str) -> dict[str, Any]:
-    """Seconds per iteration, the sides taking turns, an epoch of theirs at a time.
+    """Measure the seconds per iteration; the sides take turns, one of the authors' epochs at a time.
 
-    ``cpu`` counts what this process computed: on a shared machine it says more than the clock on the wall.
+    ``cpu`` is the CPU time of this process; on a shared machine it is more reliable than the wall clock.
     """
     n, width = len(rows) // BATCH, rows.shape[1]
     sides = {
@@ -194,7 +195,7 @@ def speed(authors: ModuleType, rows: Tensor, rounds: int, device: str) -> dict[s
         "theirs": partial(train_theirs, authors, new_theirs(authors, width, 0), rows.cpu()),
     }
     turns = [{side: seconds(train, n, 0, device) for side, train in sides.items()} for _ in range(rounds + 1)]
-    del turns[0]  # which warmed up
+    del turns[0]  # the first turn was the warm-up
     figures: dict[str, Any] = {"rounds": rounds, "iterations_a_round": n}
     for clock in ("wall", "cpu"):
         found = {side: median(turn[side][clock] for turn in turns) for side in SIDES}
@@ -206,11 +207,11 @@ def speed(authors: ModuleType, rows: Tensor, rounds: int, device: str) -> dict[s
 def compare(
     authors: ModuleType, rows: Tensor, labels: np.ndarray, seed: int, iterations: int, device: str
 ) -> dict[str, Any]:
-    """Train both on the same rows and score both."""
+    """Train both sides on the same rows, and score both."""
     width, data = rows.shape[1], authors.utils.p_normalize(rows.cpu())
     ours, theirs = new_ours(width, seed, device), new_theirs(authors, width, seed)
     mirror = partial(with_their_weights, theirs, width, device)
-    # A side as a network of ours, how it trains, and the graph it ends with.
+    # Each side has a function for its weights in our network, one that trains it, and one for its graph.
     sides: dict[str, tuple[Callable[[], SENet], Callable[[int, int], None], Callable[[], Any]]] = {
         "ours": (lambda: ours, partial(train_ours, ours, rows), partial(our_graph, ours, rows)),
         "theirs": (
@@ -231,7 +232,7 @@ def compare(
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation over the seeds."""
+    """Compute mean and standard deviation over the seeds."""
 
     def over(values: list[float]) -> dict[str, float | None]:
         return asdict(Spread.of(values))
@@ -247,7 +248,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def sampled(features: Path, n_rows: int, seed: int, device: str) -> tuple[Tensor, np.ndarray]:
-    """The seeded rows, of unit length on the device, and their labels."""
+    """Draw seeded rows of unit length, on the device, and their labels."""
     rng = np.random.default_rng(seed)
     rows, labels = unit_rows(features, lambda n: rng.choice(n, n_rows, replace=False))
     return torch.from_numpy(rows).float().to(device), labels
@@ -260,7 +261,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--iterations", type=int, default=PUBLISHED)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--rounds", type=int, default=5, help="of the timing")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of the timing")
     parser.add_argument(
         "--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu"
     )
@@ -269,7 +270,7 @@ def main() -> None:
     if options.rows < BATCH or (options.rows > LARGEST_BLOCK and options.rows % LARGEST_BLOCK):
         parser.error(f"--rows must be from {BATCH} to {LARGEST_BLOCK}, or a multiple of {LARGEST_BLOCK}")
     if options.iterations < per_epoch or options.iterations % per_epoch:
-        parser.error(f"--iterations must be a multiple of the {per_epoch} of an epoch")
+        parser.error(f"--iterations must be a multiple of {per_epoch}, the iterations of an epoch")
     authors = load_authors(options.authors, options.device)
     rows, _ = sampled(options.features, options.rows, options.seeds[0], options.device)
     record = described() | {

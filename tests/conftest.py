@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests."""
+"""Provide the fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-# Threads that wait for one another on a busy machine make small tensors many times slower.
+# On a busy machine, threads that wait for each other make small tensor operations many times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
@@ -26,7 +26,7 @@ settings.load_profile("busy")
 
 
 class Outcome(NamedTuple):
-    """What a command came to."""
+    """Hold the exit status and the output of a command."""
 
     code: int
     out: str
@@ -35,7 +35,10 @@ class Outcome(NamedTuple):
 
 @pytest.fixture(scope="session", autouse=True)
 def _ctrl_c_is_heard() -> None:
-    """A shell that starts the tests in the background has them ignore it, and whatever they start."""
+    """Restore the handler of SIGINT.
+
+    A shell that starts the tests in the background makes them and their child processes ignore the signal.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -45,7 +48,7 @@ def ebsc(
 ) -> Callable[..., Outcome]:
     """Call ``ebsc`` with these arguments in an empty folder, on a wide terminal.
 
-    In this process: importing torch anew for each call would take most of the time.
+    The command runs in this process, because an import of torch for each call would take most of the time.
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "250")
@@ -64,7 +67,7 @@ def ebsc(
 
 @pytest.fixture(scope="session")
 def shell_words() -> Callable[[str], list[str]]:
-    """What a shell makes of the arguments of a printed ``ebsc`` command."""
+    """Split the arguments of a printed ``ebsc`` command as a shell does."""
 
     def words(command: str) -> list[str]:
         shown = command.replace("ebsc ", "printf '%s\\0' ", 1)
@@ -76,13 +79,13 @@ def shell_words() -> Callable[[str], list[str]]:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache."""
+    """Give each test its own cache, so that no test reads or fills the user's cache."""
     monkeypatch.setenv("EBSC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
 def with_reports() -> None:
-    """Runs of this test write their reports, which those of all others leave out: most take less time."""
+    """Let the runs of this test write reports; other tests write none, which saves time."""
 
 
 @pytest.fixture(autouse=True)
@@ -93,13 +96,13 @@ def _no_reports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
-    """The same random numbers whatever ran before."""
+    """Seed torch, so that random numbers do not depend on earlier tests."""
     torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
-    """The folder of real data sets, where there is one."""
+    """Return the folder of real data sets, or skip the test."""
     folder = os.environ.get("EBSC_DATA_DIR")
     if not folder or not Path(folder).is_dir():
         pytest.skip("EBSC_DATA_DIR names no folder of real data sets")

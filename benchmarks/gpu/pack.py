@@ -1,10 +1,10 @@
-"""Pack what a bare GPU machine lacks into one folder: wheels, ebsc itself, and images.
+"""Pack wheels, ebsc itself and images into one folder, for a GPU machine without a network.
 
     EBSC_DATA_DIR=… python benchmarks/gpu/pack.py FOLDER [--images cifar10 fashion-mnist mnist]
 
-The machine is expected to have Python 3.12 with torch, torchvision, timm, accelerate, h5py, pluggy, typer,
-rich, scikit-learn, jinja2, safetensors, scipy, numba and pytorch-lightning, and no network. CIFAR-10 travels
-as the JPEG files of its two zips, compressed together: a third of the size.
+The machine must have Python 3.12 with torch, torchvision, timm, accelerate, h5py, pluggy, typer, rich,
+scikit-learn, jinja2, safetensors, scipy, numba and pytorch-lightning. The script packs CIFAR-10 as the JPEG
+files of its two zips and compresses them together, which takes a third of the size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import zipfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# What ebsc needs beside the above; then lightly, to compare with.
+# ebsc also needs these wheels; the second list is lightly, for the comparison.
 WHEELS = ["pydantic", "typing-extensions", "typing-inspection", "annotated-types", "tomli-w"]
 COMPARED = ["lightly", "lightly-utils", "hydra-core", "omegaconf", "aenum"]
 PLATFORMS = ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"]
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def pack_wheels(folder: Path) -> None:
-    """Download wheels for the other machine, and build those that are made of Python alone."""
+    """Download wheels for the other machine, and build the pure Python ones."""
     pip = [sys.executable, "-m", "pip", "-q"]
     target = ["--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp"]
     target += [word for platform in PLATFORMS for word in ("--platform", platform)]
@@ -62,14 +62,14 @@ def pack_wheels(folder: Path) -> None:
 
 
 def requirements(name: str) -> list[str]:
-    """The requirements of an installed distribution, each as ``name==version`` or another specifier."""
+    """List the requirements of an installed distribution, as ``name==version`` or another specifier."""
     from importlib.metadata import requires
 
     return [line.split(";")[0].strip() for line in requires(name) or []]
 
 
 def members(data: Path) -> bytes:
-    """The images of both zips as one tar file: ``train/airplane/0000.jpg`` and so on."""
+    """Collect the images of both zips in one tar file: ``train/airplane/0000.jpg`` and so on."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for split, file in SPLITS.items():

@@ -1,9 +1,9 @@
-"""Images a second of our SimCLR step at several batch sizes, and the kernels that its time goes to.
+"""Measure images per second of our SimCLR step at several batch sizes, and the time of its kernels.
 
     python benchmarks/gpu/throughput.py [--batch 256 512 1024] [--device cuda] [--out FILE.json]
 
-The step is the one that a run takes, compiled and in bf16 as ``auto`` decides for a long training. An image
-counts once, though two views of it go through the network.
+The script measures the step of a run, compiled and in bf16 if ``auto`` decides so for a long training. An
+image counts once, although two views of it go through the network.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ def main() -> None:
 
 
 def measured(work: Any) -> float:
-    """Seconds of a piece of work, which ends by reading a loss."""
+    """Measure the seconds of a piece of work, which ends when it reads a loss."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def own_times(profile: Any, device: str) -> dict[str, float]:
-    """Microseconds that each kernel took itself, the longest first."""
+    """Return the microseconds of each kernel itself, the longest first."""
     kind = "cpu" if device == "cpu" else "device"
     found = {event.key: getattr(event, f"self_{kind}_time_total") for event in profile.key_averages()}
     return dict(sorted(found.items(), key=lambda item: -item[1]))

@@ -1,11 +1,11 @@
-"""One training on a GPU, in pieces: the run, the images that took no part, and its features to take home.
+"""Train once on a GPU, in pieces; predict held-out images, and keep the features.
 
     python benchmarks/gpu/train.py NAME --work DIR --out DIR --minutes 9 [--held-out FILE] -- ARGUMENTS
 
-``ARGUMENTS`` are those of ``ebsc run``. When the minutes are over, training is kept; give the same command
-again, and it goes on. ``--out`` gets ``NAME.json`` (figures of the run, scores of the images held out, the
-device) and features as float16 in files of at most 15 MB, so that other parts can be compared elsewhere on
-the same features.
+``ARGUMENTS`` are those of ``ebsc run``. When the time is over, the script keeps a checkpoint of the
+training; the same command resumes it. ``--out`` gets ``NAME.json`` (figures of the run, scores of the
+held-out images, the device) and features as float16 in files of at most 15 MB. With these, other components
+can be compared elsewhere on the same features.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ebsc_core.clustering import metrics
 from ebsc_core.runs.store.unfinished import is_unfinished
 
 EBSC = [sys.executable, "-m", "ebsc_cli"]
-# Minutes for what comes after the time is up: a training has to be kept, figures and features copied.
+# These minutes are for the work at the end: keeping a training, and copying figures and features.
 MARGIN = 0.5
 PIECE = 15_000_000
 
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def finished(run: Path, options: argparse.Namespace, until: float) -> bool:
-    """Start the run, or go on with it, until it is finished or the time is up."""
+    """Start or resume the run, until it is finished or the time is up."""
     if run.exists() and not is_unfinished(run):
         return True
     words = ["run", *options.arguments, "--out", run, "--cache", options.work / "cache"]
@@ -83,7 +83,7 @@ def finished(run: Path, options: argparse.Namespace, until: float) -> bool:
 
 
 def predicted(run: Path, images: Path, work: Path) -> tuple[dict[str, Any], Path]:
-    """Scores of images that took no part, and the file of their features."""
+    """Predict the clusters of held-out images; return their scores and the file of their features."""
     table, features = work / f"{run.name}-test.csv", work / f"{run.name}-test.h5"
     if not features.exists():
         words = ["predict", run, images, "-o", table, "--features", features, "--quiet"]

@@ -1,9 +1,9 @@
-"""Turn the packed images of ``pack.py`` into .npz files that a run reads at once.
+"""Turn the images from ``pack.py`` into .npz files for runs.
 
     python benchmarks/gpu/unpack.py FOLDER DATA
 
-Of CIFAR-10: ``cifar10-train.npz`` (50,000), ``cifar10-test.npz`` (10,000) and ``cifar10.npz`` (all 60,000).
-Files that are there already stay.
+For CIFAR-10 the script writes ``cifar10-train.npz`` (50,000), ``cifar10-test.npz`` (10,000) and
+``cifar10.npz`` (all 60,000). It keeps existing files.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def unpack_files(content: bytes, data: Path) -> None:
-    """Decode the images of a tar file, and keep each split and both together."""
+    """Decode the images of a tar file, and write each split, and both together."""
     with tarfile.open(fileobj=io.BytesIO(content)) as tar:
         files = [(entry.name, tar.extractfile(entry).read()) for entry in tar]
     names = sorted({name.split("/")[1] for name, _ in files})

@@ -1,15 +1,16 @@
-"""Coefficients of ours against the EnSC toolbox of its authors, on the same rows in the same run.
+"""Compare our coefficients with the EnSC toolbox of its authors, on the same rows in the same run.
 
     git clone https://github.com/ChongYou/subspace-clustering toolbox
     pip install --target deps spams-bin progressbar2
     PYTHONPATH=deps python benchmarks/speed/ensc.py features.npz --toolbox toolbox [--model energy] [--out …]
 
 The features file holds ``x`` (N, D) and ``y``. All sides get the same seeded sample of it, as rows of unit
-length; the toolbox and ``elastic-net`` take gamma 200, tau 0.9 and 50 coefficients a row, as the authors do
-for MNIST. What is timed starts from the rows and ends with the coefficients of each: for ``energy`` whitening
-and refinement are in it. The toolbox works once. Scores are of both clusterers on both affinities.
+length. The toolbox and ``elastic-net`` use gamma 200, tau 0.9 and 50 coefficients per row, as the authors
+do for MNIST. The measured time begins with the rows and ends with the coefficients of each row; for
+``energy`` it includes whitening and refinement. The toolbox runs once. The script scores both clusterers on
+both affinities.
 
-Theirs is used as it is, with the solver spams; nothing of it is in this repository.
+It uses the toolbox unchanged, with the solver spams; this repository contains none of that code.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ def main() -> None:
     parser.add_argument("--toolbox", type=Path, required=True)
     parser.add_argument("--model", choices=("elastic-net", "energy"), default="elastic-net")
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--queries", type=int, help="express the first so many rows only, and score nothing")
-    parser.add_argument("--sample", type=int, default=200, help="rows whose objective is compared")
+    parser.add_argument("--queries", type=int, help="express only this many rows, and score nothing")
+    parser.add_argument("--sample", type=int, default=200, help="compare the objective on this many rows")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu", help="ours runs on, theirs being on the CPU always")
+    parser.add_argument("--device", default="cpu", help="device of our side; the toolbox runs on the CPU")
     options = parser.parse_args()
     model = {"elastic-net": our_elastic_net, "energy": our_energy}[options.model]
     scored = None if options.queries else judge
@@ -74,7 +75,7 @@ def settings(options: Namespace) -> dict[str, Any]:
 
 
 def sampled(options: Namespace) -> tuple[Any, Any]:
-    """Rows ``(N, D)``, float64, and their labels."""
+    """Draw rows ``(N, D)``, float64, and their labels."""
     import numpy as np
 
     rng = np.random.default_rng(options.seed)
@@ -128,7 +129,7 @@ def our_energy(options: Namespace) -> Callable[[], Any]:
 
 
 def their_elastic_net(options: Namespace) -> Callable[[], Any]:
-    """Theirs, as ours are held."""
+    """Run the toolbox, and return its coefficients in our format."""
     sys.path.insert(0, str(options.toolbox))
     import numpy as np
     import torch
@@ -137,7 +138,7 @@ def their_elastic_net(options: Namespace) -> Callable[[], Any]:
     from ebsc_core.plugins.interfaces import Coefficients
 
     rows, n_queries = sampled(options)[0], options.queries or options.rows
-    # Their loop over the rows goes through this name: where it may end early.
+    # Their loop over the rows uses this name, so the replacement can end the loop early.
     selfrepresentation.progressbar.progressbar = lambda rows: rows[:n_queries]
 
     def work() -> Any:
@@ -159,7 +160,7 @@ def judge(coefficients: Any, options: Namespace) -> dict[str, Any]:
 
 
 def objectives(options: Namespace) -> dict[str, float]:
-    """What is minimised, of the first rows, every coefficient kept."""
+    """Compare the objectives of the first rows, with all coefficients."""
     sys.path.insert(0, str(options.toolbox))
     import numpy as np
     import torch
@@ -202,7 +203,7 @@ def objective(coefficients: Any, dictionary: Any, query: Any, weight: float) -> 
 
 
 def clusterings(coefficients: Any, labels: Any) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores by form of the affinity and by who cuts it: the authors' spectral step or our clusterer."""
+    """Score each form of the affinity with the authors' spectral step and with our clusterer."""
     import numpy as np
     from cluster.selfrepresentation import ElasticNetSubspaceClustering
     from scipy import sparse

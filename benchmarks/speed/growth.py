@@ -1,15 +1,16 @@
-"""Time, peak memory and accuracy from stored features to clusters as the number of rows grows.
+"""Measure time, peak memory and accuracy, from stored features to clusters, for growing numbers of rows.
 
     python benchmarks/speed/growth.py [--rows 10000 30000 100000 200000 400000 1000000] [--ways all sample]
 
-Rows near ten random subspaces of dimension six in 128 (``--width``) dimensions, their noise 5 % of their
-length, are written to HDF5 block by block. What is timed starts from that file and ends with a cluster for
-every row, as in a run: whitening, refinement of the energy network, coefficients, affinity, spectral
-clustering. ``all`` clusters all rows, ``sample`` a seeded sample of ``--dictionary`` rows whose clusters the
-others join. With ``--features``, rows of an .npz file (``x`` and ``y``) take the place of the synthetic ones.
+The script writes rows to HDF5 block by block. They lie near ten random subspaces of dimension six in 128
+(``--width``) dimensions; the noise is 5 % of their length. The measured time begins with that file and ends
+with a cluster for every row, as in a run: whitening, refinement of the energy network, coefficients,
+affinity, spectral clustering. ``all`` clusters all rows. ``sample`` clusters a seeded sample of
+``--dictionary`` rows and assigns the others to its clusters. ``--features`` replaces the synthetic rows by
+those of an .npz file (``x`` and ``y``).
 
-Each size is measured in a process of its own, so that peak memory is its own. The exponent is the slope of
-log time over log rows from 100,000 rows on, with refinement, whose time does not depend on N, and without.
+Each size runs in its own process, so that its peak memory is its own. The exponent is the slope of log time
+over log rows from 100,000 rows on, with and without refinement, whose time does not depend on N.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ CONSTANT = "refine coefficients"
 
 
 class BothClocks(Stages):
-    """Seconds of each stage on the wall and, as ``cpu``, of this process."""
+    """Measure the seconds of each stage by the wall clock and, as ``cpu``, of this process."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +51,7 @@ class BothClocks(Stages):
 
 
 def write(path: Path, n: int, noise: float, width: int) -> None:
-    """Synthetic features and their labels, as a run stores them; the first rows are the same for every N."""
+    """Write synthetic features and labels as a run stores them; the first rows are the same for every N."""
     import h5py
     import numpy as np
     import torch
@@ -75,7 +76,7 @@ def write(path: Path, n: int, noise: float, width: int) -> None:
 
 
 def copy(path: Path, n: int, features: Path) -> None:
-    """The same of rows ``x`` and labels ``y`` of an .npz file: the first ``n`` of a seeded permutation."""
+    """Write rows ``x`` and labels ``y`` of an .npz file in the same way: ``n`` rows in a seeded order."""
     import h5py
     import numpy as np
     import torch
@@ -92,7 +93,7 @@ def copy(path: Path, n: int, features: Path) -> None:
 
 
 def measure(path: Path, dictionary_size: int | None, kept: Path, home: str) -> dict[str, Any]:
-    """Seconds by stage, peak memory and scores, in this process; the clusters go to ``kept``."""
+    """Measure seconds by stage, peak memory and scores in this process; write the clusters to ``kept``."""
     import h5py
     import numpy as np
     import torch
@@ -114,7 +115,7 @@ def measure(path: Path, dictionary_size: int | None, kept: Path, home: str) -> d
     device = torch.device(home)
     prepare(device)
     if device.type == "cuda":
-        torch.zeros(1, device=device)  # the context is no part of the work
+        torch.zeros(1, device=device)  # the context does not belong to the measured work
     figures: dict[str, Any] = {"memory_before_mib": peak_memory_mib()}
     rows = StoredRows(path, "features")
     method = Method(
@@ -142,7 +143,7 @@ def measure(path: Path, dictionary_size: int | None, kept: Path, home: str) -> d
 
 
 def agreement(one: Path, other: Path) -> float:
-    """Adjusted Rand index of two ways to cluster the same rows."""
+    """Compute the adjusted Rand index of two ways to cluster the same rows."""
     import numpy as np
     from sklearn.metrics import adjusted_rand_score
 
@@ -150,7 +151,7 @@ def agreement(one: Path, other: Path) -> float:
 
 
 def exponents(results: list[dict[str, Any]], since: int) -> dict[str, dict[str, float]] | None:
-    """Slope of log time over log rows by clock, from ``since`` rows on, whole and without refinement."""
+    """Fit the slope of log time over log rows from ``since`` rows on, with and without refinement."""
     points = [result for result in results if result["rows"] >= since]
     if len(points) < 2:
         return None
@@ -163,7 +164,7 @@ def exponents(results: list[dict[str, Any]], since: int) -> dict[str, dict[str, 
 
 
 def slope(points: list[tuple[int, float]]) -> float:
-    """By least squares."""
+    """Fit the slope by least squares."""
     x, y = [log(n) for n, _ in points], [log(seconds) for _, seconds in points]
     mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
     products = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
@@ -171,7 +172,7 @@ def slope(points: list[tuple[int, float]]) -> float:
 
 
 def alone(function: Any, *arguments: Any) -> Any:
-    """What ``function`` returns, called in a process of its own."""
+    """Call ``function`` in its own process, and return its result."""
     with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
         return fresh.submit(function, *arguments).result()
 
@@ -185,7 +186,7 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.05, help="length of the noise, in lengths of a row")
     parser.add_argument("--width", type=int, default=128, help="columns of the synthetic rows")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--since", type=int, default=100_000, help="rows from which the exponent is taken")
+    parser.add_argument("--since", type=int, default=100_000, help="least number of rows for the exponent")
     options = parser.parse_args()
     results: dict[str, list[dict[str, Any]]] = {way: [] for way in options.ways}
     agreements: dict[str, float] = {}
@@ -209,7 +210,8 @@ def main() -> None:
                 print(f"agreement (ARI) of the two ways: {agreements[str(n)]:.4f}", flush=True)
     slopes = {way: exponents(found, options.since) for way, found in results.items()}
     print("exponents", json.dumps(slopes))
-    # Described only now: that imports torch, and on Linux a process starts with the peak of its parent.
+    # `described` imports torch, so it comes last: on Linux a process starts with the peak memory of its
+    # parent.
     made_of = {"features": options.features.name} if options.features else {"noise": options.noise}
     made_of |= {"width": options.width, "device": options.device}
     record = made_of | {"results": results, "agreements": agreements, "exponents": slopes}

@@ -1,10 +1,11 @@
-"""Several processes that train as one, beside one: gradients, clusters and what communication costs.
+"""Compare several processes that train as one with a single process: gradients, clusters and seconds.
 
-For each objective, the gradient of all weights of a ResNet-18 for a batch of digits, two processes (or
-``--processes``) on their shares against one on the whole: in float64, and in float32 with SiLU for ReLU.
-Then ``ebsc run`` on all digits with as many and with one, at the same batch size: how alike the clusters are
-(ARI), and the seconds.
-All on the CPU, a thread a process; on fewer cores than processes these take turns.
+For each objective, the script compares the gradient of all weights of a ResNet-18 for a batch of digits:
+two processes (or ``--processes``) compute it on their shares, and one process on the whole batch, in
+float64, and in float32 with SiLU instead of ReLU. Then ``ebsc run`` clusters all digits with several
+processes and with one, at the same batch size; the script compares the clusters (ARI) and the seconds. All
+work runs on the CPU, with one thread per process. If there are fewer cores than processes, the processes
+take turns.
 
 python benchmarks/speed/ranks.py --out benchmarks/results/speed/ranks.json
 """
@@ -32,7 +33,7 @@ RUN = ("--data", "digits", "--backbone", "resnet10t", "--batch-size", "128", "--
 
 
 def gradients(context: Any) -> Iterator[tuple[str, Any]]:
-    """Per objective and dtype, the gradient of everything that trains, as one vector."""
+    """Yield the gradient of all trainable parameters as one vector, for each objective and dtype."""
     import torch
     from torch import Tensor
 
@@ -70,7 +71,7 @@ def gradients(context: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _smooth(module: Any) -> None:
-    """SiLU for ReLU: one that rounding opens or closes, next to 0, moves the whole gradient by some 1e-3."""
+    """Replace ReLU by SiLU: a rounding error that switches a ReLU moves the gradient by some 1e-3."""
     from torch import nn
 
     for parent in list(module.modules()):
@@ -80,7 +81,7 @@ def _smooth(module: Any) -> None:
 
 
 def worker(folder: Path) -> None:
-    """One of the processes; the first does the same alone afterwards."""
+    """Compute gradients as one of the processes; the first process then repeats this alone."""
     import torch
     from safetensors.torch import save_file
 
@@ -95,7 +96,7 @@ def worker(folder: Path) -> None:
 
 
 def agreement(processes: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Relative L2 distances of the gradients from one process's."""
+    """Compute the relative L2 distances of the gradients from those of one process."""
     from safetensors.torch import load_file
 
     from ebsc_core.utils.launch import launch
@@ -114,7 +115,7 @@ def agreement(processes: int, folder: Path) -> dict[str, dict[str, float]]:
 
 
 def clustered(processes: int, epochs: int, seed: int, folder: Path) -> tuple[list[str], dict[str, Any]]:
-    """The clusters of a run, and its figures."""
+    """Run ebsc, and return the clusters and figures of the run."""
     out = folder / f"{processes}-{seed}"
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     options = (
@@ -148,7 +149,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--worker", type=Path, help="for the processes it starts")
+    parser.add_argument("--worker", type=Path, help="internal: the script starts its processes with it")
     given = parser.parse_args()
     if given.worker:
         return worker(given.worker)

@@ -1,10 +1,10 @@
-"""Sides of a comparison, each in a process of its own, made to work in turn: A B C A B C …
+"""Compare several sides that work in turn (A B C A B C …), each in its own process.
 
-A machine grows busier and idler by the minute. Work done in turn meets the same moods, so that medians and
-their ratio mean something where one run after another would not. Only one side works at a time; what it has
-loaded stays in memory in between.
+The load of a machine changes by the minute. If the sides work in turn, they meet the same load, and their
+medians and ratios can be compared. This does not hold if each side does all its work in one go. Only one
+side works at a time; its data stay in memory in between.
 
-Nothing heavy is imported here: on Linux a process starts with the peak memory of the one that started it.
+The module imports nothing heavy: on Linux a process starts with the peak memory of its parent.
 """
 
 from __future__ import annotations
@@ -29,28 +29,30 @@ from measuring import timed as timed
 from measuring import unit_rows as unit_rows
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# A side that has done its work must not spin on the cores of the next.
+# A side that has finished its work must not keep the cores of the next side busy.
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 CLOCKS = ("wall", "cpu")
 
 
 @dataclass(frozen=True)
 class Side:
-    """One way to do the work. What it calls must be importable by name."""
+    """Describe one way to do the work. Its functions must be importable by name."""
 
     name: str
     start: Callable[..., Callable[[], Any]]
-    """Called once in the side's process, with ``arguments``: imports, loads, returns the work to be timed."""
+    """The side's process calls this once with ``arguments``. It imports, loads and returns the timed
+    work."""
     arguments: tuple[Any, ...] = ()
     judge: Callable[..., dict[str, Any]] | None = None
-    """Figures of a piece of work, off the clock: ``judge(result, *arguments)``."""
+    """The function ``judge(result, *arguments)`` returns the figures of a piece of work; it is not
+    timed."""
     once: bool = False
-    """Works in the first round only and without a warm-up, being very slow."""
+    """If true, the side works in the first round only and without a warm-up, because it is very slow."""
 
 
 @dataclass
 class Worker:
-    """A side's process, and what it took and found round by round."""
+    """Hold a side's process, and its seconds and figures of each round."""
 
     side: Side
     seconds: list[dict[str, float]] = field(default_factory=list)
@@ -61,14 +63,14 @@ class Worker:
     def __post_init__(self) -> None:
         context = get_context("spawn")
         self.line, theirs = context.Pipe()
-        # No daemon: those may not start the processes that load images for them.
+        # The process is no daemon: a daemon must not start processes that load images.
         self.process = context.Process(target=_serve, args=(self.side, theirs))
         self.process.start()
         theirs.close()
         self._hear(None)
 
     def work(self, limit_s: float | None, counts: bool) -> None:
-        """One piece of work; a side that fails or takes too long is ended and asked no more."""
+        """Ask for one piece of work; end the side for good if it fails or takes too long."""
         self.line.send("work")
         answer = self._hear(limit_s)
         if answer and counts:
@@ -81,7 +83,7 @@ class Worker:
         self.process.join()
 
     def record(self) -> dict[str, Any]:
-        """Medians and every value by clock, figures, peak memory; why it failed, if it did."""
+        """Return medians and all values by clock, figures, peak memory, and the reason of a failure."""
         record: dict[str, Any] = {}
         if self.seconds:
             each = {clock: [round(seconds[clock], 4) for seconds in self.seconds] for clock in CLOCKS}
@@ -90,7 +92,7 @@ class Worker:
         return record | ({"failure": self.failure} if self.failure else {})
 
     def _hear(self, limit_s: float | None) -> Any:
-        """What it answers; None if it fails."""
+        """Return the answer of the process, or None if it fails."""
         if not self.line.poll(limit_s):
             self.failure = f"not done after {limit_s:g} s"
         else:
@@ -106,7 +108,7 @@ class Worker:
 
 
 def _serve(side: Side, line: Connection) -> None:
-    """In the side's process: load, then work whenever asked. A failure is answered with a line of text."""
+    """Load, then work whenever asked, in the side's process; answer a failure with a line of text."""
     try:
         work = side.start(*side.arguments)
         line.send(())
@@ -123,18 +125,23 @@ def _serve(side: Side, line: Connection) -> None:
 def compare(
     sides: Sequence[Side], rounds: int, threads: int = 1, limit_s: float | None = None
 ) -> dict[str, Any]:
-    """Let the sides work in turn; the record of what each took, the first compared with the fastest other.
+    """Let the sides work in turn, and compare the first side with the fastest other one.
 
     Parameters
     ----------
     sides : sequence of Side
-        With names of their own.
+        The sides, with distinct names.
     rounds : int
-        How often each works, after a warm-up that does not count.
+        The number of rounds, after a warm-up that does not count.
     threads : int
-        For each side's linear algebra.
+        The number of threads for each side's linear algebra.
     limit_s : float, optional
-        A side that takes longer over one piece of work is ended, and the record says so.
+        The longest time, in seconds, for one piece of work. A slower side is ended, and the record says so.
+
+    Returns
+    -------
+    dict
+        The record of the comparison.
     """
     loads = []
     with _started(sides, threads) as workers:
@@ -150,7 +157,7 @@ def compare(
 
 
 def times_faster(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By clock: the fastest side but the first, and how often the first's median fits into its."""
+    """Find the fastest side except the first, by clock, and how many times faster the first one is."""
     medians = {name: record["median_s"] for name, record in records.items() if "median_s" in record}
     first = medians.pop(next(iter(records)), None)
     if not first or not medians:
@@ -159,13 +166,13 @@ def times_faster(records: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
     return {
         clock: {"than": name, "ratio": round(medians[name][clock] / first[clock], 2)}
         for clock, name in fastest.items()
-        if first[clock]  # a clock may be too coarse to have seen anything
+        if first[clock]  # the clock may be too coarse to measure anything
     }
 
 
 @contextmanager
 def _started(sides: Sequence[Side], threads: int) -> Iterator[list[Worker]]:
-    """A worker a side, loaded one after the other, with that many threads; they end with the block."""
+    """Start one worker per side, one after the other, with this many threads; end them with the block."""
     settings = dict.fromkeys(THREADS, str(threads)) | PATIENT
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)

@@ -1,17 +1,19 @@
-"""Training steps of SimCLR: ours beside lightly's and solo-learn's, each with its own loader and transforms.
+"""Compare SimCLR training steps of ebsc, lightly and solo-learn, each with its own loader and transforms.
 
     pip install lightly
     git clone https://github.com/vturrisi/solo-learn
     pip install --target deps lightning omegaconf hydra-core einops wandb torchmetrics
     PYTHONPATH=deps python benchmarks/speed/simclr.py --solo-learn solo-learn [--out FILE.json]
 
-All train a ResNet-18 on the same number of random 32x32 colour images, batch 256, in float32 (on CUDA with
-TF32) and in their best setting: ours as ``auto`` chooses, theirs in bf16 autocast and channels-last. ``--stem
-cifar`` gives all the 3x3 stem without max-pool that is usual at this size; ``imagenet`` leaves it, as in
-lightly's own example. Views are SimCLR's without blur. solo-learn's module also trains a linear classifier,
-and its small stem pads by 2. Of both, the plain loop over their loader is timed, without Lightning's Trainer.
+All sides train a ResNet-18 on the same number of random 32x32 colour images, batch size 256. They use
+float32 (on CUDA with TF32), and their best setting: ours as ``auto`` chooses, theirs in bf16 autocast and
+channels-last. ``--stem cifar`` gives all sides the 3x3 stem without max-pool that is usual at this size;
+``imagenet`` keeps the original stem, as in lightly's own example. Views are SimCLR's without blur.
+solo-learn's module also trains a linear classifier, and its small stem pads by 2. For both other libraries,
+the script measures the plain loop over their loader, without Lightning's Trainer.
 
-Arithmetic is that of our step, counted; it is set against a large matrix product in the same precision.
+The script counts the arithmetic of our step, and compares it with a large matrix product in the same
+precision.
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ def main() -> None:
     parser.add_argument("--solo-learn", type=Path, metavar="CHECKOUT")
     parser.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=1, help="of one piece of work")
+    parser.add_argument("--steps", type=int, default=1, help="steps of one piece of work")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=0, help="of theirs' loaders")
+    parser.add_argument("--workers", type=int, default=0, help="processes of the other libraries' loaders")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", nargs="+", metavar="SIDE", help="leave the other sides out, e.g. ours")
+    parser.add_argument("--only", nargs="+", metavar="SIDE", help="run these sides only, e.g. ours")
     options = parser.parse_args()
     given = (options.stem, options.batch, options.steps, options.device)
     sides = [
@@ -61,13 +63,13 @@ def main() -> None:
     summary = summarized(record["sides"], options.batch * options.steps)
     if not options.solo_learn:
         summary["left_out"] = {"solo-learn": "no --solo-learn CHECKOUT given"}
-    del record["times_faster"]  # would compare with a matrix product
+    del record["times_faster"]  # it would compare with a matrix product
     print(json.dumps(summary, indent=2))
     keep(record | summary, options.out)
 
 
 def summarized(records: dict[str, Any], images: int) -> dict[str, Any]:
-    """By clock: images a second, how many times faster ours are, their share of a product's arithmetic."""
+    """Summarise by clock: images per second, our speed-up, and our share of a product's arithmetic."""
     medians = {name: record["median_s"] for name, record in records.items() if "median_s" in record}
     found = {name: records[name]["figures"][-1] for name in medians}
     trained = [name for name in medians if not name.startswith("product")]
@@ -98,7 +100,7 @@ def figures(result: dict[str, Any], *_: Any) -> dict[str, Any]:
 
 
 def versions(checkout: Path | None) -> dict[str, str]:
-    """Of those that took part."""
+    """Return the versions of the compared libraries."""
     found = {}
     for name in ("lightly", "lightning", "timm", "torchvision"):
         try:

@@ -1,4 +1,4 @@
-"""The sides of ``simclr.py``: what each starts with, and the work that is timed."""
+"""Define the sides of ``simclr.py``: their preparation, and the timed work."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Work = Callable[[], dict[str, Any]]
 
 
 def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work:
-    """The trainer of a run, an epoch at a time."""
+    """Prepare the trainer of a run, one epoch at a time."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -42,7 +42,7 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     images = random_images(batch * steps).to(home)
     with FlopCounterMode(display=False) as counter:
         Trial(objective, images[:2], home)(False)
-    # As for a training of 200 epochs on 50,000 images.
+    # The choice is that for a training of 200 epochs on 50,000 images.
     chosen = choose_arithmetic(objective, images[:batch], home, 200 * 50_000 // batch, precision)
     step = JointStep(objective, None, home, COLOR_VIEWS, JointChoice(), False, "embeddings", chosen.bf16)
     source = ImageSet("random", images, [str(i) for i in range(len(images))])
@@ -62,7 +62,7 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
 
 
 def lightlys(best: bool, workers: int, stem: str, batch: int, steps: int, device: str) -> Work:
-    """The loop of their SimCLR example, with the learning rate and jitter that are ours."""
+    """Prepare the loop of lightly's SimCLR example, with our learning rate and colour jitter."""
     import torch
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
@@ -98,7 +98,7 @@ def lightlys(best: bool, workers: int, stem: str, batch: int, steps: int, device
 def solo_learns(
     best: bool, checkout: str, workers: int, stem: str, batch: int, steps: int, device: str
 ) -> Work:
-    """Their module's own training step on their transforms, set up as their CIFAR-10 configuration says."""
+    """Prepare solo-learn's training step and transforms, with its CIFAR-10 configuration."""
     sys.path.insert(0, checkout)
     warnings.simplefilter("ignore")
     import torch
@@ -130,7 +130,7 @@ def solo_learns(
         settings.data.dataset = "custom"
     module = METHODS["simclr"](settings).to(device)
     loader = loader_of(transform, batch, steps, workers)
-    module.scheduler = "none"  # theirs asks the Trainer how many steps there will be
+    module.scheduler = "none"  # their scheduler asks the Trainer for the number of steps
     optimizer = module.configure_optimizers()
     if not best:
         module.no_channel_last = True
@@ -147,7 +147,7 @@ def solo_learns(
 
 
 def trained(losses: Iterable[torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """An epoch of their loop; the last loss, read when the device is done."""
+    """Train for an epoch of their loop; return the last loss when the device has finished."""
     for loss in losses:
         optimizer.zero_grad()
         loss.backward()
@@ -156,7 +156,7 @@ def trained(losses: Iterable[torch.Tensor], optimizer: torch.optim.Optimizer) ->
 
 
 def products(dtype: str, device: str) -> Work:
-    """A matrix product, as large as runs at full speed."""
+    """Prepare a matrix product that is large enough to run at full speed."""
     import torch
 
     from ebsc_core.utils.device import prepare
@@ -182,7 +182,7 @@ def random_images(count: int) -> torch.Tensor:
 
 
 def loader_of(transform: Callable[..., Any], batch: int, steps: int, workers: int) -> DataLoader:
-    """As both set theirs up: index, views and label of each image, which is a PIL image at first."""
+    """Make a loader as both libraries do: it turns PIL images into their index, views and label."""
     from torch.utils.data import DataLoader
     from torchvision.transforms.functional import to_pil_image
 
@@ -198,7 +198,7 @@ def loader_of(transform: Callable[..., Any], batch: int, steps: int, workers: in
 
 
 class Transformed:
-    """A data set of images in memory, transformed when asked for."""
+    """Hold images in memory, and transform an image when the loader asks for it."""
 
     def __init__(self, images: list[Any], transform: Callable[..., Any]) -> None:
         self.images, self.transform = images, transform

@@ -1,20 +1,23 @@
-"""Our spectral clusterer against scikit-learn's with each of its eigensolvers, on the same affinity.
+"""Compare our spectral clusterer with scikit-learn's, with each of its eigensolvers, on the same affinity.
 
     python benchmarks/speed/spectral.py [--graph blocks|rings|FEATURES.npz] [--threads 2] [--out FILE.json]
 
-All sides get one symmetric affinity and the number of clusters, and return labels; eigenvectors and k-means
-are timed together. Each node has ``--per-row`` neighbours before the affinity is made symmetric.
+All sides get one symmetric affinity and the number of clusters, and return labels. The measured time
+includes eigenvectors and k-means. Each node has ``--per-row`` neighbours before the affinity is made
+symmetric.
 
 blocks
-    Disconnected blocks, the largest four times the smallest, nodes shuffled; within a block every edge is as
-    likely. Five nodes have no edge.
+    The blocks are disconnected, the largest is four times the smallest, and nodes are shuffled. Within a
+    block all edges are equally likely. Five nodes have no edge.
 rings
-    The same, but a block is a ring and an edge leads at most 5 % around it: eigenvalues fall slowly.
+    As above, but a block is a ring, and an edge leads at most 5 % around it, so that eigenvalues fall
+    slowly.
 FEATURES.npz
-    The affinity this project makes of ``--nodes`` of the rows ``x`` (N, D), drawn at random; ``y`` scores it.
+    The graph is our affinity of ``--nodes`` random rows ``x`` (N, D); ``y`` holds the labels for the
+    scores.
 
-The solver amg needs the package pyamg, which nothing else here does; without it that side says so. arpack
-works once: it took minutes on 70,000 nodes.
+The solver amg needs the package pyamg, which nothing else here needs; without it, that side reports a
+failure. arpack works once, because it took minutes on 70,000 nodes.
 """
 
 from __future__ import annotations
@@ -45,13 +48,13 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=70_000)
     parser.add_argument("--per-row", type=int, default=20)
     parser.add_argument("--clusters", type=int, default=10)
-    parser.add_argument("--model", default="energy", help="coefficient model, where features are given")
-    parser.add_argument("--solvers", nargs="*", choices=SOLVERS, default=SOLVERS, help="scikit-learn's")
+    parser.add_argument("--model", default="energy", help="coefficient model for a graph of features")
+    parser.add_argument("--solvers", nargs="*", choices=SOLVERS, default=SOLVERS, help="of scikit-learn")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=600, help="seconds a side may take")
+    parser.add_argument("--limit", type=float, default=600, help="the longest time of a side, in seconds")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep-graph", type=Path, help="an .npz file: written, or read if it is there")
+    parser.add_argument("--keep-graph", type=Path, help="read the graph from this .npz, or write it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = options.keep_graph or Path(folder) / "graph.npz"
@@ -65,7 +68,7 @@ def main() -> None:
         record = compare(sides, options.rounds, options.threads, options.limit)
     settings = ("graph", "nodes", "per_row", "clusters", "model", "seed")
     record |= {"settings": {name: str(getattr(options, name)) for name in settings}}
-    record["settings"]["graph"] = Path(options.graph).name  # the folder it is in says nothing
+    record["settings"]["graph"] = Path(options.graph).name  # the folder of the file does not matter
     print(json.dumps({"times_faster": record["times_faster"]} | record["sides"], indent=2))
     keep(record, options.out)
 
@@ -81,15 +84,15 @@ def scikit_learns(path: Path, n_clusters: int, seed: int, solver: str) -> Callab
     from sklearn.cluster import SpectralClustering
 
     if solver == "amg":
-        import pyamg  # noqa: F401  (scikit-learn would miss it only when asked to work)
-    warnings.simplefilter("ignore")  # of graphs that are not connected; the ARI says what came of it
+        import pyamg  # noqa: F401  (scikit-learn imports it only when the work begins)
+    warnings.simplefilter("ignore")  # warnings of disconnected graphs; the ARI shows their effect
     graph, _ = load(path)
     clusterer = SpectralClustering(n_clusters, eigen_solver=solver, affinity="precomputed", random_state=seed)
     return lambda: clusterer.fit(graph).labels_
 
 
 def judge(clusters: np.ndarray, path: Path, *_: Any) -> dict[str, float]:
-    """ARI on the nodes that have a label."""
+    """Compute the ARI on the nodes that have a label."""
     from ebsc_core.clustering.metrics import scores
 
     _, labels = load(path)
@@ -98,7 +101,7 @@ def judge(clusters: np.ndarray, path: Path, *_: Any) -> dict[str, float]:
 
 
 def build(options: argparse.Namespace, path: Path) -> None:
-    """Write the affinity and its labels, -1 where there is none."""
+    """Write the affinity and its labels; a missing label is -1."""
     import numpy as np
 
     rng = np.random.default_rng(options.seed)
@@ -123,7 +126,7 @@ def load(path: Path) -> tuple[sparse.csr_matrix, np.ndarray]:
 def disconnected(
     options: argparse.Namespace, rng: np.random.Generator
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """A graph of as many blocks as clusters, nodes shuffled, and its blocks."""
+    """Build a graph of one block per cluster, with shuffled nodes; return it and the block of each node."""
     import numpy as np
     from scipy import sparse
 
@@ -145,7 +148,7 @@ def disconnected(
 def shuffled(
     coefficients: sparse.coo_array, labels: np.ndarray, rng: np.random.Generator
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """``½(C + Cᵀ)`` and its labels, in a random order."""
+    """Compute ``½(C + Cᵀ)``, and bring its nodes and labels into a random order."""
     import numpy as np
     from scipy import sparse
 
@@ -159,7 +162,7 @@ def shuffled(
 def self_expressive(
     options: argparse.Namespace, rng: np.random.Generator
 ) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """The affinity a run would make of these features."""
+    """Compute the affinity that a run computes from these features."""
     import numpy as np
     import torch
 

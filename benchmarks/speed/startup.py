@@ -1,9 +1,9 @@
-"""How long somebody waits who only wants to read: ``ebsc --help`` and the list of plugins.
+"""Measure the time of commands that only print text: ``ebsc --help`` and the list of plugins.
 
     python benchmarks/speed/startup.py [--rounds 11] [--out startup.json]
 
-Each command runs in turn with the others, after one run that does not count: what is measured is a warm
-start, with the files in the system's cache. Seconds are those of the whole process, from start to end.
+The commands run in turn, after one run that does not count. So the script measures a warm start, with the
+files in the system's cache. It measures the seconds of the whole process, from start to end.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def run(words: str) -> dict[str, float]:
-    """Seconds of one command, by clock."""
+    """Measure the seconds of one command, by clock."""
     wall, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", "ebsc_cli", *words.split()], stdout=subprocess.DEVNULL, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -48,7 +48,7 @@ def run(words: str) -> dict[str, float]:
 
 
 def summary(taken: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Median and slowest, by clock."""
+    """Compute the median and the slowest time, by clock."""
     each = {clock: [seconds[clock] for seconds in taken] for clock in CLOCKS}
     return {
         clock: {"median_s": round(median(values), 3), "slowest_s": round(max(values), 3)}

@@ -1,11 +1,12 @@
-"""Where the time of a training step goes, as two tables in Markdown.
+"""Profile a training step, and print two tables in Markdown.
 
     python benchmarks/speed/step_profile.py [--joint] [--precision bf16] [--device cuda] [--out FILE.json]
 
-A ResNet-18 with the small stem and SimCLR on random colour images, in the trainer's own steps: by stage,
-and by operator under torch's profiler (its own time, without what it calls). ``--joint`` takes steps of the
-joint phase with the energy network. Shares are of this process's CPU time. On CUDA they are of the device's
-time, stages being waited for one by one, which they are not in a run.
+The script runs the trainer's own steps of a ResNet-18 with the small stem and SimCLR, on random colour
+images. It measures time by stage, and by operator with torch's profiler (the operator's own time, without
+the operators that it calls). ``--joint`` runs steps of the joint phase with the energy network. Shares are
+those of this process's CPU time. On CUDA they are those of the device's time; the script waits for each
+stage, while a run does not wait.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def main() -> None:
 
 
 def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]], str]:
-    """What does a number of steps and returns the seconds of each stage; and the precision."""
+    """Make a function that does steps and returns the seconds of each stage; also return the precision."""
     import torch
 
     from ebsc_core.config.schema import JointChoice, TrainOptions
@@ -105,14 +106,14 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
 
 
 class Watch:
-    """Seconds by name."""
+    """Measure seconds by name."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def timing(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, with its seconds added up."""
+        """Wrap a function, and add up its seconds."""
 
         def call(*arguments: Any) -> Any:
             start = self._now()
@@ -132,7 +133,7 @@ class Watch:
 
 
 def shares(taken: dict[str, float]) -> dict[str, float]:
-    """Of the sum, the largest first."""
+    """Compute the shares of the sum, the largest first."""
     whole = sum(taken.values())
     return {name: round(taken[name] / whole, 4) for name in sorted(taken, key=lambda name: -taken[name])}
 

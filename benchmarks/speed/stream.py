@@ -1,11 +1,12 @@
-"""Images streamed from a folder: how soon they come, what of them is held, how fast they come beside memory.
+"""Measure images streamed from a folder: time to the first batch, memory, and speed compared to memory.
 
     python benchmarks/speed/stream.py [--files 100000] [--workers 1] [--rounds 3] [--out stream.json]
 
-The folder is made for it: JPEG files of 120x90, 1,000 different ones under many names (hard links). A process
-of its own opens it and takes a hundred batches of 256; how far its memory grows from the tenth on is what
-images add. Then some of them, at 64x64, are read in turn from memory and from the folder, and some trained
-on (an epoch of SimCLR, ResNet-18). The processes that decode streamed ones have their CPU seconds told apart.
+The script makes a folder of JPEG files of 120x90: 1,000 different ones under many names (hard links). A
+separate process opens it and takes a hundred batches of 256. The growth of its memory from the tenth batch
+on is the memory that images add. Then the script reads some images, at 64x64, in turn from memory and from
+the folder, and trains on some (an epoch of SimCLR, ResNet-18). The record shows the CPU seconds of the
+decoding processes separately.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--read", type=int, default=2048, help="images that are read in turn")
-    parser.add_argument("--trained", type=int, default=256, help="images that are trained on in turn")
-    parser.add_argument("--within", type=Path, help="where to make the folder")
-    parser.add_argument("--start", type=Path, help="measure the start on this folder, and nothing else")
+    parser.add_argument("--read", type=int, default=2048, help="number of images to read")
+    parser.add_argument("--trained", type=int, default=256, help="number of images to train on")
+    parser.add_argument("--within", type=Path, help="make the folder of images inside this folder")
+    parser.add_argument("--start", type=Path, help="only measure the start on this folder")
     options = parser.parse_args()
     if options.start:
         print(json.dumps(start(options.start, options.workers)))
@@ -60,7 +61,7 @@ def main() -> None:
 
 
 def make(folder: Path, files: int) -> None:
-    """Smooth noise as JPEG, in ten folders."""
+    """Write smooth noise as JPEG files, in ten folders."""
     import numpy as np
     from PIL import Image
 
@@ -78,7 +79,7 @@ def make(folder: Path, files: int) -> None:
 
 
 def start(folder: Path, workers: int) -> dict[str, Any]:
-    """Seconds to the first batch, and memory: before, then, and after a hundred batches."""
+    """Measure the seconds to the first batch, and memory before it, at it, and after a hundred batches."""
     import torch
 
     seconds: dict[str, dict[str, float]] = {}
@@ -116,13 +117,13 @@ def start(folder: Path, workers: int) -> dict[str, Any]:
 
 
 def status(process: int | str, entry: str) -> int:
-    """MiB, as Linux counts them for a process."""
+    """Read the memory of a process from Linux, in MiB."""
     text = Path(f"/proc/{process}/status").read_text()
     return int(text.split(f"{entry}:")[1].split()[0]) // 1024
 
 
 def opened(folder: Path, stream: bool, workers: int, limit: int | None = None) -> StreamedImages:
-    """The folder's images, or some of them."""
+    """Open the folder's images, or some of them."""
     from ebsc_core.plugins.interfaces import DataContext
     from ebsc_plugins.datasets.folder import FolderOptions, resolve_folder
 
@@ -132,7 +133,7 @@ def opened(folder: Path, stream: bool, workers: int, limit: int | None = None) -
 
 
 def rates(folder: Path, options: Namespace) -> dict[str, Any]:
-    """Reading and training, each from memory and from the folder in turn."""
+    """Measure reading and training, each in turn from memory and from the folder."""
     works = {"read": (options.read, read), "trained": (options.trained, trained)}
     return {name: in_turn(folder, options.workers, options.rounds, *how) for name, how in works.items()}
 
@@ -140,7 +141,7 @@ def rates(folder: Path, options: Namespace) -> dict[str, Any]:
 def in_turn(
     folder: Path, workers: int, rounds: int, n: int, work: Callable[[ImageSource], None]
 ) -> dict[str, Any]:
-    """Seconds for ``n`` of them, held and streamed, after a round that does not count."""
+    """Measure the seconds for ``n`` images, in memory and streamed, after a round that does not count."""
     sources = {name: opened(folder, name == "streamed", workers, n) for name in ("memory", "streamed")}
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in sources}
     for number in range(-1, rounds):
@@ -159,7 +160,7 @@ def in_turn(
 
 
 def readers_seconds(images: Any) -> float:
-    """CPU seconds of the processes that read, where there are any."""
+    """Return the CPU seconds of the reading processes, or 0 if there are none."""
     running = getattr(getattr(images, "workers", None), "loader", None)
     ticks = 0
     for process in running._iterator._workers if running is not None else ():
@@ -169,7 +170,7 @@ def readers_seconds(images: Any) -> float:
 
 
 def read(images: ImageSource) -> None:
-    """All of them, in some order."""
+    """Read all images in a random order."""
     import torch
 
     for _ in images.batches(torch.randperm(len(images)).split(BATCH), torch.device("cpu")):
@@ -177,7 +178,7 @@ def read(images: ImageSource) -> None:
 
 
 def trained(images: ImageSource) -> None:
-    """An epoch of SimCLR with a ResNet-18."""
+    """Train a ResNet-18 with SimCLR for an epoch."""
     import torch
 
     from ebsc_core.config.schema import JointChoice, TrainOptions

@@ -1,11 +1,11 @@
-"""Ways to find the largest inner products of all rows with one another: seconds, recall and memory by N.
+"""Compare searches for the largest inner products between all rows: seconds, recall and memory by N.
 
     python benchmarks/speed/top_k.py [--rows 10000 100000] [--sides cells exact faiss-ivf faiss-flat]
 
-Rows are those of growth.py: near ten random subspaces of dimension six in 128 (``--width``) dimensions.
-Building an index counts. ``exact`` and ``cells`` are ours. ``faiss-ivf`` is what ``search.method=faiss``
-does, with as many cells as ours; ``faiss-flat`` is that library's exact search (both need the package
-faiss-cpu). Recall is measured on 1,000 rows; ``same`` is the share of what was found that lies near the
+Rows are those of growth.py: they lie near ten random subspaces of dimension six in 128 dimensions. The time
+includes building an index. ``exact`` and ``cells`` are our searches. ``faiss-ivf`` is the search of
+``search.method=faiss``, with as many cells as ours; ``faiss-flat`` is that library's exact search (both
+need the package faiss-cpu). Recall is measured on 1,000 rows; ``same`` is the share of results near the
 row's own subspace.
 
 The exponent is the slope of log time over log rows from 100,000 rows on.
@@ -45,8 +45,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128, help="columns of the rows")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=600, help="seconds a side may take")
-    parser.add_argument("--since", type=int, default=100_000, help="rows from which the exponent counts")
+    parser.add_argument("--limit", type=float, default=600, help="the longest time of a side, in seconds")
+    parser.add_argument("--since", type=int, default=100_000, help="least number of rows for the exponent")
     options = parser.parse_args()
     given = {name: getattr(options, name) for name in ("cell_rows", "probes")}
     given = {name: value for name, value in given.items() if value is not None}
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def start(path: Path, top_k: int, given: dict[str, int], side: str) -> Callable[[], tuple[Tensor, Tensor]]:
-    """The work of a side: scores and positions ``(N, k)``."""
+    """Return the work of a side, which computes scores and positions ``(N, k)``."""
     import torch
 
     from ebsc_core.clustering.coefficients import Dictionary
@@ -79,7 +79,7 @@ def start(path: Path, top_k: int, given: dict[str, int], side: str) -> Callable[
         return lambda: flat(rows, top_k)
     methods = {"cells": "cells", "exact": "exact", "faiss-ivf": "faiss"}
     if side == "faiss-ivf":
-        import faiss  # noqa: F401  (to say now that it is missing)
+        import faiss  # noqa: F401  (fail now if it is missing)
     search = SearchOptions(method=methods[side], **given)
     model = CosineNeighbors(KnnOptions(weighted=True), rows.shape[1])
 
@@ -92,7 +92,7 @@ def start(path: Path, top_k: int, given: dict[str, int], side: str) -> Callable[
 
 
 def flat(rows: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """What faiss finds when it looks at all pairs."""
+    """Search all pairs with faiss."""
     import faiss
     import torch
 
@@ -106,7 +106,7 @@ def flat(rows: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
 
 
 def judge(found: tuple[Tensor, Tensor], path: Path, *_: Any) -> dict[str, float]:
-    """Recall on some rows, and how much of what was found is near the same subspace."""
+    """Measure recall on some rows, and the share of results near the row's own subspace."""
     import torch
 
     rows, labels = load(path)
@@ -133,7 +133,7 @@ def load(path: Path) -> tuple[Tensor, np.ndarray]:
 
 
 def exponents(records: dict[int, dict[str, Any]], since: int) -> dict[str, dict[str, float]]:
-    """By side and clock, the slope of log time over log rows, where there are two sizes or more."""
+    """Fit the slope of log time over log rows, by side and clock, if there are two sizes or more."""
     from numpy import polyfit
 
     found = {}

@@ -1,13 +1,14 @@
-"""SimCLR's views of a batch: ours, with either hue, beside kornia's and torchvision's.
+"""Compare SimCLR's views of a batch: ours, with both kinds of hue, kornia's and torchvision's.
 
     pip install kornia
     python benchmarks/speed/views.py [--size 32] [--threads 1] [--out FILE.json]
 
-Every side crops, flips, jitters colours and greys as ``COLOR_VIEWS`` says, each image by parameters of its
-own, and is given a batch of uint8 images. kornia takes the batch (in its faster form, which resamples crops);
-torchvision's v2 takes image by image, as in a data loader, tensors or PIL images. Its transforms blend
-colours in a random order and, like kornia's, clamp in between, where ours are composed in one matrix. That
-each of our operations agrees with torchvision's is tested (``tests/core/data/views/test_apply.py``).
+Every side gets a batch of uint8 images. It crops, flips, jitters colours and converts to grey as in
+``COLOUR_VIEWS``, with separate parameters for each image. kornia transforms the batch (in its faster form,
+which resamples crops). torchvision's v2 transforms image by image, as in a data loader, tensors or PIL
+images. Its transforms blend colours in a random order and, like kornia's, clamp in between, while ours
+combine them in one matrix. A test compares each of our operations with torchvision's
+(``tests/core/data/views/test_apply.py``).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main() -> None:
     parser = command(__doc__)
     parser.add_argument("--size", type=int, default=32, help="side of the images, in pixels")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--batches", type=int, default=8, help="of one piece of work")
+    parser.add_argument("--batches", type=int, default=8, help="batches of one piece of work")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def figures(records: dict[str, Any], views: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Views a second of each side, and how many times the others' ours are, by clock; or why not."""
+    """Compute the views per second of each side (or its failure) and our speed-up, by clock."""
     medians = {name: record["median_s"] for name, record in records.items() if "median_s" in record}
     rates: dict[str, Any] = {name: record.get("failure") for name, record in records.items()}
     rates |= {name: {clock: round(views / each[clock]) for clock in CLOCKS} for name, each in medians.items()}
@@ -72,7 +73,7 @@ def random_images(size: int, batch: int) -> Tensor:
 
 
 def repeated(view: Callable[[], Any], batches: int) -> Callable[[], None]:
-    """A piece of work whose result is not sent to anyone."""
+    """Make a piece of work that discards its results."""
 
     def work() -> None:
         for _ in range(batches):
@@ -126,7 +127,7 @@ def torchvisions(size: int, batch: int, batches: int, pil: bool) -> Callable[[],
 
 
 def versions() -> dict[str, str]:
-    """Of those that took part."""
+    """Return the versions of the compared libraries."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}

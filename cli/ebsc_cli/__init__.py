@@ -1,1 +1,1 @@
-"""The command line: turns words into a configuration, and progress into lines."""
+"""Run ebsc from the command line: turn arguments into a configuration, and progress into lines."""

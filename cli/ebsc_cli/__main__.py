@@ -1,4 +1,4 @@
-"""``python -m ebsc_cli``."""
+"""Run the command line as ``python -m ebsc_cli``."""
 
 from ebsc_cli.app import main
 

@@ -1,4 +1,4 @@
-"""The ``ebsc`` command and its subcommands."""
+"""Define the ``ebsc`` command and its subcommands."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from ebsc_cli.version import show_version
 from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
 from ebsc_core.utils.errors import EbscError, Interrupted, advice
 
-# Typer's or Click's, by the version of Typer.
+# The class comes from Typer or from Click: this depends on the version of Typer.
 UsageError: type[Any] = typer.BadParameter.__base__  # type: ignore[assignment]
-# What Typer makes of a KeyboardInterrupt.
+# Typer turns a KeyboardInterrupt into this exit status.
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -38,9 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-# Wherever they stand on the command line, they are meant for all of it.
+# These flags apply to the whole command, wherever they stand on the command line.
 EVERYWHERE = ("--no-plugins", "--traceback")
-# What a path or the machine is to blame for, wherever it shows.
+# A path or the machine causes these errors, wherever they appear.
 OF_PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
 
 
@@ -48,20 +48,20 @@ OF_PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ER
 def everywhere(
     context: typer.Context,
     no_plugins: Annotated[
-        bool, typer.Option("--no-plugins", help="Use the parts that come with ebsc, and no others.")
+        bool, typer.Option("--no-plugins", help="Use only the components that come with ebsc.")
     ] = False,
     with_traceback: Annotated[
-        bool, typer.Option("--traceback", help="Show where an error came from, too.")
+        bool, typer.Option("--traceback", help="Also show where in the code an error occurred.")
     ] = False,
     version: Annotated[
         bool,
         typer.Option(
-            "--version", callback=show_version, is_eager=True, help="Show what is installed, and leave."
+            "--version", callback=show_version, is_eager=True, help="Show the installed versions and exit."
         ),
     ] = False,
 ) -> None:
-    """Deep subspace clustering from exchangeable parts: images in, clusters out."""
-    if no_plugins:  # in the environment, so that processes which are started from here know it
+    """Cluster images by deep subspace clustering. Every component can be exchanged."""
+    if no_plugins:  # set in the environment, so that child processes see it too
         before = os.environ.get(DISABLED)
         os.environ[DISABLED] = ALL_OTHERS
         context.call_on_close(lambda: _restore(before))
@@ -88,12 +88,12 @@ app.add_typer(plugins.app, name="plugins")
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on standard error and exit status 2."""
-    # Threads that wait for one another by spinning lose half of their speed on a machine that does other work
-    # (at times more), and gain nothing elsewhere. Read when torch is loaded.
+    """Run the command line; report a user's mistake in one line of standard error, with exit status 2."""
+    # Threads that spin while they wait lose half of their speed (at times more) on a machine that does
+    # other work, and gain nothing elsewhere. OpenMP reads this variable when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
-        # Names of files need not be UTF-8, and not all terminals know every character.
+        # File names need not be UTF-8, and some terminals cannot show every character.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:]
@@ -117,14 +117,14 @@ def main() -> None:
         complain(f"error: {error.format_message()} (see `{command} --help`)")
         leave(2)
     except (KeyboardInterrupt, typer.Abort) as error:
-        # Typer takes one for a Ctrl-D, but nothing is asked for here.
+        # Typer treats an EOFError as Ctrl-D, but no command here asks for input.
         if isinstance(error.__cause__, EOFError):
             raise error.__cause__ from None
         status = INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OF_PATHS and "--traceback" not in given:
             what = f"{error.strerror}: {error.filename}"
-            complain(f"error: {what}; choose another path, or make room or way there")
+            complain(f"error: {what}; choose another path, free disk space or change the permissions")
             leave(2)
         if not is_one_of_several():
             raise

@@ -1,4 +1,4 @@
-"""``ebsc benchmark``: a suite of runs, and the table that compares them."""
+"""Implement ``ebsc benchmark``: run a suite and write the table that compares its runs."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from rich.markdown import Markdown
 from rich.markup import escape
 
 OPTION = typer.Option
-# Of the table where no terminal says how wide it is.
+# The table has this width, in characters, if the output is no terminal.
 WIDTH = 160
 
 
 def benchmark(
-    suite: Annotated[Path, typer.Argument(metavar="SUITE.toml", help="What to compare, on which data.")],
+    suite: Annotated[Path, typer.Argument(metavar="SUITE.toml", help="The file of the suite.")],
     out: Annotated[
         Path | None,
-        OPTION(help="Where finished cells and the table are kept. \\[default: runs/benchmark-SUITE]"),
+        OPTION(help="Folder for finished cells and the table. \\[default: runs/benchmark-SUITE]"),
     ] = None,
     jobs: Annotated[
-        int, OPTION(min=1, help="Cells at once, each in a process with its share of the threads.")
+        int, OPTION(min=1, help="Run this many cells at once, in processes that share the threads.")
     ] = 1,
-    baseline: Annotated[str | None, OPTION(help="The row that gains are counted from.")] = None,
+    baseline: Annotated[str | None, OPTION(help="Show the gains of the other rows over this row.")] = None,
     settings: Annotated[
         list[str] | None,
         OPTION(
             "--set",
-            metavar="PART.OPTION=VALUE",
-            help="Change a setting of every cell, e.g. backbone.name=resnet18; repeatable.",
+            metavar="SECTION.OPTION=VALUE",
+            help="Change a setting in every cell, e.g. backbone.name=resnet18; repeatable.",
         ),
     ] = None,
     cache: Annotated[
-        str | None, OPTION(help="Where trained features are kept for reuse; none for nowhere.")
+        str | None, OPTION(help="Folder that keeps trained features for reuse; none keeps nothing.")
     ] = None,
     minutes: Annotated[
         float | None,
         OPTION(
             min=0,
-            help="Stop after so long; the same command goes on, even in the midst of training.",
+            help="Stop after this many minutes; the same command resumes, even during a training.",
         ),
     ] = None,
     quiet: Annotated[bool, OPTION("--quiet", "-q", help="Print the table and warnings only.")] = False,
 ) -> None:
     """Run every row of a suite on every data set with every seed, and write the table.
 
-    What is finished is kept: the same command goes on where it was stopped.
+    Finished cells are kept. If the suite stops early, the same command resumes it.
     """
-    # Imported here, so that `ebsc --help` does not wait for torch.
+    # Import this here, so that `ebsc --help` does not wait for torch.
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.benchmark.runner import run_suite
     from ebsc_core.benchmark.suite import load_suite

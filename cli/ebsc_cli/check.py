@@ -1,4 +1,4 @@
-"""``ebsc plugins check``: whether a part does what its kind of part must."""
+"""Implement ``ebsc plugins check``: check a component against the contract of its kind."""
 
 from __future__ import annotations
 
@@ -25,30 +25,32 @@ KindName = Enum("KindName", {kind.section: kind.section for kind in REQUIRED})  
 
 
 def check(
-    name: Annotated[str, typer.Argument(help="A part's name, e.g. simclr, or the path of data.")],
-    kind: Annotated[KindName | None, OPTION(help="What kind of part, where several have the name.")] = None,
+    name: Annotated[str, typer.Argument(help="The name of a component, e.g. simclr, or the path of data.")],
+    kind: Annotated[KindName | None, OPTION(help="The kind, if several kinds use this name.")] = None,
     settings: Annotated[
         list[str] | None,
-        OPTION("--set", metavar="PART.OPTION=VALUE", help="Change an option of the part; repeatable."),
+        OPTION(
+            "--set", metavar="SECTION.OPTION=VALUE", help="Change an option of the component; repeatable."
+        ),
     ] = None,
     root: Annotated[
-        Path | None, OPTION(help="Where named data sets are kept. \\[default: the user's cache]")
+        Path | None, OPTION(help="Folder of the named data sets. \\[default: the user's cache]")
     ] = None,
-    as_json: Annotated[bool, OPTION("--json", help="Print one JSON object a line instead.")] = False,
+    as_json: Annotated[bool, OPTION("--json", help="Print one JSON object per line instead.")] = False,
 ) -> None:
-    """Check that a part does what its kind of part must; exit status 1 if it does not."""
+    """Check that a component keeps the contract of its kind; exit with status 1 if it does not."""
     kinds = [one for one in REQUIRED if kind is None or one.section == kind.value]
     registry = Registry()
     kinds_found = [one for one in kinds if _answers(registry, one, name)]
     if not kinds_found and _answers(registry, Kind.OBSERVER, name):
-        raise UnknownComponentError(f"{name!r} is an observer, for which there are no checks")
+        raise UnknownComponentError(f"{name!r} is an observer, and there are no checks for observers")
     if not kinds_found:
-        raise UnknownComponentError(f"no part is called {name!r}: {registry.hint(name, kinds)}")
+        raise UnknownComponentError(f"no component is called {name!r}: {registry.hint(name, kinds)}")
     tree = parse_settings(settings or [])
     if strange := tree.keys() - {one.section for one in kinds_found}:
         chosen = " or ".join(one.section for one in kinds_found)
-        raise ConfigError(f"{strange.pop()} is not what is checked; options here begin with {chosen}.")
-    # Imported here, so that `ebsc --help` does not wait for torch.
+        raise ConfigError(f"--set cannot change {strange.pop()}; options here begin with {chosen}.")
+    # Import this here, so that `ebsc --help` does not wait for torch.
     from ebsc_core.testing.suites import make_suite
 
     console = Console(highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``ebsc cluster``: features that were computed elsewhere, to clusters."""
+"""Implement ``ebsc cluster``: cluster features that were computed elsewhere."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def cluster(
     array: Annotated[
         str | None,
         OPTION(
-            help="Which array of an .npz or .h5 they are. \\[default: features, or the only one]",
+            help="The array of an .npz or .h5 file that holds the features. "
+            "\\[default: features, or the only one]",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -44,7 +45,7 @@ def cluster(
         str | None,
         OPTION(
             metavar="NAME",
-            help="Array or column with the classes, for scoring only. \\[default: labels, label or class]",
+            help="The array or column of classes, for scoring only. \\[default: labels, label or class]",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -52,14 +53,14 @@ def cluster(
         str | None,
         OPTION(
             metavar="NAME",
-            help="Array or column with the rows' names. \\[default: ids, id, image, path or filename]",
+            help="The array or column of row names. \\[default: ids, id, image, path or filename]",
             rich_help_panel=METHOD,
         ),
     ] = None,
     images: Annotated[
         str | None,
         OPTION(
-            help="The images they are of, to be shown: a data set, folder, .zip or .npz.",
+            help="The images of the features, for the report: a data set, folder, .zip or .npz.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -72,7 +73,7 @@ def cluster(
     report: WithReport = True,
     quiet: Quiet = False,
 ) -> None:
-    """Cluster features that you have: express each row by others, cut the graph. No backbone is trained."""
+    """Cluster given features: express each row by other rows, and cluster the graph, without a backbone."""
     flags = {
         "features.path": features,
         "features.array": array,

@@ -1,4 +1,4 @@
-"""``ebsc compare``: runs side by side."""
+"""Implement ``ebsc compare``: show runs side by side."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def compare(
         list[Path], typer.Argument(metavar="RUN RUN ...", help="The directories of finished runs.")
     ],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE.html", help="Write it as a page, too.")
+        Path | None, typer.Option("--out", "-o", metavar="FILE.html", help="Also write an HTML page.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
-    """Compare runs: their figures, where their configurations differ, how far their clusters agree.
+    """Compare the figures, the configurations and the clusters of runs.
 
-    Images are matched by name, so that runs on different samples of the same data can be compared.
+    Images are matched by name. So you can compare runs on different samples of the same data.
     """
     if len(runs) < 2:
         raise ConfigError("there is nothing to compare: give the directories of two runs or more")
-    # Imported here, so that `ebsc --help` does not wait for them.
+    # Import these here, so that `ebsc --help` does not wait for them.
     from ebsc_core.runs.store.compare import compare as compare_runs
     from ebsc_core.runs.store.directory import own_files
     from ebsc_core.runs.store.saved import SavedRun
@@ -70,13 +70,13 @@ def _print(console: Console, comparison: Comparison) -> None:
     numbers = [str(number) for number in range(1, len(comparison.runs) + 1)]
     for number, run in zip(numbers, comparison.runs, strict=True):
         console.print(f"{number}  {escape(printable(run))}", soft_wrap=True)
-    console.print("\n[bold]Figures[/] (and what is above or below run 1)", soft_wrap=True)
+    console.print("\n[bold]Figures[/] (and the difference to run 1)", soft_wrap=True)
     table = Table("", *numbers)
     for name, cells in figures(comparison):
         table.add_row(name, *(f"{value} ({change})" if change else value for value, change in cells))
     console.print(table)
     different = settings(comparison)
-    console.print("\n[bold]What differs in the configuration[/]" + ("" if different else ": nothing"))
+    console.print("\n[bold]Differences in the configuration[/]" + ("" if different else ": nothing"))
     table = Table("", *numbers)
     for column in table.columns:
         column.overflow = "fold"
@@ -84,7 +84,7 @@ def _print(console: Console, comparison: Comparison) -> None:
         table.add_row(escape(name), *map(escape, values))
     if different:
         console.print(table)
-    console.print("\n[bold]How far the clusters agree[/]")
+    console.print("\n[bold]Agreement of the clusters[/]")
     for pair in comparison.agreements:
         which = f"runs {pair.first + 1} and {pair.second + 1}"
         console.print(f"{which}: ARI {pair.ari:.3f} on {pair.images} images that both have", soft_wrap=True)
@@ -92,7 +92,7 @@ def _print(console: Console, comparison: Comparison) -> None:
 
 
 def _print_contingency(console: Console, comparison: Comparison) -> None:
-    """As it stands if it fits, or how to see it."""
+    """Print the contingency table if it fits the console; otherwise say how to see it."""
     contingency = comparison.contingency
     if contingency is None:
         return
@@ -104,7 +104,7 @@ def _print_contingency(console: Console, comparison: Comparison) -> None:
     for cluster, counts in zip(contingency.rows, contingency.counts, strict=True):
         table.add_row(f"[bold]{cluster}[/]", *(str(count) if count else "" for count in counts))
     if console.measure(table).minimum > console.width or len(contingency.rows) > 60:
-        console.print("(too many to show here: write a page with -o)")
+        console.print("(the table is too large for the terminal: write a page with -o)")
         return
     console.print("rows: the clusters of run 1, largest first; columns: those of run 2", soft_wrap=True)
     console.print(table)

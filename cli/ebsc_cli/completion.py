@@ -1,7 +1,8 @@
-"""What a shell is offered after ``--backbone`` and its like, once ``ebsc --install-completion`` was called.
+"""Complete the names of components in the shell, e.g. after ``--backbone``.
 
-The names come from the records of installed plugins, so that nothing heavy is imported. Families that stand
-for many, such as all of timm's models, are left out: listing those imports their library.
+The user installs completion with ``ebsc --install-completion``. The names come from the records of
+installed plugins, so that completion imports nothing heavy. It leaves out families such as timm's models,
+because a list of their names needs an import of their library.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ Completer = Callable[[str], list[tuple[str, str]]]
 
 
 def parts(kind: Kind) -> Completer:
-    """What completes the name of such a part, with what each is in words."""
+    """Return a completer that offers the names and summaries of one kind of component."""
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
-        # A plugin that cannot be loaded, or prints, is none of the shell's business.
+        # The shell must not show it if a plugin does not load, or prints something.
         with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
             try:
                 entries = Registry().of(kind)
-            except Exception:  # EBSC_STRICT_PLUGINS
+            except Exception:  # raised with EBSC_STRICT_PLUGINS
                 return []
         single = [entry for entry in entries if isinstance(entry.component, ComponentSpec)]
         return [

@@ -1,4 +1,4 @@
-"""Progress as a live bar on a terminal and as plain lines elsewhere; the table at the end."""
+"""Show progress as a live bar on a terminal and as plain lines elsewhere, and print the final table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LINE_EVERY_SECONDS = 10.0
 
 
 class ConsoleProgress(Progress):
-    """Notes and progress on standard output, warnings on standard error."""
+    """Print notes and progress on standard output, and warnings on standard error."""
 
     def __init__(self, quiet: bool = False) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class ConsoleProgress(Progress):
 
 
 def print_result(console: Console, result: RunResult, report: Path | None) -> None:
-    """The final table and the paths of the run directory and the report, printed even when quiet."""
+    """Print the final table and the paths of the run directory and the report, even with ``--quiet``."""
     table = Table("figure", "value", title="Result", title_justify="left")
     for name, value in _rows(result.metrics):
         table.add_row(name, value)

@@ -1,4 +1,4 @@
-"""``ebsc doctor``: what a run would find here, and whether a small one works."""
+"""Implement ``ebsc doctor``: examine this machine and try a small run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ebsc_core.utils.errors import printable
 MARKS = {"ok": "[green]✓[/]", "note": "[yellow]![/]", "failed": "[red]✗[/]"}
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False) -> None:
-    """Look at packages, plugins, devices and disks, and make a small run; exit status 1 if one fails."""
-    # Imported here, so that `ebsc --help` does not wait for what it imports.
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Check packages, plugins, devices and disks, and do a small run; exit with status 1 on failure."""
+    # Import this here, so that `ebsc --help` does not wait for it.
     from ebsc_core.runs.doctor import FAILED, examine
 
     console = Console(highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``ebsc features``: what a file of features holds, and features of images without training."""
+"""Implement ``ebsc features``: describe a file of features, or extract features without training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ebsc_cli.flags import OPTION, Device, Quiet, Seed, Settings
 
 
 class ShowByDefault(TyperGroup):
-    """``ebsc features FILE`` is ``ebsc features show FILE``."""
+    """Treat ``ebsc features FILE`` as ``ebsc features show FILE``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
@@ -20,7 +20,7 @@ class ShowByDefault(TyperGroup):
 
 app = typer.Typer(
     cls=ShowByDefault,
-    help="See what a file of features holds (ebsc features RUN or FILE), or make one of images (extract).",
+    help="Describe a file of features (ebsc features RUN or FILE), or make one from images (extract).",
     no_args_is_help=True,
 )
 
@@ -28,11 +28,11 @@ app = typer.Typer(
 @app.command()
 def show(
     file: Annotated[
-        Path, typer.Argument(metavar="RUN|FILE", help="A run's directory, or a file of features.")
+        Path, typer.Argument(metavar="RUN|FILE", help="The directory of a run, or a file of features.")
     ],
-    array: Annotated[str | None, OPTION(help="Which array of an .npz or .h5.")] = None,
+    array: Annotated[str | None, OPTION(help="The array of an .npz or .h5 file to describe.")] = None,
 ) -> None:
-    """How many rows, how wide, their names, classes, lengths and effective rank."""
+    """Show the number of rows, their width, names, classes, lengths and effective rank."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -54,19 +54,22 @@ def extract(
     data: Annotated[str, typer.Argument(help="A data set's name, or a folder, .zip or .npz of images.")],
     backbone: Annotated[str | None, OPTION(help="Any timm model by its name. \\[default: resnet18]")] = None,
     out: Annotated[
-        Path, OPTION("-o", "--out", metavar="FILE.h5", help="Where to write features, names and labels.")
+        Path, OPTION("-o", "--out", metavar="FILE.h5", help="The file for features, names and labels.")
     ] = Path("features.h5"),
     settings: Settings = None,
-    data_root: Annotated[str | None, OPTION(help="Where named data sets are kept or downloaded to.")] = None,
-    limit: Annotated[int | None, OPTION(help="Take a seeded sample of this many images.")] = None,
+    data_root: Annotated[str | None, OPTION(help="Folder of named data sets and downloads.")] = None,
+    limit: Annotated[int | None, OPTION(help="Use a seeded sample of this many images.")] = None,
     skip_bad_images: Annotated[
-        bool | None, OPTION("--skip-bad-images", help="Leave unreadable images out.")
+        bool | None, OPTION("--skip-bad-images", help="Leave out unreadable images.")
     ] = None,
     seed: Seed = None,
     device: Device = None,
     quiet: Quiet = False,
 ) -> None:
-    """Features of images by a backbone as it is: no training. `ebsc cluster FILE.h5` clusters them."""
+    """Extract features of images with a backbone as it is, without training.
+
+    `ebsc cluster FILE.h5` clusters them.
+    """
     from ebsc_cli.console import ConsoleProgress
     from ebsc_cli.start import configured
     from ebsc_core.plugins.registry import Registry

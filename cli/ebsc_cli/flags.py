@@ -19,7 +19,7 @@ METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
 Coefficients = Annotated[
     str | None,
     OPTION(
-        help="Model of the self-expressive coefficients. \\[default: energy]",
+        help="The model of the self-expressive coefficients. \\[default: energy]",
         autocompletion=parts(Kind.COEFFICIENTS),
         rich_help_panel=METHOD,
     ),
@@ -28,7 +28,7 @@ ClustererName = Annotated[
     str | None,
     OPTION(
         "--clusterer",
-        help="spectral, k-subspaces, or any scikit-learn clusterer. \\[default: spectral]",
+        help="The clusterer: spectral, k-subspaces, or any of scikit-learn. \\[default: spectral]",
         autocompletion=parts(Kind.CLUSTERER),
         rich_help_panel=METHOD,
     ),
@@ -37,15 +37,15 @@ NClusters = Annotated[
     str | None,
     OPTION(
         metavar="N|auto",
-        help="How many clusters; auto finds a number that is stable. "
-        "\\[default: the number of classes, where known]",
+        help="The number of clusters; auto chooses a stable number. "
+        "\\[default: the number of classes, if known]",
         rich_help_panel=METHOD,
     ),
 ]
 DictionarySize = Annotated[
     int | None,
     OPTION(
-        help="Cluster a seeded sample of this many images; the others join its clusters. "
+        help="Cluster a seeded sample of this many images and assign the others to its clusters. "
         "\\[default: all up to 2,000,000]",
         rich_help_panel=METHOD,
     ),
@@ -54,8 +54,8 @@ Settings = Annotated[
     list[str] | None,
     OPTION(
         "--set",
-        metavar="PART.OPTION=VALUE",
-        help="Any option of any part, e.g. objective.temperature=0.3; repeatable.",
+        metavar="SECTION.OPTION=VALUE",
+        help="Set any option of any component, e.g. objective.temperature=0.3; repeatable.",
         rich_help_panel=METHOD,
     ),
 ]
@@ -64,13 +64,14 @@ ConfigFile = Annotated[
     OPTION(
         "--config",
         metavar="FILE.toml",
-        help="Read settings from a file; the command line wins.",
+        help="Read settings from a file; options on the command line override it.",
         rich_help_panel=METHOD,
     ),
 ]
-Seed = Annotated[int | None, OPTION(help="\\[default: 0]", rich_help_panel=TRAINING)]
+Seed = Annotated[int | None, OPTION(help="The random seed. \\[default: 0]", rich_help_panel=TRAINING)]
 Device = Annotated[
-    str | None, OPTION(help="auto, cpu, cuda, cuda:N or mps. \\[default: auto]", rich_help_panel=OUTPUT)
+    str | None,
+    OPTION(help="The device: auto, cpu, cuda, cuda:N or mps. \\[default: auto]", rich_help_panel=OUTPUT),
 ]
 Out = Annotated[
     Path | None,
@@ -81,7 +82,7 @@ ObserverNames = Annotated[
     OPTION(
         "--observer",
         metavar="NAME",
-        help="Tell a tracker of the run, e.g. tensorboard; repeatable.",
+        help="Report the run to an observer, e.g. tensorboard; repeatable.",
         autocompletion=parts(Kind.OBSERVER),
         rich_help_panel=OUTPUT,
     ),
@@ -90,12 +91,12 @@ WithReport = Annotated[
     bool,
     OPTION(
         "--report/--no-report",
-        help="Write report.html, some seconds' work; `ebsc report` writes it later.",
+        help="Write report.html, which takes some seconds; `ebsc report` can write it later.",
         rich_help_panel=OUTPUT,
     ),
 ]
 Quiet = Annotated[
-    bool, OPTION("--quiet", "-q", help="Print the result and warnings only.", rich_help_panel=OUTPUT)
+    bool, OPTION("--quiet", "-q", help="Print only the result and warnings.", rich_help_panel=OUTPUT)
 ]
 
 

@@ -1,4 +1,4 @@
-"""``ebsc plugins``: what is installed, what each part can be told, and a start for a part of one's own."""
+"""Implement ``ebsc plugins``: list, describe and check components, or write a new package."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from ebsc_core.plugins.scaffold import write_package
 from ebsc_core.utils.errors import ComponentError
 
 app = typer.Typer(
-    help="See what parts are installed and what they can be told, check them, or start one of your own.",
+    help="List the installed components, show their options, check them, or write your own.",
     no_args_is_help=True,
 )
 app.command()(check)
@@ -37,11 +37,11 @@ app.command()(check)
 
 @app.command("list")
 def list_plugins(
-    as_json: Annotated[bool, typer.Option("--json", help="The same for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """All installed parts by kind; * marks what a run uses when it names none.
+    """List the installed components by kind; * marks the default of a kind.
 
-    Below them is every plugin that does not load, with the reason.
+    The list ends with the plugins that do not load, and the reasons.
     """
     registry = Registry()
     defaults = _defaults(registry)
@@ -51,13 +51,13 @@ def list_plugins(
     console = Console(highlight=False)
     for kind in Kind:
         flag, _ = FLAGS[kind.setting]
-        table = Table("name", "what it is", "from", title=f"{kind.words}s ({flag})", title_justify="left")
+        table = Table("name", "description", "from", title=f"{kind.words}s ({flag})", title_justify="left")
         for entry in registry.of(kind):
             single = isinstance(entry.component, ComponentSpec)
             name = entry.name + "*" * (entry in defaults) if single else f"({entry.name})"
             table.add_row(escape(name), escape(entry.component.summary), escape(str(entry.provider)))
         console.print(table)
-    console.print("[dim]* by default; (…) many, by path or by the name they have in their library[/]")
+    console.print("[dim]* default; (…) family of components, named by path or by their library's names[/]")
     problems = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]
     problems += [
         ("yellow", "slow", f"{plugin} takes {plugin.seconds:.1f} s to load")
@@ -110,8 +110,8 @@ def _listing(registry: Registry, defaults: list[Entry]) -> dict[str, Any]:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A part's name, e.g. simclr.")]) -> None:
-    """One part: its options with types, defaults and meaning, its source, and who supplied it."""
+def show(name: Annotated[str, typer.Argument(help="The name of a component, e.g. simclr.")]) -> None:
+    """Show one component: its options with types, defaults and meaning, its source and its distribution."""
     registry = Registry()
     console = Console(highlight=False, soft_wrap=True)
     families = [e for e in registry.entries if isinstance(e.component, ComponentFamily) and e.name == name]
@@ -125,17 +125,17 @@ def show(name: Annotated[str, typer.Argument(help="A part's name, e.g. simclr.")
 @app.command()
 def new(
     kind: Annotated[
-        str, typer.Argument(help="What it is to be: data, backbone, objective, coefficients or clusterer.")
+        str, typer.Argument(help="The kind: data, backbone, objective, coefficients or clusterer.")
     ],
-    name: Annotated[str, typer.Argument(help="What runs are to call it, e.g. my-loss.")],
+    name: Annotated[str, typer.Argument(help="The name of the component in runs, e.g. my-loss.")],
     into: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="The new folder. \\[default: ebsc-NAME in the current one]"),
     ] = None,
 ) -> None:
-    """Write a package with a part of your own: it works, with tests, and is yours to change."""
+    """Write a package with a new component and its tests. It works as it is, and you can change it."""
     folder = write_package(kind, name, into, Registry())
-    print(f"wrote {folder}: its README.md says what to change; next:")
+    print(f"wrote {folder}: its README.md says what to change; next, run:")
     print(
         f"  cd {shlex.quote(str(folder))} && pip install -e '.[test]' && pytest && ebsc run --{kind} {name}"
     )
@@ -160,7 +160,7 @@ def _called(registry: Registry, name: str, required: bool) -> list[SelectedCompo
     if broken and not parts:
         raise broken
     if required and not parts:
-        raise UnknownComponentError(f"no part is called {name!r}: {registry.hint(name, Kind)}")
+        raise UnknownComponentError(f"no component is called {name!r}: {registry.hint(name, Kind)}")
     return parts
 
 

@@ -1,4 +1,4 @@
-"""``ebsc predict``: new images join the clusters of a finished run."""
+"""Implement ``ebsc predict``: assign new images to the clusters of a finished run."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ def predict(
         str,
         typer.Argument(
             metavar="DATA",
-            help="New images: a data set's name, folder, .zip or .npz. Of a run on features: a file of them.",
+            help="New images: the name of a data set, a folder, .zip or .npz. "
+            "If the run clustered features: a file of features.",
         ),
     ],
-    out: Annotated[Path, OPTION("-o", "--out", metavar="FILE.csv", help="A line per image.")],
+    out: Annotated[Path, OPTION("-o", "--out", metavar="FILE.csv", help="The output, a line per image.")],
     features: Annotated[
-        Path | None, OPTION(metavar="FILE.h5", help="Write the images' features and embeddings, too.")
+        Path | None, OPTION(metavar="FILE.h5", help="Also write the features and embeddings of the images.")
     ] = None,
     settings: Annotated[
         list[str] | None,
         OPTION(
             "--set",
             metavar="data.OPTION=VALUE",
-            help="Any option of the data set (of a features file: features.OPTION=VALUE); repeatable.",
+            help="Set any option of the data set (for features: features.OPTION=VALUE); repeatable.",
         ),
     ] = None,
-    data_root: Annotated[str | None, OPTION(help="Where named data sets are kept or downloaded to.")] = None,
+    data_root: Annotated[str | None, OPTION(help="Folder of named data sets and downloads.")] = None,
     skip_bad_images: Annotated[
-        bool, OPTION("--skip-bad-images", help="Leave unreadable images out.")
+        bool, OPTION("--skip-bad-images", help="Leave out unreadable images.")
     ] = False,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
-    """Give new images the clusters of a finished run, one line each: image, cluster, confidence.
+    """Assign new images to the clusters of a finished run.
 
-    Images are read, embedded and assigned batch by batch, however many there are.
+    The CSV file gets one line per image: image, cluster, confidence. The command works batch by batch, so
+    memory does not limit the number of images.
     """
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.clustering import metrics
@@ -66,7 +68,7 @@ def predict(
         predictor = Predictor(saved, registry, chosen, shown)
         source = predictor.read(data, settings or [], root=data_root, skip_bad_images=skip_bad_images)
         if features and not isinstance(source, ImageSource):
-            raise ConfigError(f"{run} was a run on features: there are no others for --features to write")
+            raise ConfigError(f"{run} clustered features and has no others to write; leave out --features")
         clusters = predict_to(predictor, source, out, features)
     shown.note(f"{len(clusters)} {'images' if predictor.takes_images else 'rows'} -> {out}")
     if source.labels is not None:

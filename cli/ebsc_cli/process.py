@@ -1,4 +1,4 @@
-"""One process among those that a launcher (``torchrun``, ``accelerate launch``) has started, and its end."""
+"""Handle one process of several that a launcher (``torchrun``, ``accelerate launch``) has started."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import sys
 import time
 from typing import NoReturn
 
-# Within these seconds of a process's end the launcher ends the others.
+# When one process ends, the launcher ends the others within this many seconds.
 GRACE = 3.0
 
 
 def is_one_of_several() -> bool:
-    """Whether a launcher has started other processes for the same run."""
+    """Tell whether a launcher has started other processes for the same run."""
     return _number("WORLD_SIZE", 1) > 1
 
 
 def is_first() -> bool:
-    """Whether this is the process that shows and writes."""
+    """Tell whether this is the process that shows progress and writes files."""
     return _number("RANK", 0) == 0
 
 
 def complain(message: str) -> None:
-    """One line on standard error.
+    """Print one line on standard error.
 
-    What the first process of a machine says, the others need not repeat: they are ended before they do.
+    The other processes of a machine need not repeat the line of its first process. They wait first, and the
+    launcher ends them meanwhile.
     """
     if is_one_of_several() and _number("LOCAL_RANK", 0):
         time.sleep(GRACE)
@@ -32,9 +33,9 @@ def complain(message: str) -> None:
 
 
 def leave(status: int | None) -> NoReturn:
-    """End this process, at once if others may wait for it in vain."""
+    """End this process, and do so at once if other processes may wait for it in vain."""
     if is_one_of_several() and status:
-        # A tidy end would wait for communication that can no longer happen.
+        # A normal exit would wait for communication that can no longer happen.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -1,4 +1,4 @@
-"""``ebsc report``: the page of a finished run, written anew."""
+"""Implement ``ebsc report``: write the page of a finished run again."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ OPTION = typer.Option
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="The directory of a run.", metavar="RUN")],
-    open_it: Annotated[bool, OPTION("--open", help="Show it in the browser.")] = False,
+    run: Annotated[Path, typer.Argument(help="The directory of a finished run.", metavar="RUN")],
+    open_it: Annotated[bool, OPTION("--open", help="Open the report in the browser.")] = False,
 ) -> None:
-    """Write report.html of a finished run anew: clusters in pictures, a map, figures, warnings.
+    """Write report.html of a finished run again: images of each cluster, a map, figures and warnings.
 
-    Images are read again from where the run had them; the page says so if they are not there any more.
+    The command reads the images again from the run's data. If they are gone, the page says so.
     """
-    # Imported here, so that `ebsc --help` does not wait for torch.
+    # Import these here, so that `ebsc --help` does not wait for torch.
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.report import rewrite_report
 

@@ -1,4 +1,4 @@
-"""``ebsc resume``: an unfinished run goes on."""
+"""Implement ``ebsc resume``: finish an unfinished run."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ OPTION = typer.Option
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of an unfinished run.")],
     device: Annotated[
-        str | None, OPTION(help="auto, cpu, cuda, cuda:N or mps. \\[default: as before]")
+        str | None, OPTION(help="The device: auto, cpu, cuda, cuda:N or mps. \\[default: as before]")
     ] = None,
     devices: Annotated[
         str | None,
         OPTION(
-            metavar="N|all", help="Train on so many devices of this machine, a process each. \\[default: 1]"
+            metavar="N|all",
+            help="Train on this many devices of this machine, one process per device. \\[default: 1]",
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, OPTION(help="Images per step, e.g. fewer after a lack of memory. \\[default: as before]")
+        int | None, OPTION(help="Images per step, e.g. fewer if memory ran out. \\[default: as before]")
     ] = None,
-    quiet: Annotated[bool, OPTION("--quiet", "-q", help="Print the result and warnings only.")] = False,
+    quiet: Annotated[bool, OPTION("--quiet", "-q", help="Print only the result and warnings.")] = False,
 ) -> None:
-    """Finish a run that was stopped or killed, from the training that is kept of it.
+    """Finish a run that was stopped or killed. Training resumes from its last checkpoint.
 
-    What a run was told is in its directory, so that it is the same from another folder.
+    The run directory holds all settings, so you can call this command from any folder.
     """
     config = load_unfinished(run, {"device": device, "train.batch_size": batch_size})
     start(config, run / UNFINISHED, quiet, devices, resuming=True)

@@ -1,4 +1,4 @@
-"""``ebsc run``: images to clusters."""
+"""Implement ``ebsc run``: cluster images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(
     data: Annotated[
         str | None,
         OPTION(
-            help="A data set's name, or a folder, .zip or .npz of images. \\[default: digits]",
+            help="The name of a data set, or a folder, .zip or .npz of images. \\[default: digits]",
             autocompletion=parts(Kind.DATA),
             rich_help_panel=METHOD,
         ),
@@ -39,7 +39,7 @@ def run(
     backbone: Annotated[
         str | None,
         OPTION(
-            help="Any timm model by its name, or identity. \\[default: resnet18]",
+            help="Any timm model by its name, pca, scattering or identity. \\[default: resnet18]",
             autocompletion=parts(Kind.BACKBONE),
             rich_help_panel=METHOD,
         ),
@@ -47,7 +47,7 @@ def run(
     objective: Annotated[
         str | None,
         OPTION(
-            help="Self-supervised objective. \\[default: simclr]",
+            help="The self-supervised objective. \\[default: simclr]",
             autocompletion=parts(Kind.OBJECTIVE),
             rich_help_panel=METHOD,
         ),
@@ -60,19 +60,19 @@ def run(
     config: ConfigFile = None,
     data_root: Annotated[
         str | None,
-        OPTION(help="Where named data sets are kept or downloaded to.", rich_help_panel=METHOD),
+        OPTION(help="Folder of named data sets and downloads.", rich_help_panel=METHOD),
     ] = None,
     limit: Annotated[
-        int | None, OPTION(help="Take a seeded sample of this many images.", rich_help_panel=METHOD)
+        int | None, OPTION(help="Use a seeded sample of this many images.", rich_help_panel=METHOD)
     ] = None,
     skip_bad_images: Annotated[
         bool | None,
-        OPTION("--skip-bad-images", help="Leave unreadable images out.", rich_help_panel=METHOD),
+        OPTION("--skip-bad-images", help="Leave out unreadable images.", rich_help_panel=METHOD),
     ] = None,
     epochs: Annotated[
         int | None,
         OPTION(
-            help="Passes over the data; 0 uses the backbone as it is. \\[default: 40]",
+            help="Passes over the data; with 0 the backbone is not trained. \\[default: 40]",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -86,29 +86,31 @@ def run(
         str | None,
         OPTION(
             metavar="N|all",
-            help="Train on so many devices of this machine, a process each. \\[default: 1]",
+            help="Train on this many devices of this machine, one process per device. \\[default: 1]",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     precision: Annotated[
         str | None,
         OPTION(
-            help="auto, fp32 or bf16; auto takes bf16 where it is faster. \\[default: auto]",
+            help="auto, fp32 or bf16; auto uses bf16 where it is faster. \\[default: auto]",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
     out: Out = None,
     cache: Annotated[
         str | None,
-        OPTION(help="Where trained features are kept for reuse; none for nowhere.", rich_help_panel=OUTPUT),
+        OPTION(
+            help="Folder that keeps trained features for reuse; none keeps nothing.", rich_help_panel=OUTPUT
+        ),
     ] = None,
     observer: ObserverNames = None,
     report: WithReport = True,
     quiet: Quiet = False,
 ) -> None:
-    """Cluster images: train a representation, express each image by others, cut the graph.
+    """Cluster images: learn features, express each image by other images, and cluster the graph.
 
-    Every part can be exchanged; `ebsc plugins list` shows what is installed.
+    You can exchange every component; `ebsc plugins list` shows the installed ones.
     """
     flags: dict[str, Any] = {
         "data.name": data,

@@ -1,4 +1,4 @@
-"""``ebsc runs``: what has been run, and what came of it."""
+"""Implement ``ebsc runs``: list runs and their results."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NUMBERS = ("K", "ACC", "NMI", "ARI", "within", "time")
 
 def runs(
     folder: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="Where to look.", show_default="runs")
+        Path, typer.Argument(metavar="[DIR]", help="The folder to search.", show_default="runs")
     ] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="The same and more for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with more details.")] = False,
 ) -> None:
-    """List the runs below a folder, newest first, finished or not.
+    """List the finished and unfinished runs below a folder, newest first.
 
-    ACC, NMI and ARI are in percent, where labels are known; "within" is the share of the affinity that stays
-    within clusters.
+    ACC, NMI and ARI are in percent, and need labels. The column "within" shows the share of the affinity
+    that lies within clusters.
     """
     found = list_runs(folder)
     if as_json:

@@ -1,4 +1,4 @@
-"""From the command line's words to a run and its result on the screen."""
+"""Build a configuration from the command line, start the run and show its result."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def configured(
     settings: Sequence[str] | None,
     flags: Mapping[str, Any],
 ) -> RunConfig:
-    """The configuration that a file and the command line come to.
+    """Combine a configuration file and the command line into one configuration.
 
     Raises
     ------
     ConfigError
-        If something in it is unknown or ill-typed.
+        If a setting is unknown or has the wrong type.
     """
-    # Imported here, so that `ebsc --help` does not wait for it.
+    # Import this here, so that `ebsc --help` does not wait for it.
     from ebsc_core.config.loading import load_config
     from ebsc_core.utils.errors import ConfigError
 
     if not all(observers or []):
-        raise ConfigError("--observer needs the name of one; see `ebsc plugins list`")
-    # A table for each, which --set may fill.
+        raise ConfigError("--observer needs the name of an observer; see `ebsc plugins list`")
+    # Each observer gets an empty table; --set can fill it.
     observed = [f"observers.{name}={{}}" for name in observers or []]
     return load_config(file, [*observed, *(settings or [])], flags)
 
@@ -45,23 +45,26 @@ def start(
     resuming: bool = False,
     with_report: bool = True,
 ) -> None:
-    """Run it, in this process or in several, and show how it goes and what comes out.
+    """Start a run in this process or in several, and show its progress and result.
 
     Parameters
     ----------
     file : Path, optional
-        What it was loaded from: if that is of an earlier run, other versions of parts are told.
+        The file of the configuration. If an earlier run wrote it, the run warns about components whose
+        version has changed since.
     devices : str, optional
-        On how many devices to train, a process each.
-    resuming : bool
-        Whether to finish the run directory that is there.
+        The number of devices for the training, or ``all``; each device gets one process.
+    going_on : bool
+        Whether to finish an unfinished run directory.
+    with_report : bool
+        Whether to write the report.
     """
     if devices is not None:
         from ebsc_core.utils.launch import launch
 
         status = launch(devices, config.device, ["-m", "ebsc_cli", *sys.argv[1:]])
         if status is not None:
-            leave(status)  # the processes have said why
+            leave(status)  # the processes have printed the reason
 
     from ebsc_cli.console import ConsoleProgress, print_result
     from ebsc_core.plugins.registry import Registry
@@ -76,7 +79,7 @@ def start(
             compare_suppliers(file, config, registry, progress.warn)
         result, report = run(config, registry, progress, resuming=resuming), None
         if result and with_report:
-            from ebsc_core.report import report_on  # which a run without one does not wait for
+            from ebsc_core.report import report_on  # runs without a report need not wait for this import
 
             report = report_on(result.directory, result.images, progress.warn)
     if result:

@@ -1,4 +1,4 @@
-"""Tables as wide as the terminal, or as they need where no terminal says how wide it is."""
+"""Print tables as wide as the terminal, or as wide as needed if the output is no terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ WIDTH = 160
 
 
 def table_console() -> Console:
-    """A console for tables."""
+    """Make a console for tables."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = max(WIDTH, console.width)

@@ -1,4 +1,4 @@
-"""``ebsc --version``: what is installed, a line each, from metadata alone."""
+"""Implement ``ebsc --version``: print installed versions, one per line, from metadata alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN = ("torch", "torchvision", "timm", "scikit-learn", "h5py", "pluggy")
 
 
 def show_version(asked: bool) -> None:
-    """Print the versions and leave, if asked for."""
+    """Print the versions and exit, if the user asked for them."""
     if not asked:
         return
     installed = versions()

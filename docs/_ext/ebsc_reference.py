@@ -71,7 +71,7 @@ def _link(page: str, match: re.Match[str]) -> str:
 
 
 def tables() -> str:
-    """The table of every suite that was run, as ``ebsc benchmark`` wrote it."""
+    """Return the table of every suite that was run, as ``ebsc benchmark`` wrote it."""
     return "\n".join(_table(path) for path in sorted(RESULTS.glob("*/table.md")))
 
 
@@ -205,7 +205,7 @@ def names_of(module: str) -> Callable[[], str]:
 
 
 def _rows(fields: Iterable[tuple[str, FieldInfo]], prefix: str = "") -> list[str]:
-    """A Markdown table of settings; empty if there are none."""
+    """Return a Markdown table of settings; it is empty if there are none."""
     rows = [_setting(prefix + name, field) for name, field in fields]
     return ["| setting | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []
 
@@ -263,7 +263,7 @@ def _type(annotation: Any) -> str:
 
 
 def _model(annotation: Any) -> type[BaseModel] | None:
-    """The model that a field holds, if it holds one."""
+    """Return the model that a field holds, if it holds one."""
     found = [one for one in (annotation, *typing.get_args(annotation)) if inspect.isclass(one)]
     return next((one for one in found if issubclass(one, BaseModel)), None)
 

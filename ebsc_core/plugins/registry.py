@@ -235,7 +235,7 @@ class Registry:
         return found
 
     def find(self, kind: Kind, name: str) -> SelectedComponent:
-        """The part called ``name``, or ``distribution:name`` to settle a conflict.
+        """Find the component called ``name``; ``distribution:name`` decides a conflict.
 
         Raises
         ------

@@ -129,7 +129,7 @@ def add_options_checks(contract: Contract) -> None:
 
 
 def preferences_are_on_the_record(part: Subject) -> None:
-    """What the component prefers stands on its `ComponentSpec`: `top_k`, `whiten`, `express`.
+    """State preferences on the `ComponentSpec`: `top_k`, `whiten`, `express`.
 
     Attributes of the class (`default_top_k`, `default_whiten`, `expresses`) still count, but every
     run warns of them.

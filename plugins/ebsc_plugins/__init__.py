@@ -1,1 +1,1 @@
-"""The parts ebsc ships, registered through the same entry point as anyone's."""
+"""Provide the components that ebsc ships; they use the same entry point as any other plugin."""

@@ -1,4 +1,7 @@
-"""What this package registers. Light on purpose: nothing named here is imported until selected."""
+"""Register the components of this package.
+
+This module is light on purpose: a component is imported only when a run selects it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ebsc_plugins.datasets.names import TORCHVISION
 def ebsc_datasets() -> Iterator[Component]:
     yield ComponentSpec(
         "digits",
-        "scikit-learn's 1,797 handwritten digits, 8x8; comes with the installation",
+        "scikit-learn's 1,797 handwritten digits, 8x8; no download",
         "ebsc_plugins.datasets.digits:read_digits",
         reference="UCI Optical Recognition of Handwritten Digits (Alpaydin and Kaynak 1998)",
         default=True,
@@ -37,7 +40,7 @@ def ebsc_datasets() -> Iterator[Component]:
     )
     yield ComponentFamily(
         "npz",
-        "a NumPy .npz, by its path, with `images` and perhaps `labels`",
+        "a NumPy .npz, by its path, with an array `images` and optional `labels`",
         "ebsc_plugins.datasets.npz:resolve_npz",
     )
 
@@ -54,18 +57,18 @@ def ebsc_backbones() -> Iterator[Component]:
     )
     yield ComponentSpec(
         "identity",
-        "the raw pixels; nothing to train",
+        "the raw pixels; no training",
         "ebsc_plugins.backbones.identity:Identity",
     )
     yield ComponentSpec(
         "pca",
-        "principal components of the raw pixels; nothing to train",
+        "principal components of the raw pixels; no training",
         "ebsc_plugins.backbones.pca:PCA",
         reference="Pearson 1901; Hotelling 1933",
     )
     yield ComponentSpec(
         "scattering",
-        "wavelet scattering and PCA, as in EnSC and SENet; nothing to train; needs ebsc[scattering]",
+        "wavelet scattering and PCA, as in EnSC and SENet; no training; needs ebsc[scattering]",
         "ebsc_plugins.backbones.scattering:Scattering",
         reference="arXiv:1203.1513; You et al. CVPR 2016",
     )
@@ -96,26 +99,26 @@ def ebsc_objectives() -> Iterator[Component]:
     )
     yield ComponentSpec(
         "moco-v3",
-        "pick a momentum teacher's embedding of the other view out of the batch",
+        "identify a momentum teacher's embedding of the other view among those of the batch",
         "ebsc_plugins.objectives.moco_v3:MoCoV3",
         reference="arXiv:2104.02057",
     )
     yield ComponentSpec(
         "simsiam",
-        "predict the network's own, stopped embedding of the other view; no negatives, no teacher",
+        "predict the network's own embedding of the other view, without gradient; no negatives, no teacher",
         "ebsc_plugins.objectives.simsiam:SimSiam",
         reference="arXiv:2011.10566",
         express="features",  # no negatives here either
     )
     yield ComponentSpec(
         "barlow-twins",
-        "make the views' cross-correlation the identity: dimensions agree and do not repeat each other",
+        "bring the views' cross-correlation to the identity: dimensions agree and are not redundant",
         "ebsc_plugins.objectives.barlow_twins:BarlowTwins",
         reference="arXiv:2103.03230",
     )
     yield ComponentSpec(
         "vicreg",
-        "views agree, dimensions keep their variance, covariances vanish",
+        "make views agree, keep the variance of dimensions, remove their covariances",
         "ebsc_plugins.objectives.vicreg:VICReg",
         reference="arXiv:2105.04906",
     )
@@ -133,7 +136,7 @@ def ebsc_coefficient_models() -> Iterator[Component]:
     )
     yield ComponentSpec(
         "knn",
-        "cosine neighbours: the untrained rival of every learned model",
+        "cosine neighbours: an untrained baseline for every learned model",
         "ebsc_plugins.coefficients.knn:CosineNeighbors",
     )
     yield ComponentSpec(
@@ -145,7 +148,7 @@ def ebsc_coefficient_models() -> Iterator[Component]:
     )
     yield ComponentSpec(
         "elastic-net",
-        "EnSC: each row's elastic net over all others, solved exactly by active sets",
+        "EnSC: elastic net of each row over all others, solved exactly by active sets",
         "ebsc_plugins.coefficients.elastic_net:ElasticNet",
         reference="You, Li, Robinson, Vidal, CVPR 2016 (arXiv:1605.02633)",
         top_k=50,
@@ -176,7 +179,7 @@ def ebsc_clusterers() -> Iterator[Component]:
     )
     yield ComponentSpec(
         "k-subspaces",
-        "alternate between assigning rows to subspaces and fitting those by PCA; works on features",
+        "alternate between assigning rows to subspaces and fitting the subspaces; works on features",
         "ebsc_plugins.clusterers.k_subspaces:KSubspaces",
         reference="Bradley, Mangasarian 2000; Tseng 2000",
     )
@@ -193,7 +196,7 @@ def ebsc_clusterers() -> Iterator[Component]:
 def ebsc_observers() -> Iterator[Component]:
     yield ComponentSpec(
         "tensorboard",
-        "curves for TensorBoard, in a folder beside the run directory; needs ebsc[tensorboard]",
+        "write curves for TensorBoard to a folder beside the run directory; needs ebsc[tensorboard]",
         "ebsc_plugins.observers.tensorboard:TensorBoard",
         reference="https://www.tensorflow.org/tensorboard",
     )

@@ -94,7 +94,7 @@ class TestShow:
         _, out, _ = ebsc("plugins", "show", "simclr")
         option, kind, default, meaning = row(out, "objective.temperature")
         assert (option, kind, default) == ("objective.temperature", "float", "0.2")
-        assert meaning.startswith("Softmax temperature of the similarities; smaller weighs near")
+        assert meaning.startswith("The softmax temperature of the similarities; a smaller one")
 
     def test_a_part_without_options(self, ebsc: Ebsc) -> None:
         _, out, _ = ebsc("plugins", "show", "digits")
@@ -123,7 +123,9 @@ class TestShow:
     def test_an_unknown_name_suggests_the_nearest_of_all_kinds(
         self, ebsc: Ebsc, typed: str, meant: str
     ) -> None:
-        assert_one_line(ebsc("plugins", "show", typed), f"no part is called '{typed}': did you mean {meant}")
+        assert_one_line(
+            ebsc("plugins", "show", typed), f"no component is called '{typed}': did you mean {meant}"
+        )
 
     def test_a_name_near_none(self, ebsc: Ebsc) -> None:
         assert_one_line(ebsc("plugins", "show", "nothing-like-it"), "see `ebsc plugins list`")

@@ -1,4 +1,4 @@
-"""A real browser for pages that are to be looked at."""
+"""Provide a real browser for the tests of pages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AXE = Path(__file__).parents[2] / "build/axe/node_modules/axe-core/axe.min.js"
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Debian's Chromium, driven by Playwright, which brings none of its own here."""
+    """Start Debian's Chromium with Playwright, which has no browser of its own here."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     path = shutil.which("chromium")
     if path is None:
@@ -37,7 +37,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def axe() -> str:
-    """The script of axe-core, which finds what people with disabilities would stumble over."""
+    """Return the script of axe-core, which finds barriers for people with disabilities."""
     path = Path(os.environ.get("EBSC_AXE", AXE))
     if not path.is_file():
         pytest.skip(f"there is no axe-core (npm install --prefix build/axe axe-core): {path}")

@@ -1,4 +1,4 @@
-"""What tests of several kinds of parts are given."""
+"""Provide the fixtures for tests of several kinds of components."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ebsc_core.utils.errors import EbscError
 
 @pytest.fixture
 def one_line() -> Callable[[pytest.ExceptionInfo[EbscError]], str]:
-    """What an error says, which must be a single line."""
+    """Return the message of an error, and check that it is a single line."""
 
     def text_of(error: pytest.ExceptionInfo[EbscError]) -> str:
         text = str(error.value)
@@ -28,7 +28,7 @@ def one_line() -> Callable[[pytest.ExceptionInfo[EbscError]], str]:
 
 @pytest.fixture
 def subspaces() -> Callable[[int, int, int], tuple[Tensor, Tensor]]:
-    """Unit rows ``(40 K, E)`` of K random subspaces, 40 of each, and which is of which ``(40 K,)``."""
+    """Draw unit rows ``(40 K, E)`` of K random subspaces, 40 each, and their subspaces, ``(40 K,)``."""
 
     def make(k: int, width: int, dimension: int) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(0)
@@ -41,7 +41,7 @@ def subspaces() -> Callable[[int, int, int], tuple[Tensor, Tensor]]:
 
 @pytest.fixture
 def gradients_agree() -> Callable[[TrainableCoefficientModel, Tensor, Tensor], bool]:
-    """Whether a network's loss has the gradients, in rows and parameters, that finite differences give."""
+    """Compare the gradients of a network's loss, in rows and parameters, with finite differences."""
 
     def check(model: TrainableCoefficientModel, queries: Tensor, dictionary: Tensor) -> bool:
         own = torch.tensor([0, -1, 2, 4])

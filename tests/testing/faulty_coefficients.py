@@ -1,4 +1,4 @@
-"""Coefficient models with one fault each; ``FAULTS`` says which check is to find it."""
+"""Define coefficient models with one fault each; ``FAULTS`` names the check that must find it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objectives and backbones with one fault each; ``FAULTS`` says which check is to find it."""
+"""Define objectives and backbones with one fault each; ``FAULTS`` names the check that must find it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ebsc_core.plugins.interfaces import ImageInfo, ProjectorOptions, Views
 
 class SmallOptions(ProjectorOptions):
     hidden: int = 8
-    """Width of the hidden layer."""
+    """The width of the hidden layer."""
     width: int = 4
-    """Width of the embeddings."""
+    """The width of the embeddings."""
 
 
 class SoundObjective(Objective):
@@ -108,7 +108,7 @@ class StoppedAgreement(SoundObjective):
 
 class LosingOptions(SmallOptions):
     sharpness: float = Field(2.0, exclude=True)
-    """Left out of every record."""
+    """This option is missing in every record."""
 
 
 class LosesOptions(SoundObjective):
@@ -117,7 +117,7 @@ class LosesOptions(SoundObjective):
 
 class NoNullOptions(SmallOptions):
     sharpness: float | None = 2.0
-    """None is not the default, and cannot be said in TOML."""
+    """None is not the default, and TOML cannot express it."""
 
 
 class HasNoNull(SoundObjective):

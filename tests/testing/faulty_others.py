@@ -1,4 +1,4 @@
-"""Clusterers and data sets with one fault each; ``FAULTS`` says which check is to find it."""
+"""Define clusterers and data sets with one fault each; ``FAULTS`` names the check that must find it."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class WrongInfo(ImageSet):
 
 
 def opener(kind: type[ImageSet]) -> Any:
-    """A factory of twelve images of this kind."""
+    """Make a factory of twelve images of this kind."""
 
     def read(options: Options, context: DataContext) -> ImageSet:
         images = torch.randint(0, 256, (12, 1, 4, 5), generator=torch.Generator().manual_seed(0)).byte()

@@ -164,7 +164,7 @@ class TestCommand:
         ("arguments", "said"),
         [
             (["spectrl"], "did you mean spectral"),
-            (["knn", "--kind", "clusterer"], "no part is called 'knn'"),
+            (["knn", "--kind", "clusterer"], "no component is called 'knn'"),
             (["knn", "--set", "clusterer.dimension=4"], "options here begin with coefficients."),
             (["knn", "--set", "coefficients.weihgted=true"], "weighted"),
         ],

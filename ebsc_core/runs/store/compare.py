@@ -187,7 +187,7 @@ def _number(value: Any) -> float | None:
 
 
 def _settings(run: SavedRun) -> dict[str, Any]:
-    """The settings of ``run.toml`` by their dotted names of today."""
+    """Return the settings of ``run.toml`` by their dotted names of today."""
     tables = {name: value for name, value in run.tables.items() if name != PROVENANCE}
     if "views" in tables:
         tables["views"] = current_view_names(tables["views"])

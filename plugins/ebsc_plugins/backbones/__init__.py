@@ -1,1 +1,1 @@
-"""Backbones: networks from images to features."""
+"""Provide backbones, which map images to features."""

@@ -1,4 +1,4 @@
-"""The raw pixels as features."""
+"""Use the raw pixels as features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ebsc_core import Backbone, ImageInfo, Options
 
 
 class Identity(Backbone):
-    """Pixels in [0, 1], flattened to ``(B, C·H·W)``; for shallow methods and as a baseline."""
+    """Flatten pixels in [0, 1] to ``(B, C·H·W)``, for shallow methods and as a baseline."""
 
     def __init__(self, options: Options, info: ImageInfo) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Principal components of the raw pixels as features."""
+"""Use the principal components of the raw pixels as features."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ COMPONENTS = 500
 
 
 class PCAOptions(Options):
-    """Options of the principal components."""
+    """Configure the principal components."""
 
     components: int | None = Field(None, ge=1)
-    """How many; by default 500, or one per pixel where there are fewer. No more than images."""
+    """The number of principal components, at most the number of images. The default is 500, or one per
+    pixel if images have fewer pixels."""
     centre: bool = True
-    """Subtract the mean image first, as PCA does in statistics; without, subspaces through the origin stay
-    such."""
+    """Subtract the mean image first, as PCA does in statistics. Without this, subspaces through the origin
+    remain subspaces through the origin."""
     whiten: bool = False
-    """Scale every component to variance 1."""
+    """Every component is scaled to variance 1."""
     fit_images: int = Field(10_000, ge=1)
-    """Images the components are fitted to, evenly spaced over the whole set; all where there are no more."""
+    """PCA is fitted to this many images, evenly spaced over the data set, or to all if there are fewer."""
 
 
 class PCA(Backbone):
-    """Pixels in [0, 1], flattened and projected on their leading principal directions: ``(B, components)``.
+    """Flatten pixels in [0, 1] and project them on their leading principal directions: ``(B, components)``.
 
-    Signs and values are scikit-learn's ``PCA``'s where all images are fitted to. Components in which the
-    fitted images do not vary are 0, whitened or not.
+    If all images take part in the fit, signs and values agree with scikit-learn's ``PCA``. A component is 0
+    if the fitted images do not vary in it, with or without whitening.
     """
 
     Options = PCAOptions
@@ -47,7 +48,7 @@ class PCA(Backbone):
                 f"backbone.components is {self.width} but the images have only {self.pixels} values "
                 f"({info.channels}x{info.height}x{info.width}); ask for no more than that"
             )
-        # Not numbers until fitted: features of a backbone that was not would be noticed.
+        # The buffers hold NaN until the fit, so that features of an unfitted backbone are noticed.
         self.register_buffer("mean", torch.full((self.pixels,), torch.nan))
         self.register_buffer("directions", torch.full((self.pixels, self.width), torch.nan))
 

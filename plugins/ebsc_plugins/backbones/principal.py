@@ -1,4 +1,4 @@
-"""Principal directions of many rows, for the backbones that fit a subspace instead of training."""
+"""Compute principal directions of many rows, for backbones that fit a subspace instead of training."""
 
 from __future__ import annotations
 
@@ -11,45 +11,46 @@ from torch import Tensor
 from ebsc_core import DataError
 
 BLOCK = 512
-# Directions below this share of the largest eigenvalue are rounding: what float64 leaves of a zero.
+# Eigenvalues below this share of the largest one are rounding errors of float64, not real directions.
 NOTHING = 1e-12
 
 
 def fitting_images(images: Tensor, components: int, most: int) -> Tensor:
-    """The images to fit to: all, or ``most`` of them evenly spaced where there are more.
+    """Select the images for the fit: all of them, or ``most`` evenly spaced ones if there are more.
 
     Raises
     ------
     DataError
-        If there are fewer than components.
+        If there are fewer images than components.
     """
     n = len(images)
     if n < components:
         raise DataError(
-            f"{components} principal components take at least as many images, but there are {n}; "
+            f"{components} principal components need at least as many images, but there are {n}; "
             f"set backbone.components={n} or fewer"
         )
     if most < components:
         raise DataError(
-            f"{components} principal components take at least as many images, but backbone.fit_images is "
+            f"{components} principal components need at least as many images, but backbone.fit_images is "
             f"{most}; raise it or lower backbone.components"
         )
     return images if n <= most else images[torch.linspace(0, n - 1, most, dtype=torch.float64).round().long()]
 
 
 def principal_directions(blocks: Iterable[Tensor], n: int, components: int) -> tuple[Tensor, Tensor]:
-    """Leading eigenvectors of ``XᵀX``, ``X`` being ``n`` rows ``(n, D)`` that come in blocks.
+    """Compute the leading eigenvectors of ``XᵀX`` for rows ``X (n, D)`` that come in blocks.
 
-    In float64 on the CPU whatever the device: CUDA's products are rounded to TF32, and Metal has no float64.
-    What is held is the smaller of ``D×D`` and ``n×D``, so that few large images cost no ``D×D``.
+    The function computes in float64 on the CPU, whatever the device: CUDA rounds products to TF32, and
+    Metal has no float64. It holds the smaller of ``D×D`` and ``n×D``, so that few large images need no
+    ``D×D``.
 
     Returns
     -------
     directions : Tensor of shape (D, components)
-        Orthonormal columns, the largest eigenvalue first, each with its largest entry positive; 0 where the
-        rows have no extent in any further direction.
+        Orthonormal columns, in descending order of their eigenvalues. The largest entry of each column is
+        positive. Columns are 0 if the rows have no extent in any further direction.
     eigenvalues : Tensor of shape (components,)
-        The rows' squares along each, summed.
+        The sum of the rows' squares along each direction.
     """
     blocks = (block.cpu().double() for block in blocks)
     first = next(blocks)
@@ -69,13 +70,16 @@ def principal_directions(blocks: Iterable[Tensor], n: int, components: int) -> t
 
 
 def _leading(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` largest eigenvalues of a positive semidefinite matrix, and their vectors, descending."""
+    """Compute the ``count`` largest eigenvalues of a semidefinite matrix, descending, and their vectors."""
     size = len(matrix)
     values, vectors = linalg.eigh(matrix.numpy(), subset_by_index=(size - count, size - 1), overwrite_a=True)
     return torch.from_numpy(values).flip(0), torch.from_numpy(vectors).flip(1)
 
 
 def _signs(directions: Tensor) -> Tensor:
-    """``(k,)`` factors ±1 that make each direction's largest entry positive; eigenvectors have no sign."""
+    """Compute factors ±1 ``(k,)`` that make the largest entry of each direction positive.
+
+    The sign of an eigenvector is arbitrary.
+    """
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
     return torch.where(largest < 0, -1.0, 1.0).to(directions.dtype)[0]

@@ -1,4 +1,4 @@
-"""Wavelet scattering coefficients and their principal components as features."""
+"""Use wavelet scattering coefficients, or their principal components, as features."""
 
 from __future__ import annotations
 
@@ -13,40 +13,42 @@ from torch.nn import functional as F
 from ebsc_core import Backbone, ComponentError, ImageInfo, Options, missing_package
 from ebsc_plugins.backbones.principal import BLOCK, fitting_images, principal_directions
 
-# Its shorthand, kymatio.torch, also imports the spherical transform, which today's SciPy breaks.
+# The shorter path, kymatio.torch, also imports the spherical transform, which fails with today's SciPy.
 FRONTEND = "kymatio.scattering2d.frontend.torch_frontend"
 SCALES, ANGLES = 3, 8
 CHANNELS = 1 + SCALES * ANGLES + ANGLES**2 * SCALES * (SCALES - 1) // 2
-# The luma of ITU-R BT.601, by which PIL turns colour to grey as well.
+# These are the luma weights of ITU-R BT.601; PIL converts colour to grey with them as well.
 LUMA = (0.299, 0.587, 0.114)
-# A channel below this is the rounding of an image without structure (4e-8 measured), and would be blown up to
-# size 1. The smallest maximum found in real images is 3e-5, in the darkest faces of Extended Yale B.
+# If all coefficients of a channel are below this value, they are rounding errors of an image without
+# structure (4e-8 measured), and the division by their maximum would scale them up to 1. The smallest
+# maximum measured in real images is 3e-5, in the darkest faces of Extended Yale B.
 SILENCE = 1e-5
 
 
 class ScatteringOptions(Options):
-    """Options of the scattering features."""
+    """Configure the scattering features."""
 
     size: int = Field(32, ge=16, multiple_of=8)
-    """Side in pixels that images are brought to before they are transformed."""
+    """Images are scaled to this side, in pixels, before the transform."""
     components: int = Field(500, ge=0)
-    """Principal components kept, no more than images; 0 keeps all coefficients as they are."""
+    """The number of principal components, at most the number of images; 0 keeps all coefficients."""
     fit_images: int = Field(10_000, ge=1)
-    """Images the components are fitted to, evenly spaced over the whole set; all where there are no more."""
+    """PCA is fitted to this many images, evenly spaced over the data set, or to all if there are fewer."""
 
 
 class Scattering(Backbone):
-    """Two orders of a scattering transform (Bruna and Mallat, arXiv:1203.1513) and uncentred PCA.
+    """Compute two orders of a scattering transform (Bruna and Mallat, arXiv:1203.1513) and uncentred PCA.
 
-    The features of EnSC (You, Li, Robinson, Vidal, CVPR 2016) and SENet (Zhang, You, Vidal, Li, CVPR 2021):
-    images of 32×32, wavelets of 3 scales and 8 angles, hence 217 channels of 4×4 coefficients; those of a
-    channel are divided by their largest absolute value, and the 3,472 of an image are projected on 500
-    principal directions. The projection is not centred, so that subspaces through the origin stay such.
+    EnSC (You, Li, Robinson, Vidal, CVPR 2016) and SENet (Zhang, You, Vidal, Li, CVPR 2021) use these
+    features. Images have 32×32 pixels. Wavelets of 3 scales and 8 angles give 217 channels of 4×4
+    coefficients. Each channel is divided by its largest absolute value, and the 3,472 coefficients of an
+    image are projected on 500 principal directions. The projection is not centred, so subspaces through the
+    origin remain such.
 
-    Published features are of grey images, and colour is turned to grey here: transforming each channel took
-    three times as long and told no more (2,000 images of CIFAR-10: 5-NN accuracy 0.335 both ways).
+    The papers use grey images, so colour is converted to grey here. A transform of each colour channel took
+    three times as long and gave no more accuracy (2,000 images of CIFAR-10: 5-NN accuracy 0.335 both ways).
 
-    The directions come from 10,000 images since every image fitted to is transformed twice. On MNIST these
+    The directions come from 10,000 images, since the fit transforms its images once more. On MNIST these
     capture 0.9961 of the 70,000 images' squared length, those of all images 0.9964.
     """
 
@@ -64,7 +66,7 @@ class Scattering(Backbone):
                 f"{self.coefficients} coefficients; lower it or raise backbone.size"
             )
         self.transform = _transform(options.size)
-        # Not numbers until fitted: features of a backbone that was not would be noticed.
+        # The buffer holds NaN until the fit, so that features of an unfitted backbone are noticed.
         unknown = torch.full((self.coefficients, self.width), torch.nan)
         self.register_buffer("directions", unknown if options.components else None)
 
@@ -90,7 +92,10 @@ class Scattering(Backbone):
         return coefficients if self.directions is None else coefficients @ self.directions
 
     def scatter(self, images: Tensor) -> Tensor:
-        """``(B, 217·h·w)`` coefficients of images ``(B, C, H, W)``, every channel's largest of size 1."""
+        """Compute coefficients ``(B, 217·h·w)`` of images ``(B, C, H, W)``.
+
+        The largest absolute value of every channel is 1.
+        """
         size = self.options.size
         if images.shape[1] == 3:
             images = (images * images.new_tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True)
@@ -106,6 +111,6 @@ def _transform(size: int) -> nn.Module:
     except ImportError as error:
         raise missing_package("backbone 'scattering'", "kymatio", "scattering", error) from None
     transform: nn.Module = frontend.ScatteringTorch2D(J=SCALES, shape=(size, size), L=ANGLES, max_order=2)
-    for name, wavelet in list(transform.named_buffers()):  # constants, which no checkpoint needs
+    for name, wavelet in list(transform.named_buffers()):  # constants: checkpoints do not need them
         transform.register_buffer(name, wavelet, persistent=False)
     return transform

@@ -1,4 +1,4 @@
-"""Any image model of timm as a backbone."""
+"""Use any image model of timm as a backbone."""
 
 from __future__ import annotations
 
@@ -19,24 +19,26 @@ SMALL_IMAGE = 64
 
 
 class TimmOptions(Options):
-    """Options of a timm backbone."""
+    """Configure a timm backbone."""
 
     pretrained: bool = False
-    """Start from timm's pretrained weights (downloaded, or from the local Hugging Face cache)."""
+    """Training starts from timm's pretrained weights, which are downloaded or come from the local Hugging
+    Face cache."""
     weights: str | None = None
-    """Start from this .safetensors file instead, of an earlier run or of timm; every tensor must match."""
+    """Training starts from this .safetensors file of an earlier run or of timm. Every tensor must match."""
     stem: bool | None = None
-    """Use the small-image stem (3x3, stride 1, no max-pool). By default for ResNets under 64 px that are
-    not pretrained."""
+    """The model uses the small-image stem (3x3, stride 1, no max-pool). By default, untrained ResNets use
+    it for images under 64 px."""
     drop_path: float = 0.0
-    """Stochastic depth rate, for models that have it."""
+    """The stochastic depth rate, for models that support it."""
 
 
 class TimmBackbone(Backbone):
-    """Pooled features ``(B, D)`` of a timm model, with its input normalisation inside.
+    """Compute pooled features ``(B, D)`` with a timm model, which includes the input normalisation.
 
-    Images under 64 pixels would leave a ResNet's ImageNet stem at a quarter of their size; as in SimCLR's
-    CIFAR experiments (arXiv:2002.05709, appendix B.9), that stem becomes one 3×3 convolution of stride 1.
+    A ResNet's ImageNet stem reduces images to a quarter of their side, which is too small for images under
+    64 pixels. As in SimCLR's CIFAR experiments (arXiv:2002.05709, appendix B.9), one 3×3 convolution of
+    stride 1 replaces that stem.
     """
 
     mean: Tensor
@@ -88,8 +90,9 @@ def _create(name: str, options: TimmOptions, info: ImageInfo) -> Any:
         "in_chans": info.channels,
     }
     if timm.models.is_model_in_modules(name, {"resnet"}):
-        # timm starts residual branches at zero. What is left, the shortcuts, samples one pixel in 64: a
-        # momentum teacher that starts so has nothing to teach (digits, BYOL: 5-NN 0.72 against 0.96).
+        # timm initialises residual branches at zero. Then only the shortcuts remain, which sample one pixel
+        # in 64, and a momentum teacher has nothing to teach at the start (digits, BYOL: 5-NN 0.72 against
+        # 0.96).
         arguments["zero_init_last"] = False
     if options.drop_path:
         arguments["drop_path_rate"] = options.drop_path
@@ -102,7 +105,7 @@ def _create(name: str, options: TimmOptions, info: ImageInfo) -> Any:
         cure = (
             "without a network use `backbone.weights=FILE.safetensors`"
             if options.pretrained
-            else f"it may not take {info.channels}x{info.height}x{info.width} images or an option given"
+            else f"it may not accept {info.channels}x{info.height}x{info.width} images or an option"
         )
         raise ComponentError(f"timm cannot build backbone {name!r} ({why}); {cure}") from None
 
@@ -110,7 +113,7 @@ def _create(name: str, options: TimmOptions, info: ImageInfo) -> Any:
 def _statistics(
     model: Any, options: TimmOptions, info: ImageInfo
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Pretrained weights expect their own normalisation, others get the data's."""
+    """Return the mean and standard deviation of the weights if pretrained, otherwise those of the data."""
     if not options.pretrained:
         return info.mean, info.std
     mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
@@ -118,7 +121,7 @@ def _statistics(
 
 
 def _load_weights(backbone: TimmBackbone, file: str) -> None:
-    """Load a backbone of an earlier run, or a checkpoint in timm's own layout without its classifier."""
+    """Load a backbone of an earlier run, or a checkpoint in timm's layout without its classifier."""
     if not Path(file).is_file():
         raise ComponentError(f"backbone.weights: {file} does not exist or is not a file")
     try:
@@ -140,7 +143,7 @@ def _load_weights(backbone: TimmBackbone, file: str) -> None:
 
 
 def _measure_width(backbone: Backbone, name: str, info: ImageInfo) -> int:
-    """Push one image through: the only sure way to know what comes out, and that anything does."""
+    """Measure the number of features with one image, which also tests that the model accepts its size."""
     training = backbone.training
     try:
         with torch.no_grad():
@@ -167,12 +170,12 @@ resnet18 = partial(TimmBackbone, "resnet18")
 
 
 def resolve(name: str) -> ComponentSpec | None:
-    """Any name ``timm.create_model`` knows, with or without a pretrained tag."""
+    """Accept any name that ``timm.create_model`` knows, with or without a pretrained tag."""
     if not timm.is_model(name):
         return None
     return ComponentSpec(name, f"{name} of timm", partial(TimmBackbone, name), options=TimmOptions)
 
 
 def names() -> Iterable[str]:
-    """All of timm's model names."""
+    """List the names of all timm models."""
     return timm.list_models()

@@ -1,1 +1,1 @@
-"""Clusterers of an affinity or of features."""
+"""Provide clusterers, which cluster an affinity or features."""

@@ -1,4 +1,4 @@
-"""k-subspaces: alternate between assigning rows to subspaces and fitting the subspaces."""
+"""Cluster by k-subspaces: alternate between assigning rows to subspaces and fitting the subspaces."""
 
 from __future__ import annotations
 
@@ -29,25 +29,28 @@ BLOCK_PROJECTIONS = 1 << 25
 
 
 class KSubspacesOptions(Options):
-    """Options of k-subspaces."""
+    """Configure k-subspaces."""
 
     dimension: int = Field(9, ge=1)
-    """Dimension of every subspace; 9 is what light does to a convex face (Basri and Jacobs 2003)."""
+    """The dimension of every subspace. Images of a convex face under varying light have dimension 9 (Basri
+    and Jacobs 2003)."""
     restarts: int = Field(16, ge=1)
-    """Random starts, run side by side; the one that captures most is kept."""
+    """The number of random starts, which run in parallel. The result is the start that captures most."""
     max_rounds: int = Field(100, ge=1)
-    """Rounds at most; a round assigns all rows and moves all subspaces."""
+    """The maximum number of rounds. A round assigns all rows and moves all subspaces."""
 
 
 class KSubspaces(Clusterer):
-    """Linear subspaces through the origin (Bradley and Mangasarian 2000; Tseng 2000), all restarts batched.
+    """Fit linear subspaces through the origin (Bradley and Mangasarian 2000; Tseng 2000).
 
-    A row belongs to the subspace that captures most of its squared length. Each round moves every subspace by
-    steps of orthogonal iteration on its rows, warm-started from itself: this never lowers the captured length
-    and costs two matrix products where a PCA of each cluster would cost a decomposition.
+    A row belongs to the subspace that captures most of its squared length. Each round moves every subspace
+    by steps of orthogonal iteration on its rows, warm-started from itself. This never lowers the captured
+    length. It costs two matrix products, while a PCA of each cluster would cost a decomposition. All
+    restarts run as one batch.
 
-    Of more than 50,000 rows, which need not fit in memory, the restarts see mini-batches of a sample. After
-    every few of those the worse half ends, and the last restart goes through all rows a few times.
+    More than 50,000 rows need not fit in memory: the restarts use mini-batches of a sample. After every few
+    mini-batches the worse half of the restarts is dropped. The last restart goes through all rows a few
+    times.
     """
 
     Options = KSubspacesOptions
@@ -59,12 +62,12 @@ class KSubspaces(Clusterer):
 
     @torch.no_grad()
     def fit_predict(self, data: Rows | np.ndarray) -> np.ndarray:
-        """Labels ``(N,)``; sets ``captured_``, the mean share of squared length captured."""
+        """Return labels ``(N,)``, and set ``captured_`` to the mean captured share of squared length."""
         rows = data if isinstance(data, Rows) else HeldRows(torch.as_tensor(data, dtype=torch.float32))
         dimension = self.options.dimension
         if dimension >= rows.width:
             raise ConfigError(
-                f"clusterer.dimension is {dimension} but the rows have only {rows.width} entries; choose less"
+                f"clusterer.dimension is {dimension} but the rows have only {rows.width} entries; lower it"
             )
         generator = torch.Generator().manual_seed(self.seed)
         if len(rows) <= ALL_AT_ONCE:
@@ -78,7 +81,7 @@ class KSubspaces(Clusterer):
         return labels[best].numpy()
 
     def _rounds(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Labels and captured squared length ``(R, N)`` after rounds over all rows."""
+        """Return labels and captured squared length ``(R, N)`` after rounds over all rows."""
         bases = self._starts(rows, generator)
         labels = torch.full((self.options.restarts, len(rows)), -1)
         for _ in range(self.options.max_rounds):
@@ -90,7 +93,7 @@ class KSubspaces(Clusterer):
         return _assign(rows, bases)
 
     def _mini_batches(self, rows: Rows, generator: torch.Generator) -> Tensor:
-        """The restart ``(1, K, D, d)`` that captures most after mini-batches of a sample."""
+        """Return the restart ``(1, K, D, d)`` that captures most after mini-batches of a sample."""
         drawn = torch.randperm(len(rows), generator=generator)[:DRAWN]
         sample = rows.take(drawn.numpy())
         bases = self._starts(sample[:ALL_AT_ONCE], generator)
@@ -105,7 +108,7 @@ class KSubspaces(Clusterer):
         return bases
 
     def _passes(self, rows: Rows, bases: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels and captured squared length ``(1, N)`` after passes over all rows, block by block."""
+        """Return labels and captured squared length ``(1, N)`` after passes over all rows in blocks."""
         labels, captured = torch.empty(1, len(rows), dtype=torch.int64), torch.empty(1, len(rows))
         now = 0.0
         for _ in range(MAX_PASSES):
@@ -121,7 +124,7 @@ class KSubspaces(Clusterer):
         return labels, captured
 
     def _starts(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """``(R, K, D, d)``: the principal subspace of the rows nearest to each of K random rows."""
+        """Compute principal subspaces ``(R, K, D, d)`` of the rows nearest to each of K random rows."""
         r, k, d = self.options.restarts, self.n_clusters, self.options.dimension
         neighbors = min(len(rows), 2 * d)
         starts = []
@@ -142,14 +145,14 @@ def _blocks(rows: Tensor, bases: Tensor) -> range:
 
 
 def _project(rows: Tensor, bases: Tensor) -> Tensor:
-    """``(n, R, K, d)`` coordinates of every row in every subspace."""
+    """Compute the coordinates ``(n, R, K, d)`` of every row in every subspace."""
     r, k, width, d = bases.shape
     flat = bases.permute(2, 0, 1, 3).reshape(width, r * k * d)
     return (rows @ flat).view(len(rows), r, k, d)
 
 
 def _assign(rows: Tensor, bases: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels ``(R, N)`` and captured squared length ``(R, N)``."""
+    """Compute labels ``(R, N)`` and captured squared length ``(R, N)``."""
     blocks = _blocks(rows, bases)
     parts = [
         _project(rows[start : start + blocks.step], bases).square().sum(dim=3).max(dim=2) for start in blocks
@@ -159,7 +162,7 @@ def _assign(rows: Tensor, bases: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fill_empty(labels: Tensor, captured: Tensor, n_clusters: int) -> Tensor:
-    """Give every empty cluster the row its subspaces explain worst, so that K clusters remain."""
+    """Give every empty cluster the row that its own subspace explains worst, so that K clusters remain."""
     labels = labels.clone()
     for restart in range(len(labels)):
         counts = torch.bincount(labels[restart], minlength=n_clusters)
@@ -175,14 +178,14 @@ def _fill_empty(labels: Tensor, captured: Tensor, n_clusters: int) -> Tensor:
 
 
 def _move(rows: Tensor, bases: Tensor, labels: Tensor, steps: int = 2) -> Tensor:
-    """Orthogonal iteration: ``U ← orth(X_kᵀ X_k U)`` for every cluster of every restart."""
+    """Move subspaces by orthogonal iteration: ``U ← orth(X_kᵀ X_k U)`` for every cluster and restart."""
     for _ in range(steps):
         bases = _orthonormal(_moment(rows, bases, labels), bases)
     return bases
 
 
 def _moment(rows: Tensor, bases: Tensor, labels: Tensor) -> Tensor:
-    """``X_kᵀ X_k U``, ``(R, K, D, d)``, for every cluster of every restart."""
+    """Compute ``X_kᵀ X_k U``, ``(R, K, D, d)``, for every cluster and restart."""
     r, k, width, d = bases.shape
     blocks = _blocks(rows, bases)
     moment = torch.zeros(width, r * k * d)
@@ -200,11 +203,11 @@ def _orthonormal(moment: Tensor, bases: Tensor) -> Tensor:
 
 
 def _learn(batch: Tensor, bases: Tensor, scatter: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """Every restart's subspaces after a mini-batch, and the scatter of the rows so far within each.
+    """Update the subspaces of every restart, and the scatter within each, with a mini-batch.
 
-    All that is kept of a cluster's earlier batches is their scatter ``Λ (d, d)`` within its subspace U, which
-    moves by orthogonal iteration on ``(1 - ρ) U Λ Uᵀ + ρ X_kᵀ X_k / n_k`` (history PCA; Yang, Hsieh and Wang,
-    arXiv:1802.05447).
+    A cluster keeps of its earlier batches only their scatter ``Λ (d, d)`` within its subspace U. The
+    subspace moves by orthogonal iteration on ``(1 - ρ) U Λ Uᵀ + ρ X_kᵀ X_k / n_k`` (history PCA; Yang,
+    Hsieh and Wang, arXiv:1802.05447).
     """
     labels, captured = _assign(batch, bases)
     k = bases.shape[1]

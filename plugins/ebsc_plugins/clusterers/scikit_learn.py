@@ -1,4 +1,4 @@
-"""Any clusterer of scikit-learn, by its class name."""
+"""Use any clusterer of scikit-learn, by its class name."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from sklearn.utils import all_estimators
 
 from ebsc_core import Clusterer, ComponentSpec, ConfigError, Options, text_of
 
-# With its default RBF kernel it would build an N×N matrix where a sparse affinity is at hand.
+# Its default RBF kernel would build an N×N matrix, although a sparse affinity is available.
 PREFERRED = {"SpectralClustering": {"affinity": "precomputed"}}
-# The run decides these.
+# The run sets these parameters.
 RESERVED = ("n_clusters", "random_state")
 
 
 class ScikitLearnClusterer(Clusterer):
-    """Wraps one estimator. Rows it calls noise (-1) stay -1; its warnings become ours."""
+    """Wrap one estimator of scikit-learn.
+
+    Noise rows (-1) stay -1, and the estimator's warnings become warnings of the run.
+    """
 
     def __init__(self, estimator_class: type, options: Options, n_clusters: int, seed: int) -> None:
         parameters = options.model_dump()
@@ -32,7 +35,7 @@ class ScikitLearnClusterer(Clusterer):
         precomputed = "precomputed" in (parameters.get("affinity"), parameters.get("metric"))
         if precomputed and parameters.get("affinity") != "precomputed":
             raise ConfigError(
-                "clusterer.metric 'precomputed' asks for distances; an ebsc run has an affinity or features"
+                "clusterer.metric 'precomputed' needs distances; an ebsc run has an affinity or features"
             )
         self.consumes: Literal["affinity", "features"] = (  # type: ignore[misc]
             "affinity" if precomputed else "features"
@@ -46,10 +49,10 @@ class ScikitLearnClusterer(Clusterer):
         except (ValueError, TypeError) as error:  # includes scikit-learn's InvalidParameterError
             name = type(self.estimator).__name__
             raise ConfigError(f"clusterer {name}: {text_of(error)}") from None
-        # What scikit-learn says to its user; what it says to programmers (FutureWarning) is not for ours.
+        # UserWarnings are for users; other warnings (FutureWarning) are for programmers and are not shown.
         messages = [" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)]
         n_found = len(np.unique(labels[labels >= 0]))
-        if n_found != self.n_clusters:  # as with those that settle the number themselves
+        if n_found != self.n_clusters:  # e.g. if the estimator chooses the number itself
             messages.append(
                 f"{type(self.estimator).__name__} found {n_found} clusters, not {self.n_clusters}"
             )
@@ -71,7 +74,7 @@ def _plain(name: str) -> str:
 
 
 def resolve(name: str) -> ComponentSpec | None:
-    """``KMeans``, ``kmeans`` and ``k-means`` are the same."""
+    """Find a clusterer by name; ``KMeans``, ``kmeans`` and ``k-means`` are the same name."""
     for class_name, estimator_class in _estimators().items():
         if _plain(class_name) == _plain(name):
             return ComponentSpec(
@@ -84,20 +87,20 @@ def resolve(name: str) -> ComponentSpec | None:
 
 
 def names() -> Iterable[str]:
-    """Class names of all clusterers."""
+    """List the class names of all clusterers."""
     return _estimators()
 
 
 def _options(class_name: str, estimator_class: type) -> type[Options]:
-    """The constructor's parameters as an options model; scikit-learn checks their values itself."""
+    """Build an options model of the constructor's parameters; scikit-learn checks their values itself."""
     defaults = estimator_class().get_params(deep=False) | PREFERRED.get(class_name, {})
-    description = f"Parameter of scikit-learn's {class_name}; see its documentation."
+    description = f"This is a parameter of scikit-learn's {class_name}; see its documentation."
     fields: dict[str, Any] = {
         name: (Any, Field(value, description=description))
         for name, value in defaults.items()
         if name not in RESERVED
     }
-    with warnings.catch_warnings():  # an option may be called `copy` like a (deprecated) method of pydantic's
+    with warnings.catch_warnings():  # an option may be named `copy`, like a (deprecated) method of pydantic
         warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
         model: type[Options] = create_model(f"{class_name}Options", __base__=Options, **fields)
     return model

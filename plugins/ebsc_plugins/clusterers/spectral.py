@@ -1,4 +1,4 @@
-"""Spectral clustering of a self-expressive affinity, with eigenvalue-weighted rows."""
+"""Cluster a self-expressive affinity spectrally, with eigenvalue-weighted rows."""
 
 from __future__ import annotations
 
@@ -14,28 +14,30 @@ SMALL = 5000
 
 
 class SpectralOptions(Options):
-    """Options of spectral clustering."""
+    """Configure spectral clustering."""
 
     vectors_per_cluster: int = Field(4, ge=1)
-    """Eigenvectors computed per cluster; a true sub-structure takes one without merging two clusters."""
+    """The number of eigenvectors per cluster. With more than one, a real sub-structure can take an
+    eigenvector and no two clusters merge."""
     power: float | None = Field(None, ge=0)
-    """Power t of the eigenvalues that weight the eigenvectors; 0 weights them all alike. By default the one
-    at which the weights count for K vectors, Σ λ^(2t) = K."""
+    """Eigenvectors are weighted by their eigenvalues to this power t; 0 weights all alike. By default, the
+    weights sum to K vectors, Σ λ^(2t) = K."""
     n_init: int | None = Field(None, ge=1)
-    """Restarts of k-means; the best inertia is kept. By default 50 up to 5,000 rows, where one start more
-    or less still decides, and 10 beyond."""
+    """The number of k-means starts; the start of least inertia wins. The default is 50 for up to 5,000
+    rows, where one start more or less can change the result, and 10 for more rows."""
     tolerance: float | None = Field(None, gt=0)
-    """Residual at which an eigenvector counts as converged, times the vector's weight. By default 0.0003 up
-    to 5,000 rows, where near ties still hang on it, and 0.005 beyond."""
+    """An eigenvector has converged when its residual times its weight is below this value. The default is
+    0.0003 for up to 5,000 rows, where it can decide near ties, and 0.005 for more rows."""
 
 
 class SpectralClustering(Clusterer):
-    """k-means on unit-length rows of ``V diag(λ^t)``, V the leading eigenvectors of ``D^-½ W D^-½``.
+    """Run k-means on unit-length rows of ``V diag(λ^t)``, V the leading eigenvectors of ``D^-½ W D^-½``.
 
-    With exactly K vectors (Ng, Jordan, Weiss 2002) a real sub-structure takes an eigenvector and two clusters
-    merge; more vectors, weighted by a power of their eigenvalues as in diffusion maps (Coifman and
-    Lafon 2006), let the graph decide how much each counts. How fast eigenvalues fall differs a hundredfold
-    between graphs, so the power is the graph's own: the one that leaves as much weight as K vectors have.
+    With exactly K vectors (Ng, Jordan, Weiss 2002), a real sub-structure can take an eigenvector, and then
+    two clusters merge. More vectors, weighted by a power of their eigenvalues as in diffusion maps (Coifman
+    and Lafon 2006), let the graph decide how much each vector counts. The decay of the eigenvalues differs
+    a hundredfold between graphs, so each graph has its own power: the total weight equals that of K
+    vectors.
     """
 
     Options = SpectralOptions
@@ -45,7 +47,7 @@ class SpectralClustering(Clusterer):
         self.options, self.n_clusters, self.seed = options, n_clusters, seed
 
     def fit_predict(self, data: sparse.csr_matrix | np.ndarray) -> np.ndarray:
-        """Labels ``(N,)``; sets ``eigenvalues_``, ``power_``, ``embedding_`` and ``warnings_``."""
+        """Return labels ``(N,)``; set ``eigenvalues_``, ``power_``, ``embedding_`` and ``warnings_``."""
         assert isinstance(data, sparse.csr_matrix)
         n_vectors = min(self.options.vectors_per_cluster * self.n_clusters, data.shape[0])
         small = data.shape[0] <= SMALL
@@ -65,7 +67,7 @@ class SpectralClustering(Clusterer):
         return effective_power(np.clip(eigenvalues, 0, 1), self.n_clusters) if given is None else given
 
     def _weights(self, eigenvalues: np.ndarray) -> np.ndarray:
-        """How much each vector counts, ``λ^t``."""
+        """Compute the weight ``λ^t`` of each eigenvector."""
         return np.clip(eigenvalues, 0, 1) ** self._power(eigenvalues)
 
 

@@ -1,1 +1,1 @@
-"""Models of the self-expressive coefficients."""
+"""Provide models of the self-expressive coefficients."""

@@ -1,4 +1,4 @@
-"""Elastic-net subspace clustering (EnSC): sparse coefficients by an exact active-set method, in batches."""
+"""Compute sparse coefficients by elastic-net subspace clustering (EnSC), with exact active sets."""
 
 from __future__ import annotations
 
@@ -40,59 +40,59 @@ MIN_COSINE = 1e-3
 
 
 class ElasticNetOptions(Options):
-    """Options of elastic-net subspace clustering."""
+    """Configure elastic-net subspace clustering."""
 
     gamma: float = Field(50.0, gt=1)
-    """Weight of the reconstruction error, as a multiple of the largest at which all coefficients of a row are
-    still zero. The authors use 200 on MNIST."""
+    """The weight of the reconstruction error, as a multiple of the largest weight at which all coefficients
+    of a row are zero. The authors use 200 on MNIST."""
     tau: float = Field(0.9, gt=0, le=1)
-    """Share of the absolute coefficients in the penalty; the rest goes to their squares. 1 is sparse subspace
-    clustering (SSC)."""
+    """The share of the absolute coefficients in the penalty; their squares have the rest. With 1, the model
+    is sparse subspace clustering (SSC)."""
     support_size: int = Field(16, ge=1)
-    """Dictionary rows that join the working set of a row in each round: for speed, the result is the same."""
+    """This many dictionary rows join the working set of a row in each round. It changes the speed only."""
     max_rounds: int = Field(40, ge=1)
-    """Rounds after which a row keeps what it has."""
+    """The maximum number of rounds. A row that is not solved by then keeps its current coefficients."""
 
 
 @dataclass(frozen=True)
 class _Encoded:
     dictionary: PackedRows
     rough: PackedRows
-    """The same, in bf16 where that is faster: good enough to tell who is to join."""
+    """The same rows, in bf16 where that is faster: precise enough to choose the rows that join."""
     damp: Callable[[Tensor], Tensor]
-    """``(XᵀX + λI)⁻¹`` of rows."""
+    """The function multiplies rows by ``(XᵀX + λI)⁻¹``."""
 
 
 @dataclass(frozen=True)
 class _State:
-    """Queries on their way, each with its own small problem over a working set of s dictionary rows."""
+    """Hold unsolved queries, each with its own small problem over a working set of s dictionary rows."""
 
     place: Tensor
-    """``(B,)``, where in the block each is."""
+    """The position of each query in the block, ``(B,)``."""
     query: Tensor
     own: Tensor
     scale: Tensor
-    """``(B, 1)``, 1/γ': all is solved in units of the reconstruction error."""
+    """The factors 1/γ', ``(B, 1)``: problems are solved in units of the reconstruction error."""
     support: Tensor
-    """``(B, s)``, positions in the dictionary."""
+    """The working set: positions in the dictionary, ``(B, s)``."""
     barred: Tensor
-    """``(B, s)``, which of them take no part: the query itself, or what only fills the row up."""
+    """A mask ``(B, s)`` of entries that take no part: the query itself, and padding."""
     gram: Tensor
-    """``(B, s, s)``, inner products within the working set."""
+    """The inner products within the working set, ``(B, s, s)``."""
     inner: Tensor
-    """``(B, s)``, inner products with the query."""
+    """The inner products of the working set with the query, ``(B, s)``."""
     values: Tensor
-    """``(B, s)``, the coefficients so far."""
+    """The coefficients so far, ``(B, s)``."""
     residual: Tensor
-    """``(B, D)``, the query less its combination of the working set."""
+    """The query minus its combination of the working set, ``(B, D)``."""
     converged: Tensor
-    """``(B,)``, whether the values solve the small problem."""
+    """A mask ``(B,)`` of queries whose values solve the small problem."""
     missing: Tensor
-    """``(B, c)``, positions of dictionary rows that would help, the most helpful first."""
+    """The positions of dictionary rows that would help, the most helpful first, ``(B, c)``."""
     useless: Tensor
-    """``(B, c)``, which of those would not: the query itself, or in the working set already."""
+    """A mask ``(B, c)`` of missing rows that do not help: the query itself, or rows of the working set."""
     wanted: Tensor
-    """``(B,)``, how many of them are to join."""
+    """The number of missing rows that join the working set, ``(B,)``."""
 
     def __len__(self) -> int:
         return len(self.place)
@@ -101,7 +101,7 @@ class _State:
         return _State(*(getattr(self, field.name)[which] for field in fields(self)))
 
     def first(self, size: int) -> _State:
-        """With so many rows of each working set."""
+        """Keep the first ``size`` rows of each working set."""
         return replace(
             self,
             support=self.support[:, :size],
@@ -112,26 +112,27 @@ class _State:
         )
 
     def used(self) -> Tensor:
-        """``(B,)``, how many coefficients are not zero."""
+        """Count the nonzero coefficients of each query, ``(B,)``."""
         return (self.values != 0).sum(dim=1)
 
 
 class ElasticNet(CoefficientModel):
-    """``min_c τ‖c‖₁ + (1-τ)/2 ‖c‖² + γ'/2 ‖x - Xᵀc‖²`` with ``c_own = 0``, solved exactly.
+    """Solve ``min_c τ‖c‖₁ + (1-τ)/2 ‖c‖² + γ'/2 ‖x - Xᵀc‖²`` with ``c_own = 0`` exactly.
 
-    You, Li, Robinson, Vidal, "Oracle Based Active Set Algorithm for Scalable Elastic Net Subspace Clustering"
-    (CVPR 2016), with their relative ``γ' = γ τ / max_j |x_jᵀx|``. For MNIST the authors use ``gamma = 200``,
-    ``tau = 0.9``. As theirs, each row solves small problems over a working set, and an oracle says which
-    dictionary rows j are missing, those with ``|x_jᵀδ| > τ``, ``δ = γ'(x - Xᵀc)``; when none is, the solution
-    is that over the whole dictionary. New here:
+    The method is that of You, Li, Robinson, Vidal, "Oracle Based Active Set Algorithm for Scalable Elastic
+    Net Subspace Clustering" (CVPR 2016), with their relative ``γ' = γ τ / max_j |x_jᵀx|``. For MNIST the
+    authors use ``gamma = 200``, ``tau = 0.9``. As in their method, each row solves small problems over a
+    working set. An oracle finds the missing dictionary rows j: those with ``|x_jᵀδ| > τ``, where
+    ``δ = γ'(x - Xᵀc)``. If no row is missing, the solution is optimal over the whole dictionary. New here:
 
-    - rows advance together, as tensors, those of like difficulty side by side;
-    - the first working sets come from ``X (XᵀX + λI)⁻¹ r`` instead of ``X r``, λ the mean eigenvalue: images
-      have much in common, and what remains of one is found better once that is damped in all;
-    - small problems are solved by Newton's method on their dual, which is piecewise quadratic.
+    - Rows advance together, as tensors; rows of similar difficulty share a batch.
+    - The first working sets come from ``X (XᵀX + λI)⁻¹ r`` instead of ``X r``, λ the mean eigenvalue.
+      Images have much in common. If this is damped, the search finds better matches for the rest of each
+      image.
+    - Newton's method solves the small problems on their dual, which is piecewise quadratic.
 
-    Inner products are float32, small problems float64: a row counts as solved when no ``|x_jᵀδ|`` exceeds τ
-    by more than some ``5e-7 γ'``.
+    Inner products are float32, small problems float64. A row counts as solved if no ``|x_jᵀδ|`` exceeds τ
+    by more than about ``5e-7 γ'``.
     """
 
     Options = ElasticNetOptions
@@ -139,7 +140,8 @@ class ElasticNet(CoefficientModel):
     def __init__(self, options: ElasticNetOptions, width: int) -> None:
         self.options = options
         self.unfinished = 0
-        """Rows since the last :meth:`encode` that ran out of rounds: best over their working set only."""
+        """The number of rows since the last :meth:`encode` that ran out of rounds. Their coefficients are
+        optimal over their working set only."""
 
     @property
     def warnings_(self) -> list[str]:
@@ -188,7 +190,7 @@ class ElasticNet(CoefficientModel):
         return found
 
     def _solve(self, states: list[_State], encoded: _Encoded, found: Coefficients) -> int:
-        """Write the coefficients of these queries into ``found``; how many are unfinished."""
+        """Write the coefficients of these queries into ``found``; return the number of unfinished ones."""
         dictionary, rounds, together = encoded.dictionary.rows, self.options.max_rounds, len(states[0])
         for round_ in range(rounds):
             pooled = _pooled([self._look(state, encoded, found, round_) for state in states])
@@ -209,7 +211,10 @@ class ElasticNet(CoefficientModel):
     def _look(
         self, state: _State, encoded: _Encoded, found: Coefficients, round_: int
     ) -> tuple[_State, Tensor]:
-        """Queries with what they miss, and which are left; the others are written into ``found``."""
+        """Find the rows that queries miss, and return the queries with a mask of unfinished ones.
+
+        The function writes the coefficients of finished queries into ``found``.
+        """
         n, probing = len(encoded.dictionary), round_ < PROBES
         # Who is not settled cannot be done yet.
         packed = encoded.dictionary if bool(state.converged.any()) else encoded.rough
@@ -225,7 +230,7 @@ class ElasticNet(CoefficientModel):
         return replace(state, missing=missing, useless=best < 0, wanted=wanted), ~done
 
     def _improve(self, state: _State, dictionary: Tensor, steps: int) -> _State:
-        """Solve the small problems, or come nearer to it in few steps."""
+        """Solve the small problems, or take only a few steps towards their solution."""
         dtype = state.values.dtype if steps == NEWTON_STEPS else state.gram.dtype
         tau = (self.options.tau * state.scale).expand_as(state.values).masked_fill(state.barred, torch.inf)
         ridge = (1 - self.options.tau) * state.scale
@@ -245,7 +250,7 @@ class ElasticNet(CoefficientModel):
 
 
 def _start(place: Tensor, query: Tensor, own: Tensor, scale: Tensor, dtype: torch.dtype) -> _State:
-    """Queries with an empty working set, whose inner products will be of this dtype."""
+    """Start queries with an empty working set, whose inner products will have this dtype."""
     b, values = len(place), precise(query.device)
     return _State(
         place,
@@ -266,14 +271,17 @@ def _start(place: Tensor, query: Tensor, own: Tensor, scale: Tensor, dtype: torc
 
 
 def _pooled(looked: list[tuple[_State, Tensor]]) -> _State:
-    """Those that are left of all, with the coefficients that are not zero first, and room for the most."""
+    """Pool the unfinished queries of all states, with the largest coefficients first.
+
+    Every working set has room for the largest number of nonzero coefficients.
+    """
     size = max(int(state.used().max()) for state, _ in looked)
     kept = [_kept(state, left.nonzero().squeeze(1), size) for state, left in looked]
     return _State(*(torch.cat([getattr(state, field.name) for state in kept]) for field in fields(_State)))
 
 
 def _kept(state: _State, rows: Tensor, size: int) -> _State:
-    """These queries at a size of the working set that has room for all coefficients that are not zero."""
+    """Select queries, and shrink or pad their working sets to this size, largest coefficients first."""
     before = state.support.shape[1]
     used = min(size, before)
     # A barred row goes before the one whose place it would hide.
@@ -297,7 +305,7 @@ def _kept(state: _State, rows: Tensor, size: int) -> _State:
 
 
 def _grown(state: _State, dictionary: Tensor) -> _State:
-    """The working sets with the dictionary rows that they miss."""
+    """Add the missing dictionary rows to the working sets."""
     used, more = state.support.shape[1], max(1, int(state.wanted.max()))
     support = torch.cat([state.support, state.missing[:, :more]], dim=1)
     gram, inner = F.pad(state.gram, (0, more, 0, more)), F.pad(state.inner, (0, more))
@@ -318,7 +326,10 @@ def _grown(state: _State, dictionary: Tensor) -> _State:
 
 
 def _write(state: _State, done: Tensor, found: Coefficients, n: int) -> None:
-    """The largest coefficients of those that are done, and other dictionary rows of n, to their places."""
+    """Write the largest coefficients of finished queries to their places in ``found``.
+
+    If a query has fewer than ``top_k`` coefficients, other ones of the n dictionary rows fill its entries.
+    """
     rows = done.nonzero().squeeze(1)
     if not len(rows):
         return
@@ -343,7 +354,10 @@ def _parts(length: int, size: int) -> list[slice]:
 
 
 def _largest(scores: Tensor, count: int, masked: int) -> tuple[Tensor, Tensor]:
-    """Large scores ``(B, count)``, descending, and where; negative ones (some more than ``masked``) last."""
+    """Find large scores ``(B, count)``, descending, and their positions.
+
+    Negative scores come last; each row has slightly more than ``masked`` of them.
+    """
     size = scores.shape[1] // GROUP
     if size < 4 * (count + masked):
         best = scores.topk(count, dim=1)

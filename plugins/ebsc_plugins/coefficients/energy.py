@@ -1,4 +1,4 @@
-"""The energy network: self-expressive coefficients as a Gibbs distribution over the dictionary."""
+"""Compute self-expressive coefficients with the energy network, as a Gibbs distribution."""
 
 from __future__ import annotations
 
@@ -14,32 +14,34 @@ from ebsc_core import Expression, InnerProductModel, Options, TrainableCoefficie
 
 
 class EnergyOptions(Options):
-    """Options of the energy network."""
+    """Configure the energy network."""
 
     hidden: int = Field(512, gt=0)
-    """Width of the hidden layer of the query and key networks."""
+    """The width of the hidden layer of the query and key networks."""
     gamma: float = Field(50.0, gt=0)
-    """Weight of the reconstruction error against the penalty on the coefficients."""
+    """The weight of the reconstruction error relative to the penalty on the coefficients."""
     penalty: float = Field(0.1, ge=0)
-    """Weight (lambda) of the squared coefficients, which spreads them over more rows."""
+    """The weight (lambda) of the squared coefficients. A larger weight spreads them over more rows."""
     scale: float = Field(10.0, gt=0)
-    """Initial inverse temperature s of the energy; learned."""
+    """The initial value of the inverse temperature s of the energy, which is learned."""
 
 
-# Adam moves every output entry by about the learning rate, so a row by √D times that. Without this damping
-# the networks ran away to one common direction on 1,024 pixels of faces, where all coefficients are alike.
+# Adam moves every output entry by about the learning rate, so it moves a row by √D times that. Without this
+# damping, on 1,024 pixels of faces, the networks diverged to one common direction, where all coefficients
+# are alike.
 RESIDUAL_GAIN = 4.0
 
 
 class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
-    """``E(i, j) = -s q(z_i)ᵀ k(z_j)``, ``c_ij = a softmax_j(-E(i, j))`` without ``j = i``.
+    """Compute ``c_ij = a softmax_j(-E(i, j))`` without ``j = i``, from ``E(i, j) = -s q(z_i)ᵀ k(z_j)``.
 
-    ``q(z) = norm(z + g Q(z))`` and ``k(z) = norm(z + g K(z))`` with ``g = 4/√D``, where the last layers of Q
-    and K start at zero: the untrained network is cosine similarity. Because coefficients are normalised over
-    whatever dictionary is present, a network trained on mini-batches applies to any number of rows.
+    Here ``q(z) = norm(z + g Q(z))`` and ``k(z) = norm(z + g K(z))`` with ``g = 4/√D``. The last layers of Q
+    and K start at zero, so the untrained network computes cosine similarity. The softmax normalises
+    coefficients over the given dictionary, so a network that is trained on mini-batches applies to any
+    number of rows.
 
-    The idea (an energy-based network gives the coefficients, learned by mini-batches, jointly with a
-    self-supervised dictionary) is that of arXiv:2110.15037; this parametrisation is ours.
+    The idea is that of arXiv:2110.15037: an energy-based network gives the coefficients, and learns from
+    mini-batches, jointly with a self-supervised dictionary. This parametrisation is ours.
     """
 
     Options = EnergyOptions
@@ -55,11 +57,11 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
         self.log_amplitude = nn.Parameter(torch.tensor(0.0))
 
     def queries(self, rows: Tensor) -> Tensor:
-        """``s · q(z)``, so that an inner product with a key is the negative energy."""
+        """Compute ``s · q(z)``, so that an inner product with a key is the negative energy."""
         return self.log_scale.exp() * F.normalize(rows + self.gain * self.query(rows), dim=1)
 
     def keys(self, rows: Tensor) -> Tensor:
-        """``k(z)``, unit length."""
+        """Compute ``k(z)``, of unit length."""
         return F.normalize(rows + self.gain * self.key(rows), dim=1)
 
     def express(self, queries: Tensor, dictionary: Tensor, own: Tensor) -> Expression:
@@ -70,7 +72,7 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
         return Expression(coefficients @ dictionary, penalty)
 
     def loss(self, queries: Tensor, expression: Expression) -> Tensor:
-        """``γ/2 ‖z_i - Σ_j c_ij z_j‖² + λ/2 Σ_j c_ij²``, averaged over the batch."""
+        """Average ``γ/2 ‖z_i - Σ_j c_ij z_j‖² + λ/2 Σ_j c_ij²`` over the batch."""
         error = (queries - expression.reconstruction).square().sum(dim=1).mean()
         return 0.5 * self.options.gamma * error + expression.penalty
 

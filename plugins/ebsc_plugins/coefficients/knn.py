@@ -1,4 +1,4 @@
-"""Cosine neighbours: the energy network's starting point, and the rival it is judged by."""
+"""Use cosine neighbours as coefficients: the start of the energy network, and its baseline."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ebsc_core import InnerProductModel, Options
 
 
 class KnnOptions(Options):
-    """Options of the cosine neighbours."""
+    """Configure the cosine neighbours."""
 
     weighted: bool = False
-    """Use the cosine (never below 0) as the coefficient instead of 1."""
+    """The coefficient is the cosine, at least 0, instead of 1."""
 
 
 class CosineNeighbors(InnerProductModel):
-    """The ``top_k`` rows of largest cosine, each with coefficient 1 (or its cosine)."""
+    """Give the ``top_k`` rows of largest cosine the coefficient 1, or their cosine."""
 
     Options = KnnOptions
 

@@ -1,4 +1,4 @@
-"""Least-squares regression: coefficients in closed form, ridge regression of each row on all others."""
+"""Compute coefficients in closed form, by ridge regression of each row on all others."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from ebsc_core import CoefficientModel, Coefficients, Options, PackedRows, Ridge
 
 
 class LeastSquaresOptions(Options):
-    """Options of least-squares regression."""
+    """Configure least-squares regression."""
 
     gamma: float = Field(10.0, gt=0)
-    """Weight of the reconstruction error against the squared coefficients."""
+    """The weight of the reconstruction error relative to the squared coefficients."""
     exclude_self: bool = False
-    """Forbid a row to express itself while solving; otherwise its own coefficient is dropped afterwards."""
+    """The solver excludes a row from its own expression. Otherwise its own coefficient is dropped
+    afterwards."""
 
 
 @dataclass(frozen=True)
 class _Encoded:
     mapped: PackedRows
-    """``X (XᵀX + I/γ)⁻¹``, ``(N, D)``: its inner products with a query are the coefficients."""
+    """The rows ``X (XᵀX + I/γ)⁻¹``, ``(N, D)``: their inner products with a query are the coefficients."""
     gain: Tensor
-    """``(N,)``, what the coefficients of row i are multiplied by when it may not express itself."""
+    """Factors ``(N,)`` for the coefficients of each row if rows may not express themselves."""
 
 
 class LeastSquares(CoefficientModel):
-    """``min_c ‖c‖² + γ ‖x - Xᵀc‖²``, solved by ``c = X (XᵀX + I/γ)⁻¹ x``.
+    """Solve ``min_c ‖c‖² + γ ‖x - Xᵀc‖²`` by ``c = X (XᵀX + I/γ)⁻¹ x``.
 
-    LSR of Lu et al., "Robust and Efficient Subspace Segmentation via Least Squares Regression" (ECCV 2012);
-    with ``exclude_self`` under the constraint ``c_ii = 0``. The ``top_k`` largest by absolute value are kept.
-    The paper keeps all, so that how many is left to the framework.
+    This is LSR of Lu et al., "Robust and Efficient Subspace Segmentation via Least Squares Regression"
+    (ECCV 2012). ``exclude_self`` adds the constraint ``c_ii = 0``. The model keeps the ``top_k``
+    coefficients of largest absolute value. The paper keeps all coefficients, so the framework chooses
+    ``top_k``.
     """
 
     Options = LeastSquaresOptions
@@ -43,7 +45,7 @@ class LeastSquares(CoefficientModel):
 
     def encode(self, dictionary: Tensor) -> _Encoded:
         mapped, leverage = RidgeInverse(dictionary, 1 / self.options.gamma).own()
-        # Sherman-Morrison: without row i all other coefficients keep their proportions.
+        # Sherman-Morrison: without row i, all other coefficients keep their proportions.
         gain = 1 / (1 - leverage) if self.options.exclude_self else torch.ones_like(leverage)
         return _Encoded(PackedRows(mapped), gain.to(dictionary.dtype))
 

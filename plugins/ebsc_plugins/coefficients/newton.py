@@ -1,4 +1,4 @@
-"""Small elastic-net problems, many at once, by Newton's method on their dual."""
+"""Solve many small elastic-net problems at once, by Newton's method on their dual."""
 
 from __future__ import annotations
 
@@ -13,31 +13,40 @@ BARRED = 1e30
 
 
 def rounding(like: Tensor) -> float:
-    """What inner products of unit-length rows are off by, generously."""
+    """Return a generous bound for the rounding error of inner products of unit-length rows."""
     return 2 * torch.finfo(like.dtype).eps
 
 
 def solve_elastic_nets(
     gram: Tensor, inner: Tensor, tau: Tensor, ridge: Tensor, values: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Minimise ``Σ_j τ_j|u_j| + ρ/2 ‖u‖² + ½ uᵀGu - bᵀu`` for each row; returns u and which are solved.
+    """Minimise ``Σ_j τ_j|u_j| + ρ/2 ‖u‖² + ½ uᵀGu - bᵀu`` for each row.
 
-    Where ρ is small or none, by proximal points (Rockafellar 1976): repeatedly, with ``κ/2 ‖u - u_before‖²``.
+    If ρ is small or 0, the function uses proximal points (Rockafellar 1976): it solves the problem
+    repeatedly with the additional term ``κ/2 ‖u - u_before‖²``.
 
     Parameters
     ----------
     gram : Tensor of shape (B, s, s)
-        G of each problem.
+        The matrix G of each problem.
     inner : Tensor of shape (B, s)
-        b.
+        The vector b of each problem.
     tau : Tensor of shape (B, s)
-        Infinite where a value shall be zero.
+        The weights τ; an infinite weight makes a value zero.
     ridge : Tensor of shape (B, 1)
-        ρ.
+        The ridge ρ of each problem.
     values : Tensor of shape (B, s)
-        Where to start.
+        The starting point.
     steps : int
-        Newton steps; with fewer than ``NEWTON_STEPS`` no more than one proximal point.
+        The maximum number of Newton steps. With fewer than ``NEWTON_STEPS``, there is only one proximal
+        point.
+
+    Returns
+    -------
+    values : Tensor of shape (B, s)
+        The solutions u.
+    settled : Tensor of shape (B,)
+        A mask of the problems that are solved.
     """
     pull = (MIN_RIDGE - ridge).clamp_min(0)
     if not bool((pull > 0).any()):
@@ -55,11 +64,11 @@ def solve_elastic_nets(
 def _newton(
     gram: Tensor, inner: Tensor, tau: Tensor, ridge: Tensor, values: Tensor, steps: int
 ) -> tuple[Tensor, Tensor]:
-    """Semi-smooth Newton on the dual of the elastic net, with a line search.
+    """Apply a semi-smooth Newton method with a line search to the dual of the elastic net.
 
-    With ``v = b - Gu``, the dual is minimal where ``u = S_τ(v)/ρ``, S the soft threshold. A step solves this
-    for the present active set, ``|v| > τ``, and its signs; the dual is convex and piecewise quadratic, so
-    that finitely many suffice.
+    With ``v = b - Gu``, the dual is minimal where ``u = S_τ(v)/ρ``, S the soft threshold. A step solves
+    this equation for the current active set ``|v| > τ`` and its signs. The dual is convex and piecewise
+    quadratic, so that finitely many steps are enough.
     """
     result, converged = values.clone(), torch.zeros(len(values), dtype=torch.bool, device=values.device)
     flat, rows = gram.flatten(0, 1), torch.arange(len(values), device=values.device)
@@ -85,7 +94,7 @@ def _newton(
 def _solve_active(
     flat: Tensor, rows: Tensor, inner: Tensor, tau: Tensor, ridge: Tensor, slack: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Values ``(B, s)`` that solve the active set's equations, zero elsewhere, and their ``b - Gu``."""
+    """Solve the active set's equations; return values ``(B, s)``, zero elsewhere, and their ``b - Gu``."""
     excess = slack.abs() - tau
     widest = max(1, int((excess > 0).sum(dim=1).max()))
     top = excess.topk(widest, dim=1)
@@ -104,7 +113,7 @@ def _solve_active(
 def _line_search(
     values: Tensor, change: Tensor, slack: Tensor, slack_change: Tensor, tau: Tensor, ridge: Tensor
 ) -> Tensor:
-    """How far to go down the dual, ``(B, 1)``, at most 1: to where it is flat, by bracketed secants."""
+    """Find the step ``(B, 1)``, at most 1, at which the dual is flat, by bracketed secants."""
 
     def slope(step: Tensor) -> Tensor:
         at = torch.addcmul(slack, slack_change, step)

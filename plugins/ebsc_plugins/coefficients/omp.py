@@ -1,4 +1,4 @@
-"""Orthogonal matching pursuit (SSC-OMP): coefficients by greedy choice, one dictionary row at a time."""
+"""Compute coefficients by orthogonal matching pursuit (SSC-OMP), which adds dictionary rows greedily."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from torch import Tensor
 from ebsc_core import CoefficientModel, Coefficients, Options, PackedRows, exclude_own
 from ebsc_plugins.coefficients.workers import precise, side_by_side
 
-# Queries that advance together: many calls' worth of work, while their scores stay in the cache.
+# This many queries advance together: enough work for one call, and their scores still fit in the cache.
 TOGETHER = 256
-# Scores, and entries of bases, held at once: 2^24 float64 are 128 MiB.
+# At most this many scores, or entries of bases, are held at once: 2^24 float64 are 128 MiB.
 AT_ONCE = 1 << 24
 
 
 class OmpOptions(Options):
-    """Options of orthogonal matching pursuit."""
+    """Configure orthogonal matching pursuit."""
 
     threshold: float = Field(1e-6, ge=0)
-    """Squared residual below which a row is expressed well enough to stop before ``top_k`` rows."""
+    """The pursuit of a row stops before ``top_k`` rows if its squared residual is below this threshold."""
 
 
 class OrthogonalMatchingPursuit(CoefficientModel):
-    """``min_c ‖x - Xᵀc‖²`` with at most ``top_k`` coefficients, greedily.
+    """Minimise ``‖x - Xᵀc‖²`` greedily, with at most ``top_k`` coefficients.
 
-    You, Robinson, Vidal, "Scalable Sparse Subspace Clustering by Orthogonal Matching Pursuit" (CVPR 2016),
-    algorithm 1: choose the dictionary row of largest ``|x_jᵀr|``, project x on all chosen ones, let r be what
-    remains. ``top_k`` is the paper's ``k_max``; for MNIST the authors use 5.
+    This is algorithm 1 of You, Robinson, Vidal, "Scalable Sparse Subspace Clustering by Orthogonal Matching
+    Pursuit" (CVPR 2016): choose the dictionary row of largest ``|x_jᵀr|``, project x on all chosen rows,
+    and let r be the residual. ``top_k`` is the paper's ``k_max``; for MNIST the authors use 5.
 
-    Each row keeps an orthonormal basis of what it has chosen (Gram-Schmidt, twice), so that a step costs two
-    products. A dictionary row in the span of the chosen ones, such as a duplicate, has nothing to offer: when
-    no other is left, the row stops.
+    Each row keeps an orthonormal basis of its chosen rows (Gram-Schmidt, twice), so that a step costs two
+    products. A dictionary row in the span of the chosen rows, such as a duplicate, does not reduce the
+    residual. If only such rows are left, the pursuit stops.
     """
 
     Options = OmpOptions
@@ -59,7 +59,7 @@ class OrthogonalMatchingPursuit(CoefficientModel):
         size, width = queries.shape
         chosen = own.new_empty(size, 0)
         basis = target.new_zeros(size, top_k, width)
-        # Row t of ``weights`` says how the chosen row t is made of the basis; target is basisᵀ @ parts.
+        # Row t of ``weights`` holds the coordinates of chosen row t in the basis; target is basisᵀ @ parts.
         weights, parts = target.new_zeros(size, top_k, top_k), target.new_zeros(size, top_k)
         dependent = 8 * torch.finfo(queries.dtype).eps
         for step in range(top_k):
@@ -83,9 +83,9 @@ class OrthogonalMatchingPursuit(CoefficientModel):
 
 
 def _orthogonal(rows: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """What of rows ``(B, D)`` is outside orthonormal bases ``(B, t, D)``; their parts inside, ``(B, t)``."""
+    """Split rows ``(B, D)`` into parts orthogonal to bases ``(B, t, D)`` and coordinates ``(B, t)``."""
     along = (basis @ rows.unsqueeze(2)).squeeze(2)
     outside = rows - (along.unsqueeze(1) @ basis).squeeze(1)
-    # Once more, for what rounding left.
+    # Repeat the projection to remove what rounding errors left.
     rest = (basis @ outside.unsqueeze(2)).squeeze(2)
     return outside - (rest.unsqueeze(1) @ basis).squeeze(1), along + rest

@@ -1,4 +1,4 @@
-"""SENet: self-expressive coefficients as soft-thresholded inner products of two networks."""
+"""Compute self-expressive coefficients with SENet: soft-thresholded inner products of two networks."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from torch.nn import functional as F
 
 from ebsc_core import Coefficients, Expression, Options, TrainableCoefficientModel, exclude_own
 
-# Dictionary rows whose keys are computed at once: each layer of the published width then takes 16 MiB.
+# Keys are computed for this many dictionary rows at once: each layer of the published width then takes 16
+# MiB.
 KEY_BLOCK = 4096
 
 
 class SENetOptions(Options):
-    """Options of the self-expressive network; the defaults are those published for MNIST."""
+    """Configure the self-expressive network; the defaults are the published ones for MNIST."""
 
     hidden: int = Field(1024, gt=0)
-    """Width of the hidden layers of the query and key networks."""
+    """The width of the hidden layers of the query and key networks."""
     layers: int = Field(3, ge=1)
-    """Hidden layers of each."""
+    """The number of hidden layers of each network."""
     width: int = Field(1024, gt=0)
-    """Width of the query and key vectors."""
+    """The width of the query and key vectors."""
     gamma: float = Field(200.0, gt=0)
-    """Weight of the reconstruction error against the elastic-net penalty on the coefficients."""
+    """The weight of the reconstruction error relative to the elastic-net penalty on the coefficients."""
     lmbd: float = Field(0.9, ge=0, le=1)
-    """Share (lambda) of the absolute values in that penalty; the rest falls to half the squares."""
+    """The share (lambda) of the absolute values in that penalty; half the squares have the rest."""
     schedule: Literal["published", "same-budget"] = "published"
-    """``published``: 100,000 steps of 100 queries over at most 10,000 rows, unless ``[refine]`` says;
-    ``same-budget``: what the energy network gets."""
+    """``published`` trains for 100,000 steps of 100 queries over at most 10,000 rows, unless ``[refine]``
+    sets other values; ``same-budget`` trains like the energy network."""
 
 
 class SENet(TrainableCoefficientModel):
-    """``c_ij = T_b(u(x_i)ᵀ v(x_j)) / E`` with ``T_b(t) = sign(t) max(|t| - b, 0)``, without ``j = i``.
+    """Compute ``c_ij = T_b(u(x_i)ᵀ v(x_j)) / E`` without ``j = i``, ``T_b(t) = sign(t) max(|t| - b, 0)``.
 
-    The network of Zhang, You, Vidal, Li, "Learning a Self-Expressive Network for Subspace Clustering"
-    (CVPR 2021, arXiv:2110.04318): queries u and keys v are ReLU networks with a tanh at their end, E is the
-    width of both, and the threshold b is learned from 0 on.
+    This is the network of Zhang, You, Vidal, Li, "Learning a Self-Expressive Network for Subspace
+    Clustering" (CVPR 2021, arXiv:2110.04318). Queries u and keys v are ReLU networks that end with a tanh,
+    E is the width of both, and the threshold b is learned, starting at 0.
 
-    Their results come from a graph and a cut that belong to the run: ``affinity.form = "nearest_neighbors"``
-    with 3 neighbours, and spectral clustering with 15 eigenvectors. What differs here: the queries of a step
-    are drawn anew instead of by epochs, the learning rate falls at every step instead of every epoch, and
-    beyond 10,000 rows a step's dictionary is a draw of 10,000 instead of all.
+    The paper's results need settings of the run: ``affinity.form = "nearest_neighbors"`` with 3 neighbours,
+    and spectral clustering with 15 eigenvectors. There are three differences to the paper: each step draws
+    its queries at random instead of by epochs, the learning rate falls at every step instead of every
+    epoch, and for more than 10,000 rows each step draws a dictionary of 10,000 rows instead of using all.
     """
 
     Options = SENetOptions
@@ -58,7 +59,7 @@ class SENet(TrainableCoefficientModel):
         self.threshold = nn.Parameter(torch.tensor(0.0))
 
     def refinement(self) -> dict[str, Any]:
-        """The published schedule; Adam has no weight decay there, and its cosine ends at 0."""
+        """Return the published schedule, where Adam has no weight decay and the cosine ends at 0."""
         if self.options.schedule == "same-budget":
             return {}
         return {
@@ -71,13 +72,13 @@ class SENet(TrainableCoefficientModel):
         }
 
     def scores(self, queries: Tensor, keys: Tensor, own: Tensor) -> Tensor:
-        """``u(x_i)ᵀ v(x_j)`` of queries ``(B, D)`` and keys ``(N, E)``, ``(B, N)``; 0 on own."""
+        """Compute ``u(x_i)ᵀ v(x_j)``, ``(B, N)``, of queries ``(B, D)`` and keys ``(N, E)``; 0 on own."""
         scores = self.query(queries) @ keys.T
         exclude_own(scores, own, 0)
         return scores
 
     def shrunk(self, scores: Tensor) -> Tensor:
-        """``T_b(scores) / E``: the coefficients; 0 stays 0 even if b should turn negative."""
+        """Compute the coefficients ``T_b(scores) / E``; 0 stays 0 even if b becomes negative."""
         return scores.sign() * F.relu(scores.abs() - self.threshold) / self.options.width
 
     def express(self, queries: Tensor, dictionary: Tensor, own: Tensor) -> Expression:
@@ -87,7 +88,7 @@ class SENet(TrainableCoefficientModel):
         return Expression(coefficients @ dictionary, sizes.mean())
 
     def loss(self, queries: Tensor, expression: Expression) -> Tensor:
-        """``γ/2 ‖x_i - Σ_j c_ij x_j‖² + Σ_j (λ|c_ij| + (1-λ)/2 c_ij²)``, averaged over the batch."""
+        """Average ``γ/2 ‖x_i - Σ_j c_ij x_j‖² + Σ_j (λ|c_ij| + (1-λ)/2 c_ij²)`` over the batch."""
         error = (queries - expression.reconstruction).square().sum(dim=1).mean()
         return 0.5 * self.options.gamma * error + expression.penalty
 
@@ -96,8 +97,8 @@ class SENet(TrainableCoefficientModel):
 
     def coefficients(self, queries: Tensor, encoded: Tensor, top_k: int, own: Tensor) -> Coefficients:
         scores = self.scores(queries, encoded, own)
-        # |T_b(t)| grows with |t|, so that the largest scores are the largest coefficients, also among the
-        # many that the threshold makes 0.
+        # |T_b(t)| grows with |t|, so the largest scores give the largest coefficients. This orders the many
+        # coefficients, too, that the threshold makes 0.
         sizes = scores.abs()
         exclude_own(sizes, own)
         indices = sizes.topk(top_k, dim=1).indices
@@ -105,7 +106,10 @@ class SENet(TrainableCoefficientModel):
 
 
 def _network(widths: list[int]) -> nn.Sequential:
-    """Linear, ReLU, …, linear, tanh; Kaiming-uniform weights, Xavier-uniform for the last, biases at 0."""
+    """Build linear, ReLU, …, linear, tanh layers.
+
+    Weights are Kaiming-uniform, those of the last layer Xavier-uniform; biases are 0.
+    """
     linear = [nn.Linear(before, after) for before, after in pairwise(widths)]
     for layer in linear:
         nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""For solvers of many small problems: the dtype to solve in, and many queries side by side."""
+"""Help solvers of many small problems: choose the dtype, and solve many queries in parallel."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ Result = TypeVar("Result")
 
 
 def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], device: torch.device) -> list[Result]:
-    """``work`` of every item, on the CPU in as many threads as torch has, one item a thread, in order.
+    """Apply ``work`` to every item, and return the results in order.
 
-    Many small tensor operations gain little from threads within each.
+    On the CPU, the function uses as many threads as torch, and one thread per item. Small tensor operations
+    gain little from threads within each operation.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
@@ -24,11 +25,11 @@ def side_by_side(work: Callable[[Item], Result], items: Iterable[Item], device: 
         with ThreadPoolExecutor(threads, initializer=_alone) as pool:
             return list(pool.map(work, items))
     finally:
-        torch.set_num_threads(threads)  # new threads would have the last one's number
+        torch.set_num_threads(threads)  # new threads would inherit the number of the last one
 
 
 def precise(device: torch.device) -> torch.dtype:
-    """The dtype to solve small problems in: float64, which Apple's Metal has not."""
+    """Return the dtype for small problems: float64, or float32 on Apple's Metal, which has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 

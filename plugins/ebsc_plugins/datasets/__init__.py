@@ -1,1 +1,1 @@
-"""Data sets and the file types images are read from."""
+"""Provide named data sets, and read images from folders, zips and arrays."""

@@ -1,4 +1,4 @@
-"""Arrays of images in a file: where they lie, and single ones of those that stay there."""
+"""Locate arrays of images in a file, and read single images from arrays that stay on disk."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from ebsc_plugins.datasets.files import member_start
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array in an ``.npz`` archive, as its header has it."""
+    """Describe an array in an ``.npz`` archive, as its header does."""
 
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool
     checksum: int
-    """CRC-32 of the array."""
+    """The CRC-32 of the array."""
     offset: int | None
-    """Where in the file its numbers begin; None if they are compressed, encrypted or Python objects."""
+    """The position of the data in the file; None for compressed or encrypted data, or Python objects."""
 
     def bytes_held(self) -> int:
-        """What reading it whole takes: the array itself, and its pixels as uint8 twice for a moment."""
+        """Return the bytes needed to read the whole array: the array, and its pixels as uint8 twice."""
         return int(np.prod(self.shape)) * (self.dtype.itemsize + 2)
 
 
 def find_array(path: Path, archive: ZipFile, key: str) -> StoredArray:
-    """Where an array lies that the archive has.
+    """Locate an array of the archive.
 
     Raises
     ------
     ValueError, OSError, RuntimeError, BadZipFile
-        If its header is damaged or encrypted.
+        If the header of the array is damaged or encrypted.
     """
     form, members = np.lib.format, archive.NameToInfo
     member = members[key if key in members else f"{key}.npy"]
@@ -55,12 +55,12 @@ def find_array(path: Path, archive: ZipFile, key: str) -> StoredArray:
 
 
 class ArrayReader(ImageReader):
-    """Single images of an array on disk, which is mapped into memory for as long as it takes to copy one.
+    """Read single images of an array on disk; map it into memory only while one image is copied.
 
     Raises
     ------
     DataError
-        If the array's shape or dtype is not one of images.
+        If the array does not have the shape or dtype of images.
     """
 
     def __init__(self, stored: StoredArray, size: int | None) -> None:
@@ -92,7 +92,7 @@ class ArrayReader(ImageReader):
 
 
 def resize(pixels: np.ndarray, size: int | None) -> np.ndarray:
-    """``(N, C, size, size)`` by the filter that images of a folder go through."""
+    """Resize to ``(N, C, size, size)``, with the same filter as for images of a folder."""
     if size is None or pixels.shape[2:] == (size, size) or not pixels.size:
         return pixels
     resized = np.empty((*pixels.shape[:2], size, size), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""From the bytes of an image file, of any type, depth and size, to pixels of one size."""
+"""Decode image files of any type, depth and size into pixels of one size."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ebsc_core import BadImage, channels_of, eight_bit, is_gray
 from ebsc_plugins.datasets.files import UNREADABLE, Files
 
 LARGEST_SIDE = 224
-# What PIL raises beside on files that are no images, are cut short, or claim absurd sizes.
+# PIL also raises these errors for files that are not images, are truncated, or claim absurd sizes.
 BAD_IMAGE = (*UNREADABLE, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself, before decoding."""
+    """Describe an image file before it is decoded."""
 
     width: int
     height: int
@@ -27,7 +27,7 @@ class Header:
 
 
 def read_header(files: Files, position: int) -> Header | BadImage:
-    """What a file says of itself, or what is wrong with it."""
+    """Read the header of a file, or return the error."""
     try:
         with Image.open(io.BytesIO(files.content(position))) as image:
             # EXIF orientations 5 to 8 swap the sides.
@@ -39,7 +39,7 @@ def read_header(files: Files, position: int) -> Header | BadImage:
 
 
 def common_shape(headers: list[Header], size: int | None) -> tuple[int, int, int]:
-    """``(C, H, W)`` every image is brought to."""
+    """Choose the common shape ``(C, H, W)`` of all images."""
     channels = 1 if all(header.gray for header in headers) else 3
     if size is not None:
         return channels, size, size
@@ -52,15 +52,16 @@ def common_shape(headers: list[Header], size: int | None) -> tuple[int, int, int
 
 
 def decode(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """Pixels ``(C, H, W)`` uint8 of an image file.
+    """Decode an image file into pixels ``(C, H, W)`` uint8.
 
-    By PIL, which scales large JPEG while decoding them. Torchvision's decoders give the same pixels a third
-    sooner where nothing is scaled, but are to be removed (0.29 says), and a damaged PNG ends their process.
+    The function uses PIL, which scales large JPEG files while it decodes them. Torchvision's decoders give
+    the same pixels a third sooner if nothing is scaled, but will be removed (as 0.29 says), and a damaged
+    PNG ends their process.
 
     Raises
     ------
     OSError, ValueError, …
-        As :data:`BAD_IMAGE` has it.
+        If the file is no readable image; :data:`BAD_IMAGE` lists the errors.
     """
     channels, height, width = shape
     mode = "L" if channels == 1 else "RGB"
@@ -70,19 +71,19 @@ def decode(content: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def fit(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
-    """Pixels ``(C, H, W)``, the shorter side scaled to ``(width, height)`` and the centre cut out."""
+    """Scale the shorter side to ``size`` (width, height), crop the centre, return pixels ``(C, H, W)``."""
     if image.size != size:
         image = ImageOps.fit(image, size, Image.Resampling.BILINEAR)
     return channels_of(image)
 
 
 def decode_file(files: Files, position: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """Pixels ``(C, H, W)`` uint8 of a file.
+    """Decode the file at a position into pixels ``(C, H, W)`` uint8.
 
     Raises
     ------
     BadImage
-        If there is no reading it.
+        If the file is unreadable.
     """
     try:
         return decode(files.content(position), shape)

@@ -1,4 +1,4 @@
-"""The handwritten digits bundled with scikit-learn."""
+"""Read the handwritten digits that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ebsc_core import DataContext, ImageSet, Options
 
 
 def read_digits(options: Options, context: DataContext) -> ImageSet:
-    """1,797 images of 8×8; their 17 grey levels are spread over 0 … 255."""
+    """Read 1,797 images of 8×8 pixels, and scale their 17 grey levels to 0 … 255."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

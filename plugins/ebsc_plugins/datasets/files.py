@@ -1,4 +1,4 @@
-"""The image files of a folder or a zip: their names, and their bytes one by one."""
+"""List the image files of a folder or a zip, and read their bytes one by one."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from ebsc_core import DataError
 from ebsc_plugins.datasets.packed_names import Names
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-# What reading raises beside OSError: zip members that are damaged, encrypted or compressed in a way Python
-# does not know (RuntimeError).
+# Besides OSError, reading raises these errors for zip members that are damaged, encrypted, or compressed in
+# a way that Python does not know (RuntimeError).
 UNREADABLE = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class Files(ABC):
-    """Named files. Light to pickle: other processes read them, too."""
+    """Provide named files. Objects are light to pickle, since other processes read the files, too."""
 
     path: Path
     names: Names
-    """Paths inside, with ``/``, sorted."""
+    """The sorted paths inside, with ``/``."""
 
     @abstractmethod
     def content(self, position: int) -> bytes:
-        """The bytes of a file.
+        """Read the bytes of a file.
 
         Raises
         ------
         OSError, RuntimeError, BadZipFile, zlib.error
-            As :data:`UNREADABLE` has it.
+            If the file is unreadable; see :data:`UNREADABLE`.
         """
 
     @abstractmethod
     def states(self, positions: np.ndarray) -> np.ndarray:
-        """Numbers ``(M, 2)`` int64 that change when the files at these positions do."""
+        """Return numbers ``(M, 2)`` int64 that change when the files at these positions change."""
 
     def where(self, position: int) -> str:
-        """The path of a file on one line, whatever its name is made of."""
+        """Return the path of a file as one printable line, whatever characters its name has."""
         text = str(self.path / self.names[position])
         return text if text.isprintable() else repr(text)
 
 
 class FolderFiles(Files):
-    """All image files under a folder; links are followed."""
+    """List all image files under a folder, and follow links."""
 
     def __init__(self, path: Path) -> None:
         self.path, names = path, []
@@ -58,20 +58,20 @@ class FolderFiles(Files):
             inside = os.path.relpath(folder, path).replace(os.sep, "/")
             prefix = "" if inside == "." else f"{inside}/"
             names += [name for file in files if is_image(name := prefix + file)]
-            # A link to a folder above would lead round for ever.
+            # A link to a parent folder would cause an endless loop.
             here = Path(folder)
             subfolders[:] = [name for name in subfolders if not _leads_back(here, here / name)]
         self.names = Names(sorted(names))
 
     def content(self, position: int) -> bytes:
         path = self.path / self.names[position]
-        # A pipe or device would be read for ever.
+        # Reading a pipe or device might never end.
         if path.exists() and not path.is_file():
             raise OSError("not a regular file")
         return path.read_bytes()
 
     def states(self, positions: np.ndarray) -> np.ndarray:
-        """Sizes and times of change; -1 for what is not there."""
+        """Return sizes and modification times; -1 for missing files."""
         found = np.full((len(positions), 2), -1, dtype=np.int64)
         for row, position in enumerate(positions.tolist()):
             try:
@@ -83,15 +83,15 @@ class FolderFiles(Files):
 
 
 class ZipFiles(Files):
-    """The image members of a zip.
+    """List the image members of a zip.
 
-    Where members lie is noted once: of a million, their list takes Python ten seconds and a gigabyte to read,
-    in each process that opens the archive.
+    The class records the positions of members once. For a million members, Python needs ten seconds and a
+    gigabyte to read the list, in each process that opens the archive.
 
     Raises
     ------
     DataError
-        If it is not there or no zip.
+        If the file does not exist or is not a zip.
     """
 
     def __init__(self, path: Path) -> None:
@@ -127,12 +127,12 @@ class ZipFiles(Files):
         return content
 
     def states(self, positions: np.ndarray) -> np.ndarray:
-        """Sizes and checksums."""
+        """Return sizes and checksums."""
         return self.members[torch.from_numpy(positions)][:, [2, 4]].numpy()
 
 
 def member_start(file: BinaryIO, offset: int) -> int:
-    """Where the data of a zip's member begin, whose own header is at ``offset``."""
+    """Return the position of a zip member's data; ``offset`` is the position of its header."""
     file.seek(offset)
     header = file.read(30)
     if len(header) < 30 or header[:4] != b"PK\3\4":
@@ -142,7 +142,7 @@ def member_start(file: BinaryIO, offset: int) -> int:
 
 
 def is_image(name: str) -> bool:
-    """Whether a path inside, with ``/``, is of a known type and not hidden."""
+    """Tell whether a path inside, with ``/``, has a known type and is not hidden."""
     parts = [part for part in name.split("/") if part not in ("", ".")]
     hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
     return os.path.splitext(name)[1].lower() in SUFFIXES and not hidden

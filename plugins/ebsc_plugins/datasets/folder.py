@@ -1,4 +1,4 @@
-"""Images from a folder or a zip of files, of any size, grey or colour."""
+"""Read images of any size, grey or colour, from a folder or a zip of files."""
 
 from __future__ import annotations
 
@@ -35,27 +35,28 @@ LOOKED_AT = 1024
 
 
 class FolderOptions(Options):
-    """How a folder or zip of images is read."""
+    """Configure how a folder or zip of images is read."""
 
     size: int | None = Field(None, ge=4)
-    """Side in pixels every image is brought to (shorter side scaled, centre cut out). By default images
-    that share one size of at most 224 pixels stay as they are; others go to their median shorter side, at
-    most 224."""
+    """Every image is scaled and cropped to this side, in pixels: the shorter side is scaled, and the centre
+    is kept. By default, images that share one size of at most 224 pixels keep it; others get their median
+    shorter side, at most 224."""
     labels: Literal["folders", "none"] = "folders"
-    """Whether subfolders (the first level that branches) are classes. They are used for scoring only."""
+    """With ``folders``, the subfolders of the first level that branches are classes, used for scoring
+    only."""
     stream: Literal[True, False, "auto"] = "auto"
-    """Read images when a batch needs them, instead of all at the start; by default where they would not fit
-    in memory. The size is then that of a sample of 1,024."""
+    """Images are read when a batch needs them, instead of all at the start. By default, this happens if
+    they do not fit in memory. A sample of 1,024 images then determines the size."""
 
 
 def resolve_folder(name: str) -> ComponentSpec | None:
-    """Takes any path of an existing folder."""
+    """Accept the path of any existing folder."""
     path = Path(name).expanduser()
     return _spec(name, path, FolderFiles) if path.is_dir() else None
 
 
 def resolve_zip(name: str) -> ComponentSpec | None:
-    """Takes any path that ends in ``.zip`` and is no folder."""
+    """Accept any path that ends in ``.zip`` and is not a folder."""
     path = Path(name).expanduser()
     return _spec(name, path, ZipFiles) if path.suffix.lower() == ".zip" and not path.is_dir() else None
 
@@ -68,19 +69,19 @@ def _spec(name: str, path: Path, list_files: Callable[[Path], Files]) -> Compone
 
 
 def read_images(files: Files, options: FolderOptions, context: DataContext) -> ImageSource:
-    """All images (or the sample ``context`` asks for) at one size, in memory or streamed.
+    """Read all images (or the sample that ``context`` asks for) at one size, in memory or streamed.
 
     Raises
     ------
     DataError
-        If there are no images, one is unreadable and bad images are not to be skipped, or they would
-        not fit in memory and may not be streamed.
+        If there are no images, if an image is unreadable and bad images are not skipped, or if the images
+        do not fit in memory and must not be streamed.
     """
     if not len(files.names):
         raise DataError(f"{files.path} holds no images (known types: {', '.join(sorted(SUFFIXES))})")
     chosen = sample_positions(len(files.names), context.limit, context.seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PIL's, of odd but readable files; filters hold for all threads
+        warnings.simplefilter("ignore")  # PIL warns of odd but readable files; filters hold for all threads
         if options.stream is True or (
             options.stream == "auto" and _too_large(files, chosen, options, context)
         ):
@@ -89,7 +90,7 @@ def read_images(files: Files, options: FolderOptions, context: DataContext) -> I
 
 
 def _hold(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> ImageSet:
-    """All of them, decoded now."""
+    """Decode all images now."""
     chosen, headers = _good(files, chosen, _each(partial(read_header, files), chosen), context)
     shape = common_shape(headers, options.size)
     _check_memory(files, shape, len(chosen), context.memory)
@@ -103,9 +104,9 @@ def _hold(files: Files, chosen: np.ndarray, options: FolderOptions, context: Dat
 
 
 def _stream(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> StreamedImages:
-    """None of them yet: a sample says what all are like."""
+    """Decode no image yet: the headers of a sample determine the common shape."""
     headers = _sample_headers(files, chosen)
-    if not context.skip_bad_images:  # else all are tried below
+    if not context.skip_bad_images:  # otherwise `readable` tries all images below
         _good(files, *headers, context)
     good = [header for header in headers[1] if isinstance(header, Header)]
     if not good:
@@ -117,7 +118,7 @@ def _stream(files: Files, chosen: np.ndarray, options: FolderOptions, context: D
 
 
 class FileReader(ImageReader):
-    """Decodes image files one by one."""
+    """Decode image files one by one."""
 
     def __init__(self, files: Files, shape: tuple[int, int, int]) -> None:
         self.files, self.shape = files, shape
@@ -149,7 +150,7 @@ def _attempt(files: Files, shape: tuple[int, int, int], position: int) -> np.nda
 
 
 def _good(files: Files, chosen: np.ndarray, results: list, context: DataContext) -> tuple[np.ndarray, list]:
-    """What could be read, with its positions; the rest is warned of, or refused."""
+    """Return the readable results and their positions; warn of the others, or raise an error."""
     bad = [(int(p), r) for p, r in zip(chosen, results, strict=True) if isinstance(r, BadImage)]
     if bad and not context.skip_bad_images:
         raise unreadable(files.where(bad[0][0]), str(bad[0][1]), len(bad))
@@ -165,16 +166,16 @@ def _sample_headers(files: Files, chosen: np.ndarray) -> tuple[np.ndarray, list[
 
 
 def _too_large(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> bool:
-    """Whether they would not fit in memory, as far as a sample tells."""
+    """Estimate from a sample whether the images are too large for memory."""
     side = options.size or LARGEST_SIDE
     if context.memory is None or _bytes_held((3, side, side), len(chosen)) <= context.memory:
-        return False  # whatever their size
+        return False  # they fit at any size
     headers = [header for header in _sample_headers(files, chosen)[1] if isinstance(header, Header)]
     return _bytes_held(common_shape(headers, options.size), len(chosen)) > context.memory
 
 
 def _bytes_held(shape: tuple[int, int, int], n: int) -> int:
-    # The list of decoded images and the stacked array exist at once for a moment.
+    # The list of decoded images and the stacked array exist at the same time for a moment.
     return 2 * n * int(np.prod(shape))
 
 
@@ -192,14 +193,14 @@ def _name(files: Files) -> str:
 
 
 def _classes(files: Files, chosen: np.ndarray, options: FolderOptions) -> dict[str, Any]:
-    """Labels and class names, where there are such."""
+    """Return labels and class names, if there are any."""
     if options.labels == "none":
         return {}
     folders = [name.rpartition("/")[0] for name in files.names]
     class_of = _branches(set(folders))
     if class_of is None:
         return {}
-    # Of all names, not of the sample's: a class keeps its number whatever the sample.
+    # Class numbers come from all names, not from the sample's: a class has the same number in every sample.
     class_names = sorted(set(class_of.values()))
     number = {class_name: i for i, class_name in enumerate(class_names)}
     labels = np.array([number[class_of[folders[i]]] for i in chosen], dtype=np.int64)
@@ -207,9 +208,9 @@ def _classes(files: Files, chosen: np.ndarray, options: FolderOptions) -> dict[s
 
 
 def _branches(folders: set[str]) -> dict[str, str] | None:
-    """The part of each folder's path at the first level that branches.
+    """Return the part of each folder's path at the first level that branches.
 
-    None if none does, or images lie beside it.
+    Return None if no level branches, or if images lie beside the folders of that level.
     """
     parts = {folder: PurePosixPath(folder).parts for folder in folders}
     level = 0

@@ -1,4 +1,4 @@
-"""The data sets torchvision reads, as light records."""
+"""List the data sets that torchvision reads, as light records."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class NamedSet:
-    """One data set of torchvision."""
+    """Describe one data set of torchvision."""
 
     summary: str
     reference: str

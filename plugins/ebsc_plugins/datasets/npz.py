@@ -1,4 +1,4 @@
-"""Images from a NumPy ``.npz`` archive."""
+"""Read images from a NumPy ``.npz`` archive."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from ebsc_plugins.datasets.arrays import ArrayReader, StoredArray, find_array, r
 
 
 class NpzOptions(Options):
-    """Which arrays of the file to read, and at what size."""
+    """Configure which arrays of the file are read, and at what size."""
 
     images: str = "images"
-    """Key of the images: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]."""
+    """The key of the images: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]."""
     labels: str | None = None
-    """Key of the labels, (N,) integers, for scoring only; by default `labels` if there is one."""
+    """The key of the labels, (N,) integers, used for scoring only. The default is `labels` if it exists."""
     size: int | None = Field(None, ge=4)
-    """Side in pixels every image is brought to (shorter side scaled, centre cut out), as in a folder; by
-    default images stay as they are."""
+    """Every image is scaled and cropped to this side, in pixels: the shorter side is scaled, and the centre
+    is kept. By default, images keep their size."""
     stream: Literal[True, False, "auto"] = "auto"
-    """Read images when a batch needs them, instead of all at the start; by default where they would not fit
-    in memory. Only what was saved without compression can be streamed."""
+    """Images are read when a batch needs them, instead of all at the start. By default, this happens if
+    they do not fit in memory. Only uncompressed arrays can be streamed."""
 
 
 def resolve_npz(name: str) -> ComponentSpec | None:
-    """Takes any path that ends in ``.npz`` and is no folder."""
+    """Accept any path that ends in ``.npz`` and is not a folder."""
     path = Path(name).expanduser()
     if not name.lower().endswith(".npz") or path.is_dir():
         return None
@@ -54,13 +54,13 @@ def resolve_npz(name: str) -> ComponentSpec | None:
 
 
 def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSource:
-    """Images, in memory or streamed, and, where present, labels.
+    """Read images, in memory or streamed, and labels if there are any.
 
     Raises
     ------
     DataError
-        If the file is missing, no archive, lacks the images, holds pickled objects, its shapes or dtypes do
-        not fit, or it fits neither in memory nor can it be streamed.
+        If the file is missing, is not an archive, lacks the images, holds pickled objects, or has shapes or
+        dtypes that do not fit; or if the images do not fit in memory and cannot be streamed.
     """
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file")
@@ -79,7 +79,7 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSour
             images = None if streamed else _array(path, archive, options.images)
             labels_key = options.labels or "labels"
             labels = _array(path, archive, labels_key) if labels_key in archive else None
-    # RuntimeError: encrypted, or compressed in a way Python does not know.
+    # RuntimeError: the archive is encrypted, or compressed in a way that Python does not know.
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is not a readable .npz archive ({error})") from None
     pixels = None if images is None else to_uint8(path, images)
@@ -96,7 +96,7 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSour
 
 
 def _is_streamed(stored: StoredArray, options: NpzOptions, available: int | None) -> bool:
-    """Whether images are read when needed; a DataError if they have to be and cannot."""
+    """Tell whether to stream the images; raise a DataError if they need it but cannot be streamed."""
     fits = available is None or stored.bytes_held() <= available
     if options.stream is True or (options.stream == "auto" and not fits):
         if stored.offset is None:

@@ -1,4 +1,4 @@
-"""Many names in little memory."""
+"""Hold many names in little memory."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import torch
 
 
 class Names(Sequence[str]):
-    """Strings joined in one tensor: a tenth of what as many objects take, and shared between processes.
+    """Hold strings joined in one tensor.
 
-    Names that are not UTF-8 keep their bytes.
+    This takes a tenth of the memory of separate strings, and processes can share it. Names that are not
+    UTF-8 keep their bytes.
     """
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Named data sets, downloaded and read by torchvision."""
+"""Download and read named data sets with torchvision."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from ebsc_core import DataContext, DataError, ImageSet, Options
 
 
 class SplitOptions(Options):
-    """Which images of the data set."""
+    """Configure which images of the data set are read."""
 
     split: Literal["all", "train", "test"] = "all"
-    """Training images, test images, or both (training first)."""
+    """The run uses the training images, the test images, or both (training images first)."""
 
 
 class Stl10Options(Options):
-    """Which images of STL-10."""
+    """Configure which images of STL-10 are read."""
 
     split: Literal["all", "train", "test", "unlabeled"] = "all"
-    """``all`` is the 13,000 labelled images, as clustering papers use; ``unlabeled`` the 100,000."""
+    """``all`` means the 13,000 labelled images, as clustering papers use them; ``unlabeled`` means the
+    100,000 unlabelled ones."""
 
 
 def _read(dataset_class: Any, name: str, options: Any, context: DataContext) -> ImageSet:
@@ -36,7 +37,7 @@ def _read(dataset_class: Any, name: str, options: Any, context: DataContext) -> 
     if options.split == "unlabeled":
         return ImageSet(name, torch.cat(images), ids)
     labels = np.concatenate([_labels(part) for part in parts])
-    names = getattr(parts[0], "classes", None)  # STL-10's come in a file that may be missing
+    names = getattr(parts[0], "classes", None)  # STL-10 has them in a file that may be missing
     return ImageSet(name, torch.cat(images), ids, labels, tuple(names) if names else None)
 
 
@@ -45,7 +46,7 @@ def _load(dataset_class: Any, name: str, split: str, context: DataContext) -> An
     open_set = partial(dataset_class, str(context.root), **which)
     try:
         return open_set(download=False)
-    except RuntimeError:  # not there, or its checksums do not match
+    except RuntimeError:  # files are missing, or their checksums do not match
         context.warn(f"{name} is missing or damaged in {context.root}; downloading it")
         try:
             with contextlib.redirect_stderr(io.StringIO()):
@@ -58,7 +59,7 @@ def _load(dataset_class: Any, name: str, split: str, context: DataContext) -> An
     except Exception as error:  # torchvision's readers check little
         raise DataError(
             f"{name} is damaged in {context.root} ({_reason(error)}); "
-            "remove its files there to have them downloaded anew"
+            "remove its files there, and ebsc downloads them again"
         ) from None
 
 
@@ -68,7 +69,7 @@ def _labels(dataset: Any) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    """The last line, where torchvision says what became of the last mirror it tried."""
+    """Return the last line of an error: there torchvision reports on the last mirror that it tried."""
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 

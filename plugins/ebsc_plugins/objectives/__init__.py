@@ -1,1 +1,1 @@
-"""Self-supervised objectives."""
+"""Provide self-supervised objectives."""

@@ -1,4 +1,4 @@
-"""Barlow Twins: each embedding dimension agrees across views and differs from all others."""
+"""Train with Barlow Twins: each embedding dimension agrees across views and differs from all others."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from ebsc_core import Objective, ProjectorOptions
 
 
 class BarlowTwinsOptions(ProjectorOptions):
-    """Options of Barlow Twins."""
+    """Configure Barlow Twins."""
 
     hidden: int = Field(1024, ge=1)
-    """Width of the projector's two hidden layers (the paper: 8192)."""
+    """The width of the projector's two hidden layers; the paper uses 8192."""
     width: int = Field(512, ge=1)
-    """Width E of the embeddings. Wider is better, the paper finds, and takes 8192."""
+    """The width E of the embeddings; the paper finds that wider is better, and uses 8192."""
     redundancy: float = Field(5e-3, ge=0)
-    """Weight of the redundancy between dimensions against their agreement across views: the paper's λ."""
+    """The weight of redundancy between dimensions relative to agreement across views: the paper's λ."""
 
 
 class BarlowTwins(Objective):
-    """Zbontar et al., arXiv:2103.03230, eqs. 1-2.
+    """Implement Barlow Twins (Zbontar et al., arXiv:2103.03230, eqs. 1-2).
 
-    Each dimension is standardised over the batch, so that only how images differ in it counts: neither
-    length nor offset. A reconstruction therefore agrees as it is, though of other length than projections.
+    The loss standardises each dimension over the batch, so it depends only on the differences between
+    images, not on length or offset. Therefore a reconstruction needs no rescaling, although its length
+    differs from that of projections.
     """
 
     Options = BarlowTwinsOptions
@@ -36,9 +37,9 @@ class BarlowTwins(Objective):
 
 
 def barlow_twins(a: Tensor, b: Tensor, redundancy: float) -> Tensor:
-    """Squared distance of the views' cross-correlation ``(E, E)`` from the identity; ``a``, ``b`` ``(B, E)``.
+    """Compute the squared distance of the views' cross-correlation ``(E, E)`` from the identity.
 
-    Off the diagonal it counts ``redundancy`` times.
+    The views ``a`` and ``b`` are ``(B, E)``. Entries off the diagonal have the weight ``redundancy``.
     """
     correlation = standardize(a).T @ standardize(b) / len(a)
     own = correlation.diagonal()
@@ -47,5 +48,5 @@ def barlow_twins(a: Tensor, b: Tensor, redundancy: float) -> Tensor:
 
 
 def standardize(rows: Tensor) -> Tensor:
-    """Rows ``(B, E)`` with mean 0 and variance 1 in each dimension; a constant dimension becomes 0."""
+    """Scale rows ``(B, E)`` to mean 0 and variance 1 in each dimension; a constant dimension becomes 0."""
     return F.batch_norm(rows, None, None, training=True)

@@ -1,4 +1,4 @@
-"""BYOL: predict a slowly moving teacher's embedding of the other view."""
+"""Train with BYOL: predict a slowly moving teacher's embedding of the other view."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from ebsc_plugins.objectives.momentum import MomentumObjective, MomentumOptions
 
 
 class BYOLOptions(MomentumOptions):
-    """Options of BYOL."""
+    """Configure BYOL."""
 
 
 class BYOL(MomentumObjective):
-    """Grill et al., arXiv:2006.07733, eqs. 1-2, symmetrised.
+    """Implement BYOL, symmetrised (Grill et al., arXiv:2006.07733, eqs. 1-2).
 
-    There are no negatives: what keeps the embeddings from collapsing is the predictor together with the
-    momentum teacher.
+    There are no negatives. The predictor and the momentum teacher keep the embeddings from collapsing.
     """
 
     Options = BYOLOptions
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
-        """Squared distance of predictions ``a`` and targets ``b``, ``2 - 2 cos``, mean over the batch."""
+        """Compute the mean squared distance ``2 - 2 cos`` of predictions ``a`` and targets ``b``."""
         return 2 - 2 * (a * b).sum(dim=1).mean()

@@ -1,4 +1,4 @@
-"""What BYOL and MoCo v3 share: targets from a slowly moving average of the network itself."""
+"""Provide the base of BYOL and MoCo v3: targets come from a slowly moving average of the network."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ebsc_plugins.objectives.predictive import PredictiveObjective
 
 
 class MomentumOptions(ProjectorOptions):
-    """Options of an objective with a momentum teacher."""
+    """Configure an objective with a momentum teacher."""
 
     momentum: float = Field(0.99, ge=0, lt=1)
-    """Share of itself the teacher keeps at each step; rises to 1 by a cosine. 0.99 is MoCo v3's; BYOL
-    starts at 0.996, for far longer schedules."""
+    """The teacher keeps this share of its weights at each step; the share rises to 1 by a cosine. MoCo v3
+    uses 0.99; BYOL starts at 0.996, for far longer schedules."""
 
 
 class MomentumObjective(PredictiveObjective):
-    """Targets are the embeddings of a teacher: a moving average of backbone and projector."""
+    """Use the embeddings of a teacher as targets: a moving average of backbone and projector."""
 
     def __init__(self, options: Any, backbone: Backbone) -> None:
         super().__init__(options, backbone)

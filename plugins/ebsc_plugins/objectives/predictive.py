@@ -1,4 +1,4 @@
-"""What BYOL, MoCo v3 and SimSiam share: a predictor on one side, a stopped target on the other."""
+"""Provide the base of BYOL, MoCo v3 and SimSiam: a predictor, and a target without gradient."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ebsc_core import Backbone, Objective, Views, projector
 
 
 class PredictiveObjective(Objective):
-    """Predict from each view's projection the target that the other view gives, and symmetrise.
+    """Predict the target of the other view from each view's projection, and symmetrise.
 
-    Targets pass no gradient. A subclass says where they come from and how a prediction is scored. The
-    embeddings it offers are its projections, not its predictions.
+    Targets have no gradient. A subclass defines the targets and the loss of a prediction. The embeddings
+    are the projections, not the predictions.
     """
 
     norms_projections: ClassVar[bool] = False
-    """Whether the projector ends in a batch norm (without scale and shift)."""
+    """If true, the projector ends with a batch norm (without scale and shift)."""
 
     def __init__(self, options: Any, backbone: Backbone) -> None:
         super().__init__(options, backbone)
@@ -29,7 +29,7 @@ class PredictiveObjective(Objective):
         self.predictor = self.build_predictor()
 
     def build_predictor(self) -> nn.Module:
-        """A head ``(B, E) -> (B, E)``, by default as wide as the projector."""
+        """Build a head ``(B, E) -> (B, E)``, by default as wide as the projector."""
         return projector(self.options.width, self.options.hidden, self.options.width)
 
     def forward(self, view_a: Tensor, view_b: Tensor) -> Views:
@@ -51,21 +51,28 @@ class PredictiveObjective(Objective):
         return Views(loss, (fa, fb), (za, zb))
 
     def predict(self, projections: Tensor) -> Tensor:
-        """Unit-length predictions ``(B, E)`` of the target, from projections of any length."""
+        """Predict targets as unit-length rows ``(B, E)``, from projections of any length."""
         return F.normalize(self.predictor(projections).float(), dim=1)
 
     @abstractmethod
     def targets(self, images: Tensor, embeddings: Tensor) -> Tensor:
-        """Unit-length targets ``(2B, E)`` of images ``(2B, C, H, W)`` and their embeddings; no gradient."""
+        """Compute unit-length targets ``(2B, E)``, without gradient.
+
+        The inputs are images ``(2B, C, H, W)`` and their embeddings.
+        """
 
     @abstractmethod
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
-        """Scalar score of unit-length predictions ``a`` and targets ``b``, each ``(B, E)``: one direction."""
+        """Compute the scalar loss of unit-length predictions ``a`` and targets ``b``, each ``(B, E)``.
+
+        This is the loss of one direction.
+        """
 
     def agreement(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """The prediction from a reconstruction against the stopped target.
+        """Compare the prediction from a reconstruction with the target, which has no gradient.
 
-        Several processes all predict the same rows here, so a batch norm over all of them sees each row more
-        than once: the same mean and variance, but for a running variance's ``n / (n - 1)``.
+        Several processes all predict the same rows here, so a batch norm over all processes sees each row
+        more than once. Mean and variance are the same, except for the factor ``n / (n - 1)`` of the running
+        variance.
         """
         return self.loss(self.predict(F.normalize(reconstruction, dim=1)), target.detach())

@@ -1,4 +1,4 @@
-"""SimCLR: contrast each image's two views with all other images of the batch."""
+"""Train with SimCLR: contrast each image's two views with all other images of the batch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ebsc_core import Objective, ProjectorOptions
 
 
 class SimCLROptions(ProjectorOptions):
-    """Options of SimCLR."""
+    """Configure SimCLR."""
 
     temperature: float = Field(0.2, gt=0)
-    """Softmax temperature of the similarities; smaller weighs near negatives more. The paper tunes
-    it (0.5 for CIFAR-10 at batch 256 and more); 0.2 is the usual choice of later recipes."""
+    """The softmax temperature of the similarities; a smaller one gives near negatives more weight. The
+    paper tunes it (0.5 for CIFAR-10 at batch size 256 and more); later recipes usually use 0.2."""
 
 
 class SimCLR(Objective):
-    """NT-Xent (Chen et al., arXiv:2002.05709, eq. 1): the other view against ``2B - 2`` negatives."""
+    """Contrast the other view with ``2B - 2`` negatives: NT-Xent (Chen et al., arXiv:2002.05709, eq. 1)."""
 
     Options = SimCLROptions
 
@@ -28,7 +28,7 @@ class SimCLR(Objective):
 
 
 def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
-    """Normalised-temperature cross-entropy of unit-length ``(B, E)`` rows; row i matches row i.
+    """Compute the normalised-temperature cross-entropy of unit-length ``(B, E)`` rows; row i matches row i.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""SimSiam: predict the network's own, stopped embedding of the other view."""
+"""Train with SimSiam: predict the network's own embedding of the other view, without its gradient."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ebsc_plugins.objectives.predictive import PredictiveObjective
 
 
 class SimSiamOptions(ProjectorOptions):
-    """Options of SimSiam."""
+    """Configure SimSiam."""
 
     hidden: int = Field(512, ge=1)
-    """Width of the projector's hidden layers (the paper: 2048)."""
+    """The width of the projector's hidden layers; the paper uses 2048."""
     width: int = Field(512, ge=1)
-    """Width E of the embeddings (the paper: 2048)."""
+    """The width E of the embeddings; the paper uses 2048."""
     bottleneck: int = Field(128, ge=1)
-    """Width of the predictor's hidden layer; the paper takes a quarter of E, and less than E it must be."""
+    """The width of the predictor's hidden layer. It must be less than E; the paper uses a quarter of E."""
 
 
 class SimSiam(PredictiveObjective):
-    """Chen and He, arXiv:2011.10566, eqs. 1-4.
+    """Implement SimSiam (Chen and He, arXiv:2011.10566, eqs. 1-4).
 
-    Neither negatives nor a teacher: what keeps the embeddings from collapsing is the stopped target, with
-    the batch norms. All parts share one learning rate and its decay.
+    There are no negatives and no teacher. The target without gradient and the batch norms keep the
+    embeddings from collapsing. All modules share one learning rate and its decay.
     """
 
     Options = SimSiamOptions
@@ -38,10 +38,10 @@ class SimSiam(PredictiveObjective):
         return embeddings.detach()
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
-        """Half the negative cosine of predictions ``a`` and targets ``b``, mean over the batch."""
+        """Compute half the mean negative cosine of predictions ``a`` and targets ``b``."""
         return negative_cosine(a, b) / 2
 
 
 def negative_cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Of unit-length ``(B, E)`` rows, mean over the batch (eq. 1)."""
+    """Compute the mean negative cosine of unit-length ``(B, E)`` rows (eq. 1)."""
     return -(a * b).sum(dim=1).mean()

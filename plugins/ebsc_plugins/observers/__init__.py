@@ -1,1 +1,1 @@
-"""Trackers that are told of a run."""
+"""Provide observers, which follow a run."""

@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, by the writer that comes with torch."""
+"""Write curves for TensorBoard with torch's writer."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ebsc_core import (
 
 
 class TensorBoardOptions(Options):
-    """Where the curves go."""
+    """Configure the folder of the curves."""
 
     folder: str | None = None
-    """Folder for all runs, each in one of its own named like the run directory; by default ``tensorboard``
-    beside the run directory. Not in that, as it is there only when the run has finished."""
+    """The folder for all runs; each run has a subfolder with the name of its run directory. The default is
+    ``tensorboard`` beside the run directory, which itself exists only when the run has finished."""
 
 
 class TensorBoard:
-    """Writes what can be drawn as it comes: ``tensorboard --logdir runs/tensorboard`` shows it meanwhile.
+    """Write figures during the run; ``tensorboard --logdir runs/tensorboard`` shows them at once.
 
     Raises
     ------

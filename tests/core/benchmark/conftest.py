@@ -1,4 +1,4 @@
-"""Suites written in a line or two, results nobody had to compute, and cells that cost milliseconds."""
+"""Provide short suites, results without computation, and cells that take milliseconds."""
 
 from __future__ import annotations
 
@@ -61,25 +61,25 @@ def make_metrics(acc: float | None = 0.5, **changes: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def metrics() -> Metrics:
-    """What a suite reads of a run's ``metrics.json``; NMI is half the accuracy, ARI a quarter."""
+    """Make the part of ``metrics.json`` that a suite reads; NMI is half the accuracy, ARI a quarter."""
     return make_metrics
 
 
 @pytest.fixture
 def one_row() -> str:
-    """The text of a suite of one row, one data set and one seed."""
+    """Return the text of a suite of one row, one data set and one seed."""
     return ONE_ROW
 
 
 @pytest.fixture
 def two_rows() -> str:
-    """The same with a second row, ``energy``, and a second seed."""
+    """Return the text of that suite with a second row, ``energy``, and a second seed."""
     return TWO_ROWS
 
 
 @pytest.fixture
 def suite(tmp_path: Path) -> Callable[..., Suite]:
-    """Writes a suite and reads it: that of two rows if no text is given."""
+    """Write a suite and read it; without a text, it is the suite of two rows."""
 
     def make(text: str = TWO_ROWS, settings: list[str] | None = None, baseline: str | None = None) -> Suite:
         path = tmp_path / "suite.toml"
@@ -91,7 +91,7 @@ def suite(tmp_path: Path) -> Callable[..., Suite]:
 
 @pytest.fixture
 def results(suite: Callable[..., Suite]) -> Callable[..., Results]:
-    """Results of a suite whose cells came to what a function of row, column and seed says.
+    """Make results of a suite; a function of row, column and seed gives the outcome of each cell.
 
     A number is an accuracy, a text the reason of a failure, a dict the metrics.
     """
@@ -112,10 +112,11 @@ def results(suite: Callable[..., Suite]) -> Callable[..., Results]:
 
 @pytest.fixture
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Puts a small script in place of the processes that run cells.
+    """Replace the processes that run cells by a small script.
 
-    Its body sees ``config``, ``part`` (the coefficient model's name), ``record`` and ``outcome``. Returns the
-    file in which each start and each regular end leaves a line. Another script may be given whole.
+    The script's body can use ``config``, ``part`` (the name of the coefficient model), ``record`` and
+    ``outcome``. The function returns a file; each start and each regular end adds a line to it. A test can
+    also give a whole script.
     """
     started = tmp_path / "started.txt"
     started.touch()

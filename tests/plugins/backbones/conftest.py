@@ -1,4 +1,4 @@
-"""What the backbones that fit a subspace are given."""
+"""Provide inputs for the backbones that fit a subspace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ebsc_plugins.datasets.digits import read_digits
 
 @pytest.fixture
 def info() -> Callable[..., ImageInfo]:
-    """Of images of this shape."""
+    """Make an :class:`ImageInfo` for images of this shape."""
 
     def make(height: int, width: int | None = None, channels: int = 1) -> ImageInfo:
         return ImageInfo(channels, height, width or height, (0.4,) * channels, (0.2,) * channels)
@@ -24,13 +24,13 @@ def info() -> Callable[..., ImageInfo]:
 
 @pytest.fixture(scope="session")
 def digits() -> Tensor:
-    """``(1797, 1, 8, 8)`` uint8."""
+    """Read the digits, ``(1797, 1, 8, 8)`` uint8."""
     return read_digits(None, None).images  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def noise() -> Callable[..., Tensor]:
-    """Random images, uint8, none of whose pixels is as bright as another on average."""
+    """Draw random uint8 images whose pixels all differ in mean brightness."""
 
     def make(n: int, side: int, channels: int = 1) -> Tensor:
         generator = torch.Generator().manual_seed(n)

@@ -1,4 +1,4 @@
-"""Folders and zips of images, written and read again."""
+"""Write folders and zips of images, and read them again."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from ebsc_plugins.datasets.folder import FolderOptions, resolve_folder, resolve_
 
 @pytest.fixture(params=["folder", "zip"])
 def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Where to put images, once a folder and once a zip."""
+    """Return a path for images, once as a folder and once as a zip."""
     return tmp_path / ("pictures.zip" if request.param == "zip" else "pictures")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where to put a folder of images."""
+    """Return a path for a folder of images."""
     return tmp_path / "pictures"
 
 
 @pytest.fixture
 def tiny() -> Callable[..., dict[str, bytes]]:
-    """Makes grey images, all different, of these names."""
+    """Make grey images with these names, all different."""
 
     def make(*names: str) -> dict[str, bytes]:
         files = {}
@@ -45,13 +45,13 @@ def tiny() -> Callable[..., dict[str, bytes]]:
 
 @pytest.fixture
 def warned() -> list[str]:
-    """The warnings ``read`` gave."""
+    """Collect the warnings of ``read``."""
     return []
 
 
 @pytest.fixture
 def read(warned: list[str]) -> Callable[..., ImageSet]:
-    """Read a folder, or a zip if so named, after adding files to the folder or making them the zip."""
+    """Read a folder or a zip, after writing files into it."""
 
     def write_and_read(
         path: Path,
@@ -87,7 +87,7 @@ def write_folder(path: Path, files: dict[str, bytes]) -> None:
 
 @pytest.fixture
 def pretend_encrypted() -> Callable[[Path], None]:
-    """Set the flag that says members are encrypted, in local and central headers of a zip."""
+    """Set the flag for encrypted members in the local and central headers of a zip."""
 
     def set_flag(path: Path) -> None:
         content = bytearray(path.read_bytes())

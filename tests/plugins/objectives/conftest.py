@@ -1,4 +1,4 @@
-"""Small objectives for tests."""
+"""Provide small objectives for tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tiny(Backbone):
 
 @pytest.fixture
 def build() -> Callable[..., Objective]:
-    """An objective of this class and these options on a tiny backbone for 4x4 images."""
+    """Build an objective of this class, with these options, on a tiny backbone for 4x4 images."""
 
     def call(kind: type[Objective], **options: float) -> Objective:
         return kind(kind.Options(**{"hidden": 8, "width": 4} | options), Tiny())
@@ -33,7 +33,7 @@ def build() -> Callable[..., Objective]:
 
 @pytest.fixture
 def views() -> Callable[..., tuple[Tensor, Tensor]]:
-    """Two batches of random 4x4 images."""
+    """Draw two batches of random 4x4 images."""
 
     def call(batch: int = 5) -> tuple[Tensor, Tensor]:
         return torch.rand(batch, 1, 4, 4), torch.rand(batch, 1, 4, 4)

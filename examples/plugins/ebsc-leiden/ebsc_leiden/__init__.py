@@ -1,4 +1,4 @@
-"""Makes the clusterer leiden known to ebsc."""
+"""Register the clusterer leiden with ebsc."""
 
 from collections.abc import Iterator
 
@@ -7,10 +7,10 @@ from ebsc_core import ComponentSpec, hookimpl
 
 @hookimpl
 def ebsc_clusterers() -> Iterator[ComponentSpec]:
-    """The clusterers of this package."""
+    """Yield the clusterers of this package."""
     yield ComponentSpec(
         "leiden",
-        "communities of the affinity by the Leiden algorithm; finds how many there are",
+        "communities of the affinity by the Leiden algorithm; chooses the number of clusters",
         "ebsc_leiden.clusterer:Leiden",
         reference="Traag, Waltman, van Eck 2019 (arXiv:1810.08473)",
     )

@@ -1,4 +1,4 @@
-"""Communities of the affinity, by igraph's Leiden algorithm."""
+"""Find communities of the affinity with igraph's Leiden algorithm."""
 
 import random
 
@@ -11,18 +11,19 @@ from ebsc_core import Clusterer, Options
 
 
 class LeidenOptions(Options):
-    """Options of leiden."""
+    """Configure leiden."""
 
     resolution: float = Field(1.0, gt=0)
-    """Resolution of the modularity; larger makes more, smaller clusters."""
+    """The resolution of the modularity; a larger value gives more, smaller clusters."""
     smallest: int = Field(2, ge=1)
-    """Communities of fewer rows are noise: -1 in ``assignments.csv``."""
+    """Communities with fewer rows count as noise: -1 in ``assignments.csv``."""
 
 
 class Leiden(Clusterer):
-    """Communities of largest modularity (Traag, Waltman, van Eck, arXiv:1810.08473).
+    """Find communities of largest modularity (Traag, Waltman, van Eck, arXiv:1810.08473).
 
-    How many there are is found, not asked: where that differs from the run's number of clusters, it is said.
+    The algorithm chooses the number of communities. If it differs from the run's number of clusters, a
+    warning says so.
     """
 
     Options = LeidenOptions
@@ -32,7 +33,7 @@ class Leiden(Clusterer):
         self.options, self.n_clusters, self.seed = options, n_clusters, seed
 
     def fit_predict(self, data: sparse.csr_matrix) -> np.ndarray:
-        """Labels ``(N,)`` of an affinity ``(N, N)``, the largest community first."""
+        """Return labels ``(N,)`` of an affinity ``(N, N)``; label 0 is the largest community."""
         edges = sparse.triu(data, 1, format="coo")  # each edge once
         graph = igraph.Graph(data.shape[0], np.stack([edges.row, edges.col], 1).tolist())
         igraph.set_random_number_generator(random.Random(self.seed))
@@ -56,7 +57,7 @@ class Leiden(Clusterer):
         return labels
 
     def _by_size(self, membership: np.ndarray) -> np.ndarray:
-        """Numbered by size; members of too small communities become -1."""
+        """Renumber communities by size; members of too small communities become -1."""
         sizes = np.bincount(membership)
         order = np.argsort(-sizes, kind="stable")
         number = np.empty(len(sizes), dtype=np.int64)

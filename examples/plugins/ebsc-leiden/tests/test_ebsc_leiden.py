@@ -1,4 +1,4 @@
-"""What ebsc asks of every clusterer, and what is this one's own."""
+"""Check the contract of every clusterer, and the behaviour of this one."""
 
 import numpy as np
 from ebsc_leiden.clusterer import Leiden, LeidenOptions
@@ -6,12 +6,12 @@ from scipy import sparse
 
 from ebsc_core.testing import clusterer_checks
 
-# At resolution 1 a long drawn-out group falls into pieces, whose seams hang on the order of the rows.
+# At resolution 1 an elongated group falls into pieces, and their borders depend on the order of the rows.
 test_contract = clusterer_checks("leiden", options={"resolution": 0.1})
 
 
 def cliques(*sizes: int) -> sparse.csr_matrix:
-    """Rows that are all alike within their group, and unlike any other."""
+    """Build an affinity of groups: rows of one group are all alike, and unlike all other rows."""
     blocks = [np.ones((size, size)) - np.eye(size) for size in sizes]
     return sparse.csr_matrix(sparse.block_diag(blocks, format="csr").astype(np.float32))
 

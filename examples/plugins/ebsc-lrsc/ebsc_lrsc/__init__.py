@@ -1,4 +1,4 @@
-"""Makes the coefficient model lrsc known to ebsc."""
+"""Register the coefficient model lrsc with ebsc."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from ebsc_core import ComponentSpec, hookimpl
 
 @hookimpl
 def ebsc_coefficient_models() -> Iterator[ComponentSpec]:
-    """The coefficient models of this package."""
+    """Yield the coefficient models of this package."""
     yield ComponentSpec(
         "lrsc",
         "low-rank coefficients in closed form, from the singular vectors of all rows",

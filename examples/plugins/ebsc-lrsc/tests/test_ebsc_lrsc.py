@@ -1,4 +1,4 @@
-"""What ebsc asks of every coefficient model, and what the papers promise of this one."""
+"""Check the contract of every coefficient model, and the papers' claims about this one."""
 
 import torch
 from ebsc_lrsc.coefficients import LowRank, LowRankOptions
@@ -11,7 +11,7 @@ test_contract = coefficient_model_checks("lrsc")
 
 
 def two_planes(n: int = 40) -> Tensor:
-    """Unit-length rows ``(2n, 8)``, those of each half in a plane of its own."""
+    """Draw unit-length rows ``(2n, 8)``; each half lies in its own plane."""
     generator = torch.Generator().manual_seed(0)
     bases = torch.linalg.qr(torch.randn(2, 8, 2, generator=generator)).Q
     rows = torch.randn(2, n, 2, generator=generator) @ bases.mT
@@ -19,7 +19,7 @@ def two_planes(n: int = 40) -> Tensor:
 
 
 def test_it_is_the_minimum() -> None:
-    """No small change of the closed form lowers the objective it is to minimise."""
+    """Check that no small change of the closed form lowers the objective."""
     rows, tau = two_planes(10).double(), 3.0
     whole = rows @ LowRank(LowRankOptions(tau=tau), 8).encode(rows).T
 
@@ -34,7 +34,7 @@ def test_it_is_the_minimum() -> None:
 
 
 def test_rows_express_their_own_subspace() -> None:
-    """Subspaces that share no direction are kept apart, as the shape interaction matrix does."""
+    """Check that rows use only their own subspace, if subspaces share no direction, as in the theory."""
     rows = two_planes()
     model = LowRank(LowRankOptions(tau=1000.0), 8)
     found = model.coefficients(rows, model.encode(rows), 10, torch.arange(80))

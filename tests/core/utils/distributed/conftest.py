@@ -1,4 +1,4 @@
-"""Two processes that compute together, once for all tests."""
+"""Let two processes compute together, once for all tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class Computed(NamedTuple):
-    """What each process came to, and one alone."""
+    """Hold the results of each process, and those of a single process."""
 
     ranks: list[dict[str, Tensor]]
     alone: dict[str, Tensor]

@@ -1,6 +1,7 @@
-"""One of several processes: what is computed together, and by the first of them then also alone.
+"""Compute test cases as one of several processes; the first process then repeats them alone.
 
-``worker.py FOLDER`` with a launcher's variables set leaves ``<rank>.safetensors`` and ``alone.safetensors``.
+``worker.py FOLDER`` needs the variables of a launcher. It writes ``<rank>.safetensors`` and
+``alone.safetensors``.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ BATCH = 16
 
 
 class Detached(DistributedContext):
-    """Whose gather lets gradients reach this process's rows only, as the communication library's does."""
+    """Gather rows such that gradients reach only this process's rows, as in the communication library."""
 
     def gather(self, rows: Tensor) -> Tensor:
         every = super().gather(rows.detach()).clone()
@@ -53,7 +54,7 @@ class Detached(DistributedContext):
 
 
 class Net(Backbone):
-    """Small, with both kinds of batch norm."""
+    """Define a small backbone with both kinds of batch norm."""
 
     width = 16
 
@@ -90,7 +91,7 @@ def images_of(n: int) -> Tensor:
 
 @contextmanager
 def float64() -> Iterator[None]:
-    """Where the code asks for float32 it gets this, but for what is drawn and for the pixels of views."""
+    """Compute in float64 where the code asks for float32, except random draws and the pixels of views."""
     plain = Tensor.float
 
     def draw(*arguments: Any) -> ViewParameters:
@@ -155,7 +156,7 @@ def step_of(context: DistributedContext, kind: type[Objective], dtype: torch.dty
 
 
 def joint_gradients(context: DistributedContext, dtype: torch.dtype, form: str) -> dict[str, Tensor]:
-    """Of a step that finds rows of an earlier one."""
+    """Compute the gradients of a joint step whose memory holds rows of an earlier step."""
     made = step_of(context, SimCLR, dtype, form)
     images, share = images_of(BATCH), context.share(BATCH)
     generator = torch.Generator().manual_seed(1)
@@ -178,7 +179,7 @@ def joint_steps(context: DistributedContext) -> Iterator[tuple[str, dict[str, Te
 
 
 def training(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Weights after four steps, two of them joint."""
+    """Yield the weights after four steps; two of them are joint steps."""
     for kind in (SimCLR, BYOL):
         with float64():
             made = step_of(context, kind, torch.float64, "reconstruction")
@@ -193,7 +194,7 @@ def training(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tenso
 
 
 def extraction(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """37 images in blocks of 2 times 5, alone of 5: neither all blocks nor all shares are of one size."""
+    """Extract 37 images in blocks of 2 times 5 (one process: 5): blocks and shares differ in size."""
     objective = objective_of(BYOL)
     with patch.object(extract, "BATCH", 5):
         blocks = list(
@@ -213,7 +214,7 @@ def means(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tensor]]
 
 
 def words(context: DistributedContext) -> None:
-    """What processes tell each other that is no tensor."""
+    """Check the messages between processes that are not tensors."""
     assert context.broadcast(f"from {context.index}") == "from 0"
     assert context.in_turn(lambda: context.index) == context.index
     assert context.same("this")

@@ -7,18 +7,20 @@ import sys
 import time
 from typing import NoReturn
 
+from ebsc_core.utils.launched import local_process_index, process_count, process_index
+
 # Within these seconds of a process's end the launcher ends the others.
 GRACE = 3.0
 
 
 def is_one_of_several() -> bool:
     """Whether a launcher has started other processes for the same run."""
-    return _number("WORLD_SIZE", 1) > 1
+    return process_count() > 1
 
 
 def is_first() -> bool:
     """Whether this is the process that shows and writes."""
-    return _number("RANK", 0) == 0
+    return process_index() == 0
 
 
 def complain(message: str) -> None:
@@ -26,7 +28,7 @@ def complain(message: str) -> None:
 
     What the first process of a machine says, the others need not repeat: they are ended before they do.
     """
-    if is_one_of_several() and _number("LOCAL_RANK", 0):
+    if is_one_of_several() and local_process_index():
         time.sleep(GRACE)
     print(f"ebsc: {' '.join(message.split())}", file=sys.stderr)
 
@@ -39,7 +41,3 @@ def leave(status: int | None) -> NoReturn:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
-
-
-def _number(name: str, default: int) -> int:
-    return int(os.environ.get(name, default))

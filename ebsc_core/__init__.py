@@ -1,19 +1,48 @@
-"""ebsc: energy-based self-expressive subspace clustering, made of exchangeable parts.
+"""Cluster images without labels, by energy-based self-expressive subspace clustering.
 
-Importing this package is light; names that need torch are loaded when first used.
+The public names below and ``ebsc_core.testing`` are all that a plugin imports, ours included. Importing
+this package is light: a name that needs torch is loaded when it is first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ebsc_core.config.options import Options
-from ebsc_core.plugins.hookspecs import ComponentFamily, ComponentSpec, hookimpl
-from ebsc_core.utils.errors import EbscError
+from ebsc_core.plugins.hookspecs import (
+    Component,
+    ComponentFamily,
+    ComponentSpec,
+    EpochFinished,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    hookimpl,
+)
+from ebsc_core.utils.errors import (
+    ComponentError,
+    ConfigError,
+    DataError,
+    EbscError,
+    PartError,
+    missing_package,
+    text_of,
+)
 
 if TYPE_CHECKING:
+    from ebsc_core.clustering.coefficients import exclude_own
     from ebsc_core.clustering.inner_product import InnerProductModel
+    from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
+    from ebsc_core.clustering.spectral.embedding import effective_power, weighted_rows
+    from ebsc_core.clustering.spectral.kmeans import kmeans
+    from ebsc_core.data.features.rows import HeldRows, Rows
+    from ebsc_core.data.features.whitening import RidgeInverse, mean_eigenvalue
+    from ebsc_core.data.images.arrays import channels_first, to_uint8
     from ebsc_core.data.images.in_memory import ImageSet
+    from ebsc_core.data.images.pil import channels_of, eight_bit, is_gray
     from ebsc_core.data.images.source import ImageSource
+    from ebsc_core.data.images.streamed import StreamedImages
+    from ebsc_core.data.images.workers import BadImage, ImageReader, Workers, unreadable
     from ebsc_core.estimators.images import EBSC
     from ebsc_core.estimators.rows import EnergySubspaceClustering
     from ebsc_core.plugins.interfaces import (
@@ -27,49 +56,118 @@ if TYPE_CHECKING:
         Objective,
         ProjectorOptions,
         TrainableCoefficientModel,
+        Views,
+        projector,
     )
+    from ebsc_core.utils.device import has_bf16
+    from ebsc_core.utils.distributed import DistributedContext
+    from ebsc_core.utils.matmul import PackedRows
+    from ebsc_core.utils.sampling import sample_positions
 
 __version__ = "0.1.0"
 
+# Where the names are that are loaded when first used.
 _LAZY = {
+    "exclude_own": "ebsc_core.clustering.coefficients",
+    "InnerProductModel": "ebsc_core.clustering.inner_product",
+    "leading_eigenpairs": "ebsc_core.clustering.spectral.eigenvectors",
+    "effective_power": "ebsc_core.clustering.spectral.embedding",
+    "weighted_rows": "ebsc_core.clustering.spectral.embedding",
+    "kmeans": "ebsc_core.clustering.spectral.kmeans",
+    "HeldRows": "ebsc_core.data.features.rows",
+    "Rows": "ebsc_core.data.features.rows",
+    "RidgeInverse": "ebsc_core.data.features.whitening",
+    "mean_eigenvalue": "ebsc_core.data.features.whitening",
+    "channels_first": "ebsc_core.data.images.arrays",
+    "to_uint8": "ebsc_core.data.images.arrays",
+    "ImageSet": "ebsc_core.data.images.in_memory",
+    "channels_of": "ebsc_core.data.images.pil",
+    "eight_bit": "ebsc_core.data.images.pil",
+    "is_gray": "ebsc_core.data.images.pil",
+    "ImageSource": "ebsc_core.data.images.source",
+    "StreamedImages": "ebsc_core.data.images.streamed",
+    "BadImage": "ebsc_core.data.images.workers",
+    "ImageReader": "ebsc_core.data.images.workers",
+    "Workers": "ebsc_core.data.images.workers",
+    "unreadable": "ebsc_core.data.images.workers",
+    "EBSC": "ebsc_core.estimators.images",
+    "EnergySubspaceClustering": "ebsc_core.estimators.rows",
     "Backbone": "ebsc_core.plugins.interfaces",
-    "Objective": "ebsc_core.plugins.interfaces",
+    "Clusterer": "ebsc_core.plugins.interfaces",
     "CoefficientModel": "ebsc_core.plugins.interfaces",
     "Coefficients": "ebsc_core.plugins.interfaces",
     "DataContext": "ebsc_core.plugins.interfaces",
     "Expression": "ebsc_core.plugins.interfaces",
     "ImageInfo": "ebsc_core.plugins.interfaces",
-    "InnerProductModel": "ebsc_core.clustering.inner_product",
+    "Objective": "ebsc_core.plugins.interfaces",
     "ProjectorOptions": "ebsc_core.plugins.interfaces",
     "TrainableCoefficientModel": "ebsc_core.plugins.interfaces",
-    "Clusterer": "ebsc_core.plugins.interfaces",
-    "ImageSet": "ebsc_core.data.images.in_memory",
-    "ImageSource": "ebsc_core.data.images.source",
-    "EBSC": "ebsc_core.estimators.images",
-    "EnergySubspaceClustering": "ebsc_core.estimators.rows",
+    "Views": "ebsc_core.plugins.interfaces",
+    "projector": "ebsc_core.plugins.interfaces",
+    "has_bf16": "ebsc_core.utils.device",
+    "DistributedContext": "ebsc_core.utils.distributed",
+    "PackedRows": "ebsc_core.utils.matmul",
+    "sample_positions": "ebsc_core.utils.sampling",
 }
 
 __all__ = [
     "EBSC",
     "Backbone",
+    "BadImage",
     "Clusterer",
     "CoefficientModel",
     "Coefficients",
+    "Component",
+    "ComponentError",
     "ComponentFamily",
     "ComponentSpec",
+    "ConfigError",
     "DataContext",
+    "DataError",
+    "DistributedContext",
     "EbscError",
     "EnergySubspaceClustering",
+    "EpochFinished",
     "Expression",
+    "HeldRows",
     "ImageInfo",
+    "ImageReader",
     "ImageSet",
     "ImageSource",
     "InnerProductModel",
     "Objective",
     "Options",
+    "PackedRows",
+    "PartError",
     "ProjectorOptions",
+    "RidgeInverse",
+    "Rows",
+    "RunFailed",
+    "RunFinished",
+    "RunStarted",
+    "StageFinished",
+    "StreamedImages",
     "TrainableCoefficientModel",
+    "Views",
+    "Workers",
+    "channels_first",
+    "channels_of",
+    "effective_power",
+    "eight_bit",
+    "exclude_own",
+    "has_bf16",
     "hookimpl",
+    "is_gray",
+    "kmeans",
+    "leading_eigenpairs",
+    "mean_eigenvalue",
+    "missing_package",
+    "projector",
+    "sample_positions",
+    "text_of",
+    "to_uint8",
+    "unreadable",
+    "weighted_rows",
 ]
 
 
@@ -77,3 +175,7 @@ def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'ebsc_core' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

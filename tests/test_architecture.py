@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import ebsc_core
+import ebsc_core.testing
 from ebsc_core.plugins.hookspecs import ComponentSpec
 from ebsc_core.plugins.registry import Registry, installed_entry_points
 
@@ -27,6 +30,14 @@ FLOORS = [
 ]
 # Checks of a part are of what it owes to whoever calls it, not of a run.
 NOT_FROM = {"testing": {"runs"}}
+# What a plugin may import from, and where plugins are written: ours, examples, templates, documentation.
+PUBLIC = (ebsc_core, ebsc_core.testing)
+PLUGINS = {
+    "plugins": "*.py",
+    "examples/plugins": "*.py",
+    "ebsc_core/plugins/templates": "*.py.template",
+    "docs/plugins": "*.md",
+}
 MAX_PACKAGES, LONGEST_FILE = 12, 400
 
 
@@ -129,6 +140,33 @@ def test_files_lie_in_few_packages_and_can_be_read_in_one_sitting() -> None:
         module: len(file.read_text(encoding="utf-8").splitlines()) for module, file in sources().items()
     }
     assert not {module: length for module, length in lengths.items() if length > LONGEST_FILE}
+
+
+def code_of_plugins() -> Iterator[tuple[Path, str]]:
+    """Python code of all plugins there are, with the file that it is in."""
+    for folder, pattern in PLUGINS.items():
+        files = sorted((ROOT / folder).rglob(pattern))
+        assert files, folder
+        for file in files:
+            text = file.read_text(encoding="utf-8")
+            if file.suffix == ".md":
+                text = "\n".join(re.findall(r"^from ebsc_core.*$", text, flags=re.MULTILINE))
+            if file.suffix == ".template":
+                text = re.sub(r"\$\{?(checks|\w+)\}?", r"\1", text)
+                text = text.replace("import checks", "import objective_checks")
+            yield file, text
+
+
+def test_plugins_import_public_names_only() -> None:
+    public = {f"{module.__name__}.{name}" for module in PUBLIC for name in module.__all__}
+    public |= {module.__name__ for module in PUBLIC}
+    wrong = []
+    for file, code in code_of_plugins():
+        tree = ast.parse(code)
+        used = {name for name in imports(tree) if name.partition(".")[0] == "ebsc_core"}
+        used |= {text for text in texts(tree) if re.fullmatch(r"ebsc_core(\.\w+)+(:\w+)?", text)}
+        wrong += [f"{file.relative_to(ROOT)} imports {name}" for name in sorted(used - public)]
+    assert not wrong
 
 
 def test_core_names_no_part() -> None:

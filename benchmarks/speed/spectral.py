@@ -177,7 +177,7 @@ def self_expressive(
     part = Registry().find(Kind.COEFFICIENTS, options.model)
     torch.manual_seed(options.seed)
     model = part.factory(part.options_class(), rows.shape[1])
-    if model.default_whiten:
+    if part.spec.whiten:
         rows = Whitening(rows)(rows)
     if isinstance(model, TrainableCoefficientModel):
         refine(model.train(), rows, RefineOptions(**model.refinement()), options.seed, Progress())

@@ -1,4 +1,4 @@
-"""The clusters of all images while training goes on, which the joint form ``prototypes`` pushes apart."""
+"""Cluster all images during training, for the joint form ``prototypes``."""
 
 from __future__ import annotations
 

@@ -45,6 +45,8 @@ class ClusteredRows:
         with apart(device):
             prepare(device)
             plan = make_plan(config, Registry())
+            for line in plan.warnings():
+                progress.warn(line)
             resolved = resolve_clustering(
                 config, InputSummary("X", len(rows), None, "rows"), Preferences.of(plan)
             )

@@ -23,9 +23,9 @@ An observer is a part, too (``ebsc_observers``): its factory builds an object wi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pluggy
 
@@ -54,6 +54,16 @@ class ComponentSpec:
     default: bool = False
     """Whether a run that names no part of this kind uses this one."""
     api_version: int = API_VERSION
+    # Preferences stand here, so that a plain function as factory has them, too.
+    top_k: int | None = field(default=None, kw_only=True)
+    """How many coefficients of a row a coefficient model keeps unless the run says (``n_nonzero``
+    elsewhere); None for the framework's rule, :func:`ebsc_core.clustering.coefficients.auto_top_k`."""
+    whiten: bool | None = field(default=None, kw_only=True)
+    """Whether a coefficient model has what the rows have in common damped first, unless the run says
+    (:class:`ebsc_core.data.features.whitening.Whitening`); None for no."""
+    express: Literal["features", "embeddings"] | None = field(default=None, kw_only=True)
+    """Which rows express one another after an objective, unless the run says: the embeddings that the loss
+    shapes (None is the same), or the features below them where the embeddings keep too little."""
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,6 @@ class Objective(nn.Module, ABC):
     """
 
     Options: ClassVar[type[Options]] = ProjectorOptions
-    expresses: ClassVar[Literal["features", "embeddings"]] = "embeddings"
-    """Which rows express one another, unless the run says: the embeddings that the loss shapes, or the
-    features below them where the embeddings keep too little."""
     compares: ClassVar[Literal["embeddings", "projections"]] = "embeddings"
     """What :meth:`loss` is given: unit-length embeddings, or the projector's output as it is."""
     projector_layers: ClassVar[int] = 2
@@ -223,13 +220,6 @@ class CoefficientModel(ABC):
     searches for it.
     """
 
-    default_top_k: ClassVar[int | None] = None
-    """Coefficients a row keeps unless the run says (``n_nonzero`` elsewhere); None for the framework's rule,
-    :func:`ebsc_core.clustering.coefficients.auto_top_k`."""
-    default_whiten: ClassVar[bool] = False
-    """Whether what the rows have in common is damped first, unless the run says
-    (:class:`ebsc_core.data.features.whitening.Whitening`)."""
-
     def encode(self, dictionary: Tensor) -> Any:
         """Whatever of the dictionary ``(N, D)`` is worth computing once for all queries."""
         return dictionary
@@ -275,7 +265,7 @@ class Clusterer(ABC):
     consumes: ClassVar[Literal["affinity", "features"]]
     """What :meth:`fit_predict` is given."""
     streams: ClassVar[bool] = False
-    """Whether features are given to it as :class:`ebsc_core.data.features.rows.Rows`, which need not fit in
+    """Whether features are given to it as :class:`ebsc_core.Rows`, which need not fit in
     memory."""
     device: torch.device = torch.device("cpu")
     """Where the run computes, set before :meth:`fit_predict`; of use to whoever can compute there."""

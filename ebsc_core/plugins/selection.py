@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -12,6 +12,7 @@ from ebsc_core.config.messages import describe
 from ebsc_core.config.options import Options
 from ebsc_core.config.schema import ComponentChoice
 from ebsc_core.plugins.registry import Kind, Registry, SelectedComponent
+from ebsc_core.plugins.validation import describe_former, former_preferences
 from ebsc_core.utils.errors import ComponentError, ConfigError, EbscError, told
 
 
@@ -21,6 +22,8 @@ class Choice:
 
     component: SelectedComponent
     options: Options
+    warnings: tuple[str, ...] = ()
+    """What its author should change, a line each."""
 
     @property
     def name(self) -> str:
@@ -69,7 +72,19 @@ def choose(registry: Registry, kind: Kind, choice: ComponentChoice, section: str
         If it is unknown or cannot be loaded, or an option is unknown or ill-typed.
     """
     component = registry.find(kind, choice.name or registry.default(kind))
-    return Choice(component, check_options(component, choice.options, section or kind.section))
+    options = check_options(component, choice.options, section or kind.section)
+    component, warnings = _with_former_preferences(component)
+    return Choice(component, options, warnings)
+
+
+def _with_former_preferences(component: SelectedComponent) -> tuple[SelectedComponent, tuple[str, ...]]:
+    """Complete the record by what the class states, with a warning: no result changes unnoticed."""
+    former = former_preferences(component.kind, component.spec, component.factory)
+    if not former:
+        return component, ()
+    owner = f"{component.kind.words} {component.name!r} of {component.provider}"
+    completed = replace(component, spec=replace(component.spec, **former))
+    return completed, (f"{owner}: {describe_former(former)}",)
 
 
 def check_options(component: SelectedComponent, values: dict[str, Any], section: str) -> Options:

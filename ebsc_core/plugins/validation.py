@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from typing import Any
 
 import pluggy
 
@@ -21,6 +22,18 @@ from ebsc_core.plugins.hookspecs import (
 from ebsc_core.plugins.kinds import Kind
 
 PREFIX = "ebsc_"
+# Of each preference on a record: the kind of component that has it, its values, and how to see that.
+PREFERENCES: dict[str, tuple[Kind, str, Callable[[Any], bool]]] = {
+    "top_k": (Kind.COEFFICIENTS, "a whole number from 1", lambda value: type(value) is int and value > 0),
+    "whiten": (Kind.COEFFICIENTS, "True or False", lambda value: isinstance(value, bool)),
+    "express": (
+        Kind.OBJECTIVE,
+        "'features' or 'embeddings'",
+        lambda value: value in ("features", "embeddings"),
+    ),
+}
+# The attributes of a class that stated the preferences before records did.
+FORMER_ATTRIBUTES = {"top_k": "default_top_k", "whiten": "default_whiten", "express": "expresses"}
 
 
 def records_of(plugin: object) -> Iterator[tuple[Kind, Component]]:
@@ -59,6 +72,35 @@ def check_record(kind: Kind, component: Component) -> None:
         options = component.options or getattr(component.factory, "Options", None)
         if problem := claimed(options, kind):
             raise TypeError(f"{component.name!r}: {problem}")
+        _check_preferences(kind, component)
+
+
+def _check_preferences(kind: Kind, spec: ComponentSpec) -> None:
+    for name, (owner, values, fits) in PREFERENCES.items():
+        value = getattr(spec, name)
+        if value is None:
+            continue
+        if kind is not owner:
+            raise TypeError(f"{spec.name!r}: {name} is for records of {owner.hook}, this is of {kind.hook}")
+        if not fits(value):
+            raise TypeError(f"{spec.name!r}: {name} is {value!r}, not {values}")
+
+
+def former_preferences(kind: Kind, spec: ComponentSpec, factory: object) -> dict[str, Any]:
+    """Return the preferences that attributes of the factory state and the record does not."""
+    return {
+        name: value
+        for name, (owner, *_) in PREFERENCES.items()
+        if kind is owner and getattr(spec, name) is None
+        if (value := getattr(factory, FORMER_ATTRIBUTES[name], None)) is not None
+    }
+
+
+def describe_former(preferences: dict[str, Any]) -> str:
+    """Say in one line where preferences stand that attributes of a class have stated."""
+    attributes = " and ".join(FORMER_ATTRIBUTES[name] for name in preferences)
+    fields = ", ".join(f"{name}={value!r}" for name, value in preferences.items())
+    return f"its class says {attributes}; this belongs on its record: ComponentSpec(…, {fields})"
 
 
 def claimed(options: object, kind: Kind) -> str:

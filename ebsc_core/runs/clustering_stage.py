@@ -111,7 +111,7 @@ class ClusteringStage:
 
         return Method(
             model=model,
-            # Built now in any case, so that its options are checked.
+            # Built now in any case: this checks its options.
             clusterer=build(resolved.n_clusters or 2),
             recount=None if resolved.n_clusters else build,
             top_k=resolved.top_k,
@@ -172,7 +172,7 @@ class ClusteringStage:
     def _check_clusters(self, result: ClusteringResult) -> None:
         self.pass_on_warnings(result.clusterer)
         n_clusters, count = self.n_clusters(result), len(np.unique(result.labels[result.labels >= 0]))
-        # A clusterer that says so itself may say why.
+        # If the clusterer warns of it, it may give the reason, too.
         if count != n_clusters and not getattr(result.clusterer, "warnings_", []):
             self.progress.warn(f"{self.plan.clusterer.name} found {count} clusters, not {n_clusters}")
 

@@ -1,4 +1,4 @@
-"""What a run would find on this machine, and whether a small one works.
+"""Say what a run would find on this machine, and try whether a small run works.
 
 Everything is looked for where a run looks for it. Whatever is missing or broken is a finding; nothing that is
 raised on the way ends the examination.
@@ -17,18 +17,17 @@ from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
 from ebsc_core.config.loading import load_config
-from ebsc_core.config.schema import RunConfig
 from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Registry
 from ebsc_core.utils.errors import EbscError, told
 from ebsc_core.utils.provenance import cuda_build
 from ebsc_core.utils.system import available_memory, processors
 
 OK, NOTE, FAILED = "ok", "note", "failed"
-# Less room than this on a disk is worth a word: the features of a million images take two.
+# Less free disk space than this is worth a note: the features of a million images take twice as much.
 LITTLE_DISK = 2 << 30
 GIB = 1 << 30
-# Precision is chosen by trial on a batch like that of a run on small photographs.
-BATCH, SIDE = 128, 32
+# Precision is chosen for images like those of a run on small photographs.
+SIDE = 32
 # All stages of a run, in seconds.
 SELF_TEST = {
     "data.limit": 120,
@@ -42,16 +41,16 @@ SELF_TEST = {
 
 @dataclass(frozen=True)
 class Finding:
-    """A line of the examination."""
+    """Hold one line of the examination."""
 
     topic: str
     status: str
-    """``ok``, ``note`` (a run works without), or ``failed``."""
+    """``ok``, ``note`` (a run works without it), or ``failed``."""
     text: str
 
 
 def examine() -> Iterator[Finding]:
-    """Everything, cheap things first; the self-test is last."""
+    """Examine everything: cheap things first, the self-test last."""
     for topic, look in LOOKED_AT.items():
         found = []
         try:
@@ -77,7 +76,7 @@ def _installed() -> Found:
 
 
 def _extras() -> Found:
-    """Those that the distribution says it has."""
+    """Return the extras that the distribution declares."""
     for extra in sorted(metadata(OWN_DISTRIBUTION).get_all("Provides-Extra") or []):
         needed = list(_requirements(extra))
         missing = [f"{name} ({problem})" for _, name, problem in needed if problem]
@@ -88,7 +87,7 @@ def _extras() -> Found:
 
 
 def _requirements(extra: str) -> Iterator[tuple[str, str, str]]:
-    """What ebsc, or an extra of it, needs: the requirement, its name, and what is wrong, if anything."""
+    """Yield each requirement of ebsc or of an extra, its name, and its fault if it has one."""
     from packaging.requirements import Requirement
 
     for text in metadata(OWN_DISTRIBUTION).get_all("Requires-Dist") or []:
@@ -124,23 +123,11 @@ def _devices() -> Found:
 
 
 def _precision() -> Found:
-    import torch
+    from ebsc_core.training.precision import choose_precision
+    from ebsc_core.utils.device import resolve_device
 
-    from ebsc_core.plugins.interfaces import ImageInfo
-    from ebsc_core.runs.plan import ImagePlan, make_plan
-    from ebsc_core.training.precision import choose_arithmetic
-    from ebsc_core.utils.device import prepare, resolve_device
-
-    device, plan = resolve_device("auto"), make_plan(RunConfig(), Registry())
-    assert isinstance(plan, ImagePlan)
-    prepare(device)
-    info = ImageInfo(channels=3, height=SIDE, width=SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
-    backbone = plan.backbone.build_seeded(0, info)
-    objective = plan.objective.build_seeded(0, backbone).to(device, memory_format=torch.channels_last)
-    images = torch.randint(256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8)
-    chosen = choose_arithmetic(objective, images, device, steps=0)
-    with_parts = f"{plan.backbone.name} with {plan.objective.name} on {SIDE}x{SIDE} images"
-    yield OK, f"`precision=auto` takes {chosen.reasons['precision']} ({with_parts})"
+    _, reason = choose_precision("auto", resolve_device("auto"), SIDE)
+    yield OK, f"`precision=auto` takes {reason} (on {SIDE}x{SIDE} images)"
 
 
 def _threads() -> Found:

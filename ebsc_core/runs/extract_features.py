@@ -1,4 +1,4 @@
-"""Features of images by a backbone as it is, without training."""
+"""Compute features of images with a backbone as it is, without training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ebsc_core.utils.progress import Progress
 
 
 def extract_features(config: RunConfig, registry: Registry, progress: Progress, out: Path) -> tuple[int, int]:
-    """Write features of the images that ``config`` names, with names and labels; returns ``(N, D)``.
+    """Write features of the images that ``config`` names, with names and labels; return ``(N, D)``.
 
     A backbone that is fitted to images (a principal subspace, for instance) is; no gradient is followed.
 

@@ -1,4 +1,4 @@
-"""From a configuration to the parts it names, with checked options: what a run is about to do."""
+"""Find the components that a configuration names, and check their options."""
 
 from __future__ import annotations
 
@@ -14,32 +14,36 @@ from ebsc_core.utils.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The configuration and every part that a run on features needs."""
+    """Hold the configuration and every component that a run on features needs."""
 
     unused: ClassVar[frozenset[str]] = frozenset(OF_IMAGES)
-    """Settings that say nothing to such a run."""
+    """Settings that have no effect on such a run."""
     config: RunConfig
     coefficients: Choice
     clusterer: Choice
     observers: dict[str, Choice] = field(default_factory=dict)
-    """By the names they are chosen by."""
+    """Observers by their names."""
     images: Choice | None = None
-    """The data set that features were made from, if it is named."""
+    """The data set of the images that the features were made from, if it is named."""
 
     def choices(self) -> dict[str, Choice]:
-        """The parts by their section of the configuration; observers, which change nothing, are apart."""
+        """Return the components by their section; observers, which change nothing, are not among them."""
         chosen = {section: getattr(self, section, None) for section in COMPONENT_SECTIONS}
         return {section: choice for section, choice in chosen.items() if choice is not None}
 
     def suppliers(self) -> dict[str, str]:
-        """Distribution and version of every part, by its section."""
+        """Return distribution and version of every component, by its section."""
         chosen = self.choices() | {
             Kind.OBSERVER.settings(name): choice for name, choice in self.observers.items()
         }
         return {section: str(choice.component.provider) for section, choice in chosen.items()}
 
+    def warnings(self) -> list[str]:
+        """Return what the authors of the components should change, a line each."""
+        return list(dict.fromkeys(line for choice in self.choices().values() for line in choice.warnings))
+
     def tables(self) -> dict[str, Any]:
-        """The configuration as plain values, with the names and all options of the parts."""
+        """Return the configuration as plain values, with the names and all options of the components."""
         left_out = {"out", "cache", Kind.OBSERVER.section, *self.unused}
         tables = self.config.model_dump(mode="json", exclude=left_out)
         for section, choice in self.choices().items():
@@ -50,19 +54,21 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class ImagePlan(Plan):
-    """The same of a run on images."""
+    """Hold the configuration and every component that a run on images needs."""
 
     unused: ClassVar[frozenset[str]] = frozenset({"features"})
     data: Choice | None
-    """None where nothing is read: images are given, or those of a finished run are not needed."""
+    """None if nothing is read: the images are in memory, or the images of a finished run are not needed."""
     backbone: Choice
     objective: Choice
     joint: Choice | None
-    """The coefficient model that trains along, or None for no joint phase."""
+    """The coefficient model of the joint phase; None without a joint phase."""
 
 
 def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan:
-    """Find every part that the run needs and check its options: an :class:`ImagePlan` unless it has features.
+    """Find every component that the run needs, and check its options.
+
+    The result is an :class:`ImagePlan` unless the configuration names features.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""New images, or new rows of features, join the clusters of a finished run."""
+"""Assign new images, or new rows of features, to the clusters of a finished run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from ebsc_core.utils.weights import read_weights
 
 
 class Predictor:
-    """The parts of a finished run as it left them.
+    """Hold the components of a finished run as it left them.
 
     Raises
     ------
@@ -53,21 +53,21 @@ class Predictor:
     ) -> None:
         self.run, self.registry, self.device = run, registry, device
         self.progress = progress or Progress()
-        # Images join though those of the run are gone.
+        # New images can be assigned even if the images of the run are gone.
         needed = run.config.model_copy(update={"data": DataChoice()})
         compare_suppliers(run.path / CONFIG, needed, registry, self.progress.warn)
         self.plan: Plan = make_plan(run.config, registry, reads=False)
         self.width = run.rows.width
-        """Numbers in a row that joins."""
+        """Number of columns of a row."""
         self.assigner = self._rebuild_assigner()
 
     @property
     def takes_images(self) -> bool:
-        """Whether the run was one on images; else it has no network to make features."""
+        """Whether the run was on images; if not, it has no network to compute features."""
         return isinstance(self.plan, ImagePlan)
 
     def read(self, name: str, settings: Iterable[str] = (), **choice: Any) -> ImageSource | FeatureSource:
-        """What is to join: images in the size and the channels of the run's, or features as wide.
+        """Read new images in the size and the channels of the run, or new features of the same width.
 
         Parameters
         ----------
@@ -102,7 +102,7 @@ class Predictor:
         return self.alike(read_images(chosen, choice, self.run.config.seed, self.progress.warn))
 
     def alike(self, images: ImageSource) -> ImageSource:
-        """Images in the channels of the run's.
+        """Convert images to the channels of the run.
 
         Raises
         ------
@@ -119,7 +119,7 @@ class Predictor:
         return InChannels(images, info.channels)
 
     def extract(self, images: ImageSource) -> Iterator[FeatureTable]:
-        """Features and embeddings of images, block by block in their order."""
+        """Yield features and embeddings of images, block by block in their order."""
         backbone, objective = self._network()
         with closing(images):
             yield from feature_blocks(backbone, objective, images, self.device, self.progress)
@@ -192,7 +192,7 @@ class Predictor:
 def predict_to(
     predictor: Predictor, source: ImageSource | FeatureSource, out: Path, features: Path | None = None
 ) -> np.ndarray:
-    """Write a line per image or row, ``image,cluster,confidence`` and, where known, ``label``.
+    """Write one line per image or row: ``image,cluster,confidence`` and, if known, ``label``.
 
     Block by block: neither images nor lines are held. Files appear under their names only when complete.
 

@@ -1,11 +1,11 @@
-"""What a run decides for itself once it has seen the data: everything left open is resolved here.
+"""Decide every setting that the configuration leaves open, once the data is known.
 
 No choice looks at a label; the number of classes is what the number of clusters is by default.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pydantic import ValidationError
@@ -19,14 +19,14 @@ from ebsc_core.plugins.interfaces import Backbone, ImageInfo
 from ebsc_core.runs.plan import ImagePlan, Plan
 from ebsc_core.utils.errors import ConfigError
 
-# Below this many images, more steps are worth more than larger batches.
+# With fewer images than this, more steps are worth more than larger batches.
 SMALL_DATA = 5000
-# All rows are clustered up to so many (their affinity is held in memory); of more, a sample.
+# Up to this number, all rows are clustered (their affinity is held in memory); beyond it, a sample.
 MAX_CLUSTERED = 2_000_000
 DICTIONARY_SIZE = 200_000
-# A number that is to be found is found in the graph; how many coefficients that has hangs on one expected.
+# With ``n_clusters="auto"``, `top_k` is needed before the number is known; assume this one.
 EXPECTED_CLUSTERS = 10
-# The affinity of nearest neighbours compares the coefficients of every two rows.
+# The affinity of nearest neighbors compares the coefficients of all pairs of rows.
 MAX_COMPARED = 200_000
 
 
@@ -45,34 +45,34 @@ class Preferences:
 
     @classmethod
     def of(cls, plan: Plan) -> Preferences:
-        attributes = {"top_k": "default_top_k", "whiten": "default_whiten"}
-        preferred_values = {
-            name: getattr(plan.coefficients.component.factory, attribute, None)
-            for name, attribute in attributes.items()
-        }
-        if isinstance(plan, ImagePlan):
-            preferred_values["rows"] = getattr(plan.objective.component.factory, "expresses", None)
-            joint = plan.joint.component.factory if plan.joint else None
-            preferred_values["joint_whiten"] = getattr(joint, "default_whiten", None)
-        return cls(**{name: value for name, value in preferred_values.items() if value is not None})
+        """Read the preferences from the records of the plan's components."""
+        coefficients = plan.coefficients.component.spec
+        preferences = cls(top_k=coefficients.top_k, whiten=bool(coefficients.whiten))
+        if not isinstance(plan, ImagePlan):
+            return preferences
+        return replace(
+            preferences,
+            rows=plan.objective.component.spec.express or "embeddings",
+            joint_whiten=bool(plan.joint and plan.joint.component.spec.whiten),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedClusteringSettings:
-    """The open settings of what turns rows into clusters, decided."""
+    """Hold the resolved settings of the clustering stage."""
 
     n_clusters: int | None
-    """None if it is to be found in the graph."""
+    """None if the number is found in the graph later."""
     dictionary_size: int | None
-    """How many rows, fewer than there are, are clustered; all if None."""
+    """Number of rows that are clustered, fewer than all; None for all."""
     top_k: int
     whiten: bool | Literal["choose"]
-    """Whether those rows are whitened first; ``choose`` if that is to be found out."""
+    """Whether the rows are whitened first; with ``choose``, both ways are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedSettings(ResolvedClusteringSettings):
-    """The open settings of a run on images, decided."""
+    """Hold the resolved settings of a run on images."""
 
     trains: bool
     """Whether there is anything to train."""
@@ -81,18 +81,18 @@ class ResolvedSettings(ResolvedClusteringSettings):
     express: str
     """``features`` or ``embeddings``: the rows that express one another."""
     joint_whiten: bool
-    """Whether they are whitened in the joint phase."""
+    """Whether the rows are whitened in the joint phase."""
 
 
 @dataclass(frozen=True)
 class InputSummary:
-    """What is to be clustered, as far as settings hang on it."""
+    """Hold what the settings depend on: name, size and classes of the input."""
 
     name: str
     n: int
     n_classes: int | None
     unit: str = "images"
-    """What its ``n`` rows are."""
+    """What the ``n`` rows are: ``images`` or ``rows``."""
 
     @classmethod
     def of(cls, data: ImageSource) -> InputSummary:
@@ -140,7 +140,7 @@ def resolve(
 def resolve_clustering(
     config: RunConfig, inputs: InputSummary, preferences: Preferences
 ) -> ResolvedClusteringSettings:
-    """The same of what comes after the features.
+    """Decide the open settings of the clustering stage.
 
     Raises
     ------
@@ -237,7 +237,7 @@ def _express(config: RunConfig, trains: bool, preferred: str) -> str:
 
 
 def _joint_whiten(joint: JointChoice, preferred: bool) -> bool:
-    if joint.form == "agreement":  # which compares embeddings
+    if joint.form == "agreement":  # this form compares embeddings
         return False
     return preferred if joint.whiten == "auto" else joint.whiten
 

@@ -58,6 +58,8 @@ def run(
     source, requested = _source(plan, data), _requested(plan, data)
     context = RunContext.open(plan, source, requested, progress, resuming)
     with context.distributed.together():
+        for line in plan.warnings():
+            context.progress.warn(line)
         with context.observed():
             prepare(context.device)
             if isinstance(plan, ImagePlan):

@@ -1,4 +1,4 @@
-"""The features of a run: found in the cache, or trained and extracted now."""
+"""Provide the features of a run: reuse them from the cache, or train and extract them now."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from ebsc_core.utils.paths import features_folder
 from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.system import peak_memory_mib
 
-# A run whose training waits for images for more than this part of its time is told so.
+# The user is warned if training waits for images for more than this share of its time.
 WAITED_SHARE = 0.1
-# Weights and activations need the rest of a GPU; data sets above this part of it stay on the host.
+# Weights and activations need the rest of a GPU; larger data sets stay on the host.
 DEVICE_SHARE = 0.25
-# By these is collapse judged where the number is to be found later: a rank below 2 tells none apart.
+# Collapse is judged by this number if the number of clusters is found later.
 UNKNOWN_CLUSTERS = 4
-# The sections of the parts that train.
+# The sections of the components that train.
 TRAINING_PARTS = ("backbone", "objective", "joint")
 
 
 @dataclass
 class TrainingStage:
-    """Builds what trains, trains it unless the cache has it, and says what the features depend on."""
+    """Build what trains, and train it unless the cache has the features."""
 
     plan: ImagePlan
     resolved: ResolvedSettings
@@ -59,9 +59,9 @@ class TrainingStage:
     device: torch.device
     progress: Progress
     distributed: DistributedContext = SINGLE_PROCESS
-    """The processes that train together, until :meth:`run` has parted from them."""
+    """The processes that train together; after :meth:`run` this process is alone."""
     observers: Observers = field(default_factory=Observers)
-    """Told of every epoch."""
+    """They hear of every epoch."""
 
     def __post_init__(self) -> None:
         self.config: RunConfig = self.plan.config
@@ -83,7 +83,7 @@ class TrainingStage:
         return choice.build_seeded(self.config.seed, *arguments).to(self.device)
 
     def run(self, directory: RunDirectory) -> Trained:
-        """Features from the cache, or trained and extracted now and put there; in the run directory, too.
+        """Take features from the cache, or train, extract and store them; write them to the run directory.
 
         Of several processes the first does this, while the others :meth:`run_worker`; it is alone afterwards.
 
@@ -115,7 +115,7 @@ class TrainingStage:
         return trained
 
     def run_worker(self) -> None:
-        """What is left to the other processes of :meth:`run`: to train and to extract, not to write."""
+        """Train and extract with the first process, which alone writes (see :meth:`run`)."""
         self._compare()
         if not self.distributed.broadcast(False):
             with closing(self.data):
@@ -141,7 +141,7 @@ class TrainingStage:
         return trained
 
     def extract(self, images: ImageSource, path: Path | None) -> None:
-        """Write features and embeddings of images, by what :meth:`run` has trained.
+        """Write features and embeddings of images, computed by the trained network.
 
         Of several processes, which all take part, the one with a path writes.
 
@@ -164,13 +164,13 @@ class TrainingStage:
                     writer.append(block)
 
     def write(self, directory: RunDirectory) -> None:
-        """Weights into a run directory, and the images' names and labels beside its features."""
+        """Write the weights to a run directory, and the images' names and labels to its features."""
         save_modules(directory.checkpoints, self._modules())
         add_identity(directory.work_folder / FEATURES, self.data.ids, self.data.labels)
 
     @cached_property
     def made_from(self) -> dict[str, Any]:
-        """What the features depend on: nothing of the coefficient model, clusterer or labels.
+        """Return everything that the features depend on: no coefficient model, no clusterer, no labels.
 
         Cached, since it takes a pass over all pixels.
         """
@@ -178,7 +178,7 @@ class TrainingStage:
             "images": self.data.digest(),
             "backbone": self.plan.backbone.record(),
         }
-        # What has no weights is the same for every seed.
+        # A backbone without weights is the same for every seed.
         if any(True for _ in self.backbone.parameters()):
             made_from["seed"] = self.config.seed
         if self.resolved.trains:
@@ -204,7 +204,7 @@ class TrainingStage:
 
     @property
     def _resumable_from(self) -> dict[str, Any]:
-        """What training depends on, but for what may change before: the batch size, and versions of parts.
+        """Return what a resumed training depends on: all but the batch size and the versions of components.
 
         Whoever goes on after such a change is warned.
         """
@@ -212,7 +212,7 @@ class TrainingStage:
         return _without_versions(self.made_from | {"train": train})
 
     def _modules(self) -> dict[str, nn.Module]:
-        """What is saved, by file name."""
+        """Return the modules to save, by file name."""
         modules = {"backbone": self.backbone, "objective": self.objective, "joint": self.joint}
         return {name: module for name, module in modules.items() if module is not None}
 
@@ -239,7 +239,7 @@ class TrainingStage:
         )
 
     def _train(self) -> tuple[ImageSource, Arithmetic | None, list[dict[str, Any]]]:
-        """The images on the device; in which arithmetic was trained, and a record of each epoch."""
+        """Train; return the images on the device, the arithmetic, and a record of each epoch."""
         images = self._place_images()
         arithmetic, history = None, []
         start = time.perf_counter()
@@ -273,7 +273,7 @@ class TrainingStage:
             )
 
     def _load_checkpoint(self) -> Checkpoint | None:
-        """What there is to go on from."""
+        """Load the checkpoint to resume from, if there is one."""
         try:
             return self.checkpoints.load() if self.checkpoints else None
         except DataError as error:
@@ -282,7 +282,7 @@ class TrainingStage:
 
     @contextmanager
     def _saving_checkpoint(self, work: str, *costly: type[BaseException]) -> Iterator[None]:
-        """What goes wrong costs no training that was done; lack of memory is one line."""
+        """Save a checkpoint if the block fails; report lack of memory in one line."""
         try:
             yield
         except EbscError:
@@ -322,12 +322,12 @@ class TrainingStage:
 
     @property
     def _partitions(self) -> bool:
-        """Whether training asks for the clusters of all images."""
+        """Whether training needs the clusters of all images."""
         return self.joint is not None and self.config.joint.form == "prototypes"
 
     @torch.no_grad()
     def _partition(self, objective: Objective, images: ImageSource) -> Tensor:
-        """The clusters of all images as the network and the joint model have them now, ``(N,)``."""
+        """Cluster all images ``(N,)`` by the present network and joint model."""
         assert self.joint is not None
         assert self.resolved.n_clusters is not None
         table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.distributed)
@@ -346,9 +346,9 @@ class TrainingStage:
         return clusters
 
     def _choose_arithmetic(self, trainer: Trainer, checkpoint: Checkpoint | None) -> Arithmetic:
-        """By a trial of this process alone; of several, of the first, for all of them."""
+        """Choose precision and compilation; of several processes, the first chooses for all."""
         chosen, precision = None, self.config.precision
-        if checkpoint and precision == "auto":  # as it began
+        if checkpoint and precision == "auto":  # as the training began
             precision = "bf16" if checkpoint[1]["bf16"] else "fp32"
         if self.distributed.main:
             share = torch.arange(trainer.batch_size)[self.distributed.share(trainer.batch_size)]
@@ -369,7 +369,7 @@ class TrainingStage:
         return chosen
 
     def _place_images(self) -> ImageSource:
-        """Images in memory on the device as uint8 if they fit comfortably, else where they are."""
+        """Move images in memory to the device as uint8 if they leave enough room there."""
         data = self.data
         if not isinstance(data, ImageSet):
             return data
@@ -382,7 +382,7 @@ class TrainingStage:
 
 
 def _without_versions(record: Any) -> Any:
-    """Plain values in which parts come ``from`` a distribution of any version."""
+    """Remove the versions from the records of components."""
     if not isinstance(record, dict):
         return record
     return {

@@ -79,8 +79,8 @@ def feature_dtype(part: BackboneSubject) -> None:
 
     What compares them is float32; float64 takes twice the memory, and float16 overflows.
     """
-    found = part.shared(images()).dtype
-    require(found == torch.float32, f"they are {found}")
+    actual = part.shared(images()).dtype
+    require(actual == torch.float32, f"they are {actual}")
 
 
 @contract.basic
@@ -90,8 +90,8 @@ def devices(part: BackboneSubject) -> None:
     A constant that is no buffer (`register_buffer`) stays on the CPU, and a run on a GPU stops at it.
     """
     for device in common.devices():
-        found = deepcopy(part.shared).to(device)(images().to(device))
-        require(found.device == device, f"images are on {device}, features on {found.device}")
+        actual = deepcopy(part.shared).to(device)(images().to(device))
+        require(actual.device == device, f"images are on {device}, features on {actual.device}")
 
 
 @contract.basic
@@ -172,8 +172,8 @@ def channels_last(part: BackboneSubject) -> None:
 
     Runs use that layout, in which convolutions are faster; `view` stumbles over it, `flatten` does not.
     """
-    found = part.shared(images().contiguous(memory_format=torch.channels_last))
-    common.require_close(found, part.shared(images()), "the features differ between layouts")
+    actual = part.shared(images().contiguous(memory_format=torch.channels_last))
+    common.require_close(actual, part.shared(images()), "the features differ between layouts")
 
 
 @contract.check
@@ -183,8 +183,8 @@ def bfloat16(part: BackboneSubject) -> None:
     Runs compute so wherever it is faster.
     """
     with torch.autocast("cpu", torch.bfloat16):
-        found = part.shared(images())
-    common.require_finite(found, "the features")
+        actual = part.shared(images())
+    common.require_finite(actual, "the features")
 
 
 @contract.check

@@ -51,10 +51,10 @@ def groups() -> Tensor:
     generator = torch.Generator().manual_seed(0)
     angle = 0.5 * torch.rand(GROUPS * EACH, generator=generator)
     group = torch.arange(GROUPS).repeat_interleave(EACH)
-    found = torch.zeros(len(group), WIDTH)
-    found[torch.arange(len(group)), 2 * group] = angle.cos()
-    found[torch.arange(len(group)), 2 * group + 1] = angle.sin()
-    return F.normalize(found + 0.02 * torch.randn(found.shape, generator=generator), dim=1)
+    points = torch.zeros(len(group), WIDTH)
+    points[torch.arange(len(group)), 2 * group] = angle.cos()
+    points[torch.arange(len(group)), 2 * group + 1] = angle.sin()
+    return F.normalize(points + 0.02 * torch.randn(points.shape, generator=generator), dim=1)
 
 
 def cloud() -> Tensor:
@@ -113,8 +113,8 @@ def devices(part: ClustererSubject) -> None:
     for device in common.devices():
         clusterer = part.build()
         clusterer.device = device
-        found = clusterer.fit_predict(part.given(groups()))
-        score = adjusted_rand_score(expected, found)
+        labels = clusterer.fit_predict(part.given(groups()))
+        score = adjusted_rand_score(expected, labels)
         require(score > 0.99, f"on {device} the partition is another (adjusted Rand index {score:.2f})")
 
 
@@ -138,9 +138,11 @@ def as_many_as_asked_for(part: ClustererSubject) -> None:
     for rows, wanted in ((groups(), GROUPS), (groups(), 7), (cloud(), 9)):
         clusterer = part.build(wanted)
         labels = clusterer.fit_predict(part.given(rows))
-        found = len(np.unique(labels[labels >= 0]))
-        told = bool(getattr(clusterer, "warnings_", []))
-        require(found == wanted or told, f"{wanted} were asked for, {found} came, and warnings_ is empty")
+        n_labels = len(np.unique(labels[labels >= 0]))
+        warned = bool(getattr(clusterer, "warnings_", []))
+        require(
+            n_labels == wanted or warned, f"{wanted} were asked for, {n_labels} came, and warnings_ is empty"
+        )
 
 
 @contract.check
@@ -152,9 +154,11 @@ def warnings_are_sentences(part: ClustererSubject) -> None:
     for rows, wanted in ((groups(), GROUPS), (cloud(), 9)):
         clusterer = part.build(wanted)
         clusterer.fit_predict(part.given(rows))
-        said = getattr(clusterer, "warnings_", [])
-        fine = isinstance(said, list) and all(isinstance(s, str) and s and "\n" not in s for s in said)
-        require(fine, f"warnings_ is {said!r}")
+        warnings = getattr(clusterer, "warnings_", [])
+        fine = isinstance(warnings, list) and all(
+            isinstance(s, str) and s and "\n" not in s for s in warnings
+        )
+        require(fine, f"warnings_ is {warnings!r}")
 
 
 @contract.check

@@ -42,8 +42,8 @@ def rows(n: int = N, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     bases = torch.linalg.qr(torch.randn(4, WIDTH, 3, generator=generator)).Q
     weights = torch.randn(n, 1, 3, generator=generator)
-    found = (weights @ bases[torch.arange(n) % 4].mT).squeeze(1)
-    return F.normalize(found + 0.05 * torch.randn(n, WIDTH, generator=generator), dim=1)
+    points = (weights @ bases[torch.arange(n) % 4].mT).squeeze(1)
+    return F.normalize(points + 0.05 * torch.randn(n, WIDTH, generator=generator), dim=1)
 
 
 def express(
@@ -55,10 +55,10 @@ def express(
         return model.coefficients(dictionary, model.encode(dictionary), top_k, own)
 
 
-def dense(found: Coefficients, columns: int) -> Tensor:
+def dense(coefficients: Coefficients, columns: int) -> Tensor:
     """The coefficients as a matrix, whatever order a row's entries are in; entries of one column add up."""
-    empty = torch.zeros(len(found.indices), columns)
-    return empty.scatter_add(1, found.indices.cpu(), found.values.cpu().float())
+    empty = torch.zeros(len(coefficients.indices), columns)
+    return empty.scatter_add(1, coefficients.indices.cpu(), coefficients.values.cpu().float())
 
 
 @contract.basic
@@ -78,10 +78,10 @@ def output_shapes(part: CoefficientSubject) -> None:
     Of each row so many entries are kept, zeros where fewer are used; the graph is built from them.
     """
     for top_k in (1, TOP_K, N - 1):
-        found = express(part.build(), rows(), top_k)
-        require(isinstance(found, Coefficients), f"coefficients returned a {type(found).__name__}")
-        common.require_shape(found.indices, (N, top_k), "indices")
-        common.require_shape(found.values, (N, top_k), "values")
+        actual = express(part.build(), rows(), top_k)
+        require(isinstance(actual, Coefficients), f"coefficients returned a {type(actual).__name__}")
+        common.require_shape(actual.indices, (N, top_k), "indices")
+        common.require_shape(actual.values, (N, top_k), "values")
 
 
 @contract.basic
@@ -90,9 +90,9 @@ def output_dtypes(part: CoefficientSubject) -> None:
 
     Positions in large dictionaries do not fit in less; other values would be converted, block by block.
     """
-    found = express(part.build(), rows())
-    require(found.indices.dtype == torch.int64, f"indices are {found.indices.dtype}")
-    require(found.values.dtype == torch.float32, f"values of float32 rows are {found.values.dtype}")
+    actual = express(part.build(), rows())
+    require(actual.indices.dtype == torch.int64, f"indices are {actual.indices.dtype}")
+    require(actual.values.dtype == torch.float32, f"values of float32 rows are {actual.values.dtype}")
 
 
 @contract.basic
@@ -102,8 +102,8 @@ def devices(part: CoefficientSubject) -> None:
     A tensor made without `device=` lies on the CPU, and a run on a GPU stops at the first operation with it.
     """
     for device in common.devices():
-        found = express(common.moved(part.build(), device), rows().to(device))
-        for what, tensor in (("indices", found.indices), ("values", found.values)):
+        actual = express(common.moved(part.build(), device), rows().to(device))
+        for what, tensor in (("indices", actual.indices), ("values", actual.values)):
             require(tensor.device == device, f"rows are on {device}, {what} on {tensor.device}")
 
 
@@ -147,8 +147,8 @@ def distinct_indices(part: CoefficientSubject) -> None:
 
     `top_k` counts rows; votes and the graph would add such entries up.
     """
-    found = express(part.build(), rows())
-    for row, (indices, values) in enumerate(zip(found.indices, found.values, strict=True)):
+    actual = express(part.build(), rows())
+    for row, (indices, values) in enumerate(zip(actual.indices, actual.values, strict=True)):
         used = indices[values != 0].tolist()
         require(len(set(used)) == len(used), f"row {row} uses {sorted(used)}")
 
@@ -163,9 +163,9 @@ def outside_queries(part: CoefficientSubject) -> None:
     others = dictionary[[-1]]
     with torch.no_grad():
         model = part.build()
-        found = model.coefficients(others, model.encode(dictionary), N, torch.tensor([-1]))
-    common.require_finite(found.values, "coefficients of a query from outside")
-    weight = float(dense(found, N)[0, -1].abs())
+        actual = model.coefficients(others, model.encode(dictionary), N, torch.tensor([-1]))
+    common.require_finite(actual.values, "coefficients of a query from outside")
+    weight = float(dense(actual, N)[0, -1].abs())
     require(weight > 0, "a query equal to the last row of the dictionary, with own = -1, makes no use of it")
 
 
@@ -179,8 +179,8 @@ def any_block_size(part: CoefficientSubject) -> None:
     model = part.build()
     whole = dense(expressed(model, rows(), rows(), TOP_K, own, N), N)
     for block in (1, 7, 32):
-        found = dense(expressed(model, rows(), rows(), TOP_K, own, block), N)
-        common.require_close(found, whole, f"in blocks of {block} they differ from those of all {N} at once")
+        actual = dense(expressed(model, rows(), rows(), TOP_K, own, block), N)
+        common.require_close(actual, whole, f"in blocks of {block} they differ from those of all {N} at once")
 
 
 @contract.check
@@ -252,7 +252,7 @@ def agrees_with_inner_products(part: CoefficientSubject) -> None:
             normalizer.fill_(torch.nan)
         largest = scores.topk(TOP_K, dim=1)
         expected = Coefficients(largest.indices, model.weigh(largest.values, normalizer))
-    found = express(model, rows())
+    actual = express(model, rows())
     common.require_close(
-        dense(found, N), dense(expected, N), "coefficients() and weigh() of the inner products differ"
+        dense(actual, N), dense(expected, N), "coefficients() and weigh() of the inner products differ"
     )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ebsc_core.config.loading import without_none
 from ebsc_core.config.options import Options
+from ebsc_core.plugins.validation import describe_former, former_preferences
 from ebsc_core.testing.checks import Contract, ContractBroken, NotApplicable, require
 from ebsc_core.testing.subject import Subject
 from ebsc_core.utils.weights import read_weights, save_weights
@@ -27,12 +28,12 @@ ROUNDING = 1e-4
 
 def devices() -> list[torch.device]:
     """The devices there are on this machine: the CPU, and CUDA's or Metal's."""
-    found = [torch.device("cpu")]
+    available = [torch.device("cpu")]
     if torch.cuda.is_available():
-        found.append(torch.device("cuda", torch.cuda.current_device()))
+        available.append(torch.device("cuda", torch.cuda.current_device()))
     if torch.backends.mps.is_available():
-        found.append(torch.device("mps", 0))
-    return found
+        available.append(torch.device("mps", 0))
+    return available
 
 
 def require_shape(tensor: object, shape: tuple[int, ...], what: str) -> None:
@@ -42,10 +43,10 @@ def require_shape(tensor: object, shape: tuple[int, ...], what: str) -> None:
     require(tuple(tensor.shape) == shape, f"{what} has shape {tuple(tensor.shape)}, expected {shape}")
 
 
-def require_close(found: Tensor, expected: Tensor, what: str) -> None:
+def require_close(actual: Tensor, expected: Tensor, what: str) -> None:
     """Require the same values up to rounding, relative to the largest; nan counts as different."""
-    found, expected = found.detach().double().cpu(), expected.detach().double().cpu()
-    difference = (found - expected).abs().max().item() if found.numel() else 0.0
+    actual, expected = actual.detach().double().cpu(), expected.detach().double().cpu()
+    difference = (actual - expected).abs().max().item() if actual.numel() else 0.0
     scale = max(1.0, expected.abs().max().item()) if expected.numel() else 1.0
     require(difference <= ROUNDING * scale, f"{what} (largest difference {difference:.2g})")
 
@@ -110,10 +111,10 @@ def moved(part: Any, device: torch.device) -> Any:
 
 def trainable(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Names and parameters that are to learn."""
-    found = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
-    if not found:
+    parameters = [(name, value) for name, value in module.named_parameters() if value.requires_grad]
+    if not parameters:
         raise NotApplicable("there are no parameters to train")
-    return found
+    return parameters
 
 
 def add_options_checks(contract: Contract) -> None:
@@ -125,6 +126,17 @@ def add_options_checks(contract: Contract) -> None:
     ]
     for check in checks:
         contract.check(check)
+
+
+def preferences_are_on_the_record(part: Subject) -> None:
+    """What the component prefers stands on its `ComponentSpec`: `top_k`, `whiten`, `express`.
+
+    Attributes of the class (`default_top_k`, `default_whiten`, `expresses`) still count, but every
+    run warns of them.
+    """
+    component = part.choice.component
+    former = former_preferences(component.kind, component.spec, component.factory)
+    require(not former, describe_former(former))
 
 
 def options_are_described(part: Subject) -> None:

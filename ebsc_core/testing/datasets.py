@@ -45,9 +45,9 @@ def _positions(batch: Iterable[int]) -> Tensor:
     return torch.tensor(list(batch), dtype=torch.int64)
 
 
-def _require_same(found: Tensor, expected: Tensor, what: str) -> None:
-    same = found.shape == expected.shape and torch.equal(found, expected)
-    require(same, f"{what} (shapes {tuple(found.shape)} and {tuple(expected.shape)})")
+def _require_same(actual: Tensor, expected: Tensor, what: str) -> None:
+    same = actual.shape == expected.shape and torch.equal(actual, expected)
+    require(same, f"{what} (shapes {tuple(actual.shape)} and {tuple(expected.shape)})")
 
 
 @contract.basic
@@ -94,8 +94,8 @@ def devices(part: DataSubject) -> None:
     """
     for device in common.devices():
         with closing(part.build()) as source:
-            found = next(iter(source.batches([_positions([0])], device))).device
-            require(found == device, f"{device} was asked for, a batch came on {found}")
+            actual = next(iter(source.batches([_positions([0])], device))).device
+            require(actual == device, f"{device} was asked for, a batch came on {actual}")
 
 
 @contract.check
@@ -138,9 +138,9 @@ def any_order(part: DataSubject) -> None:
     """
     with closing(part.build()) as source:
         order, n = list(range(len(source)))[::-1], len(source)
-        found = read(source, range(n), order[: n // 2], order[n // 2 :], [0, 0])
-        _require_same(found[n : 2 * n].flip(0), found[:n], "in reverse order other images came")
-        _require_same(found[2 * n :], found[[0, 0]], "the first image, asked for again, is another")
+        actual = read(source, range(n), order[: n // 2], order[n // 2 :], [0, 0])
+        _require_same(actual[n : 2 * n].flip(0), actual[:n], "in reverse order other images came")
+        _require_same(actual[2 * n :], actual[[0, 0]], "the first image, asked for again, is another")
 
 
 @contract.check
@@ -209,8 +209,8 @@ def info_fits(part: DataSubject) -> None:
     """
     with closing(part.build()) as source:
         info, shape = source.info(), source.shape
-        found = (info.channels, info.height, info.width)
-        require(found == shape, f"info says {found}, shape is {shape}")
+        actual = (info.channels, info.height, info.width)
+        require(actual == shape, f"info says {actual}, shape is {shape}")
         for what, values in (("means", info.mean), ("deviations", info.std)):
             fine = len(values) == shape[0] and all(0 <= value <= 1 for value in values)
             require(fine, f"the {what} of {shape[0]} channels are {values}")
@@ -224,10 +224,10 @@ def images_to_fit(part: DataSubject) -> None:
     Backbones that fit something, such as principal components, are told them.
     """
     with closing(part.build()) as source:
-        found = source.to_fit()
-        require(found.dtype == torch.uint8, f"they are {found.dtype}")
-        common.require_shape(found, (len(found), *source.shape), "what it returns")
-        require(len(found) > 0, "there are none")
+        actual = source.to_fit()
+        require(actual.dtype == torch.uint8, f"they are {actual.dtype}")
+        common.require_shape(actual, (len(actual), *source.shape), "what it returns")
+        require(len(actual) > 0, "there are none")
 
 
 common.add_options_checks(contract)

@@ -87,10 +87,10 @@ def output_shapes(part: ObjectiveSubject) -> None:
     D is the backbone's width, E the objective's; the coefficient model that trains along is built for them.
     """
     objective = part.build()
-    found = objective(*views())
-    require(isinstance(found, Views), f"forward returned a {type(found).__name__}")
-    common.require_shape(found.loss, (), "the loss")
-    for features, embeddings in zip(found.features, found.embeddings, strict=True):
+    actual = objective(*views())
+    require(isinstance(actual, Views), f"forward returned a {type(actual).__name__}")
+    common.require_shape(actual.loss, (), "the loss")
+    for features, embeddings in zip(actual.features, actual.embeddings, strict=True):
         common.require_shape(features, (BATCH, WIDTH), "features of a view")
         common.require_shape(embeddings, (BATCH, objective.width), "embeddings of a view")
 
@@ -104,8 +104,8 @@ def output_dtypes(part: ObjectiveSubject) -> None:
     objective = part.build()
     for name, precise in (("float32", True), ("bfloat16", False)):
         with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
-            found = objective(*views())
-        for what, tensor in (("the loss", found.loss), ("embeddings", found.embeddings[0])):
+            actual = objective(*views())
+        for what, tensor in (("the loss", actual.loss), ("embeddings", actual.embeddings[0])):
             require(tensor.dtype == torch.float32, f"computing in {name}, {what} have {tensor.dtype}")
 
 
@@ -116,8 +116,8 @@ def devices(part: ObjectiveSubject) -> None:
     A tensor made without `device=` lies on the CPU, and a run on a GPU stops at the first operation with it.
     """
     for device in common.devices():
-        found = part.build().to(device)(*(view.to(device) for view in views()))
-        for what, tensor in (("loss", found.loss), ("embeddings", found.embeddings[0])):
+        actual = part.build().to(device)(*(view.to(device) for view in views()))
+        for what, tensor in (("loss", actual.loss), ("embeddings", actual.embeddings[0])):
             require(tensor.device == device, f"views are on {device}, the {what} on {tensor.device}")
 
 
@@ -223,8 +223,8 @@ def order_of_images(part: ObjectiveSubject) -> None:
     first, second = part.build(), part.build()
     second.load_state_dict(first.state_dict())
     reversed_views = (view.flip(0) for view in views())
-    found, expected = second(*reversed_views).loss, first(*views()).loss
-    common.require_close(found, expected, "the loss differs when the images are reversed")
+    actual, expected = second(*reversed_views).loss, first(*views()).loss
+    common.require_close(actual, expected, "the loss differs when the images are reversed")
 
 
 @contract.check
@@ -235,8 +235,8 @@ def gathers_from_all_processes(part: ObjectiveSubject) -> None:
     """
     objective = part.build()
     objective.ranks = _TwoAlike()
-    found = objective(*views())
-    for what, rows in (("features", found.features[0]), ("embeddings", found.embeddings[0])):
+    actual = objective(*views())
+    for what, rows in (("features", actual.features[0]), ("embeddings", actual.embeddings[0])):
         require(
             len(rows) == 2 * BATCH, f"of two processes with {BATCH} images each, {len(rows)} {what} remain"
         )
@@ -274,8 +274,9 @@ def weights_survive_a_file(part: ObjectiveSubject) -> None:
     optimizer.step()
     trained.after_step()
     common.through_a_file(trained, other)
-    found, expected = other.eval()(*views()).loss, trained.eval()(*views()).loss
-    common.require_close(found, expected, "the loss is another after loading")
+    actual, expected = other.eval()(*views()).loss, trained.eval()(*views()).loss
+    common.require_close(actual, expected, "the loss is another after loading")
 
 
+contract.check(common.preferences_are_on_the_record)
 common.add_options_checks(contract)

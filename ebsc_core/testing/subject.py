@@ -50,12 +50,12 @@ def find_choice(
         If it cannot be found, or an option is unknown or ill-typed.
     """
     if isinstance(part, ComponentSpec):
-        found = SelectedComponent(kind, part.name, part, UNREGISTERED)
+        component = SelectedComponent(kind, part.name, part, UNREGISTERED)
     elif data is None:
-        found = Registry().find(kind, part)
+        component = Registry().find(kind, part)
     else:
-        found = _of_family(Registry(), kind, part, data)
-    return Choice(found, check_options(found, dict(options or {}), kind.section))
+        component = _of_family(Registry(), kind, part, data)
+    return Choice(component, check_options(component, dict(options or {}), kind.section))
 
 
 def _of_family(registry: Registry, kind: Kind, family: str, name: str) -> SelectedComponent:

@@ -49,11 +49,11 @@ def training_shapes(part: CoefficientSubject) -> None:
     The joint phase and refinement train with them.
     """
     model = _trainable(part)
-    found = model.express(rows(9), rows(), torch.arange(9))
-    require(isinstance(found, Expression), f"express returned a {type(found).__name__}")
-    common.require_shape(found.reconstruction, (9, WIDTH), "the reconstruction")
-    common.require_shape(found.penalty, (), "the penalty")
-    common.require_shape(model.loss(rows(9), found), (), "the loss")
+    actual = model.express(rows(9), rows(), torch.arange(9))
+    require(isinstance(actual, Expression), f"express returned a {type(actual).__name__}")
+    common.require_shape(actual.reconstruction, (9, WIDTH), "the reconstruction")
+    common.require_shape(actual.penalty, (), "the penalty")
+    common.require_shape(model.loss(rows(9), actual), (), "the loss")
 
 
 @contract.basic
@@ -150,8 +150,9 @@ def weights_survive_a_file(part: CoefficientSubject) -> None:
     trained, other = _trainable(part, 1), _trainable(part, 2)
     _train(trained, 3)
     common.through_a_file(trained, other)
-    found, expected = (dense(express(model.eval(), rows(), TOP_K), N) for model in (other, trained))
-    common.require_close(found, expected, "the coefficients are others after loading")
+    actual, expected = (dense(express(model.eval(), rows(), TOP_K), N) for model in (other, trained))
+    common.require_close(actual, expected, "the coefficients are others after loading")
 
 
+contract.check(common.preferences_are_on_the_record)
 common.add_options_checks(contract)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ebsc_core import ComponentFamily, ComponentSpec, hookimpl
-from ebsc_core.plugins.hookspecs import Component
+from ebsc_core import Component, ComponentFamily, ComponentSpec, hookimpl
 from ebsc_plugins.datasets.names import TORCHVISION
 
 
@@ -93,6 +92,7 @@ def ebsc_objectives() -> Iterator[Component]:
         "predict a momentum teacher's embedding of the other view; no negatives",
         "ebsc_plugins.objectives.byol:BYOL",
         reference="arXiv:2006.07733",
+        express="features",  # no negatives push images apart: the embeddings lose rank
     )
     yield ComponentSpec(
         "moco-v3",
@@ -105,6 +105,7 @@ def ebsc_objectives() -> Iterator[Component]:
         "predict the network's own, stopped embedding of the other view; no negatives, no teacher",
         "ebsc_plugins.objectives.simsiam:SimSiam",
         reference="arXiv:2011.10566",
+        express="features",  # no negatives here either
     )
     yield ComponentSpec(
         "barlow-twins",
@@ -128,6 +129,7 @@ def ebsc_coefficient_models() -> Iterator[Component]:
         "ebsc_plugins.coefficients.energy:EnergyNetwork",
         reference="after arXiv:2110.15037",
         default=True,
+        whiten=True,
     )
     yield ComponentSpec(
         "knn",
@@ -139,18 +141,21 @@ def ebsc_coefficient_models() -> Iterator[Component]:
         "SENet: soft-thresholded inner products of two networks; trainable, 100,000 steps as published",
         "ebsc_plugins.coefficients.senet:SENet",
         reference="arXiv:2110.04318",
+        top_k=1000,
     )
     yield ComponentSpec(
         "elastic-net",
         "EnSC: each row's elastic net over all others, solved exactly by active sets",
         "ebsc_plugins.coefficients.elastic_net:ElasticNet",
         reference="You, Li, Robinson, Vidal, CVPR 2016 (arXiv:1605.02633)",
+        top_k=50,
     )
     yield ComponentSpec(
         "omp",
         "SSC-OMP: orthogonal matching pursuit of each row in all others",
         "ebsc_plugins.coefficients.omp:OrthogonalMatchingPursuit",
         reference="You, Robinson, Vidal, CVPR 2016 (arXiv:1507.01238)",
+        top_k=10,
     )
     yield ComponentSpec(
         "least-squares",

@@ -10,6 +10,7 @@ import pytest
 from ebsc_core import Options
 from ebsc_core.plugins.hookspecs import ComponentSpec, Hooks
 from ebsc_core.plugins.registry import Entry, Kind, Registry, SelectedComponent, installed_entry_points
+from ebsc_core.plugins.validation import former_preferences
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,3 +61,22 @@ def test_no_name_is_used_twice(registry: Registry) -> None:
         return entry.kind, entry.name
 
     assert len(set(map(identity, registry.entries))) == len(registry.entries)
+
+
+def test_what_our_parts_prefer(registry: Registry) -> None:
+    names = ("top_k", "whiten", "express")
+    specs = [part.spec for part in single_parts(registry)]
+    stated = {s.name: {n: v for n in names if (v := getattr(s, n)) is not None} for s in specs}
+    assert {name: preferred for name, preferred in stated.items() if preferred} == {
+        "byol": {"express": "features"},
+        "simsiam": {"express": "features"},
+        "energy": {"whiten": True},
+        "senet": {"top_k": 1000},
+        "elastic-net": {"top_k": 50},
+        "omp": {"top_k": 10},
+    }
+
+
+def test_no_class_of_ours_states_what_it_prefers(registry: Registry) -> None:
+    for part in single_parts(registry):
+        assert not former_preferences(part.kind, part.spec, part.factory), part.name

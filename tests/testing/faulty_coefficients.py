@@ -171,7 +171,12 @@ class AsksForRowGradients(SoundLearner):
         return super().loss(queries.requires_grad_() if queries.is_leaf else queries, expression)
 
 
+class SaysItsTopK(SoundModel):
+    default_top_k = 7
+
+
 COEFFICIENT_FAULTS = {
+    SaysItsTopK: "preferences-are-on-the-record",
     UsesItself: "zero-on-self",
     LooksAtTheBlock: "any-block-size",
     KeepsItsScores: "no-square-matrix",

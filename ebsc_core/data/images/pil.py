@@ -8,6 +8,11 @@ from PIL import Image
 GRAY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "F"})
 
 
+def is_gray(image: Image.Image) -> bool:
+    """Return whether a picture has no colour, whatever its depth."""
+    return image.mode in GRAY_MODES
+
+
 def eight_bit(image: Image.Image, mode: str) -> Image.Image:
     """Convert a picture to ``mode``, ``L`` or ``RGB``."""
     if image.mode in ("I", "I;16", "I;16B"):  # 16-bit grey, which PIL would clip at 255

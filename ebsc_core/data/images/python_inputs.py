@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ebsc_core.data.images.arrays import to_uint8
 from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.images.pil import GRAY_MODES, channels_of, eight_bit
+from ebsc_core.data.images.pil import channels_of, eight_bit, is_gray
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.utils.errors import DataError, told
 from ebsc_core.utils.system import available_memory
@@ -133,7 +133,7 @@ def _taken_apart(item: Any) -> tuple[Any, int | None]:
 def _pixels(image: Any, where: str) -> np.ndarray:
     """Convert one image to ``(C, H, W)`` uint8."""
     if isinstance(image, Image.Image):
-        return channels_of(eight_bit(image, "L" if image.mode in GRAY_MODES else "RGB"))
+        return channels_of(eight_bit(image, "L" if is_gray(image) else "RGB"))
     if isinstance(image, Tensor | np.ndarray):
         return to_uint8(where, _array(image)[None])[0]
     raise DataError(f"{where} is a {type(image).__name__}; expected a picture of PIL, an array or a tensor")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import Backbone, ImageInfo
+from ebsc_core import Backbone, ImageInfo, Options
 
 
 class Identity(Backbone):

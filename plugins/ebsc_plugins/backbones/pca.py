@@ -6,9 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import Backbone, ImageInfo
-from ebsc_core.utils.errors import ComponentError
+from ebsc_core import Backbone, ComponentError, ImageInfo, Options
 from ebsc_plugins.backbones.principal import BLOCK, fitting_images, principal_directions
 
 COMPONENTS = 500

@@ -8,7 +8,7 @@ import torch
 from scipy import linalg
 from torch import Tensor
 
-from ebsc_core.utils.errors import DataError
+from ebsc_core import DataError
 
 BLOCK = 512
 # Directions below this share of the largest eigenvalue are rounding: what float64 leaves of a zero.

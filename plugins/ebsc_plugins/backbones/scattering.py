@@ -10,9 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import Backbone, ImageInfo
-from ebsc_core.utils.errors import ComponentError, missing_package
+from ebsc_core import Backbone, ComponentError, ImageInfo, Options, missing_package
 from ebsc_plugins.backbones.principal import BLOCK, fitting_images, principal_directions
 
 # Its shorthand, kymatio.torch, also imports the spherical transform, which today's SciPy breaks.

@@ -13,10 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ebsc_core import ComponentSpec
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import Backbone, ImageInfo
-from ebsc_core.utils.errors import ComponentError, text_of
+from ebsc_core import Backbone, ComponentError, ComponentSpec, ImageInfo, Options, text_of
 
 SMALL_IMAGE = 64
 

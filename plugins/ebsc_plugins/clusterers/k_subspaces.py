@@ -10,10 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ebsc_core.config.options import Options
-from ebsc_core.data.features.rows import HeldRows, Rows
-from ebsc_core.plugins.interfaces import Clusterer
-from ebsc_core.utils.errors import ConfigError
+from ebsc_core import Clusterer, ConfigError, HeldRows, Options, Rows
 
 # Up to so many rows every round goes through all of them; the restarts start on no more.
 ALL_AT_ONCE = 50_000

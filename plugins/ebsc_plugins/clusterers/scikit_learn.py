@@ -12,10 +12,7 @@ from pydantic import Field, create_model
 from scipy import sparse
 from sklearn.utils import all_estimators
 
-from ebsc_core import ComponentSpec
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import Clusterer
-from ebsc_core.utils.errors import ConfigError, text_of
+from ebsc_core import Clusterer, ComponentSpec, ConfigError, Options, text_of
 
 # With its default RBF kernel it would build an N×N matrix where a sparse affinity is at hand.
 PREFERRED = {"SpectralClustering": {"affinity": "precomputed"}}

@@ -8,11 +8,7 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
-from ebsc_core.clustering.spectral.embedding import effective_power, weighted_rows
-from ebsc_core.clustering.spectral.kmeans import kmeans
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import Clusterer
+from ebsc_core import Clusterer, Options, effective_power, kmeans, leading_eigenpairs, weighted_rows
 
 SMALL = 5000
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.clustering.coefficients import exclude_own
-from ebsc_core.config.options import Options
-from ebsc_core.data.features.whitening import RidgeInverse, mean_eigenvalue
-from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
-from ebsc_core.utils.device import has_bf16
-from ebsc_core.utils.matmul import PackedRows
+from ebsc_core import (
+    CoefficientModel,
+    Coefficients,
+    Options,
+    PackedRows,
+    RidgeInverse,
+    exclude_own,
+    has_bf16,
+    mean_eigenvalue,
+)
 from ebsc_plugins.coefficients.newton import MIN_RIDGE, NEWTON_STEPS, rounding, solve_elastic_nets
 from ebsc_plugins.coefficients.workers import precise, side_by_side
 
@@ -132,7 +135,6 @@ class ElasticNet(CoefficientModel):
     """
 
     Options = ElasticNetOptions
-    default_top_k: ClassVar[int | None] = 50
 
     def __init__(self, options: ElasticNetOptions, width: int) -> None:
         self.options = options

@@ -10,10 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.clustering.coefficients import exclude_own
-from ebsc_core.clustering.inner_product import InnerProductModel
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import Expression, TrainableCoefficientModel
+from ebsc_core import Expression, InnerProductModel, Options, TrainableCoefficientModel, exclude_own
 
 
 class EnergyOptions(Options):
@@ -46,7 +43,6 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
     """
 
     Options = EnergyOptions
-    default_whiten: ClassVar[bool] = True
     normalised: ClassVar[bool] = True
 
     def __init__(self, options: EnergyOptions, width: int) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ebsc_core.clustering.inner_product import InnerProductModel
-from ebsc_core.config.options import Options
+from ebsc_core import InnerProductModel, Options
 
 
 class KnnOptions(Options):

@@ -8,11 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ebsc_core.clustering.coefficients import exclude_own
-from ebsc_core.config.options import Options
-from ebsc_core.data.features.whitening import RidgeInverse
-from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
-from ebsc_core.utils.matmul import PackedRows
+from ebsc_core import CoefficientModel, Coefficients, Options, PackedRows, RidgeInverse, exclude_own
 
 
 class LeastSquaresOptions(Options):

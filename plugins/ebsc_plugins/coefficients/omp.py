@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from ebsc_core.clustering.coefficients import exclude_own
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
-from ebsc_core.utils.matmul import PackedRows
+from ebsc_core import CoefficientModel, Coefficients, Options, PackedRows, exclude_own
 from ebsc_plugins.coefficients.workers import precise, side_by_side
 
 # Queries that advance together: many calls' worth of work, while their scores stay in the cache.
@@ -40,7 +35,6 @@ class OrthogonalMatchingPursuit(CoefficientModel):
     """
 
     Options = OmpOptions
-    default_top_k: ClassVar[int | None] = 10
 
     def __init__(self, options: OmpOptions, width: int) -> None:
         self.options = options

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.clustering.coefficients import exclude_own
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.interfaces import Coefficients, Expression, TrainableCoefficientModel
+from ebsc_core import Coefficients, Expression, Options, TrainableCoefficientModel, exclude_own
 
 # Dictionary rows whose keys are computed at once: each layer of the published width then takes 16 MiB.
 KEY_BLOCK = 4096
@@ -50,7 +48,6 @@ class SENet(TrainableCoefficientModel):
     """
 
     Options = SENetOptions
-    default_top_k: ClassVar[int | None] = 1000
 
     def __init__(self, options: SENetOptions, width: int) -> None:
         super().__init__()

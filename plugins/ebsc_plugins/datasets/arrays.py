@@ -10,9 +10,7 @@ from zipfile import ZIP_STORED, ZipFile
 import numpy as np
 from PIL import Image
 
-from ebsc_core.data.images.arrays import channels_first, to_uint8
-from ebsc_core.data.images.workers import BadImage, ImageReader
-from ebsc_core.utils.errors import DataError
+from ebsc_core import BadImage, DataError, ImageReader, channels_first, to_uint8
 from ebsc_plugins.datasets.decoding import fit
 from ebsc_plugins.datasets.files import member_start
 

@@ -9,8 +9,7 @@ from statistics import median
 import numpy as np
 from PIL import Image, ImageOps
 
-from ebsc_core.data.images.pil import GRAY_MODES, channels_of, eight_bit
-from ebsc_core.data.images.workers import BadImage
+from ebsc_core import BadImage, channels_of, eight_bit, is_gray
 from ebsc_plugins.datasets.files import UNREADABLE, Files
 
 LARGEST_SIDE = 224
@@ -34,7 +33,7 @@ def read_header(files: Files, position: int) -> Header | BadImage:
             # EXIF orientations 5 to 8 swap the sides.
             swapped = image.getexif().get(0x0112) in (5, 6, 7, 8)
             size = image.size[::-1] if swapped else image.size
-            return Header(*size, gray=image.mode in GRAY_MODES)
+            return Header(*size, gray=is_gray(image))
     except BAD_IMAGE as error:
         return BadImage(_reason(error))
 

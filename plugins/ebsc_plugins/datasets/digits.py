@@ -5,9 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ebsc_core.config.options import Options
-from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.plugins.interfaces import DataContext
+from ebsc_core import DataContext, ImageSet, Options
 
 
 def read_digits(options: Options, context: DataContext) -> ImageSet:

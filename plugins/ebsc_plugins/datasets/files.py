@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from ebsc_core.utils.errors import DataError
+from ebsc_core import DataError
 from ebsc_plugins.datasets.packed_names import Names
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})

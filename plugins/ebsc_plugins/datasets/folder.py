@@ -13,17 +13,25 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from ebsc_core import ComponentSpec
-from ebsc_core.config.options import Options
-from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.images.source import ImageSource
-from ebsc_core.data.images.streamed import LOOKED_AT, StreamedImages
-from ebsc_core.data.images.workers import BadImage, ImageReader, Workers, unreadable
-from ebsc_core.plugins.interfaces import DataContext
-from ebsc_core.utils.errors import DataError
-from ebsc_core.utils.sampling import sample_positions
+from ebsc_core import (
+    BadImage,
+    ComponentSpec,
+    DataContext,
+    DataError,
+    ImageReader,
+    ImageSet,
+    ImageSource,
+    Options,
+    StreamedImages,
+    Workers,
+    sample_positions,
+    unreadable,
+)
 from ebsc_plugins.datasets.decoding import LARGEST_SIDE, Header, common_shape, decode_file, read_header
 from ebsc_plugins.datasets.files import SUFFIXES, Files, FolderFiles, ZipFiles
+
+# Of more streamed images, the sizes of so many decide; StreamedImages takes its figures from as many.
+LOOKED_AT = 1024
 
 
 class FolderOptions(Options):

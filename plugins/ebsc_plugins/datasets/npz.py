@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from ebsc_core import ComponentSpec
-from ebsc_core.config.options import Options
-from ebsc_core.data.images.arrays import to_uint8
-from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.data.images.source import ImageSource
-from ebsc_core.data.images.streamed import StreamedImages
-from ebsc_core.data.images.workers import Workers
-from ebsc_core.plugins.interfaces import DataContext
-from ebsc_core.utils.errors import DataError
-from ebsc_core.utils.sampling import sample_positions
+from ebsc_core import (
+    ComponentSpec,
+    DataContext,
+    DataError,
+    ImageSet,
+    ImageSource,
+    Options,
+    StreamedImages,
+    Workers,
+    sample_positions,
+    to_uint8,
+)
 from ebsc_plugins.datasets.arrays import ArrayReader, StoredArray, find_array, resize
 
 

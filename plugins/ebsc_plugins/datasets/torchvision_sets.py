@@ -11,10 +11,7 @@ import numpy as np
 import torch
 from torchvision import datasets
 
-from ebsc_core.config.options import Options
-from ebsc_core.data.images.in_memory import ImageSet
-from ebsc_core.plugins.interfaces import DataContext
-from ebsc_core.utils.errors import DataError
+from ebsc_core import DataContext, DataError, ImageSet, Options
 
 
 class SplitOptions(Options):

@@ -6,7 +6,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.plugins.interfaces import Objective, ProjectorOptions
+from ebsc_core import Objective, ProjectorOptions
 
 
 class BarlowTwinsOptions(ProjectorOptions):
@@ -28,7 +28,6 @@ class BarlowTwins(Objective):
     """
 
     Options = BarlowTwinsOptions
-    expresses = "embeddings"
     compares = "projections"
     projector_layers = 3
 

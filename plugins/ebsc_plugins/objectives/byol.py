@@ -19,8 +19,6 @@ class BYOL(MomentumObjective):
     """
 
     Options = BYOLOptions
-    # No negatives push images apart: the embeddings lose rank.
-    expresses = "features"
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
         """Squared distance of predictions ``a`` and targets ``b``, ``2 - 2 cos``, mean over the batch."""

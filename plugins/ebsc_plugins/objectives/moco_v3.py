@@ -25,7 +25,6 @@ class MoCoV3(MomentumObjective):
     """
 
     Options = MoCoV3Options
-    expresses = "embeddings"
     norms_projections = True
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:

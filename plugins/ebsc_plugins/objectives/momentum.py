@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.plugins.interfaces import Backbone, ProjectorOptions
+from ebsc_core import Backbone, ProjectorOptions
 from ebsc_plugins.objectives.predictive import PredictiveObjective
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core.plugins.interfaces import Backbone, Objective, Views, projector
+from ebsc_core import Backbone, Objective, Views, projector
 
 
 class PredictiveObjective(Objective):

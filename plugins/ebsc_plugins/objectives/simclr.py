@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.plugins.interfaces import Objective, ProjectorOptions
+from ebsc_core import Objective, ProjectorOptions
 
 
 class SimCLROptions(ProjectorOptions):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from ebsc_core.plugins.interfaces import ProjectorOptions, projector
+from ebsc_core import ProjectorOptions, projector
 from ebsc_plugins.objectives.predictive import PredictiveObjective
 
 
@@ -28,7 +28,6 @@ class SimSiam(PredictiveObjective):
     """
 
     Options = SimSiamOptions
-    expresses = "features"
     projector_layers = 3
     norms_projections = True
 

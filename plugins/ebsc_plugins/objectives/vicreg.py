@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.plugins.interfaces import Objective, ProjectorOptions
+from ebsc_core import Objective, ProjectorOptions
 
 # Inside the root of the standard deviation, whose gradient at 0 is infinite; the paper's value.
 TINY_VARIANCE = 1e-4
@@ -38,7 +38,6 @@ class VICReg(Objective):
     """
 
     Options = VICRegOptions
-    expresses = "embeddings"
     compares = "projections"
     projector_layers = 3
 

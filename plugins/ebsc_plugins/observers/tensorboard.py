@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ebsc_core import Options, hookimpl
-from ebsc_core.plugins.hookspecs import EpochFinished, RunFailed, RunFinished, RunStarted, StageFinished
-from ebsc_core.utils.errors import missing_package
+from ebsc_core import (
+    EpochFinished,
+    Options,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    StageFinished,
+    hookimpl,
+    missing_package,
+)
 
 
 class TensorBoardOptions(Options):

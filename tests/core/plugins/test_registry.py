@@ -250,6 +250,14 @@ BROKEN = {
         "Mute: (its text cannot be read)",
     ),
     "factory is no import string": (objective("x").replace("dict", "'dict'"), "neither callable nor"),
+    "preference of another kind": (
+        objective("x", ", top_k=3"),
+        "top_k is for records of ebsc_coefficient_models",
+    ),
+    "preference that is none": (
+        objective("x", ", express='rows'"),
+        "'x': express is 'rows', not 'features' or",
+    ),
     "another api": (objective("x", ", api_version=99"), "api_version 99"),
     "twice": (objective("x") + '    yield ComponentSpec("x", "A loss.", dict)\n', "'x' twice"),
     "no mark": (

@@ -167,7 +167,6 @@ def test_the_largest_coefficients_are_kept() -> None:
     kept = self_expressive_coefficients(model, rows, 3)
     expected = whole.abs().topk(3, dim=1)
     assert torch.equal(kept.indices.sort().values, expected.indices.sort().values)
-    assert ElasticNet.default_top_k == 50
 
 
 @pytest.mark.parametrize("top_k", [1, 7, 19])

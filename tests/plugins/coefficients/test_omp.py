@@ -115,7 +115,6 @@ def test_no_row_is_chosen_twice(top_k: int) -> None:
     found = self_expressive_coefficients(model(), rows, top_k)
     for i, positions in enumerate(found.indices.tolist()):
         assert len({i, *positions}) == top_k + 1
-    assert OrthogonalMatchingPursuit.default_top_k == 10
 
 
 def test_rows_are_expressed_by_their_own_subspace(subspaces: Callable[..., tuple[Tensor, Tensor]]) -> None:

@@ -151,7 +151,6 @@ def test_the_published_network() -> None:
         bounds = [math.sqrt(6 / 500), *[math.sqrt(6 / 1024)] * 2, math.sqrt(6 / 2048)]
         assert [layer.weight.abs().max().item() for layer in linear] == pytest.approx(bounds, rel=1e-3)
     assert model.threshold.item() == 0
-    assert model.default_top_k == 1000
 
 
 def test_gradients_agree_with_finite_differences(gradients_agree: Callable[..., bool]) -> None:

@@ -4,8 +4,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ebsc_core import CoefficientModel, Coefficients, Options
-from ebsc_core.clustering.coefficients import exclude_own
+from ebsc_core import CoefficientModel, Coefficients, Options, exclude_own
 
 
 class LowRankOptions(Options):

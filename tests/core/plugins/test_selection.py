@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import sys
+from importlib.metadata import EntryPoint
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ebsc_core import ComponentSpec, hookimpl
+from ebsc_core.config.schema import ComponentChoice, RunConfig
+from ebsc_core.plugins.registry import Kind, Provider, Registry, installed_entry_points
+from ebsc_core.plugins.selection import Choice, choose
+from ebsc_core.runs.plan import make_plan
+from ebsc_core.runs.resolve import Preferences
+
+
+class Stated:
+    """Written for the time before records had preferences."""
+
+    default_top_k = 7
+    default_whiten = True
+
+
+def registry(monkeypatch: pytest.MonkeyPatch, factory: Any, **preferences: Any) -> Registry:
+    """Our own components, and one coefficient model of another distribution."""
+    module = ModuleType("theirs")
+    spec = ComponentSpec("theirs", "A model.", factory, **preferences)
+    vars(module)["ebsc_coefficient_models"] = hookimpl(lambda: [spec])
+    monkeypatch.setitem(sys.modules, "theirs", module)
+    ours = [found for found in installed_entry_points() if found[1].distribution == "ebsc"]
+    return Registry([*ours, (EntryPoint("theirs", "theirs", "ebsc"), Provider("acme", "1.0"))])
+
+
+def chosen(registry: Registry) -> Choice:
+    return choose(registry, Kind.COEFFICIENTS, ComponentChoice(name="theirs"))
+
+
+def test_attributes_of_a_class_still_count_and_are_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = registry(monkeypatch, Stated)
+    plan = make_plan(RunConfig.model_validate({"coefficients": {"name": "theirs"}}), found)
+    preferences = Preferences.of(plan)
+    assert (preferences.top_k, preferences.whiten) == (7, True)
+    assert plan.warnings() == [
+        "coefficient model 'theirs' of acme 1.0: its class says default_top_k and default_whiten; this "
+        "belongs on its record: ComponentSpec(…, top_k=7, whiten=True)"
+    ]
+
+
+def test_the_record_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    choice = chosen(registry(monkeypatch, Stated, top_k=3, whiten=False))
+    assert (choice.component.spec.top_k, choice.component.spec.whiten) == (3, False)
+    assert choice.warnings == ()
+
+
+def test_a_function_as_factory_keeps_what_its_record_prefers(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = registry(monkeypatch, lambda options, width: Stated(), top_k=3)
+    plan = make_plan(RunConfig.model_validate({"coefficients": {"name": "theirs"}}), found)
+    assert Preferences.of(plan).top_k == 3
+    assert plan.warnings() == []

@@ -7,18 +7,20 @@ import sys
 import time
 from typing import NoReturn
 
+from ebsc_core.utils.launched import local_process_index, process_count, process_index
+
 # When one process ends, the launcher ends the others within this many seconds.
 GRACE = 3.0
 
 
 def is_one_of_several() -> bool:
     """Tell whether a launcher has started other processes for the same run."""
-    return _number("WORLD_SIZE", 1) > 1
+    return process_count() > 1
 
 
 def is_first() -> bool:
     """Tell whether this is the process that shows progress and writes files."""
-    return _number("RANK", 0) == 0
+    return process_index() == 0
 
 
 def complain(message: str) -> None:
@@ -27,7 +29,7 @@ def complain(message: str) -> None:
     The other processes of a machine need not repeat the line of its first process. They wait first, and the
     launcher ends them meanwhile.
     """
-    if is_one_of_several() and _number("LOCAL_RANK", 0):
+    if is_one_of_several() and local_process_index():
         time.sleep(GRACE)
     print(f"ebsc: {' '.join(message.split())}", file=sys.stderr)
 
@@ -40,7 +42,3 @@ def leave(status: int | None) -> NoReturn:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
-
-
-def _number(name: str, default: int) -> int:
-    return int(os.environ.get(name, default))

@@ -27,6 +27,7 @@ from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import is_unfinished
 from ebsc_core.utils.device import prepare, resolve_device
 from ebsc_core.utils.errors import ConfigError, DeviceError
+from ebsc_core.utils.launched import process_count
 from ebsc_core.utils.progress import Progress
 
 
@@ -135,7 +136,7 @@ def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) 
     EbscError
         For the same reasons as :func:`ebsc_core.runs.run.run`.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if process_count() > 1:
         raise DeviceError("EBSC trains in one process; use `ebsc run` to train in several")
     data = None
     if not isinstance(images, str | os.PathLike):

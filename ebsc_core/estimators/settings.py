@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from ebsc_core.config.flags import respell
-from ebsc_core.config.loading import load_config
+from ebsc_core.config.loading import flattened, load_config
 from ebsc_core.config.schema import DataChoice, RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.compatibility import compare_suppliers
@@ -36,8 +36,10 @@ def configuration(
     """
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigError(f"settings must be a dictionary, such as {{'train.lr': 1e-3}}; got {settings!r}")
-    settings_given = {key: _plain(value) for key, value in parameters.items() if value is not None}
-    return load_config(Path(file) if file else None, (), dict(flat(settings or {})) | settings_given)
+    given = dict(flattened(settings or {}))
+    given |= {key: value for key, value in parameters.items() if value is not None}
+    plain = {key: _plain(value) for key, value in given.items()}
+    return load_config(Path(file) if file else None, (), plain)
 
 
 # The parameters of EBSC that have another name in a run's configuration.
@@ -80,7 +82,9 @@ def image_configuration(params: Mapping[str, Any], images: Any, warn: Callable[[
         settings_given["data.name"] = images
     config = configuration(params["config"], params["settings"], settings_given)
     if not named:
-        useless = [name for name, _ in flat(params["settings"] or {}) if name.partition(".")[0] == "data"]
+        useless = [
+            name for name, _ in flattened(params["settings"] or {}) if name.partition(".")[0] == "data"
+        ]
         if useless:
             raise ConfigError(f"{useless[0]!r} has no effect on images in memory; leave it out")
         config = config.model_copy(update={"data": DataChoice()})  # a file has those of another run
@@ -93,16 +97,6 @@ def image_configuration(params: Mapping[str, Any], images: Any, warn: Callable[[
     if params["config"]:
         compare_suppliers(Path(params["config"]), config, Registry(), warn)
     return config
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield settings with dotted names, whether they come with dotted names or as nested tables."""
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{name}.")
-        else:
-            yield name, _plain(value)
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ebsc_core.utils.errors import DeviceError
+from ebsc_core.utils.launched import local_process_count, local_process_index, process_count
 
 
 def resolve_device(name: str) -> torch.device:
@@ -57,8 +57,8 @@ def own_device(name: str) -> torch.device:
         If the machine does not have the device, or has fewer devices of this kind than processes.
     """
     device = resolve_device(name)
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or device.type == "cpu":
+    here = local_process_count()
+    if process_count() == 1 or device.type == "cpu":
         return device
     if device.type != "cuda":
         raise DeviceError(f"several processes cannot train on {device.type}; use `device=cpu`, or start one")
@@ -69,7 +69,7 @@ def own_device(name: str) -> torch.device:
             f"{here} processes were started on this machine, which has {torch.cuda.device_count()} CUDA "
             "devices; start as many (torchrun --nproc-per-node, accelerate launch --num_processes)"
         )
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    return torch.device("cuda", local_process_index())
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ebsc_core.utils.errors import DeviceError, EbscError, TrainingError
+from ebsc_core.utils.launched import process_count
 
 T = TypeVar("T")
 
@@ -58,7 +59,7 @@ class DistributedContext:
         DeviceError
             If the other processes cannot be reached.
         """
-        count = int(os.environ.get("WORLD_SIZE", 1))
+        count = process_count()
         if count == 1:
             return SINGLE_PROCESS
         # Pass the device: on a machine without CUDA, accelerate would otherwise take torchrun's processes

@@ -12,6 +12,7 @@ import torch
 
 from ebsc_core.utils.device import resolve_device
 from ebsc_core.utils.errors import DeviceError
+from ebsc_core.utils.launched import is_launched, local_process_count
 
 
 def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
@@ -38,10 +39,10 @@ def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
         If the machine has fewer devices.
     """
     wanted = count_devices(devices, device)
-    started = os.environ.get("LOCAL_WORLD_SIZE")
-    if started is not None and wanted != int(started):
+    started = local_process_count()
+    if is_launched() and wanted != started:
         raise DeviceError(f"`devices` is {wanted} but {started} processes were started here; leave it out")
-    if started is not None or wanted == 1:
+    if is_launched() or wanted == 1:
         return None
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

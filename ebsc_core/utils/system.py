@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+from ebsc_core.utils.launched import local_process_count
+
 
 def available_memory() -> int | None:
     """Return the bytes of memory still available, caches included; None if the system does not tell."""
@@ -14,18 +16,13 @@ def available_memory() -> int | None:
         match = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
     except OSError:
         return None
-    return int(match[1]) * 1024 // _sharing() if match else None
+    return int(match[1]) * 1024 // local_process_count() if match else None
 
 
 def processors() -> int:
     """Return the number of processors for this process; at least 1."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, count // _sharing())
-
-
-def _sharing() -> int:
-    """Return the number of processes that train together on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, count // local_process_count())
 
 
 def peak_memory_mib() -> int | None:

@@ -39,7 +39,7 @@ def test_everything_is_looked_at_and_a_run_made(
     assert list(dict.fromkeys(one["topic"] for one in record["findings"])) == list(LOOKED_AT)
     text = {one["topic"]: one["text"] for one in record["findings"]}
     assert text["self-test"].startswith("a run on 40 images")
-    assert "`precision=auto` takes" in text["precision"]
+    assert "--precision auto takes" in text["precision"]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -49,6 +49,7 @@ def test_a_profile_adds_up(tmp_path: Path, phase: list[str]) -> None:
     assert any("convolution" in name for name in record["operators"])
 
 
+@pytest.mark.slow
 def test_streaming_is_timed_beside_memory(tmp_path: Path) -> None:
     tiny = ["--files", 60, "--read", 20, "--trained", 16, "--rounds", 1]
     record = script("stream.py", *tiny, "--out", tmp_path / "r.json")

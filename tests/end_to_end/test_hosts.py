@@ -94,6 +94,7 @@ def hosts() -> Iterator[Hosts]:
         wiring.communicate()
 
 
+@pytest.mark.slow
 def test_accelerate_launch_makes_one_run_of_two_hosts(hosts: Hosts, tmp_path: Path) -> None:
     """As docs/scale.md says: the same command on each but for the host's number."""
     started = []

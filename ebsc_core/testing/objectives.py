@@ -278,7 +278,7 @@ def weights_survive_a_file(part: ObjectiveSubject) -> None:
     trained.after_step()
     common.through_a_file(trained, other)
     found, expected = other.eval()(*views()).loss, trained.eval()(*views()).loss
-    common.require_close(found, expected, "the loss is another after loading")
+    common.require_close(found, expected, "the loss differs after loading")
 
 
 common.add_options_checks(contract)

@@ -153,7 +153,7 @@ def weights_survive_a_file(part: CoefficientSubject) -> None:
     _train(trained, 3)
     common.through_a_file(trained, other)
     found, expected = (dense(express(model.eval(), rows(), TOP_K), N) for model in (other, trained))
-    common.require_close(found, expected, "the coefficients are others after loading")
+    common.require_close(found, expected, "the coefficients differ after loading")
 
 
 common.add_options_checks(contract)

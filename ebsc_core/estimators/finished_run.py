@@ -83,7 +83,7 @@ class FinishedRun:
         self.saved = SavedRun(folder.path)
         if self.saved.config.features:
             raise ConfigError(
-                f"{folder.path} was a run on features, not on images; use ebsc predict, or "
+                f"{folder.path} is a run on features, not on images; use ebsc predict, or "
                 "EnergySubspaceClustering on the same features"
             )
 

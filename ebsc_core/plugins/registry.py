@@ -262,7 +262,7 @@ class Registry:
             for plugin in self.failures:
                 if plugin.meant_by(kind, name):
                     raise BrokenPluginError(
-                        f"{name!r} is of plugin {plugin}, which did not load: {plugin.reason}; "
+                        f"{name!r} belongs to plugin {plugin}, which did not load: {plugin.reason}; "
                         f"repair or update {plugin.provider.distribution}"
                     ) from plugin.error
             raise UnknownComponentError(f"unknown {kind.words} {name!r}: {self.hint(name, [kind], broken)}")

@@ -219,7 +219,7 @@ def weights_survive_a_file(part: BackboneSubject) -> None:
     other = part.made(INFO, seed=5)
     common.through_a_file(part.shared, other)
     expected = part.shared(images())
-    common.require_close(other.eval()(images()), expected, "the features are others after loading")
+    common.require_close(other.eval()(images()), expected, "the features differ after loading")
 
 
 @contract.check

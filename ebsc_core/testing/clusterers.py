@@ -117,7 +117,7 @@ def devices(part: ClustererSubject) -> None:
         clusterer.device = device
         labels = clusterer.fit_predict(part.given(groups()))
         score = adjusted_rand_score(expected, labels)
-        require(score > 0.99, f"on {device} the partition is another (adjusted Rand index {score:.2f})")
+        require(score > 0.99, f"on {device} the partition differs (adjusted Rand index {score:.2f})")
 
 
 @contract.check
@@ -186,7 +186,7 @@ def order_of_rows(part: ClustererSubject) -> None:
     before, after = part.labels(rows)[order.numpy()], part.labels(rows[order])
     score = adjusted_rand_score(before, after)
     # A row in ten may change its cluster, because random starts also depend on the order.
-    require(score > 0.9, f"shuffled rows are partitioned otherwise (adjusted Rand index {score:.2f})")
+    require(score > 0.9, f"shuffled rows get another partition (adjusted Rand index {score:.2f})")
 
 
 @contract.check
@@ -199,7 +199,7 @@ def inputs_not_mutated(part: ClustererSubject) -> None:
     before = [array.copy() for array in _arrays(data)]
     part.build().fit_predict(data)
     for array, known in zip(_arrays(data), before, strict=True):
-        require(np.array_equal(array, known), "it had other values afterwards")
+        require(np.array_equal(array, known), "it has other values afterwards")
 
 
 @contract.check

@@ -166,7 +166,7 @@ def outside_queries(part: CoefficientSubject) -> None:
         actual = model.coefficients(others, model.encode(dictionary), N, torch.tensor([-1]))
     common.require_finite(actual.values, "coefficients of a query from outside")
     weight = float(dense(actual, N)[0, -1].abs())
-    require(weight > 0, "a query equal to the last row of the dictionary, with own = -1, makes no use of it")
+    require(weight > 0, "a query equal to the last row of the dictionary, with own = -1, does not use it")
 
 
 @contract.check

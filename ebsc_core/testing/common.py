@@ -63,7 +63,7 @@ def untouched(**tensors: Tensor) -> Iterator[None]:
     before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     yield
     for name, tensor in tensors.items():
-        require(torch.equal(tensor.detach(), before[name]), f"{name} had other values afterwards")
+        require(torch.equal(tensor.detach(), before[name]), f"{name} has other values afterwards")
 
 
 def require_no_gradient(**tensors: Tensor) -> None:
@@ -146,7 +146,7 @@ def options_are_described(part: Subject) -> None:
     """
     fields = type(part.choice.options).model_fields
     bare = [name for name, field in fields.items() if not field.description]
-    require(not bare, f"nothing is said of {', '.join(bare)}")
+    require(not bare, f"no docstring under {', '.join(bare)}")
 
 
 def unknown_options_are_refused(part: Subject) -> None:
@@ -183,7 +183,7 @@ def _require_same(values: dict[str, Any], options: Options, form: str) -> None:
         raise ContractBroken(f"{'.'.join(map(str, at))} cannot be read back from {form}: {why}") from None
     for name in type(options).model_fields:
         before, after = getattr(options, name), getattr(again, name)
-        require(before == after, f"{name} was {before!r}, and from {form} comes {after!r}")
+        require(before == after, f"{name} was {before!r}, but {after!r} when read back from {form}")
 
 
 def _variations(options: Options) -> Iterator[Options]:

@@ -139,8 +139,8 @@ def any_order(part: DataSubject) -> None:
     with closing(part.build()) as source:
         order, n = list(range(len(source)))[::-1], len(source)
         actual = read(source, range(n), order[: n // 2], order[n // 2 :], [0, 0])
-        _require_same(actual[n : 2 * n].flip(0), actual[:n], "in reverse order other images came")
-        _require_same(actual[2 * n :], actual[[0, 0]], "the first image, asked for again, is another")
+        _require_same(actual[n : 2 * n].flip(0), actual[:n], "in reverse order the images differ")
+        _require_same(actual[2 * n :], actual[[0, 0]], "the first image differs when it is requested again")
 
 
 @contract.check
@@ -151,9 +151,9 @@ def can_be_read_again(part: DataSubject) -> None:
     """
     with closing(part.build()) as source:
         first = read(source)
-        _require_same(read(source), first, "the second time other images came")
+        _require_same(read(source), first, "the second time the images differ")
         source.close()
-        _require_same(read(source), first, "after close() other images came")
+        _require_same(read(source), first, "after close() the images differ")
 
 
 @contract.check
@@ -165,9 +165,9 @@ def same_when_opened_again(part: DataSubject) -> None:
     """
     with closing(part.build()) as first, closing(part.build()) as second:
         _require_same(read(second), read(first), "other images came")
-        require(list(first.ids) == list(second.ids), "the ids are others")
+        require(list(first.ids) == list(second.ids), "the ids differ")
         same = first.labels is second.labels is None or np.array_equal(first.labels, second.labels)  # type: ignore[arg-type]
-        require(same, "the labels are others")
+        require(same, "the labels differ")
 
 
 @contract.check
@@ -179,7 +179,7 @@ def take_keeps_together(part: DataSubject) -> None:
     with closing(part.build()) as source:
         positions = np.arange(0, len(source), 3)[::-1].copy()
         taken = source.take(positions)
-        _require_same(read(taken), read(source)[positions.tolist()], "the images are others")
+        _require_same(read(taken), read(source)[positions.tolist()], "the images differ")
         require(list(taken.ids) == [source.ids[i] for i in positions], "the ids are those of other images")
         if source.labels is not None:
             same = np.array_equal(taken.labels, source.labels[positions])  # type: ignore[arg-type]
@@ -199,7 +199,7 @@ def digest_is_stable(part: DataSubject) -> None:
     source = part.build()
     if len(source) > 1:
         fewer = source.take(np.arange(len(source) - 1)).digest()
-        require(fewer != first, "without the last image it is the same")
+        require(fewer != first, "it stays the same without the last image")
 
 
 @contract.check
@@ -215,7 +215,7 @@ def info_fits(part: DataSubject) -> None:
         for what, values in (("means", info.mean), ("deviations", info.std)):
             fine = len(values) == shape[0] and all(0 <= value <= 1 for value in values)
             require(fine, f"the {what} of {shape[0]} channels are {values}")
-        require(min(info.std) > 0, "a deviation is 0, by which would be divided")
+        require(min(info.std) > 0, "a deviation is 0, but the backbone divides by it")
 
 
 @contract.check

@@ -278,7 +278,7 @@ def weights_survive_a_file(part: ObjectiveSubject) -> None:
     trained.after_step()
     common.through_a_file(trained, other)
     actual, expected = other.eval()(*views()).loss, trained.eval()(*views()).loss
-    common.require_close(actual, expected, "the loss is another after loading")
+    common.require_close(actual, expected, "the loss differs after loading")
 
 
 contract.check(common.preferences_are_on_the_record)

@@ -153,7 +153,7 @@ def weights_survive_a_file(part: CoefficientSubject) -> None:
     _train(trained, 3)
     common.through_a_file(trained, other)
     actual, expected = (dense(express(model.eval(), rows(), TOP_K), N) for model in (other, trained))
-    common.require_close(actual, expected, "the coefficients are others after loading")
+    common.require_close(actual, expected, "the coefficients differ after loading")
 
 
 contract.check(common.preferences_are_on_the_record)

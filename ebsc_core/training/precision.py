@@ -118,7 +118,7 @@ def choose_compiling(
     if requested is False:
         return False, "no, as asked"
     if not steps:
-        return False, "no, a joint phase or several processes cannot be"
+        return False, "no, a joint phase or several processes cannot be compiled"
     if requested is True:
         return True, "yes, as asked"
     if device.type != "cuda":

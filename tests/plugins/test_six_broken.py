@@ -120,7 +120,7 @@ def test_selecting_a_broken_one_is_one_line(here: Callable[..., Any], typed: str
     for command in (("run", "--objective"), ("plugins", "show")):
         done = here(*command, typed)
         assert done.code == 2
-        said = f"{typed!r} is of plugin {distribution}-parts of {distribution} 1.2, which did not load: "
+        said = f"{typed!r} belongs to plugin {distribution}-parts of {distribution} 1.2, which did not load: "
         assert done.err.startswith(f"ebsc: error: {said}")
         assert BROKEN[distribution][1] in done.err
         assert done.err.count("\n") == 1
@@ -131,7 +131,7 @@ def test_with_traceback_it_is_all_of_it(here: Callable[..., Any]) -> None:
     assert done.code == 2
     assert "Traceback" in done.err
     assert 'importing_plugin.py", line 1' in done.err
-    assert done.err.splitlines()[-1].startswith("ebsc: error: 'importing:x' is of plugin")
+    assert done.err.splitlines()[-1].startswith("ebsc: error: 'importing:x' belongs to plugin")
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,8 @@ def as_many_as_asked_for(part: ClustererSubject) -> None:
         n_labels = len(np.unique(labels[labels >= 0]))
         warned = bool(getattr(clusterer, "warnings_", []))
         require(
-            n_labels == wanted or warned, f"{wanted} were asked for, {n_labels} came, and warnings_ is empty"
+            n_labels == wanted or warned,
+            f"{wanted} clusters wanted, {n_labels} found, and warnings_ is empty",
         )
 
 

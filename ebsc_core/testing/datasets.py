@@ -95,7 +95,7 @@ def devices(part: DataSubject) -> None:
     for device in common.devices():
         with closing(part.build()) as source:
             actual = next(iter(source.batches([_positions([0])], device))).device
-            require(actual == device, f"{device} was asked for, a batch came on {actual}")
+            require(actual == device, f"the batch was requested on {device} and is on {actual}")
 
 
 @contract.check

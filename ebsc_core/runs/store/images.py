@@ -44,7 +44,7 @@ def _of_features(run: SavedRun, registry: Registry, warn: Callable[[str], None])
     assert run.config.features
     name = run.config.features.images
     if name is None:
-        raise DataError("the run was one on features, and no images were named (`features.images`)")
+        raise DataError("the run used features, and no images were named (`features.images`)")
     images = choose(registry, Kind.DATA, ComponentChoice(name=name))
     return RunImages(read_pictures(images, run.assignments.ids, run.config.seed, warn))
 

@@ -79,6 +79,13 @@ def test_the_objective_prefers_rows_and_the_user_decides():
         decide(images(), express="features", joint={"form": "agreement"})
 
 
+def test_clusters_to_push_apart_need_a_number():
+    with pytest.raises(ConfigError, match="pushes a known number of clusters apart"):
+        decide(images(), n_clusters="auto", joint={"form": "prototypes"})
+    decide(images(), n_clusters=3, joint={"form": "prototypes"})
+    decide(images(), n_clusters="auto", joint={"form": "prototypes", "start": 1})
+
+
 def test_the_coefficient_model_prefers_whitening_and_the_user_decides():
     for wish in (True, False):
         whiten, joint = Preferences(whiten=wish), Preferences(joint_whiten=wish)

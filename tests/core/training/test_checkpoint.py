@@ -40,7 +40,11 @@ class Tiny(Backbone):
 
 
 def trainer(
-    path: Path | None = None, kind: type[Objective] = SimCLR, batch: int = BATCH, epochs: int = EPOCHS
+    path: Path | None = None,
+    kind: type[Objective] = SimCLR,
+    batch: int = BATCH,
+    epochs: int = EPOCHS,
+    partition: bool = False,
 ) -> Trainer:
     torch.manual_seed(0)
     objective = kind(kind.Options(hidden=16, width=8), Tiny()).to(memory_format=torch.channels_last)
@@ -52,10 +56,19 @@ def trainer(
         model=EnergyNetwork(EnergyOptions(hidden=8), 8),
         device=torch.device("cpu"),
         views=GRAY_VIEWS,
-        joint=JointChoice(start=0.5, memory=20),
+        joint=JointChoice(start=0.25, form="prototypes", renew=2)
+        if partition
+        else JointChoice(start=0.5, memory=20),
         whiten=True,
         express="embeddings",
+        n_clusters=2,
     )
+
+    def halves() -> Tensor:
+        """Divide the images by what the network makes of them now."""
+        values = objective.eval().embed(objective.backbone(pixels.float() / 255))[:, 0]
+        return (values > values.median()).long()
+
     return Trainer(
         step=step,
         images=ImageSet("tiny", pixels, [str(i) for i in range(N)]),
@@ -65,6 +78,7 @@ def trainer(
         seed=0,
         progress=Progress(),
         checkpoints=CheckpointStore(path) if path else None,
+        partition=halves if partition else None,
     )
 
 
@@ -117,6 +131,20 @@ def test_an_interrupted_training_ends_where_one_that_was_not_would(
     assert second.history == whole.history
     assert second.schedule.get_last_lr() == whole.schedule.get_last_lr()
     assert second.seconds > second.earlier > 0
+
+
+@pytest.mark.parametrize("steps", [3, 4, 6, 9, 12, 14])
+def test_a_partition_is_kept_with_the_training(path: Path, steps: int) -> None:
+    whole = trainer(partition=True)
+    whole.fit()
+    first = trainer(path, partition=True)
+    after(first, steps, fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        first.fit()
+    first.save_checkpoint()
+    second = trainer(path, partition=True)
+    second.fit(second.checkpoints.load())
+    assert all(torch.equal(value, weights(second)[name]) for name, value in weights(whole).items())
 
 
 def test_it_can_be_interrupted_again(path: Path) -> None:

@@ -138,6 +138,38 @@ def test_the_joint_term_moves_the_backbone_by_its_weight(form: str) -> None:
     assert not torch.allclose(pulled, alone, atol=1e-4)
 
 
+@pytest.mark.parametrize(("renew", "expected"), [(1, 4), (2, 2), (3, 2), (9, 1)])
+def test_clusters_that_are_pushed_apart_are_renewed(renew: int, expected: int) -> None:
+    made = trainer(form="prototypes", start=0.0, epochs=4, renew=renew)
+    made.step.n_clusters = 4
+    calls: list[bool] = []
+
+    def partition() -> Tensor:
+        calls.append(made.step.objective.training)
+        return torch.arange(64) // 16
+
+    made.partition = partition
+    made.fit()
+    assert len(calls) == expected
+    assert made.step.objective.training
+
+
+def test_clusters_that_are_pushed_apart_part() -> None:
+    """Prototypes of the true patterns end farther from one another than without the term."""
+
+    def likeness(weight: float) -> float:
+        made = trainer(form="prototypes", start=0.0, epochs=15, weight=weight)
+        made.step.n_clusters, made.partition = 4, lambda: torch.arange(64) // 16
+        made.fit()
+        objective = made.step.objective.eval()
+        with torch.no_grad():
+            rows = objective.embed(objective.backbone(tiny_images().float() / 255))
+        prototypes = nn.functional.normalize(rows.unflatten(0, (4, 16)).mean(dim=1), dim=1)
+        return float((prototypes @ prototypes.T).fill_diagonal_(0).sum() / 12)
+
+    assert likeness(5.0) < likeness(0.0) - 0.05
+
+
 def test_the_coefficient_model_learns_in_the_joint_phase_alone() -> None:
     class Watch(Progress):
         def start(self, stage: str, total: int, unit: str) -> None:

@@ -201,7 +201,7 @@ BAD = np.full((20, 4), np.nan)
         (("predict", "none", "good.npy", "-o", "x.csv"), "none does not exist"),
         (("predict", "run", "good.npy", "-o", "none/x.csv"), "is not there"),
         (("predict", "run", "good.npy", "-o", "run"), "is a folder"),
-        (("predict", "run", "good.npy", "-o", "x.csv", "--features", "x.h5"), "was a run on features"),
+        (("predict", "run", "good.npy", "-o", "x.csv", "--features", "x.h5"), "and has no others"),
         (("predict", "run", "good.npy", "-o", "x.csv", "--set", "features.colour=1"), "colour"),
         (("features", "none.npy"), "does not exist"),
         (("features", "."), "holds no finished run"),

@@ -127,8 +127,8 @@ class TestCommand:
         install(tmp_path, monkeypatch, "uneven", PLUGIN)
         code, out, err = ebsc("plugins", "check", "uneven")
         assert code == 1, err
-        assert "✗ order-of-rows: shuffled rows are partitioned otherwise" in out
-        assert "why: The order of images is chance" in out
+        assert "✗ order-of-rows: shuffled rows get another partition" in out
+        assert "why: The order of images is arbitrary" in out
         assert out.splitlines()[-1] == "1 failed"
 
     @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ class Observers:
                 # The error of the run itself matters more than that of an observer.
                 if strict() and not isinstance(event, RunFailed):
                     raise ComponentError(f"{failure} (EBSC_STRICT_PLUGINS is set)") from error
-                self.warn(f"{failure}; it is told no more of this run")
+                self.warn(f"{failure}; it gets no more events of this run")
 
 
 def _managed(choice: Choice) -> pluggy.PluginManager:

@@ -33,7 +33,11 @@ if TYPE_CHECKING:
     from ebsc_core.clustering.coefficients import exclude_own
     from ebsc_core.clustering.inner_product import InnerProductModel
     from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
-    from ebsc_core.clustering.spectral.embedding import effective_power, weighted_rows
+    from ebsc_core.clustering.spectral.embedding import (
+        effective_power,
+        eigenvalue_weights,
+        weighted_rows,
+    )
     from ebsc_core.clustering.spectral.kmeans import kmeans
     from ebsc_core.data.features.rows import HeldRows, Rows
     from ebsc_core.data.features.whitening import RidgeInverse, mean_eigenvalue
@@ -72,6 +76,7 @@ _LAZY = {
     "InnerProductModel": "ebsc_core.clustering.inner_product",
     "leading_eigenpairs": "ebsc_core.clustering.spectral.eigenvectors",
     "effective_power": "ebsc_core.clustering.spectral.embedding",
+    "eigenvalue_weights": "ebsc_core.clustering.spectral.embedding",
     "weighted_rows": "ebsc_core.clustering.spectral.embedding",
     "kmeans": "ebsc_core.clustering.spectral.kmeans",
     "HeldRows": "ebsc_core.data.features.rows",
@@ -153,6 +158,7 @@ __all__ = [
     "channels_first",
     "channels_of",
     "effective_power",
+    "eigenvalue_weights",
     "eight_bit",
     "exclude_own",
     "has_bf16",

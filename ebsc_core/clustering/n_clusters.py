@@ -37,7 +37,7 @@ from scipy import sparse
 
 from ebsc_core.clustering.spectral.coarsening import coarsened
 from ebsc_core.clustering.spectral.eigenvectors import Eigenpairs, leading_eigenpairs
-from ebsc_core.clustering.spectral.embedding import effective_power, weighted_rows
+from ebsc_core.clustering.spectral.embedding import eigenvalue_weights, weighted_rows
 from ebsc_core.clustering.spectral.kmeans import kmeans
 
 # The most that are considered, and the rows that a cluster has on average then: with fewer than the least
@@ -238,9 +238,8 @@ def _stability(pairs: Sequence[Eigenpairs], k: int, sizes: np.ndarray, seed: int
 
 def _cut(pairs: Eigenpairs, k: int, seed: int) -> np.ndarray:
     """Find ``k`` clusters as the default clusterer does."""
-    values = np.clip(pairs.values[: VECTORS_PER_CLUSTER * k], 0, 1)
-    weights = values ** effective_power(values, k)
-    return kmeans(weighted_rows(pairs.vectors[:, : len(values)], weights), k, STARTS, seed)
+    weights = eigenvalue_weights(pairs.values[: VECTORS_PER_CLUSTER * k], k)
+    return kmeans(weighted_rows(pairs.vectors[:, : len(weights)], weights), k, STARTS, seed)
 
 
 def _is_past(stability: dict[int, float]) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ebsc_core.clustering.affinity import affinity
 from ebsc_core.clustering.coefficients import Dictionary, auto_top_k
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
-from ebsc_core.clustering.spectral.embedding import effective_power, weighted_rows
+from ebsc_core.clustering.spectral.embedding import eigenvalue_weights, weighted_rows
 from ebsc_core.clustering.spectral.kmeans import kmeans
 from ebsc_core.config.schema import AffinityOptions
 from ebsc_core.data.features.whitening import Whitening
@@ -45,8 +45,7 @@ def partition(rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: bo
     graph = affinity(coefficients, AffinityOptions())
 
     def weights(values: np.ndarray) -> np.ndarray:
-        kept = np.clip(values, 0, 1)
-        return kept ** effective_power(kept, n_clusters)
+        return eigenvalue_weights(values, n_clusters)
 
     n_vectors = min(VECTORS_PER_CLUSTER * n_clusters, len(rows))
     pairs = leading_eigenpairs(graph, n_vectors, seed, TOLERANCE, device=rows.device, weigh=weights)

@@ -33,6 +33,26 @@ def effective_power(eigenvalues: np.ndarray, n_clusters: int) -> float:
     return float(brentq(surplus, 0.0, 2 * MAX_POWER)) / 2
 
 
+def eigenvalue_weights(eigenvalues: np.ndarray, n_clusters: int, power: float | None = None) -> np.ndarray:
+    """Compute the weight ``λ^t`` of each eigenvector, with the power of :func:`effective_power` by default.
+
+    A vector whose eigenvalue is not above 0 says nothing about connected rows: by default it gets no weight.
+    A graph of K separate pieces may have no other positive eigenvalues than K ones; then t is 0.
+
+    Parameters
+    ----------
+    eigenvalues : ndarray of shape (m,)
+        Leading eigenvalues of the normalized affinity; they are clipped to [0, 1].
+    n_clusters : int
+    power : float, optional
+        A given t. With 0, all vectors count alike.
+    """
+    values = np.clip(eigenvalues, 0, 1)
+    if power is not None:
+        return values**power
+    return np.where(values > 0, values ** effective_power(values, n_clusters), 0)
+
+
 def weighted_rows(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Scale the rows of ``V diag(w)``, ``(N, m)``, to unit length; rows of zeros stay zero."""
     rows = vectors * weights

@@ -8,7 +8,15 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from ebsc_core import Clusterer, Options, effective_power, kmeans, leading_eigenpairs, weighted_rows
+from ebsc_core import (
+    Clusterer,
+    Options,
+    effective_power,
+    eigenvalue_weights,
+    kmeans,
+    leading_eigenpairs,
+    weighted_rows,
+)
 
 SMALL = 5000
 
@@ -68,7 +76,7 @@ class SpectralClustering(Clusterer):
 
     def _weights(self, eigenvalues: np.ndarray) -> np.ndarray:
         """Compute the weight ``λ^t`` of each eigenvector."""
-        return np.clip(eigenvalues, 0, 1) ** self._power(eigenvalues)
+        return eigenvalue_weights(eigenvalues, self.n_clusters, self.options.power)
 
 
 def _convergence_warnings(residual: float, tolerance: float) -> list[str]:

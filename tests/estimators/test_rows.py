@@ -208,3 +208,12 @@ def test_x_is_not_changed_and_rows_count_by_direction(digits) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert adjusted_rand_score(found.labels_, estimator().fit_predict(X[:200] * scale)) > 0.95
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e20, 1e30])
+def test_the_length_of_rows_does_not_matter(digits, scale: float) -> None:
+    X = digits[0][:200].astype(np.float32)
+    plain = estimator(coefficients="knn").fit(X)
+    scaled = estimator(coefficients="knn").fit(X * np.float32(scale))
+    assert adjusted_rand_score(plain.labels_, scaled.labels_) == 1
+    assert np.array_equal(plain.predict(X), plain.predict(X * np.float32(scale)))

@@ -21,6 +21,8 @@ from ebsc_core.utils.errors import DataError
 
 # 32 MiB for rows of 128 entries: enough to keep a matmul busy, and little compared with the rest of a run.
 BLOCK_ROWS = 1 << 16
+# Between these sizes of a row's largest entry, neither its squares nor torch's smallest norm (1e-12) matter.
+MAX_ENTRY, MIN_ENTRY = 1e15, 1e-6
 
 
 class Rows(ABC):
@@ -133,7 +135,18 @@ class MappedRows(Rows):
 
 
 def unit_rows(rows: Tensor, in_place: bool = False) -> Tensor:
-    """Scale rows ``(B, D)`` to unit length; rows of zeros stay zero."""
+    """Scale rows ``(B, D)`` to unit length; rows of zeros stay zero.
+
+    Rows of any finite length keep their direction. Squares of very large or very small float32 entries are
+    not floats, so such rows are first scaled by a power of two, which changes no digit of the result.
+    """
+    largest = torch.linalg.vector_norm(rows.detach(), torch.inf, dim=1, keepdim=True)
+    extreme = (largest > MAX_ENTRY) | ((largest < MIN_ENTRY) & (largest > 0))
+    if bool(extreme.any()):
+        exponent = torch.frexp(largest).exponent.where(extreme, 0)
+        # In two halves: a single factor may be too large for a float.
+        half = exponent // 2
+        rows = torch.ldexp(torch.ldexp(rows, -half), half - exponent)
     return F.normalize(rows, dim=1, out=rows if in_place else None)
 
 

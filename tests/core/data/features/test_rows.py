@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from ebsc_core.data.features import rows as module
-from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows, StoredRows
+from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows, StoredRows, unit_rows
 from ebsc_core.utils.errors import DataError
 
 KINDS = {
@@ -106,3 +106,29 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURED, str(tmp_path / "rows.h5")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 64
+
+
+@given(exponents=st.lists(st.integers(-110, 110), min_size=1, max_size=8), seed=st.integers(0, 1000))
+@settings(deadline=None)
+def test_rows_of_any_length_keep_their_direction(exponents: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randn(len(exponents), 5, generator=generator)
+    lengths = torch.tensor([2.0**exponent for exponent in exponents])[:, None]
+    assert torch.equal(unit_rows(rows * lengths), unit_rows(rows))
+    assert torch.equal(unit_rows(rows * lengths, in_place=True), unit_rows(rows))
+
+
+def test_rows_of_zeros_stay_zero_and_what_is_not_finite_stays_so() -> None:
+    rows = torch.tensor([[0.0, 0.0], [1e30, 0.0], [torch.inf, 1.0], [torch.nan, 1.0]])
+    scaled = unit_rows(rows)
+    assert scaled[:2].tolist() == [[0, 0], [1, 0]]
+    assert not scaled[2:].isfinite().all(dim=1).any()
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e20, 1e30])
+def test_stored_rows_of_any_length_are_read(tmp_path: Path, scale: float) -> None:
+    rows = np.random.default_rng(0).normal(size=(6, 3))
+    with h5py.File(tmp_path / "rows.h5", "w") as file:
+        file["small"], file["scaled"] = rows.astype(np.float32), (rows * scale).astype(np.float32)
+    expected, found = (StoredRows(tmp_path / "rows.h5", name).held() for name in ("small", "scaled"))
+    torch.testing.assert_close(found, expected)

@@ -40,9 +40,9 @@ class ClusteredRows:
 
     def __init__(self, rows: np.ndarray, config: RunConfig, progress: Progress) -> None:
         self.tables = config.model_dump(mode="json", exclude_unset=True)
-        self.rows = _unit(rows)
         device = resolve_device(config.device)
         with apart(device):
+            self.rows = _unit(rows)
             prepare(device)
             plan = make_plan(config, Registry())
             for line in plan.warnings():

@@ -15,19 +15,31 @@ _one_at_a_time = threading.RLock()
 
 @contextmanager
 def apart(device: torch.device) -> Iterator[None]:
-    """Restore torch's random generators and switches at the end of the block.
+    """Run the block with torch's own defaults, and restore the caller's state at its end.
 
-    Runs in several threads wait for each other, because each seeds the same generators.
+    The caller's random generators, default type, gradient mode, inference mode and autocast have no effect on
+    the block, and the block has none on them. Runs in several threads wait for each other, because each seeds
+    the same generators.
     """
     kind, devices, cudnn = "cuda", range(0), torch.backends.cudnn
     if device.type == "mps":
         kind, devices = "mps", range(1)
     elif device.type == "cuda" or torch.cuda.is_initialized():  # a seed affects all devices
         devices = range(torch.cuda.device_count())
-    with _one_at_a_time, torch.random.fork_rng(devices, device_type=kind):
+    with (
+        _one_at_a_time,
+        torch.random.fork_rng(devices, device_type=kind),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast(device.type, enabled=False),
+    ):
         before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
+        default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
         try:
             yield
         finally:
+            torch.set_default_dtype(default)
             torch.set_float32_matmul_precision(before[0])
             cudnn.allow_tf32, cudnn.benchmark = before[1:]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import pickle
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +219,43 @@ def test_the_length_of_rows_does_not_matter(digits, scale: float) -> None:
     scaled = estimator(coefficients="knn").fit(X * np.float32(scale))
     assert adjusted_rand_score(plain.labels_, scaled.labels_) == 1
     assert np.array_equal(plain.predict(X), plain.predict(X * np.float32(scale)))
+
+
+@contextmanager
+def default_type() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        default_type,
+        torch.no_grad,
+        torch.inference_mode,
+        lambda: torch.autocast("cpu", torch.bfloat16),
+    ],
+    ids=["default type", "no gradient", "inference mode", "autocast"],
+)
+def test_the_switches_of_the_caller_do_not_matter(digits, switch: Any) -> None:
+    X = digits[0][:150].astype(np.float32)
+    plain = estimator().fit(X)
+    expected = plain.labels_, plain.predict(X)
+    with switch():
+        before = switches()
+        model = estimator().fit(X)
+        found = model.labels_, model.predict(X)
+        assert switches() == before
+    assert all(map(np.array_equal, expected, found))
+
+
+def switches() -> tuple[Any, ...]:
+    return (
+        torch.get_default_dtype(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+    )

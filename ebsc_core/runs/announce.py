@@ -49,6 +49,8 @@ def announce_features(
     """Announce a run on features."""
     say, (n, width) = context.progress.note, features.shape
     say(f"features      {features.name}: {n} rows of {width}{_classes(features.n_classes)}")
+    if features.columns:
+        say(f"columns       {features.columns}")
     _announce_clustering(context, resolved, "features", n, "rows")
     say(f"device        {describe_device(context.device)}, seed {context.config.seed}")
 

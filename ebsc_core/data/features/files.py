@@ -55,6 +55,8 @@ class FeatureSource:
     labels: np.ndarray | None = None
     """The classes ``(N,)`` int64, which only the scores use."""
     class_names: tuple[str, ...] | None = None
+    columns: str | None = None
+    """A description of which columns of a table are used, and for what; None if the file is no table."""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -167,13 +169,16 @@ def _read_parquet(path: Path, choice: FeaturesChoice) -> FeatureSource:
     try:
         table = pyarrow.parquet.read_table(path)
         columns = {name: table.column(name) for name in table.column_names}
-        labels, ids, others = _columns(path, choice, table.column_names)
+        # pandas writes the index of a table as further columns, and notes which ones.
+        noted = (table.schema.pandas_metadata or {}).get("index_columns", [])
+        index = [name for name in noted if isinstance(name, str) and name in columns]
+        labels, ids, others, described = _columns(path, choice, table.column_names, index)
         parts = [_parquet_numbers(path, name, columns[name]) for name in others]
         extra = [None if name is None else np.array(columns[name].to_pylist()) for name in (labels, ids)]
     except pyarrow.ArrowException as error:
         raise DataError(f"{path} is not a readable .parquet file ({text_of(error)})") from None
     rows = np.concatenate(parts, axis=1)
-    return _source(path, rows, rows.__getitem__, *extra)
+    return _source(path, rows, rows.__getitem__, *extra, columns=described)
 
 
 def _parquet_numbers(path: Path, name: str, column: Any) -> np.ndarray:
@@ -203,16 +208,15 @@ def _read_csv(path: Path, choice: FeaturesChoice) -> FeatureSource:
         twice = [name for name in head if head.count(name) > 1]
         if twice:
             raise DataError(f"{path} has two columns called {twice[0]!r}; rename one")
-        labels, ids, others = _columns(path, choice, head)
-        if not head[0]:  # pandas writes the index of a table as a column without a name
-            ids, others = ids or head[0], [name for name in others if name]
+        # pandas writes the index of a table as a first column without a name.
+        labels, ids, others, described = _columns(path, choice, head, [""] if head[:1] == [""] else [])
         texts: list[tuple[int, list[str]]] = [
             (head.index(name), []) for name in (labels, ids) if name is not None
         ]
         rows = _numbers(path, lines, head, others, texts)
     found = iter(texts)
     extra = [None if name is None else np.array(next(found)[1]) for name in (labels, ids)]
-    return _source(path, rows, rows.__getitem__, *extra)
+    return _source(path, rows, rows.__getitem__, *extra, columns=described)
 
 
 def _numbers(
@@ -241,8 +245,11 @@ def _numbers(
 def _is_head(line: list[str]) -> bool:
     """Return whether the first line names the columns.
 
-    In such a line, some entries are not numbers, and the numbers are whole.
+    In such a line, some entries are not numbers, and the numbers are whole; or the entries count from 0, as
+    pandas and numpy users get them from a table without names.
     """
+    if len(line) > 1 and line == [str(i) for i in range(len(line))]:
+        return True
     numbers = [entry for entry in line if _is_number(entry)]
     return len(numbers) < len(line) and all(entry.strip().isdecimal() for entry in numbers)
 
@@ -258,16 +265,25 @@ READERS: dict[str, Callable[[Path, FeaturesChoice], FeatureSource]] = {
 
 
 def _columns(
-    path: Path, choice: FeaturesChoice, columns: Sequence[str]
-) -> tuple[str | None, str | None, list[str]]:
-    """Return the column of labels, the column of row names, and all other columns."""
+    path: Path, choice: FeaturesChoice, columns: Sequence[str], index: Sequence[str]
+) -> tuple[str | None, str | None, list[str], str]:
+    """Return the column of labels, the column of row names, the columns of features, and a description.
+
+    Columns in ``index`` are no features: the first one names the rows if no other column does.
+    """
     _require_none(path, {"array": choice.array}, "columns")
     labels = _chosen(path, "labels", choice.labels, columns, LABELS)
     ids = _chosen(path, "ids", choice.ids, columns, IDS)
-    others = [name for name in columns if name not in (labels, ids)]
+    if ids is None:
+        ids = next((name for name in index if name != labels), None)
+    others = [name for name in columns if name not in (labels, ids, *index)]
     if not others:
         raise DataError(f"{path} has no columns of features")
-    return labels, ids, others
+    unused = [name for name in index if name not in (labels, ids)]
+    uses = [(labels, "classes"), (ids, "names of rows"), *((name, "an index, not used") for name in unused)]
+    roles = [f"{name!r}: {role}" for name, role in uses if name is not None]
+    first = f"{others[0]!r} to {others[-1]!r}" if len(others) > 1 else repr(others[0])
+    return labels, ids, others, "; ".join([f"{len(others)} of features ({first})", *roles])
 
 
 def _chosen(
@@ -283,7 +299,7 @@ def _chosen(
     if wanted not in there:
         raise DataError(
             f"{path} has no {wanted!r} (it has: {', '.join(list(there)[:20]) or 'nothing'}); name the "
-            f"right one with --{option}"
+            f"right one with `features.{option}`"
         )
     return wanted
 
@@ -300,6 +316,8 @@ def _source(
     read: Callable[[slice], np.ndarray],
     labels: np.ndarray | None,
     ids: np.ndarray | None,
+    *,
+    columns: str | None = None,
 ) -> FeatureSource:
     """Check that the rows are numbers ``(N, D)`` with ``N`` labels and names, and describe them."""
     if len(rows.shape) != 2 or rows.dtype.kind not in "fiub":
@@ -325,6 +343,7 @@ def _source(
         named=ids is not None,
         labels=None if classes is None else classes.astype(np.int64),
         class_names=None if names is None else tuple(names.tolist()),
+        columns=columns,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,41 @@ def test_a_csv_of_numbers_needs_no_head(tmp_path: Path) -> None:
     np.testing.assert_allclose(rows_of(read(tmp_path / "a.csv")), ROWS, rtol=1e-6)
 
 
+def test_a_head_that_counts_is_no_row(tmp_path: Path) -> None:
+    lines = [",".join(map(str, range(D))), *(",".join(map(str, row)) for row in ROWS)]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    found = read(tmp_path / "a.csv")
+    assert np.array_equal(rows_of(found), ROWS)
+    assert found.columns == f"{D} of features ('0' to '{D - 1}')"
+
+
+@pytest.mark.parametrize("named", [None, "path"])
+def test_the_index_of_a_parquet_table_is_no_feature(tmp_path: Path, named: str | None) -> None:
+    """As pandas writes a table whose index is not 0, 1, 2, …"""
+    index = named or "__index_level_0__"
+    names: list[object] = [f"{number}.png" for number in range(N)] if named else list(range(N, 0, -1))
+    table = pyarrow.table({f"c{i}": ROWS[:, i] for i in range(D)} | {index: names})
+    noted = json.dumps({"index_columns": [index], "columns": [], "column_indexes": []})
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"pandas": noted}), tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet")
+    assert np.array_equal(rows_of(found), ROWS)
+    assert found.ids == [str(name) for name in names]
+    assert found.columns == f"{D} of features ('c0' to 'c{D - 1}'); {index!r}: names of rows"
+
+
+def test_an_index_beside_names_is_not_used_and_said(tmp_path: Path) -> None:
+    table = pyarrow.table(
+        {"c0": ROWS[:, 0], "path": [str(i) for i in range(N)], "__index_level_0__": range(N)}
+    )
+    noted = json.dumps({"index_columns": ["__index_level_0__"], "columns": [], "column_indexes": []})
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"pandas": noted}), tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet")
+    assert rows_of(found).shape == (N, 1)
+    assert found.columns == (
+        "1 of features ('c0'); 'path': names of rows; '__index_level_0__': an index, not used"
+    )
+
+
 def test_a_csv_without_a_head_may_have_names(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("cat.png,0.5\ndog.png,0.25\n")
     source = read(tmp_path / "a.csv", ids="0")
@@ -196,8 +232,8 @@ def saved(path: Path, array: object, **others: object) -> Path:
         ("a.npy", ROWS[:, :0], {}, "no features"),
         ("a.npy", np.array([[object()]]), {}, "not a readable"),
         ("a.npy", ROWS, {"array": "x"}, "one array"),
-        ("a.npz", ROWS, {"array": "x"}, "--array"),
-        ("a.npz", ROWS, {"labels": "y"}, "--labels"),
+        ("a.npz", ROWS, {"array": "x"}, "`features.array`"),
+        ("a.npz", ROWS, {"labels": "y"}, "`features.labels`"),
         ("a.txt", b"1,2", {}, "are read from .npy"),
         ("a.npy", b"\x93NUMPY", {}, "not a readable"),
         ("a.npz", b"PK\3\4", {}, "not a readable"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import NoReturn
 
+from ebsc_core.utils.errors import DeviceError
 from ebsc_core.utils.launched import local_process_index, process_count, process_index
 
 # When one process ends, the launcher ends the others within this many seconds.
@@ -15,12 +17,20 @@ GRACE = 3.0
 
 def is_one_of_several() -> bool:
     """Tell whether a launcher has started other processes for the same run."""
-    return process_count() > 1
+    return _said(process_count, 1) > 1
 
 
 def is_first() -> bool:
     """Tell whether this is the process that shows progress and writes files."""
-    return process_index() == 0
+    return _said(process_index, 0) == 0
+
+
+def _said(number: Callable[[], int], otherwise: int) -> int:
+    """Return what the launcher says, or ``otherwise`` if that is no number: the run itself reports it."""
+    try:
+        return number()
+    except DeviceError:
+        return otherwise
 
 
 def complain(message: str) -> None:
@@ -29,7 +39,7 @@ def complain(message: str) -> None:
     The other processes of a machine need not repeat the line of its first process. They wait first, and the
     launcher ends them meanwhile.
     """
-    if is_one_of_several() and local_process_index():
+    if is_one_of_several() and _said(local_process_index, 0):
         time.sleep(GRACE)
     print(f"ebsc: {' '.join(message.split())}", file=sys.stderr)
 

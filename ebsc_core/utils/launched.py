@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from ebsc_core.utils.errors import DeviceError
+
 
 def process_count() -> int:
     """Return the number of processes that train together; 1 without a launcher."""
@@ -31,4 +33,12 @@ def local_process_index() -> int:
 
 
 def _number(name: str, default: int) -> int:
-    return int(os.environ.get(name, default))
+    value = os.environ.get(name, "").strip()
+    if not value:  # an empty variable says as little as none
+        return default
+    if not (value.isascii() and value.isdecimal()):
+        raise DeviceError(
+            f"the environment variable {name} is {value!r}, not a number; unset it, or start the processes "
+            "with torchrun or accelerate launch"
+        )
+    return int(value)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -43,10 +44,7 @@ def partition(rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: bo
     own = torch.arange(len(shown), device=shown.device)
     coefficients = Dictionary(model, shown, seed=seed).express(shown, auto_top_k(len(rows), n_clusters), own)
     graph = affinity(coefficients, AffinityOptions())
-
-    def weights(values: np.ndarray) -> np.ndarray:
-        return eigenvalue_weights(values, n_clusters)
-
+    weights = partial(eigenvalue_weights, n_clusters=n_clusters)
     n_vectors = min(VECTORS_PER_CLUSTER * n_clusters, len(rows))
     pairs = leading_eigenpairs(graph, n_vectors, seed, TOLERANCE, device=rows.device, weigh=weights)
     embedding = weighted_rows(pairs.vectors, weights(pairs.values))

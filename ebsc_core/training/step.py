@@ -134,21 +134,23 @@ class JointStep:
         whitening = Whitening(dictionary) if self.whiten else nn.Identity()
         rows, dictionary = whitening(plain), whitening(dictionary)
         stopped, stopped_dictionary = rows.detach(), dictionary.detach()
-        model_loss = self.model.loss(stopped, self.model.express(stopped, stopped_dictionary, own))
-        with _frozen(self.model):
-            reconstruction = self.model.express(rows, dictionary, own).reconstruction
-        error = (rows - reconstruction).square().sum(dim=1).mean()
-        total = views.loss + model_loss
-        if self.joint.weight and self.joint.form == "prototypes":
-            assert clusters is not None
-            assert self.n_clusters is not None
-            a, b = views.embeddings
-            scattering = prototype_scattering(a, b, clusters, self.n_clusters)
-            total = total + self.joint.weight * scattering
-        elif self.joint.weight:
+        expression = self.model.express(stopped, stopped_dictionary, own)
+        total = views.loss + self.model.loss(stopped, expression)
+        if self.joint.weight and self.joint.form != "prototypes":
+            with _frozen(self.model):
+                reconstruction = self.model.express(rows, dictionary, own).reconstruction
+            error = _squared_error(rows, reconstruction)
             agrees = self.joint.form == "agreement"
             pull = self.objective.agreement(reconstruction, rows) if agrees else error
             total = total + self.joint.weight * self._balance(views.loss, pull) * pull
+        else:  # no gradient goes through the coefficients: the expression that is there gives the figure
+            error = _squared_error(stopped, expression.reconstruction)
+            if self.joint.weight:
+                assert clusters is not None
+                assert self.n_clusters is not None
+                a, b = views.embeddings
+                scattering = prototype_scattering(a, b, clusters, self.n_clusters)
+                total = total + self.joint.weight * scattering
         return Losses(total, torch.stack([views.loss, error]).detach(), plain)
 
     def _balance(self, loss: Tensor, pull: Tensor) -> Tensor:
@@ -167,6 +169,10 @@ class JointStep:
     def _expressed(self, views: Views) -> tuple[Tensor, Tensor]:
         a, b = views.embeddings if self.express == "embeddings" else views.features
         return F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
+
+
+def _squared_error(rows: Tensor, reconstruction: Tensor) -> Tensor:
+    return (rows - reconstruction).square().sum(dim=1).mean()
 
 
 @contextmanager

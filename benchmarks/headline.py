@@ -12,7 +12,6 @@ script measures throughput on a GPU only.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -22,13 +21,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tomli_w
 import torch
-from measuring import described, ebsc, keep
+from measuring import described, ebsc, keep, predicted_scores
 
 from ebsc_core.benchmark.suite import load_suite
-from ebsc_core.clustering import metrics
 from ebsc_core.config.loading import without_none
 from ebsc_core.utils.files import written_whole
 
@@ -142,18 +139,13 @@ class Piece:
         config.write_text(tomli_w.dumps(without_none(settings | {"cache": str(self.work / "cache")})))
         ebsc("run", "--config", config, "--out", run)
         ebsc("predict", run, self.data / HELD_OUT, "-o", clusters)
-        with clusters.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-        labels = np.unique([line["label"] for line in lines], return_inverse=True)[1]
-        figures = metrics.scores(labels, np.array([int(line["cluster"]) for line in lines]))
         fitted = json.loads((run / "metrics.json").read_text())
         keep(
             {
                 "fitted": fitted["scores"],
                 "seconds": fitted["features_cost"]["seconds"] | fitted["seconds"],
                 "clustering_device_memory_mib": fitted["clustering_device_memory_mib"],
-                "images": len(lines),
-                "scores": figures,
+                **predicted_scores(clusters),
             },
             scores,
         )

@@ -6,6 +6,7 @@ The module imports torch and numpy late, because a script may first have to set 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import subprocess
 import sys
@@ -58,6 +59,19 @@ def ebsc(*words: object) -> float:
     began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "ebsc_cli", *map(str, words), "--quiet"], check=True)
     return round(time.perf_counter() - began, 1)
+
+
+def predicted_scores(table: Path) -> dict[str, Any]:
+    """Return the number of images in a table of ``ebsc predict``, and the scores of their clusters."""
+    import numpy as np
+
+    from ebsc_core.clustering import metrics
+
+    with table.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    labels = np.unique([line["label"] for line in lines], return_inverse=True)[1]
+    clusters = np.array([int(line["cluster"]) for line in lines])
+    return {"images": len(lines), "scores": metrics.scores(labels, clusters)}
 
 
 def described() -> dict[str, Any]:

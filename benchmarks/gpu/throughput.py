@@ -52,8 +52,7 @@ def main() -> None:
     print(f"\nbatch {options.batch[-1]}: {total / 1e6:.3f} s in kernels, of {min(seconds):.3f} s")
     print("| kernel | share |\n|---|---|")
     print("".join(f"| {name} | {share:.1%} |\n" for name, share in list(shares.items())[:LISTED]))
-    device = torch.cuda.get_device_name() if options.device == "cuda" else options.device
-    record = {"device": device, "speeds": speeds, "kernels": dict(list(shares.items())[:LISTED])}
+    record = {"device": options.device, "speeds": speeds, "kernels": dict(list(shares.items())[:LISTED])}
     keep(described() | record, options.out)
 
 

@@ -11,7 +11,6 @@ can be compared elsewhere on the same features.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import signal
 import subprocess
@@ -25,9 +24,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from measuring import described, keep
+from measuring import described, keep, predicted_scores
 
-from ebsc_core.clustering import metrics
 from ebsc_core.runs.store.unfinished import is_unfinished
 
 EBSC = [sys.executable, "-m", "ebsc_cli"]
@@ -54,7 +52,7 @@ def main() -> None:
     if not finished(run, options, until):
         print("the time is up: give the same command again", flush=True)
         return
-    record = described() | {"device": device(), "arguments": options.arguments}
+    record = described() | {"arguments": options.arguments}
     record["metrics"] = json.loads((run / "metrics.json").read_text())
     features = {"train": run / "features.h5"}
     if options.held_out:
@@ -88,11 +86,7 @@ def predicted(run: Path, images: Path, work: Path) -> tuple[dict[str, Any], Path
     if not features.exists():
         words = ["predict", run, images, "-o", table, "--features", features, "--quiet"]
         subprocess.run([*EBSC, *map(str, words)], check=True)
-    with table.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    labels = np.unique([line["label"] for line in lines], return_inverse=True)[1]
-    clusters = np.array([int(line["cluster"]) for line in lines])
-    return {"images": len(lines), "scores": metrics.scores(labels, clusters)}, features
+    return predicted_scores(table), features
 
 
 def keep_features(path: Path, out: Path, name: str) -> None:
@@ -104,12 +98,6 @@ def keep_features(path: Path, out: Path, name: str) -> None:
     for number, start in enumerate(range(0, len(rows), each)):
         part = slice(start, start + each)
         np.savez(out / f"{name}-{number}.npz", features=rows[part], labels=labels[part])
-
-
-def device() -> str:
-    import torch
-
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from ebsc_core.data.views.apply import draw_view
@@ -62,3 +63,11 @@ def drawn_from(shape: torch.Size, options: ViewOptions) -> torch.Generator:
     generator = seeded()
     draw_parameters(shape, options, generator)
     return generator
+
+
+shapes = st.tuples(
+    st.integers(1, 4),
+    st.sampled_from([1, 3]),
+    st.sampled_from([8, 9, 28, 33, 64]),
+    st.sampled_from([8, 28, 47]),
+)

@@ -23,15 +23,9 @@ from support.views import (
     noise_images,
     only,
     seeded,
+    shapes,
     smooth_images,
     unit,
-)
-
-shapes = st.tuples(
-    st.integers(1, 4),
-    st.sampled_from([1, 3]),
-    st.sampled_from([8, 9, 28, 33, 64]),
-    st.sampled_from([8, 28, 47]),
 )
 
 

@@ -37,6 +37,7 @@ def nearest_neighbors(coefficients: Coefficients, n_neighbors: int) -> sparse.cs
     (SENet, CVPR 2021) build their graphs this way: two images are neighbours if they have similar
     coefficients, whether or not one expresses the other.
     """
+    n_neighbors = min(n_neighbors, len(coefficients.indices) - 1)
     rows = normalize(_as_matrix(coefficients), "l2", copy=False)
     with config_context(working_memory=WORKING_MIB):  # 1 GiB by default, and no faster
         return _symmetric(kneighbors_graph(rows, n_neighbors, include_self=False))

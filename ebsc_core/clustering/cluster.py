@@ -19,14 +19,19 @@ from ebsc_core.clustering import metrics
 from ebsc_core.clustering.affinity import affinity
 from ebsc_core.clustering.assign import assign, vote
 from ebsc_core.clustering.coefficients import Dictionary
+from ebsc_core.clustering.copies import Copies, find_copies
 from ebsc_core.clustering.n_clusters import NumberOfClusters, find_n_clusters
 from ebsc_core.clustering.refine import refine
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows
 from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
+from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.progress import Progress, Stages
 from ebsc_core.utils.sampling import sample_positions
+
+# The number of clusters is searched among the distinct rows if there are at least as many.
+MIN_NODES = 10
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Method:
     """The number of rows in the dictionary, smaller than the number of all rows; None for all rows."""
     seed: int
     device: torch.device
+    n_clusters: int | None = None
+    """The number of clusters, if it is given."""
     recount: Callable[[int], Clusterer] | None = None
     """Builds the clusterer again for the number of clusters that was found; None if the number is given."""
 
@@ -88,6 +95,8 @@ class ClusteringResult:
     assigner: OutOfSampleAssigner
     number: NumberOfClusters | None
     """The number of clusters and its rivals; None if it was given."""
+    copies: Copies | None = None
+    """Which rows of the dictionary are copies of others; None if there are none."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Figures that need no class labels, as plain values; empty until a stage computes them."""
 
@@ -117,12 +126,21 @@ def _merit(result: ClusteringResult) -> float:
 def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> ClusteringResult:
     """Cluster unit-length rows ``(N, D)``.
 
-    The rows are read in blocks. Only the dictionary is held in memory at once.
+    The rows are read in blocks. Only the dictionary is held in memory at once. Of equal and nearly equal
+    rows of the dictionary only one is clustered, and the others join it.
+
+    Raises
+    ------
+    DataError
+        If all rows of the dictionary are equal.
+    TrainingError
+        If refinement diverges.
     """
     size = method.dictionary_size
-    positions, transform = _dictionary_rows(rows, method), _row_transform(rows, method, stage)
-    transformed_rows = MappedRows(rows, transform)
-    transformed = transformed_rows.take(positions) if size else transformed_rows.held()
+    positions, copies, transform = _dictionary_rows(rows, method, stage)
+    transformed = _transformed(rows, positions, copies, transform)
+    if copies:
+        progress.note(copies.describe())
     if isinstance(method.model, TrainableCoefficientModel):
         with stage("refine coefficients"):
             refine(method.model.train(), transformed, method.refine, method.seed, progress)
@@ -130,27 +148,35 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
     with stage("coefficients"):
         dictionary = _dictionary(rows, method, transformed)
         own = torch.arange(len(transformed), device=transformed.device)
-        coefficients = dictionary.express(transformed, method.top_k, own)
+        coefficients = dictionary.express(transformed, min(method.top_k, len(own) - 1), own)
         del transformed
-        graph = affinity(coefficients, method.affinity)
+        distinct_graph = graph = affinity(coefficients, method.affinity)
+        if copies:
+            graph = copies.spread(graph)
     clusterer, number = method.clusterer, None
     if method.recount:
         with stage("number of clusters"):
-            number = find_n_clusters(graph, method.seed, method.device)
+            # Where hardly any rows differ, the copies are the clusters.
+            few = distinct_graph.shape[0] < MIN_NODES
+            number = find_n_clusters(graph if few else distinct_graph, method.seed, method.device)
         clusterer = method.recount(number.chosen)
     clusterer.device = method.device
     with stage("clusters"):
-        labels = _fit_clusterer(clusterer, graph, HeldRows(rows.take(positions)) if size else rows)
-    assigner = OutOfSampleAssigner(dictionary, labels, method.top_k, transform)
+        held = HeldRows(rows.take(positions)) if size else rows
+        labels = _fit_clusterer(
+            clusterer, distinct_graph, held, copies, number.chosen if number else method.n_clusters
+        )
+    voting = _voting(labels, copies)
+    assigner = OutOfSampleAssigner(dictionary, voting, min(method.top_k, len(voting)), transform)
     confidence, agreement = metrics.confidence(graph, labels), None
     if size:
-        agreement = float((vote(coefficients, labels)[0] == labels).mean())
+        agreement = float((vote(coefficients, voting)[0] == voting).mean())
         with stage("other rows"):
             all_labels, all_confidence = assigner.predict(rows)
         all_labels[positions], all_confidence[positions] = labels, confidence
         labels, confidence = all_labels, all_confidence
     return ClusteringResult(
-        labels, confidence, graph, positions, agreement, method, clusterer, assigner, number
+        labels, confidence, graph, positions, agreement, method, clusterer, assigner, number, copies
     )
 
 
@@ -165,16 +191,44 @@ def rebuild_assigner(rows: Rows, method: Method, labels: np.ndarray, stage: Stag
     labels : ndarray of shape (N,)
         The clusters of all rows.
     """
-    positions, transform = _dictionary_rows(rows, method), _row_transform(rows, method, stage)
+    positions, copies, transform = _dictionary_rows(rows, method, stage)
     with stage("coefficients"):
-        transformed = MappedRows(rows, transform).take(positions)
-        return OutOfSampleAssigner(
-            _dictionary(rows, method, transformed), labels[positions], method.top_k, transform
+        dictionary = _dictionary(rows, method, _transformed(rows, positions, copies, transform))
+        voting = _voting(labels[positions], copies)
+        return OutOfSampleAssigner(dictionary, voting, min(method.top_k, len(voting)), transform)
+
+
+def _dictionary_rows(
+    rows: Rows, method: Method, stage: Stages
+) -> tuple[np.ndarray, Copies | None, Callable[[Tensor], Tensor]]:
+    """Return the positions of the dictionary, its copies, and the map of unit-length rows to its rows."""
+    positions = sample_positions(len(rows), method.dictionary_size, method.seed)
+    with stage("copies"):
+        copies = find_copies(rows, positions, method.seed)
+    if copies and len(copies.distinct) == 1:
+        raise DataError(
+            f"all {len(positions)} rows, of {rows.width} feature(s), have the same direction: "
+            "there is nothing to cluster"
         )
+    whitened = rows
+    if copies and not method.dictionary_size:
+        whitened = HeldRows(rows.take(positions[copies.distinct]))
+    return positions, copies, _row_transform(whitened, method, stage)
 
 
-def _dictionary_rows(rows: Rows, method: Method) -> np.ndarray:
-    return sample_positions(len(rows), method.dictionary_size, method.seed)
+def _transformed(
+    rows: Rows, positions: np.ndarray, copies: Copies | None, transform: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return the rows of the dictionary without copies, whitened if the method whitens."""
+    mapped = MappedRows(rows, transform)
+    if copies:
+        positions = positions[copies.distinct]
+    return mapped.held() if len(positions) == len(rows) else mapped.take(positions)
+
+
+def _voting(labels: np.ndarray, copies: Copies | None) -> np.ndarray:
+    """Return the clusters of those rows of the dictionary that vote for the cluster of another row."""
+    return labels[copies.distinct] if copies else labels
 
 
 def _dictionary(rows: Rows, method: Method, transformed: Tensor) -> Dictionary:
@@ -192,7 +246,14 @@ def _row_transform(rows: Rows, method: Method, stage: Stages) -> Callable[[Tenso
     return lambda block: whitening(moved(block))
 
 
-def _fit_clusterer(clusterer: Clusterer, graph: sparse.csr_matrix, rows: Rows) -> np.ndarray:
+def _fit_clusterer(
+    clusterer: Clusterer, graph: sparse.csr_matrix, rows: Rows, copies: Copies | None, n_clusters: int | None
+) -> np.ndarray:
+    """Cluster the graph of the distinct rows, or all rows; a row and its copies get one cluster."""
+    if copies and n_clusters and graph.shape[0] <= n_clusters:
+        return np.unique(copies.stands_for, return_inverse=True)[1]
     if clusterer.consumes == "affinity":
-        return clusterer.fit_predict(graph)
-    return clusterer.fit_predict(rows if clusterer.streams else rows.held().numpy())
+        labels = clusterer.fit_predict(graph)
+        return labels[np.searchsorted(copies.distinct, copies.stands_for)] if copies else labels
+    labels = clusterer.fit_predict(rows if clusterer.streams else rows.held().numpy())
+    return labels[copies.stands_for] if copies else labels

@@ -113,6 +113,7 @@ class ClusteringStage:
             model=model,
             # Built now in any case: this checks its options.
             clusterer=build(resolved.n_clusters or 2),
+            n_clusters=resolved.n_clusters,
             recount=None if resolved.n_clusters else build,
             top_k=resolved.top_k,
             whiten=whiten,
@@ -196,6 +197,7 @@ class ClusteringStage:
             "dictionary_size": self.resolved.dictionary_size,
             "n_clusters": result.number.record() if result.number else None,
             "within_by_whitening": within_by_whitening,
+            "copies": result.copies.count if result.copies else 0,
             "search": self._search(result.assigner.dictionary),
             "label_free": label_free,
             "eigenvalues": [round(float(value), 6) for value in eigenvalues],

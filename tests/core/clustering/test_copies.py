@@ -1,0 +1,109 @@
+"""Copies of rows do not crowd out neighbours: rows with copies are clustered like rows without."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+from sklearn.datasets import load_digits
+from sklearn.metrics import adjusted_rand_score
+
+from ebsc_core import EnergySubspaceClustering
+from ebsc_core.clustering.copies import Copies, find_copies
+from ebsc_core.data.features.rows import HeldRows, unit_rows
+
+QUICK = {"refine.steps": 20}
+
+
+def found(rows: np.ndarray, seed: int = 0) -> Copies | None:
+    held = unit_rows(torch.from_numpy(rows.astype(np.float32)))
+    return find_copies(HeldRows(held), np.arange(len(rows)), seed)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    n=st.integers(2, 60),
+    times=st.integers(1, 9),
+    width=st.integers(16, 40),
+    noise=st.sampled_from([0.0, 1e-4]),
+    seed=st.integers(0, 99),
+)
+def test_each_copy_is_found_at_any_length(n: int, times: int, width: int, noise: float, seed: int) -> None:
+    numbers = np.random.default_rng(seed)
+    rows = numbers.normal(size=(n, width))
+    origin = np.r_[np.arange(n), numbers.integers(n, size=n * (times - 1))]
+    lengths = numbers.uniform(0.1, 10, size=(len(origin), 1))
+    copies = found((rows[origin] + noise * numbers.normal(size=(len(origin), width))) * lengths)
+    if times == 1:
+        assert copies is None
+    else:
+        assert copies is not None
+        np.testing.assert_array_equal(copies.stands_for, origin)
+        assert copies.count == n * (times - 1)
+
+
+def test_digits_have_no_copies() -> None:
+    assert found(load_digits().data) is None
+
+
+def test_tight_groups_are_structure_and_no_copies() -> None:
+    """Rows of two groups that are all within 1 % of the distance of the groups stay distinct rows."""
+    numbers = np.random.default_rng(0)
+    rows = np.repeat(np.eye(2, 8), 50, axis=0) + 1e-3 * numbers.normal(size=(100, 8))
+    assert found(rows) is None
+
+
+def test_affinity_is_spread_to_copies_in_equal_shares() -> None:
+    graph = sparse.csr_matrix(np.array([[0, 0.7], [0.7, 0]], np.float32))
+    spread = Copies(np.array([0, 1, 0, 0])).spread(graph).toarray()
+    expected = [[0, 0.7, 0.25, 0.25], [0.7, 0, 0, 0], [0.25, 0, 0, 0], [0.25, 0, 0, 0]]
+    np.testing.assert_allclose(spread, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("coefficients", ["energy", "knn", "elastic-net", "omp", "least-squares"])
+def test_rows_are_clustered_as_if_they_had_no_copies(coefficients: str) -> None:
+    rows = load_digits().data[:180]
+    often = np.r_[np.repeat(np.arange(60), 8), np.arange(60, 180)]
+    refine = QUICK if coefficients == "energy" else {}
+
+    def model() -> EnergySubspaceClustering:
+        return EnergySubspaceClustering(
+            10, coefficients=coefficients, top_k=5, settings=refine, random_state=0
+        )
+
+    alone, crowded = model().fit(rows), model().fit(rows[often])
+    assert adjusted_rand_score(crowded.labels_, alone.labels_[often]) > 0.999
+    assert crowded.metrics_["copies"] == 420
+    assert alone.metrics_["copies"] == 0
+    assert crowded.affinity_matrix_.shape == (600, 600)
+    assert crowded.confidence_.min() > 0
+    later = load_digits().data[180:400]
+    assert adjusted_rand_score(crowded.predict(later), alone.predict(later)) > 0.95
+
+
+@pytest.mark.parametrize("form", ["symmetrize", "nearest_neighbors"])
+@pytest.mark.parametrize("n_clusters", [3, "auto"])
+def test_rows_that_are_copies_of_few_are_clustered_by_them(form: str, n_clusters: int | str) -> None:
+    settings = {"affinity.form": form}
+    model = EnergySubspaceClustering(n_clusters, coefficients="knn", settings=settings, random_state=0)
+    with warnings.catch_warnings():  # three is the largest number that can be tried
+        warnings.simplefilter("ignore", UserWarning)
+        labels = model.fit_predict(np.repeat(np.eye(3), 20, axis=0))
+    assert adjusted_rand_score(labels, np.repeat(range(3), 20)) == 1
+
+
+def test_fewer_distinct_rows_than_clusters_are_said() -> None:
+    model = EnergySubspaceClustering(5, coefficients="knn", random_state=0)
+    with pytest.warns(UserWarning, match="found 3 clusters, not 5"):
+        labels = model.fit_predict(np.repeat(np.eye(3), 20, axis=0))
+    np.testing.assert_array_equal(labels, np.repeat(range(3), 20))
+
+
+def test_equal_rows_are_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match=r"all 20 rows, of 3 feature\(s\), have the same direction"):
+        EnergySubspaceClustering(2, random_state=0).fit(np.ones((20, 3)))

@@ -68,6 +68,8 @@ def rewrite_report(path: Path, registry: Registry, warn: Callable[[str], None]) 
         If the directory holds no finished run, or one of its files is damaged.
     """
     run = SavedRun(path)
+    if run.files.unchecked:
+        warn(run.files.unchecked)
     features = run.config.features
     if features and not features.images:  # the run never had images
         return write_report(run)

@@ -55,6 +55,8 @@ class Predictor:
         self.progress = progress or Progress()
         # New images can be assigned even if the images of the run are gone.
         needed = run.config.model_copy(update={"data": DataChoice()})
+        if run.files.unchecked:
+            self.progress.warn(run.files.unchecked)
         compare_suppliers(run.path / CONFIG, needed, registry, self.progress.warn)
         self.plan: Plan = make_plan(run.config, registry, reads=False)
         self.width = run.rows.width
@@ -178,7 +180,7 @@ class Predictor:
         backbone: Backbone = self.plan.backbone.build_seeded(seed, self._info)
         modules: dict[str, nn.Module] = {"backbone": backbone}
         objective: Objective | None = None
-        if (self.run.checkpoints / "objective.safetensors").exists():
+        if self.run.has_weights("objective"):
             objective = self.plan.objective.build_seeded(seed, backbone)
             modules["objective"] = objective
         for name, module in modules.items():
@@ -186,7 +188,7 @@ class Predictor:
         return backbone.to(self.device), objective and objective.to(self.device)
 
     def _weights(self, name: str, module: nn.Module) -> dict[str, Tensor]:
-        return read_weights(module, self.run.checkpoints / f"{name}.safetensors")
+        return read_weights(module, self.run.weights(name))
 
 
 def predict_to(

@@ -110,7 +110,7 @@ class TestWhatStays:
         assert (tmp_path / "run" / WORK / "metrics.json").exists()
         with RunDirectory(tmp_path / "run", resuming=True) as directory:
             assert not (directory.work_folder / "metrics.json").exists()
-        assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {"checkpoints", "manifest"}
 
     def test_what_was_killed_while_files_were_moved_is_finished(self, tmp_path: Path) -> None:
         fill(tmp_path / "run")

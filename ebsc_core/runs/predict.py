@@ -31,6 +31,7 @@ from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.runs.store.compatibility import compare_suppliers
 from ebsc_core.runs.store.directory import CONFIG
 from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.runs.store.unfinished import outside
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.utils.errors import DataError, RunDirectoryError
 from ebsc_core.utils.files import written_whole
@@ -59,6 +60,9 @@ class Predictor:
             self.progress.warn(run.files.unchecked)
         compare_suppliers(run.path / CONFIG, needed, registry, self.progress.warn)
         self.plan: Plan = make_plan(run.config, registry, reads=False)
+        for setting, path in outside(needed).items():
+            if setting.partition(".")[0] in self.plan.choices():
+                self.progress.note(f"the run names {path} (`{setting}`), which its component may read")
         self.width = run.rows.width
         """Number of columns of a row."""
         self.assigner = self._rebuild_assigner()

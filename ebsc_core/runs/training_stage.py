@@ -92,8 +92,9 @@ class TrainingStage:
         DataError
             If they have read different images.
         """
-        self._compare()
         cache = TrainedCache(features_folder(self.config.cache))
+        cache.mark()
+        self._compare()
         cached = self._reuse(cache, directory)
         if cache.folder is not None and self.resolved.trains:
             self.checkpoints = CheckpointStore(

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from ebsc_core.data.features.store import FEATURES, check_features
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.manifest import GuardedFolder, write_manifest
+from ebsc_core.utils.paths import mark_cache
 from ebsc_core.utils.weights import read_weights, save_weights
 
 TRAINING = "training.json"
@@ -50,6 +52,12 @@ class TrainedCache:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
+
+    def mark(self) -> None:
+        """Mark the folder as one of ebsc; if it cannot be written, that shows when an entry is stored."""
+        if self.folder is not None:
+            with suppress(OSError):
+                mark_cache(self.folder)
 
     def load(
         self,

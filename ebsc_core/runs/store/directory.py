@@ -190,6 +190,8 @@ class RunDirectory:
             with suppress(OSError):
                 (self.target / UNFINISHED).unlink(missing_ok=True)
             self._let_go()
+        with suppress(OSError):  # it is not empty, or not there
+            self.work_folder.rmdir()
         self.release()
 
     @contextmanager

@@ -9,16 +9,17 @@ record is a comment with the SHA-256 of the others.
 from __future__ import annotations
 
 import hashlib
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.config.loading import load_config, read_toml, write_toml
-from ebsc_core.config.schema import PROVENANCE, RunConfig
+from ebsc_core.config.loading import flattened, load_config, read_toml, write_toml
+from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig
 from ebsc_core.utils.errors import ConfigError, RunDirectoryError
 from ebsc_core.utils.files import is_locked
-from ebsc_core.utils.paths import features_folder
+from ebsc_core.utils.paths import features_folder, is_cache
 from ebsc_core.utils.provenance import provenance
 
 UNFINISHED, WORK, LOCK = "unfinished.toml", ".unfinished", "lock"
@@ -110,9 +111,28 @@ def load_unfinished(path: Path, changes: Mapping[str, Any]) -> RunConfig:
     check_unfinished(path)
     _check_seal(path / UNFINISHED)
     try:
-        return load_config(path / UNFINISHED, flags={**changes, "out": str(path)})
+        config = load_config(path / UNFINISHED, flags={**changes, "out": str(path)})
     except ConfigError as error:
         raise RunDirectoryError(f"{path / UNFINISHED}: {error}") from None
+    cache = features_folder(config.cache)
+    # The record may come from somebody else, and a run writes to its cache.
+    if cache and not changes.get("cache") and not is_cache(cache):
+        raise RunDirectoryError(
+            f"{path / UNFINISHED} names the cache {cache}, which no run of this machine has made; "
+            f"if it is right, say `cache={shlex.quote(str(cache))}`"
+        )
+    return config
+
+
+def outside(config: RunConfig) -> dict[str, str]:
+    """Return the settings that name files and folders, which a run may use outside its directory."""
+    tables = config.model_dump(mode="json", exclude={"out"})
+    names = {f"{section}.name" for section in COMPONENT_SECTIONS if section != "data"}
+    return {
+        setting: value
+        for setting, value in flattened(tables)
+        if isinstance(value, str) and os.sep in value and setting not in names
+    }
 
 
 def is_unfinished(path: Path) -> bool:

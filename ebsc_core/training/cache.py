@@ -126,7 +126,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         if not all(isinstance(record[name], kind) for name, kind in RECORDED.items()):
             raise TypeError("entries of the wrong type")
         return record
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged or missing ({error})") from None
 
 

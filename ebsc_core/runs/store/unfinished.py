@@ -19,6 +19,7 @@ from ebsc_core.config.loading import flattened, load_config, read_toml, write_to
 from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig
 from ebsc_core.utils.errors import ConfigError, RunDirectoryError
 from ebsc_core.utils.files import is_locked
+from ebsc_core.utils.launched import process_index
 from ebsc_core.utils.paths import features_folder, is_cache
 from ebsc_core.utils.provenance import provenance
 
@@ -115,8 +116,8 @@ def load_unfinished(path: Path, changes: Mapping[str, Any]) -> RunConfig:
     except ConfigError as error:
         raise RunDirectoryError(f"{path / UNFINISHED}: {error}") from None
     cache = features_folder(config.cache)
-    # The record may come from somebody else, and a run writes to its cache.
-    if cache and not changes.get("cache") and not is_cache(cache):
+    # The record may come from somebody else, and the first process of a run writes to its cache.
+    if cache and not changes.get("cache") and process_index() == 0 and not is_cache(cache):
         raise RunDirectoryError(
             f"{path / UNFINISHED} names the cache {cache}, which no run of this machine has made; "
             f"if it is right, say `cache={shlex.quote(str(cache))}`"

@@ -38,7 +38,11 @@ def test_a_report_can_be_written_anew(ebsc, tmp_path: Path) -> None:
     assert ebsc("run", *QUICK, "--limit", "200").code == 0
     assert not (tmp_path / "run/report.html").exists()
     done = ebsc("report", "run")
-    assert (done.code, done.out, done.err) == (0, "report: run/report.html\n", "")
+    assert (done.code, done.out, done.err) == (
+        0,
+        "reading the images of the run again: digits\nreport: run/report.html\n",
+        "",
+    )
     first = page(tmp_path / "run")
     for said in ("digits: 10 clusters", "ACC", "Silhouette", "Cluster 9", "ebsc run --config run/run.toml"):
         assert said in first

@@ -26,6 +26,7 @@ from ebsc_core.runs.store.unfinished import (
 )
 from ebsc_core.utils.errors import EbscError, Interrupted, RunDirectoryError, advice
 from ebsc_core.utils.files import locked
+from ebsc_core.utils.paths import mark_cache
 
 HOLDING = """
 import sys, time
@@ -176,6 +177,7 @@ class TestTheRecord:
             tmp_path / "run", unfinished_tables(config, tables, {"data": "ebsc 1"})
         ) as directory:
             directory.lock.close()  # type: ignore[union-attr]
+            mark_cache(tmp_path / "kept")  # as the run would have done
             read = load_unfinished(tmp_path / "run", {"device": "cpu", "train.batch_size": None})
         assert read.refine.model_dump(exclude_unset=True) == {"lr": 0.5}
         assert (read.data.root, read.cache, read.device) == (

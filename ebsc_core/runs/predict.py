@@ -72,7 +72,9 @@ class Predictor:
         """Whether the run was on images; if not, it has no network to compute features."""
         return isinstance(self.plan, ImagePlan)
 
-    def read(self, name: str, settings: Iterable[str] = (), **choice: Any) -> ImageSource | FeatureSource:
+    def read(
+        self, name: str, settings: Iterable[str] = (), download: bool = True, **choice: Any
+    ) -> ImageSource | FeatureSource:
         """Read new images in the size and the channels of the run, or new features of the same width.
 
         Parameters
@@ -81,6 +83,8 @@ class Predictor:
             A data set, folder, .zip or .npz; a file of features if the run was one on features.
         settings : iterable of str
             ``data.OPTION=VALUE`` or ``features.OPTION=VALUE``.
+        download : bool
+            Whether a data set that is missing may be downloaded.
         choice
             Entries of :class:`ebsc_core.config.schema.DataChoice`.
 
@@ -96,16 +100,17 @@ class Predictor:
             features = read_features(config.features)
             self._check_width(features)
             return features
-        return self._images(config.data.model_copy(update=choice))
+        return self._images(config.data.model_copy(update=choice), download)
 
-    def _images(self, choice: DataChoice) -> ImageSource:
+    def _images(self, choice: DataChoice, download: bool) -> ImageSource:
         info, settings, name = self._info, choice.options, str(choice.name)
         component = self.registry.find(Kind.DATA, name)
         fields = getattr(component.options_class, "model_fields", {})
         if info.height == info.width and "size" in fields:
             settings = {"size": info.height} | settings
         chosen = Choice(component, check_options(component, settings, Kind.DATA.section))
-        return self.alike(read_images(chosen, choice, self.run.config.seed, self.progress.warn))
+        seed, warn = self.run.config.seed, self.progress.warn
+        return self.alike(read_images(chosen, choice, seed, warn, download=download))
 
     def alike(self, images: ImageSource) -> ImageSource:
         """Convert images to the channels of the run.

@@ -9,7 +9,7 @@ from typing import Literal
 
 from ebsc_core.runs.store.directory import files_of, own_files
 from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.runs.store.unfinished import UNFINISHED, how_unfinished, is_unfinished, load_unfinished
+from ebsc_core.runs.store.unfinished import UNFINISHED, how_unfinished, is_unfinished, read_unfinished
 from ebsc_core.utils.errors import EbscError
 from ebsc_core.utils.manifest import MANIFEST
 
@@ -25,7 +25,7 @@ def verify(path: Path) -> Checked:
         what = "is a file" if path.exists() else "does not exist"
         yield "failed", f"{path} {what}; give the directory of a run"
     elif is_unfinished(path):
-        yield from _tried({UNFINISHED: partial(load_unfinished, path, {})})
+        yield from _tried({UNFINISHED: partial(read_unfinished, path)})
         yield "note", how_unfinished(path)
     else:
         yield from _verify_finished(path)

@@ -12,12 +12,14 @@ import pytest
 from PIL import Image
 
 from ebsc_core.config.loading import write_toml
+from ebsc_core.estimators.finished_run import FinishedRun, Folder
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.runs.store.listing import list_runs
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import UNFINISHED, WORK, load_unfinished
-from ebsc_core.utils.errors import EbscError, RunDirectoryError
+from ebsc_core.utils.errors import DataError, EbscError, RunDirectoryError
 from ebsc_core.utils.paths import features_folder, is_cache, mark_cache
+from ebsc_core.utils.progress import Progress
 
 SECRET = "precious"
 
@@ -151,6 +153,14 @@ def test_the_data_set_is_said_before_it_is_read(ebsc, run: Path, photos: Path) -
     done = ebsc("report", run)
     assert f"reading the images of the run again: mnist in {run.parent}/mine-too\n" in done.out
     assert "missing" in done.err  # and not downloaded to there
+    assert not (run.parent / "mine-too").exists()
+
+
+def test_an_estimator_downloads_nothing_to_where_a_run_says(run: Path) -> None:
+    named = {"name": "mnist", "root": f"{run.parent}/mine-too"}
+    write_toml(run / "run.toml", SavedRun(run).tables | {"data": named})
+    with pytest.raises(DataError, match="mnist is missing"):
+        FinishedRun(Folder(str(run)), "cpu").assign("mnist", Progress())
     assert not (run.parent / "mine-too").exists()
 
 

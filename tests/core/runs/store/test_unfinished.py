@@ -24,6 +24,7 @@ from ebsc_core.runs.store.unfinished import (
     load_unfinished,
     unfinished_tables,
 )
+from ebsc_core.runs.store.verify import verify
 from ebsc_core.utils.errors import EbscError, Interrupted, RunDirectoryError, advice
 from ebsc_core.utils.files import locked
 from ebsc_core.utils.paths import mark_cache
@@ -159,6 +160,30 @@ class TestTwoAtOnce:
         with locked(tmp_path / "lock") as held:  # type: ignore[union-attr]
             assert held
         assert locked(tmp_path / "lock") is not None
+
+
+class TestVerified:
+    def test_what_runs_or_can_go_on_is_noted(self, tmp_path: Path) -> None:
+        with RunDirectory(tmp_path / "run", {"seed": 3}) as directory:
+            (_, note) = verify(tmp_path / "run")
+            assert note == ("note", f"{tmp_path}/run is being written by another process; wait for it")
+            directory.lock.close()  # type: ignore[union-attr]
+            assert list(verify(tmp_path / "run")) == [
+                ("ok", UNFINISHED),
+                ("note", f"{tmp_path}/run is unfinished; to go on: ebsc resume {tmp_path}/run"),
+            ]
+            with (tmp_path / "run" / UNFINISHED).open("a") as file:
+                file.write("top_k = 3\n")
+            (failed, _) = verify(tmp_path / "run")
+            assert failed[0] == "failed"
+            assert "is not the file that was written" in failed[1]
+
+    def test_what_is_no_run_fails(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for name, said in (("none", "does not exist"), ("file", "is a file"), ("", "no finished run")):
+            ((status, text),) = verify(tmp_path / name)
+            assert status == "failed"
+            assert said in text
 
 
 class TestTheRecord:

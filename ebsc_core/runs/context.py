@@ -68,16 +68,17 @@ class RunContext:
         config, device = plan.config, own_device(plan.config.device)
         distributed = DistributedContext.join(device)
         directory, observers = None, Observers()
-        with distributed.synchronized_errors():
-            if distributed.main:
-                tables = unfinished_tables(config, requested, plan.suppliers())
-                path = Path(config.out) if config.out else _claimed(plan, source)
-                directory = RunDirectory(path, tables, resuming, made=not config.out)
-                try:
+        try:
+            with distributed.synchronized_errors():
+                if distributed.main:
+                    tables = unfinished_tables(config, requested, plan.suppliers())
+                    path = Path(config.out) if config.out else _claimed(plan, source)
+                    directory = RunDirectory(path, tables, resuming, made=not config.out)
                     observers = Observers(plan.observers.values(), path.absolute(), progress.warn)
-                except BaseException:
-                    directory.release()
-                    raise
+        except BaseException:  # of this process or of another
+            if directory:
+                directory.release()
+            raise
         stages = Stages(observers.stage_finished)
         return cls(plan, requested, progress, device, distributed, observers, stages, directory)
 

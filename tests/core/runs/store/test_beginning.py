@@ -15,7 +15,7 @@ from PIL import Image
 from ebsc_core.runs.store import directory
 from ebsc_core.runs.store.directory import RunDirectory, check_free
 from ebsc_core.runs.store.unfinished import is_unfinished
-from ebsc_core.utils.errors import RunDirectoryError
+from ebsc_core.utils.errors import ComponentError, RunDirectoryError
 
 # All that a run does before its record is there, as calls that can be intercepted: where, and which call.
 CALLS = [
@@ -159,6 +159,17 @@ class TestWithoutAName:
         (tmp_path / "photos").mkdir()
         (tmp_path / "photos/broken.png").write_bytes(b"no picture")
         assert ebsc("run", "--data", "photos", "--n-clusters", "2", *QUICK).code == 2
+        assert list((tmp_path / "runs").iterdir()) == []
+
+    def test_neither_does_an_observer_that_cannot_be_built(
+        self, ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*arguments: Any) -> None:
+            raise ComponentError("no observer")
+
+        monkeypatch.setattr("ebsc_core.plugins.observers._managed", fail)
+        done = ebsc("run", *QUICK, "--observer", "tensorboard")
+        assert (done.code, done.err) == (2, "ebsc: error: no observer\n")
         assert list((tmp_path / "runs").iterdir()) == []
 
     def test_long_names_of_inputs_and_outputs_are_taken(self, ebsc, tmp_path: Path) -> None:

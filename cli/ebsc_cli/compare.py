@@ -41,11 +41,15 @@ def compare(
 
     if out:
         check_writable(out, [file for run in runs for file in own_files(run)])
-    comparison = compare_runs([SavedRun(run) for run in runs])
+    saved = [SavedRun(run) for run in runs]
+    comparison = compare_runs(saved)
+    errors = Console(stderr=True, soft_wrap=True)
+    for unchecked in filter(None, (run.files.unchecked for run in saved)):
+        errors.print(f"[yellow]warning:[/] {escape(printable(unchecked))}")
     if out:
         _write(out, comparison)
     if as_json:
-        print(json.dumps(comparison.record(), indent=2))
+        print(json.dumps(comparison.record(), indent=2, default=str))
         return
     console = table_console()
     _print(console, comparison)

@@ -1,9 +1,10 @@
-"""Implement ``ebsc doctor``: examine this machine and try a small run."""
+"""Implement ``ebsc doctor``: examine this machine and try a small run, or verify runs."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,22 +17,31 @@ from ebsc_core.utils.errors import printable
 MARKS = {"ok": "[green]✓[/]", "note": "[yellow]![/]", "failed": "[red]✗[/]"}
 
 
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check packages, plugins, devices and disks, and do a small run; exit with status 1 on failure."""
+def doctor(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN ...]", help="Run directories to verify, in place of the machine."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check packages, plugins, devices and disks, and do a small run; exit with status 1 on failure.
+
+    With the directories of runs, check instead that each of their files is the one that was written.
+    """
     # Import this here, so that `ebsc --help` does not wait for it.
     from ebsc_core.runs.doctor import FAILED, examine
 
     console = Console(highlight=False, soft_wrap=True)
     findings = []
     topic = ""
-    for found in examine():
+    for found in examine(runs or ()):
         finding = replace(found, text=in_flags(found.text))
         findings.append(finding)
         if as_json:
             continue
         if finding.topic != topic:
             topic = finding.topic
-            console.print(f"[bold]{topic}[/]")
+            console.print(f"[bold]{escape(printable(topic))}[/]")
         console.print(f"  {MARKS[finding.status]} {escape(printable(finding.text))}")
     failed = sum(finding.status == FAILED for finding in findings)
     if as_json:

@@ -42,7 +42,7 @@ def show(
     from ebsc_core.data.features.summary import feature_facts
     from ebsc_core.runs.store.saved import SavedRun
 
-    path = SavedRun(file).path / FEATURES if file.is_dir() else file
+    path = SavedRun(file).files.file(FEATURES) if file.is_dir() else file
     table = Table(show_header=False)
     for name, value in feature_facts(FeaturesChoice(path=str(path), array=array)).items():
         table.add_row(name, escape(value))

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ebsc_cli.flags import in_flags
+from ebsc_core.utils.errors import printable
 
 OPTION = typer.Option
 
@@ -29,7 +30,10 @@ def report(
 
     console, errors = Console(highlight=False, soft_wrap=True), Console(stderr=True, soft_wrap=True)
     path = rewrite_report(
-        run, Registry(), lambda message: errors.print(f"[yellow]warning:[/] {escape(in_flags(message))}")
+        run,
+        Registry(),
+        lambda message: errors.print(f"[yellow]warning:[/] {escape(printable(in_flags(message)))}"),
+        lambda message: console.print(escape(printable(message))),
     )
     console.print(f"report: {escape(str(path))}")
     if open_it:

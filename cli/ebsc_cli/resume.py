@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
+from ebsc_cli.process import is_first
 from ebsc_cli.start import start
-from ebsc_core.runs.store.unfinished import UNFINISHED, load_unfinished
+from ebsc_core.runs.store.unfinished import UNFINISHED, load_unfinished, outside
+from ebsc_core.utils.errors import printable
 
 OPTION = typer.Option
 
@@ -28,11 +30,18 @@ def resume(
     batch_size: Annotated[
         int | None, OPTION(help="Images per step, e.g. fewer if memory ran out. \\[default: as before]")
     ] = None,
+    cache: Annotated[
+        str | None,
+        OPTION(help="Folder that keeps trained features and the checkpoint. \\[default: as before]"),
+    ] = None,
     quiet: Annotated[bool, OPTION("--quiet", "-q", help="Print only the result and warnings.")] = False,
 ) -> None:
     """Finish a run that was stopped or killed. Training resumes from its last checkpoint.
 
     The run directory holds all settings, so you can call this command from any folder.
     """
-    config = load_unfinished(run, {"device": device, "train.batch_size": batch_size})
+    config = load_unfinished(run, {"device": device, "train.batch_size": batch_size, "cache": cache})
+    if not quiet and is_first():  # the run may come from somebody else
+        for setting, path in outside(config).items():
+            print(printable(f"{setting} is {path}"))
     start(config, run / UNFINISHED, quiet, devices, resuming=True)

@@ -106,7 +106,9 @@ class FinishedRun:
 
     def _tables(self, images: Any, predictor: Predictor) -> Iterator[FeatureTable]:
         if isinstance(images, str | os.PathLike):
-            source = predictor.read(os.fspath(images), root=self.saved.config.data.root)
+            # The folder may be named by somebody else's run; then nothing is downloaded to it.
+            root = self.saved.config.data.root
+            source = predictor.read(os.fspath(images), root=root, download=root is None)
             assert isinstance(source, ImageSource)
         else:
             source = predictor.alike(given_images(images))

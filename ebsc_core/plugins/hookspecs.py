@@ -65,6 +65,9 @@ class ComponentSpec:
     express: Literal["features", "embeddings"] | None = field(default=None, kw_only=True)
     """Which rows express one another after an objective, unless the run says: the embeddings that the loss
     shapes (None is the same), or the features below them where the embeddings keep too little."""
+    trainable: bool = field(default=True, kw_only=True)
+    """Whether a backbone has parameters that an objective can train. If not, the names of its runs leave the
+    objective out."""
 
 
 @dataclass(frozen=True)

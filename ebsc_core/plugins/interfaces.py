@@ -68,6 +68,9 @@ class DataContext:
     """The number of processes that read streamed images. None means as many as help on this machine."""
     warn: Callable[[str], None] = lambda message: None
     """A function that shows one line to the user, for instance about images that are left out."""
+    download: bool = True
+    """Whether a data set that is missing may be downloaded to ``root``. It may not if the images of a
+    finished run are read again, because somebody else may have made that run."""
 
 
 class Backbone(nn.Module, ABC):

@@ -41,6 +41,8 @@ def write_report(run: SavedRun, images: RunImages | None = None, why_none: str =
             raise
         text = Page(run, None, str(error)).html()
     path = run.path / REPORT
+    if path.is_symlink():
+        raise RunDirectoryError(f"{path} is a link, which may lead anywhere; remove it")
     try:
         with written_whole(path) as temporary_path:
             temporary_path.write_text(text, encoding="utf-8")
@@ -59,8 +61,15 @@ def report_on(path: Path, images: RunImages | None, warn: Callable[[str], None])
         return None
 
 
-def rewrite_report(path: Path, registry: Registry, warn: Callable[[str], None]) -> Path:
+def rewrite_report(
+    path: Path,
+    registry: Registry,
+    warn: Callable[[str], None],
+    note: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Write the report of a run directory again; read its images again if they still exist.
+
+    ``note`` hears what is read outside the directory, before it is read.
 
     Raises
     ------
@@ -68,11 +77,13 @@ def rewrite_report(path: Path, registry: Registry, warn: Callable[[str], None]) 
         If the directory holds no finished run, or one of its files is damaged.
     """
     run = SavedRun(path)
+    if run.files.unchecked:
+        warn(run.files.unchecked)
     features = run.config.features
     if features and not features.images:  # the run never had images
         return write_report(run)
     try:
-        images, why_none = read_again(run, registry, warn), ""
+        images, why_none = read_again(run, registry, warn, note), ""
     except RunDirectoryError:
         raise
     except EbscError as error:

@@ -8,7 +8,8 @@ from typing import Any
 
 from jinja2 import Environment
 
-from ebsc_core.runs.store.compare import SCORES, Comparison, Contingency
+from ebsc_core.runs.store.compare import Comparison, Contingency
+from ebsc_core.runs.store.listing import SCORES
 from ebsc_core.utils.errors import printable
 
 TEMPLATE = files("ebsc_core.report") / "templates" / "compare.html.j2"

@@ -8,6 +8,7 @@ from typing import Any
 from ebsc_core.report.formatting import lines, shown
 from ebsc_core.runs.store.directory import CONFIG
 from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.training.state import MIXED
 from ebsc_core.utils.progress import clock
 
 
@@ -33,6 +34,7 @@ def made(run: SavedRun) -> dict[str, Any]:
         + [(name, shown(provenance[name])) for name in ("python", "platform") if name in provenance],
         "configuration": lines(text),
         "command": shown(f"ebsc {command} --config {shlex.quote(str(run.path / CONFIG))}"),
+        "mixed": any(MIXED in warning for warning in metrics.get("warnings") or []),
         "rebuild": shown(f"ebsc report {shlex.quote(str(run.path))}"),
     }
 

@@ -13,7 +13,7 @@ import torch
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.plugins.observers import Observers
 from ebsc_core.runs.plan import Plan
-from ebsc_core.runs.store.directory import RunDirectory, default_path
+from ebsc_core.runs.store.directory import RunDirectory, claim_path
 from ebsc_core.runs.store.unfinished import unfinished_tables
 from ebsc_core.utils.device import own_device
 from ebsc_core.utils.distributed import DistributedContext
@@ -68,12 +68,17 @@ class RunContext:
         config, device = plan.config, own_device(plan.config.device)
         distributed = DistributedContext.join(device)
         directory, observers = None, Observers()
-        with distributed.synchronized_errors():
-            if distributed.main:
-                path = Path(config.out) if config.out else _default_path(plan, source)
-                tables = unfinished_tables(config, requested, plan.suppliers())
-                directory = RunDirectory(path, tables, resuming)
-                observers = Observers(plan.observers.values(), path.absolute(), progress.warn)
+        try:
+            with distributed.synchronized_errors():
+                if distributed.main:
+                    tables = unfinished_tables(config, requested, plan.suppliers())
+                    path = Path(config.out) if config.out else _claimed(plan, source)
+                    directory = RunDirectory(path, tables, resuming, made=not config.out)
+                    observers = Observers(plan.observers.values(), path.absolute(), progress.warn)
+        except BaseException:  # of this process or of another
+            if directory:
+                directory.release()
+            raise
         stages = Stages(observers.stage_finished)
         return cls(plan, requested, progress, device, distributed, observers, stages, directory)
 
@@ -93,11 +98,14 @@ class RunContext:
             self.observers.run_started(self.requested, self.plan.suppliers())
             yield
         except BaseException as error:
+            if self.run_directory:
+                self.run_directory.release()
             self.observers.run_failed(error)
             raise
 
 
-def _default_path(plan: Plan, source: str) -> Path:
+def _claimed(plan: Plan, source: str) -> Path:
     choices = plan.choices()
-    names = [choices[section].name for section in NAMED if section in choices]
-    return default_path([Path(source).stem or "data", *names], plan.config.seed)
+    used = [section for section in NAMED if section != "objective" or plan.uses_objective()]
+    names = [choices[section].name for section in used if section in choices]
+    return claim_path(Path(source).stem or "data", names, plan.config.seed)

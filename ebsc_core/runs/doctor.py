@@ -1,4 +1,4 @@
-"""Say what a run would find on this machine, and try whether a small run works.
+"""Say what a run would find on this machine, try whether a small run works, and verify finished runs.
 
 Everything is looked for where a run looks for it. Whatever is missing or broken is a finding; nothing that is
 raised on the way ends the examination.
@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
@@ -49,9 +50,10 @@ class Finding:
     text: str
 
 
-def examine() -> Iterator[Finding]:
-    """Examine everything: cheap things first, the self-test last."""
-    for topic, look in LOOKED_AT.items():
+def examine(runs: Iterable[Path] = ()) -> Iterator[Finding]:
+    """Examine these run directories or, without any, the machine: cheap things first, the self-test last."""
+    looked_at: dict[str, Callable[[], Found]] = {str(run): partial(_run, run) for run in runs}
+    for topic, look in (looked_at or LOOKED_AT).items():
         found = []
         try:
             for line in look():
@@ -65,6 +67,12 @@ def examine() -> Iterator[Finding]:
 
 
 Found = Iterable[tuple[str, str]]
+
+
+def _run(path: Path) -> Found:
+    from ebsc_core.runs.store.verify import verify
+
+    return verify(path)
 
 
 def _installed() -> Found:

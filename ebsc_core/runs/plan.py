@@ -31,6 +31,10 @@ class Plan:
         chosen = {section: getattr(self, section, None) for section in COMPONENT_SECTIONS}
         return {section: choice for section, choice in chosen.items() if choice is not None}
 
+    def uses_objective(self) -> bool:
+        """Return whether an objective may train something, as far as is known before the data is read."""
+        return False
+
     def suppliers(self) -> dict[str, str]:
         """Return distribution and version of every component, by its section."""
         chosen = self.choices() | {
@@ -63,6 +67,9 @@ class ImagePlan(Plan):
     objective: Choice
     joint: Choice | None
     """The coefficient model of the joint phase; None without a joint phase."""
+
+    def uses_objective(self) -> bool:
+        return self.config.train.epochs > 0 and self.backbone.component.spec.trainable
 
 
 def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan:

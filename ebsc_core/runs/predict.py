@@ -31,6 +31,7 @@ from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.runs.store.compatibility import compare_suppliers
 from ebsc_core.runs.store.directory import CONFIG
 from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.runs.store.unfinished import outside
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.utils.errors import DataError, RunDirectoryError
 from ebsc_core.utils.files import written_whole
@@ -55,8 +56,13 @@ class Predictor:
         self.progress = progress or Progress()
         # New images can be assigned even if the images of the run are gone.
         needed = run.config.model_copy(update={"data": DataChoice()})
+        if run.files.unchecked:
+            self.progress.warn(run.files.unchecked)
         compare_suppliers(run.path / CONFIG, needed, registry, self.progress.warn)
         self.plan: Plan = make_plan(run.config, registry, reads=False)
+        for setting, path in outside(needed).items():
+            if setting.partition(".")[0] in self.plan.choices():
+                self.progress.note(f"the run names {path} (`{setting}`), which its component may read")
         self.width = run.rows.width
         """Number of columns of a row."""
         self.assigner = self._rebuild_assigner()
@@ -66,7 +72,9 @@ class Predictor:
         """Whether the run was on images; if not, it has no network to compute features."""
         return isinstance(self.plan, ImagePlan)
 
-    def read(self, name: str, settings: Iterable[str] = (), **choice: Any) -> ImageSource | FeatureSource:
+    def read(
+        self, name: str, settings: Iterable[str] = (), download: bool = True, **choice: Any
+    ) -> ImageSource | FeatureSource:
         """Read new images in the size and the channels of the run, or new features of the same width.
 
         Parameters
@@ -75,6 +83,8 @@ class Predictor:
             A data set, folder, .zip or .npz; a file of features if the run was one on features.
         settings : iterable of str
             ``data.OPTION=VALUE`` or ``features.OPTION=VALUE``.
+        download : bool
+            Whether a data set that is missing may be downloaded.
         choice
             Entries of :class:`ebsc_core.config.schema.DataChoice`.
 
@@ -90,16 +100,17 @@ class Predictor:
             features = read_features(config.features)
             self._check_width(features)
             return features
-        return self._images(config.data.model_copy(update=choice))
+        return self._images(config.data.model_copy(update=choice), download)
 
-    def _images(self, choice: DataChoice) -> ImageSource:
+    def _images(self, choice: DataChoice, download: bool) -> ImageSource:
         info, settings, name = self._info, choice.options, str(choice.name)
         component = self.registry.find(Kind.DATA, name)
         fields = getattr(component.options_class, "model_fields", {})
         if info.height == info.width and "size" in fields:
             settings = {"size": info.height} | settings
         chosen = Choice(component, check_options(component, settings, Kind.DATA.section))
-        return self.alike(read_images(chosen, choice, self.run.config.seed, self.progress.warn))
+        seed, warn = self.run.config.seed, self.progress.warn
+        return self.alike(read_images(chosen, choice, seed, warn, download=download))
 
     def alike(self, images: ImageSource) -> ImageSource:
         """Convert images to the channels of the run.
@@ -178,7 +189,7 @@ class Predictor:
         backbone: Backbone = self.plan.backbone.build_seeded(seed, self._info)
         modules: dict[str, nn.Module] = {"backbone": backbone}
         objective: Objective | None = None
-        if (self.run.checkpoints / "objective.safetensors").exists():
+        if self.run.has_weights("objective"):
             objective = self.plan.objective.build_seeded(seed, backbone)
             modules["objective"] = objective
         for name, module in modules.items():
@@ -186,7 +197,7 @@ class Predictor:
         return backbone.to(self.device), objective and objective.to(self.device)
 
     def _weights(self, name: str, module: nn.Module) -> dict[str, Tensor]:
-        return read_weights(module, self.run.checkpoints / f"{name}.safetensors")
+        return read_weights(module, self.run.weights(name))
 
 
 def predict_to(

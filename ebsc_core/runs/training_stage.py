@@ -92,8 +92,9 @@ class TrainingStage:
         DataError
             If they have read different images.
         """
-        self._compare()
         cache = TrainedCache(features_folder(self.config.cache))
+        cache.mark()
+        self._compare()
         cached = self._reuse(cache, directory)
         if cache.folder is not None and self.resolved.trains:
             self.checkpoints = CheckpointStore(
@@ -132,7 +133,7 @@ class TrainingStage:
         trained, problem = cache.load(self.made_from, self._modules(), len(self.data), wanted)
         if trained:
             self.progress.note(f"features reused, no training ({cache.folder}/{digest(self.made_from)})")
-            for warning in trained.warnings:
+            for warning in filter(None, [problem, *trained.warnings]):
                 self.progress.warn(warning)
             with directory.writing():
                 shutil.copyfile(trained.features, directory.work_folder / FEATURES)
@@ -252,7 +253,9 @@ class TrainingStage:
             start = time.perf_counter()
             work = f"batches of {self.resolved.batch_size}; lower `train.batch_size`"
             with self._saving_checkpoint(work, Exception, SystemExit):
-                checkpoint = self.distributed.broadcast(self._load_checkpoint())
+                with self.distributed.synchronized_errors():
+                    kept = self.checkpoints.load() if self.checkpoints else None
+                checkpoint = self.distributed.broadcast(kept)
                 trainer = self.trainer = self._trainer(self.objective, images)
                 arithmetic = self._choose_arithmetic(trainer, checkpoint)
                 trainer.step.bf16 = arithmetic.bf16
@@ -271,14 +274,6 @@ class TrainingStage:
                 f"training waited for images {100 * share:.0f} % of its time; more processes (data.workers), "
                 "a faster disk or files nearer the size they are used at would help"
             )
-
-    def _load_checkpoint(self) -> Checkpoint | None:
-        """Load the checkpoint to resume from, if there is one."""
-        try:
-            return self.checkpoints.load() if self.checkpoints else None
-        except DataError as error:
-            self.progress.warn(f"training starts afresh: {error}")
-            return None
 
     @contextmanager
     def _saving_checkpoint(self, work: str, *costly: type[BaseException]) -> Iterator[None]:

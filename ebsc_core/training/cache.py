@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from torch import nn
 from ebsc_core.data.features.store import FEATURES, check_features
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.hashing import digest
+from ebsc_core.utils.manifest import GuardedFolder, write_manifest
+from ebsc_core.utils.paths import mark_cache
 from ebsc_core.utils.weights import read_weights, save_weights
 
 TRAINING = "training.json"
@@ -50,6 +53,12 @@ class TrainedCache:
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
+    def mark(self) -> None:
+        """Mark the folder as one of ebsc; if it cannot be written, that shows when an entry is stored."""
+        if self.folder is not None:
+            with suppress(OSError):
+                mark_cache(self.folder)
+
     def load(
         self,
         made_from: Mapping[str, Any],
@@ -59,26 +68,29 @@ class TrainedCache:
     ) -> tuple[Trained | None, str]:
         """Load the entry for ``made_from``, and its weights into ``modules``; or return None and why.
 
-        The reason is empty if there is no entry. ``modules`` change only if the whole entry can be used.
+        The reason is empty if there is no entry. ``modules`` change only if the whole entry can be used. With
+        an entry that cannot be checked, since it has no manifest, the text says so.
         """
         key = digest(made_from)
         if self.folder is None or not (self.folder / key).is_dir():
             return None, ""
         entry = self.folder / key
+        files = GuardedFolder(entry)
         try:
-            record = _read_record(entry / TRAINING)
+            record = _read_record(files.file(TRAINING))
             trained_in = record["precision"]
             if precision not in ("auto", trained_in, "any"):
                 return None, f"cached features were trained in {trained_in}, not {precision}"
-            check_features(entry / FEATURES, key, n_rows)
+            check_features(files.file(FEATURES), key, n_rows)
             weights = {
-                name: read_weights(module, entry / f"{name}.safetensors") for name, module in modules.items()
+                name: read_weights(module, files.file(f"{name}.safetensors"))
+                for name, module in modules.items()
             }
         except DataError as error:
             return None, f"cached features cannot be used: {error}"
         for name, module in modules.items():
             module.load_state_dict(weights[name])
-        return Trained(entry / FEATURES, **record), ""
+        return Trained(entry / FEATURES, **record), files.unchecked
 
     def store(self, made_from: Mapping[str, Any], modules: Mapping[str, nn.Module], trained: Trained) -> None:
         """Write an entry under a temporary name, then rename it into place; replace a damaged one."""
@@ -92,6 +104,7 @@ class TrainedCache:
             save_modules(temporary_folder, modules)
             record = {name: getattr(trained, name) for name in RECORDED}
             (temporary_folder / TRAINING).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            write_manifest(temporary_folder)
             if (self.folder / key).exists():
                 # Move the old entry away in one step: another process may write the same entry.
                 (self.folder / key).rename(temporary_folder.with_name(f"{temporary_folder.name}.old"))
@@ -113,7 +126,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         if not all(isinstance(record[name], kind) for name, kind in RECORDED.items()):
             raise TypeError("entries of the wrong type")
         return record
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged or missing ({error})") from None
 
 

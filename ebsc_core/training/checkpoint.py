@@ -1,12 +1,14 @@
 """Save the training state to a file, and resume from it.
 
-The file is in safetensors format; plain values are JSON in its header. A checkpoint holds the weights, the
+The file is in safetensors format; plain values are JSON in its header, and so is a digest of the whole. A
+checkpoint holds the weights, the
 optimiser's moments and the states of the random generators after a step. The position in the epoch is
 counted in images, so that training can resume with another batch size.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import threading
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.files import written_whole
 
-FORMAT = "ebsc-training-2"
+FORMAT = "ebsc-training-3"
 # If the machine fails, at most this many seconds of training are lost.
 EVERY = 600.0
 
@@ -58,10 +60,12 @@ class CheckpointStore:
             name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
             for name, tensor in tensors.items()
         }
+        text = json.dumps(record)
+        header = {"format": FORMAT, "record": text, "sha256": _digest(copies, text)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with written_whole(self.path) as temporary_path:
-                save_file(copies, temporary_path, {"format": FORMAT, "record": json.dumps(record)})
+                save_file(copies, temporary_path, header)
         except SafetensorError as error:  # it is not an OSError
             raise OSError(f"cannot write {self.path}: {error}") from None
 
@@ -71,23 +75,36 @@ class CheckpointStore:
         Raises
         ------
         DataError
-            If the file is damaged or has another format version.
+            If the file is not the one that was written, or has another format version.
         """
         if not self.path.exists():
             return None
+        way_out = "restore it from a copy, or delete it to train from the start"
         try:
             with safe_open(self.path, framework="pt") as file:
                 described = file.metadata() or {}
                 if described.get("format") != FORMAT:
-                    raise DataError(f"{self.path} is of another version")
+                    raise DataError(f"{self.path} is no checkpoint of this version; {way_out}")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            return tensors, json.loads(described["record"])
+            record = described["record"]
+            if described["sha256"] != _digest(tensors, record):
+                raise ValueError("its checksum differs")
+            return tensors, json.loads(record)
         except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise DataError(f"{self.path} is damaged ({error})") from None
+            raise DataError(f"{self.path} is not the file that was written ({error}); {way_out}") from None
 
     def remove(self) -> None:
         """Delete the checkpoint, because nothing will resume from it."""
         self.path.unlink(missing_ok=True)
+
+
+def _digest(tensors: dict[str, Tensor], record: str) -> str:
+    """Return the SHA-256 of all that a checkpoint holds."""
+    hasher = hashlib.sha256(record.encode())
+    for name, tensor in sorted(tensors.items()):
+        hasher.update(f"\0{name} {tensor.dtype} {tuple(tensor.shape)}\0".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def module_tensors(modules: dict[str, nn.Module]) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ebsc_core.training.checkpoint import Checkpoint, module_tensors, optimizer_tensors, restore
 
+# A warning with these words says that no single run repeats the training.
+MIXED = "neither alone gives these features"
 # Which fields of a TrainingState a checkpoint holds as tensors, and which as plain values.
 TENSORS, NUMBERS = ("figures", "order", "drawn"), ("epoch", "images", "steps")
 
@@ -123,14 +125,12 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any], epoch: int) -> It
         The first epoch that is trained in the new way, counted from 1.
     """
     if (earlier := _conditions(before)) != (later := _conditions(now)):
-        yield f"trained in {earlier}, from epoch {epoch} on in {later}: neither alone gives these features"
+        yield f"trained in {earlier}, from epoch {epoch} on in {later}: {MIXED}"
     if before["parts"] != now["parts"]:
         earlier, later = (
             ", ".join(sorted(set(conditions["parts"].values()))) for conditions in (before, now)
         )
-        yield (
-            f"trained with {earlier}, from epoch {epoch} on with {later}: neither alone gives these features"
-        )
+        yield f"trained with {earlier}, from epoch {epoch} on with {later}: {MIXED}"
 
 
 def _conditions(conditions: Mapping[str, Any]) -> str:

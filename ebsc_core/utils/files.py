@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import time
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from ebsc_core.utils.errors import DataError
+
+# Bytes in the name of a file, on the file systems that are common.
+LONGEST_NAME = 255
 
 
 @contextmanager
@@ -27,7 +31,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         raise DataError(f"{path} is not a file; give the path of a file to write")
     # Write to the target of a symbolic link, so that the link stays a link. /dev/stdout is a link, too.
     path = Path(os.path.realpath(path))
-    temporary_path = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary_path = _beside(path)
+    temporary_path.unlink(missing_ok=True)  # nothing is written through a link that somebody has put there
     try:
         yield temporary_path
         os.replace(temporary_path, path)
@@ -38,13 +43,26 @@ def written_whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path``; rename it to ``path`` on success, remove it on failure."""
-    temporary_path = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary_path = _beside(path)
     temporary_path.mkdir()
     try:
         yield temporary_path
         temporary_path.rename(path)
     finally:
         shutil.rmtree(temporary_path, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """Return a hidden name of this process in the same folder, which is not too long if ``path`` is not."""
+    name, room = path.name, LONGEST_NAME - 20
+    if len(os.fsencode(name)) > room:  # names that differ only at their ends must stay different
+        name = f"{cut_name(name, room - 40)}.{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}"
+    return path.with_name(f".{name}.{os.getpid()}")
+
+
+def cut_name(name: str, size: int) -> str:
+    """Return the first ``size`` bytes of a file name, or fewer where a character would be cut."""
+    return os.fsencode(name)[:size].decode("utf-8", "ignore")
 
 
 def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
@@ -108,6 +126,8 @@ def locked(path: Path) -> IO[bytes] | None:
 
 def is_locked(path: Path) -> bool:
     """Return whether a process holds the lock of :func:`locked`; False if the system cannot tell."""
+    if not path.is_file():  # opening a pipe would wait
+        return False
     try:
         with path.open("rb") as file:
             return not _lock(file, shared=True)

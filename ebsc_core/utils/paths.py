@@ -5,12 +5,42 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+# What marks a folder as a cache.
+TAG, SIGNATURE = "CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55"
+
 
 def user_cache() -> Path:
     """Return ``$EBSC_CACHE_DIR`` if it is set, otherwise ``ebsc`` in the user's cache folder."""
     own = os.environ.get("EBSC_CACHE_DIR")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(own) if own else Path(base) / "ebsc"
+
+
+def mark_cache(folder: Path) -> None:
+    """Mark a folder as a cache, for backup programs (https://bford.info/cachedir/) and for :func:`is_cache`.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / TAG).exists():
+        (folder / TAG).write_text(
+            f"{SIGNATURE}\n# Features that ebsc keeps for reuse. They may be deleted.\n"
+        )
+
+
+def is_cache(folder: Path) -> bool:
+    """Return whether a folder is the user's own cache of features, or one that a run has marked."""
+    tag = folder / TAG
+    own = features_folder(None)
+    if own and folder.absolute() == own.absolute():
+        return True
+    try:
+        return tag.is_file() and tag.read_text(encoding="utf-8").startswith(SIGNATURE)
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def features_folder(cache: str | None) -> Path | None:

@@ -59,17 +59,20 @@ def ebsc_backbones() -> Iterator[Component]:
         "identity",
         "the raw pixels; no training",
         "ebsc_plugins.backbones.identity:Identity",
+        trainable=False,
     )
     yield ComponentSpec(
         "pca",
         "principal components of the raw pixels; no training",
         "ebsc_plugins.backbones.pca:PCA",
+        trainable=False,
         reference="Pearson 1901; Hotelling 1933",
     )
     yield ComponentSpec(
         "scattering",
         "wavelet scattering and PCA, as in EnSC and SENet; no training; needs ebsc[scattering]",
         "ebsc_plugins.backbones.scattering:Scattering",
+        trainable=False,
         reference="arXiv:1203.1513; You et al. CVPR 2016",
     )
     yield ComponentFamily(

@@ -61,7 +61,8 @@ def test_a_run_that_is_killed_ends_as_if_it_had_not_been(ebsc, tmp_path):
     # With what it has left, and as if not even training had been kept.
     shutil.copytree(tmp_path / "run", tmp_path / "lost")
     record = tmp_path / "lost" / UNFINISHED
-    record.write_text(record.read_text().replace(f'"{tmp_path}/cache"', '"none"'))
+    _, _, text = record.read_text().partition("\n")  # without the line that guards it
+    record.write_text(text.replace(f'"{tmp_path}/cache"', '"none"'))
     for name, trains in (("run", False), ("lost", True)):
         done = ebsc("resume", name)
         assert done.code == 0, done.err

@@ -29,7 +29,7 @@ def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports, backbone):
     run = tmp_path / "run"
     names = {path.name for path in run.iterdir()}
     files = {"run.toml", "assignments.csv", "metrics.json", "features.h5", "affinity.npz", "report.html"}
-    assert names == {*files, "checkpoints"}
+    assert names == {*files, "manifest", "checkpoints"}
     weights = {path.name for path in (run / "checkpoints").iterdir()}
     assert weights == {f"{m}.safetensors" for m in ("backbone", "objective", "joint", "coefficients")}
     backbone = load_file(run / "checkpoints" / "backbone.safetensors")

@@ -202,3 +202,11 @@ def test_weights_in_timms_own_layout_load_without_their_classifier(tmp_path):
     assert torch.equal(backbone.model.conv1[0].weight, donor.conv1[0].weight)
     with pytest.raises(ComponentError, match=r"backbone\.stem=false"):
         build("resnet10t", 32, 1, weights=str(file))
+
+
+def test_the_record_says_whether_there_is_anything_to_train() -> None:
+    registry = Registry()
+    for name in ("identity", "pca", "scattering", "resnet10t"):
+        component = registry.find(Kind.BACKBONE, name)
+        built = component.factory(component.options_class(), info(32))
+        assert component.spec.trainable == any(p.requires_grad for p in built.parameters())

@@ -22,6 +22,7 @@ def read_images(
     seed: int,
     warn: Callable[[str], None],
     memory: int | None = None,
+    download: bool = True,
 ) -> ImageSource:
     """Read the images that ``choice`` asks for, or a seeded sample of them.
 
@@ -31,6 +32,8 @@ def read_images(
         The data set.
     memory : int, optional
         The bytes of memory for images; by default, the available memory.
+    download : bool
+        Whether a data set that is missing may be downloaded.
 
     Raises
     ------
@@ -45,6 +48,7 @@ def read_images(
         memory=available_memory() if memory is None else memory,
         workers=choice.workers,
         warn=warn,
+        download=download,
     )
     data = part.build(context)
     if not isinstance(data, ImageSource):
@@ -52,7 +56,9 @@ def read_images(
     return data.sample(choice.limit, seed)
 
 
-def read_pictures(part: Choice, ids: Sequence[str], seed: int, warn: Callable[[str], None]) -> ImageSource:
+def read_pictures(
+    part: Choice, ids: Sequence[str], seed: int, warn: Callable[[str], None], download: bool = True
+) -> ImageSource:
     """Read the images of rows of features, in the order of the rows.
 
     Parameters
@@ -68,7 +74,7 @@ def read_pictures(part: Choice, ids: Sequence[str], seed: int, warn: Callable[[s
     DataError
         If the names do not match and the number of images differs from the number of rows.
     """
-    images = read_images(part, DataChoice(), seed, warn)
+    images = read_images(part, DataChoice(), seed, warn, download=download)
     places = {name: place for place, name in enumerate(images.ids)}
     numbered = all(name == str(row) for row, name in enumerate(ids))
     if not numbered and all(name in places for name in ids):

@@ -15,13 +15,11 @@ from sklearn.metrics.cluster import contingency_matrix
 
 from ebsc_core.config.loading import flattened
 from ebsc_core.config.schema import PROVENANCE, current_view_names
-from ebsc_core.runs.store.directory import CONFIG, METRICS
-from ebsc_core.runs.store.listing import data_of
+from ebsc_core.runs.store.directory import CONFIG
+from ebsc_core.runs.store.listing import FREE, SCORES, data_of
 from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.utils.errors import DataError, RunDirectoryError, told
+from ebsc_core.utils.errors import DataError, RunDirectoryError
 
-SCORES = ("acc", "nmi", "ari")
-FREE = ("silhouette", "eigengap", "within_cluster_mass")
 # A name like this is a position in a data set; it does not identify an image across data sets.
 POSITION = re.compile(r"([a-z]+/)?[0-9]+")
 
@@ -154,10 +152,10 @@ def _clusters(run: SavedRun) -> dict[str, int]:
 
 
 def _data(run: SavedRun) -> str:
-    try:
-        return data_of(run.tables)
-    except (KeyError, TypeError):
-        raise RunDirectoryError(f"{run.path / CONFIG} is damaged: it names no data") from None
+    name = data_of(run.config)
+    if name is None:
+        raise RunDirectoryError(f"{run.path / CONFIG} is damaged: it names no data")
+    return name
 
 
 def _figures(runs: Sequence[SavedRun]) -> dict[str, list[float | None]]:
@@ -169,21 +167,14 @@ def _figures(runs: Sequence[SavedRun]) -> dict[str, list[float | None]]:
 
 def _figures_of(run: SavedRun) -> dict[str, float | None]:
     metrics = run.metrics
-    try:
-        scores, free = metrics["scores"] or {}, metrics["label_free"]
-        return {
-            **{name: _number(scores.get(name)) for name in SCORES},
-            **{name: _number(free[name]) for name in FREE},
-            "clusters": len([size for size in free["cluster_sizes"] if size]),
-            "images": metrics["images"],
-            "seconds": round(sum(metrics["seconds"].values()), 2),
-        }
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise RunDirectoryError(f"{run.path / METRICS} is damaged ({told(error)})") from None
-
-
-def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    scores, free = metrics["scores"] or {}, metrics["label_free"]
+    return {
+        **{name: scores.get(name) for name in SCORES},
+        **{name: free[name] for name in FREE},
+        "clusters": len([size for size in free.get("cluster_sizes", []) if size]),
+        "images": metrics["images"],
+        "seconds": round(sum(metrics["seconds"].values()), 2),
+    }
 
 
 def _settings(run: SavedRun) -> dict[str, Any]:

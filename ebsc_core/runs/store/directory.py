@@ -10,7 +10,9 @@ other files are complete. So a directory without it is finished.
 ``features.h5``     features, embeddings, ids, labels where known (see ``ebsc_core.data.features.store``)
 ``assignments.csv`` image, cluster, confidence and, if known, label; the test set after the fit set
 ``metrics.json``    scores, label-free figures, timings, training history, warnings
-``report.html``     all of that on a page, with pictures; written last (see ``ebsc_core.report``)
+``manifest``        the SHA-256 of each of these files, written after them (see ``ebsc_core.utils.manifest``)
+``report.html``     all of that on a page, with pictures; not in the manifest, since no command reads it
+                    and ``ebsc report`` writes it again (see ``ebsc_core.report``)
 ==================  ===========================================================================
 """
 
@@ -24,6 +26,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -34,23 +37,36 @@ from ebsc_core.runs.store.unfinished import (
     WORK,
     at_work,
     check_unfinished,
+    holds_remains_only,
     how_unfinished,
+    is_at_work,
     is_unfinished,
+    write_unfinished,
 )
 from ebsc_core.utils.errors import Interrupted, RunDirectoryError
-from ebsc_core.utils.files import locked, remove, written_whole
+from ebsc_core.utils.files import cut_name, locked, remove
+from ebsc_core.utils.manifest import MANIFEST, GuardedFolder, write_manifest
 
 if TYPE_CHECKING:
     from scipy import sparse
 
 CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
 AFFINITY, CHECKPOINTS = "affinity.npz", "checkpoints"
+# Bytes of the components, and of components and source together, in the name of a directory.
+MAX_COMPONENTS, MAX_NAME = 120, 200
 
 
 def own_files(path: Path) -> list[Path]:
     """Return the files that the run in a directory has written and needs, except the report."""
-    named = [path / name for name in (CONFIG, ASSIGNMENTS, METRICS, AFFINITY, "features.h5", UNFINISHED)]
-    return [*named, *(path / CHECKPOINTS).glob("*")]
+    names = (CONFIG, ASSIGNMENTS, METRICS, AFFINITY, "features.h5", MANIFEST, UNFINISHED)
+    return [*(path / name for name in names), *(path / CHECKPOINTS).glob("*")]
+
+
+def files_of(path: Path) -> GuardedFolder:
+    """Return the files of a finished run, each of which is checked before it is read."""
+    manifest = shlex.quote(str(path / MANIFEST))
+    way_out = f"restore it from a copy or repeat the run (to use the files as they are: rm {manifest})"
+    return GuardedFolder(path, way_out, RunDirectoryError)
 
 
 class RunDirectory:
@@ -62,10 +78,12 @@ class RunDirectory:
     Parameters
     ----------
     path : Path
-    to_go_on : mapping
+    unfinished : mapping
         The content of ``unfinished.toml``.
-    going_on : bool
+    resuming : bool
         Whether to resume an unfinished directory. An error then leaves it as it was.
+    made : bool
+        Whether the directory itself was made for this run, and goes with it.
 
     Raises
     ------
@@ -75,7 +93,11 @@ class RunDirectory:
     """
 
     def __init__(
-        self, path: Path, unfinished: Mapping[str, Any] | None = None, resuming: bool = False
+        self,
+        path: Path,
+        unfinished: Mapping[str, Any] | None = None,
+        resuming: bool = False,
+        made: bool = False,
     ) -> None:
         self.path, self.unfinished, self.resuming = path, unfinished or {}, resuming
         # Resolve ".", a link or "runs/.." before anything is computed.
@@ -85,19 +107,20 @@ class RunDirectory:
         self.training: Path | None = None
         """The file for the checkpoint if training ends early."""
         self.lock: IO[bytes] | None = None
+        self.made = made
         check_unfinished(path) if resuming else check_free(path)
 
     def __enter__(self) -> RunDirectory:
-        self.made = not self.target.exists()
+        self.made = self.made or not self.target.exists()
         try:
             self.target.mkdir(parents=True, exist_ok=True)
-            self.work_folder.mkdir(exist_ok=self.resuming)
+            self.work_folder.mkdir(exist_ok=True)  # a process that was killed may have left one
             self._begin()
-        except OSError as error:
-            if isinstance(error, FileExistsError):  # another process was faster
-                check_free(self.path)
-            elif not self.resuming:
+        except BaseException as error:  # also Ctrl-C
+            if not self.resuming:
                 self._leave_nothing()
+            if not isinstance(error, OSError):
+                raise
             raise RunDirectoryError(
                 f"cannot create {self.path}: {error.strerror}; choose another `out`"
             ) from None
@@ -111,12 +134,18 @@ class RunDirectory:
         if self.resuming and not is_unfinished(self.target):  # another process has finished it
             self._let_go()
             check_unfinished(self.path)
+        if not self.resuming and not holds_remains_only(self.target):  # another process was faster
+            self.lock.close()
+            self.lock = None
+            check_free(self.path)
         for item in self.work_folder.iterdir():
             if item.name != LOCK:
                 remove(item)
         self.checkpoints.mkdir()
-        with written_whole(self.target / UNFINISHED) as file:
-            write_toml(file, self.unfinished)
+        # Nothing but the hidden folder is there before the record is: so a kill leaves what check_free knows.
+        record = self.work_folder / UNFINISHED
+        write_unfinished(record, self.unfinished)
+        record.replace(self.target / UNFINISHED)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
@@ -133,7 +162,8 @@ class RunDirectory:
             self._leave_nothing()
 
     def _finish(self) -> None:
-        for item in self.work_folder.iterdir():
+        write_manifest(self.work_folder, leave_out=(LOCK,))
+        for item in sorted(self.work_folder.iterdir(), key=lambda item: item.name == MANIFEST):
             if item.name != LOCK:
                 remove(self.target / item.name)  # left by a process that was killed here
                 item.rename(self.target / item.name)
@@ -149,13 +179,20 @@ class RunDirectory:
             self.lock.close()
         shutil.rmtree(self.work_folder, ignore_errors=True)
 
-    def _leave_nothing(self) -> None:
-        with suppress(OSError):
-            (self.target / UNFINISHED).unlink(missing_ok=True)
-        self._let_go()
+    def release(self) -> None:
+        """Remove the directory if it was made for this run and is still empty."""
         if self.made:
-            with suppress(OSError):  # another program has put something there
+            with suppress(OSError):  # it holds a run, or what another program has put there
                 self.target.rmdir()
+
+    def _leave_nothing(self) -> None:
+        if self.lock:  # otherwise another process writes here
+            with suppress(OSError):
+                (self.target / UNFINISHED).unlink(missing_ok=True)
+            self._let_go()
+        with suppress(OSError):  # it is not empty, or not there
+            self.work_folder.rmdir()
+        self.release()
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -199,23 +236,44 @@ class RunDirectory:
 
 
 def check_free(path: Path) -> None:
-    """Raise a RunDirectoryError unless ``path`` is free or an empty folder."""
+    """Raise a RunDirectoryError unless ``path`` is free, an empty folder, or one that a killed run began."""
     if is_unfinished(path):
         raise RunDirectoryError(f"{how_unfinished(path)}, or choose another `out`")
     if path.is_dir():
-        if any(path.iterdir()):
+        if any(path.iterdir()) and not holds_remains_only(path):
             raise RunDirectoryError(f"{path} already holds files; choose another `out` or remove it")
+        if is_at_work(path):
+            raise RunDirectoryError(at_work(path))
     elif path.exists() or path.is_symlink():
         raise RunDirectoryError(f"{path} is a file, not a folder; choose another `out`")
 
 
-def default_path(parts: list[str], seed: int) -> Path:
-    """Return an unused path ``runs/<time>-<parts>-s<seed>``."""
+def claim_path(source: str, parts: list[str], seed: int) -> Path:
+    """Make an empty directory ``runs/<time>-<source>-<parts>-s<seed>``, which is of this process alone.
+
+    A long name is cut, that of the source first.
+
+    Raises
+    ------
+    RunDirectoryError
+        If it cannot be made.
+    """
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    words = "-".join("".join(c if c.isalnum() or c in "-_." else "_" for c in p) for p in parts)
-    path = Path("runs") / f"{stamp}-{words}-s{seed}"
-    number = 1
-    while path.exists():
-        number += 1
-        path = path.with_name(f"{stamp}-{words}-s{seed}-{number}")
-    return path
+    components = cut_name("-".join(map(_as_name, parts)), MAX_COMPONENTS)
+    stem = cut_name(_as_name(source), MAX_NAME - len(os.fsencode(components)))
+    name = f"{stamp}-{stem}-{components}-s{seed}"
+    for number in count(1):
+        path = Path("runs", name if number == 1 else f"{name}-{number}")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            path.mkdir()
+        except OSError as error:
+            if isinstance(error, FileExistsError) and path.parent.is_dir():
+                continue  # the name is taken, maybe by a run that started in the same second
+            raise RunDirectoryError(f"cannot create {path}: {error.strerror}; choose another `out`") from None
+        return path
+    raise AssertionError  # count does not end
+
+
+def _as_name(part: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in part)

@@ -16,8 +16,16 @@ from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError
 
 
-def read_again(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -> RunImages:
+def read_again(
+    run: SavedRun,
+    registry: Registry,
+    warn: Callable[[str], None],
+    note: Callable[[str], None] = lambda line: None,
+) -> RunImages:
     """Read the images of a run through its own data component, streamed if possible.
+
+    A run directory may come from somebody else. So ``note`` hears what it names before that is read, and
+    nothing is downloaded.
 
     Raises
     ------
@@ -26,7 +34,9 @@ def read_again(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -
     """
     config, lines = run.config, run.assignments
     if config.features:
-        return _of_features(run, registry, warn)
+        return _of_features(run, registry, warn, note)
+    where = f" in {config.data.root}" if config.data.root else ""
+    note(f"reading the images of the run again: {config.data.name or 'the default data set'}{where}")
     available = _read(config, registry, warn)
     if config.protocol == "train-test":
         images = RunImages(*split(available, config.test_share, config.seed))
@@ -39,14 +49,17 @@ def read_again(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -
     return images
 
 
-def _of_features(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -> RunImages:
+def _of_features(
+    run: SavedRun, registry: Registry, warn: Callable[[str], None], note: Callable[[str], None]
+) -> RunImages:
     """Read the images that belong to a run on features."""
     assert run.config.features
     name = run.config.features.images
     if name is None:
         raise DataError("the run used features, and no images were named (`features.images`)")
+    note(f"reading the images of the run again: {name}")
     images = choose(registry, Kind.DATA, ComponentChoice(name=name))
-    return RunImages(read_pictures(images, run.assignments.ids, run.config.seed, warn))
+    return RunImages(read_pictures(images, run.assignments.ids, run.config.seed, warn, download=False))
 
 
 def _read(config: RunConfig, registry: Registry, warn: Callable[[str], None]) -> ImageSource:
@@ -54,6 +67,6 @@ def _read(config: RunConfig, registry: Registry, warn: Callable[[str], None]) ->
     data = choose(registry, Kind.DATA, choice)
     try:
         # Only a few images will be used; images that can be streamed need not be read completely.
-        return read_images(data, choice, config.seed, warn, memory=0)
+        return read_images(data, choice, config.seed, warn, memory=0, download=False)
     except DataError:
-        return read_images(data, choice, config.seed, warn)
+        return read_images(data, choice, config.seed, warn, download=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,14 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.config.loading import read_toml
-from ebsc_core.config.schema import PROVENANCE
-from ebsc_core.runs.store.directory import ASSIGNMENTS, CONFIG, METRICS
-from ebsc_core.runs.store.unfinished import UNFINISHED, is_at_work
+from ebsc_core.config.loading import checked, read_toml
+from ebsc_core.config.schema import PROVENANCE, RunConfig
+from ebsc_core.runs.store.directory import ASSIGNMENTS, CONFIG, METRICS, files_of
+from ebsc_core.runs.store.recorded import Provenance, checked_as, moment, read_metrics
+from ebsc_core.runs.store.unfinished import UNFINISHED, is_at_work, read_unfinished
 from ebsc_core.utils.errors import ConfigError, RunDirectoryError, text_of
 
 # A folder that holds one of these files is, or was, a run directory.
 SIGNS = {CONFIG, UNFINISHED, ASSIGNMENTS}
+SCORES = ("acc", "nmi", "ari")
 FREE = ("silhouette", "eigengap", "within_cluster_mass")
 
 
@@ -75,43 +76,44 @@ def _runs(folder: Path) -> Iterator[Path]:
 
 def _listed(path: Path) -> Listed:
     """Describe one run; a damaged run is reported as such and raises no error."""
-    name = CONFIG
+    name, files = CONFIG, files_of(path)
     try:
         if (path / UNFINISHED).exists():
             name = UNFINISHED
             state = "running" if is_at_work(path) else "unfinished"
-            return Listed(str(path), state, **_told(read_toml(path / name)))
-        told = _told(read_toml(path / name))
+            return Listed(str(path), state, **_told(read_unfinished(path)))
+        told = _told(read_toml(files.file(name)))
         name = METRICS
-        text = (path / name).read_text(encoding="utf-8")
-        return Listed(str(path), "finished", **told | _figures(json.loads(text)))
-    except ConfigError as error:
+        return Listed(str(path), "finished", **told | _figures(read_metrics(files.file(name))))
+    except RunDirectoryError as error:
         problem = str(error)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else text_of(error)
-        problem = f"{path / name} is damaged ({reason})"
+    except (OSError, ValueError, ConfigError) as error:
+        problem = text_of(error)
+        if str(path / name) not in problem:
+            problem = f"{path / name} is damaged ({problem})"
     return Listed(str(path), "damaged", problem, when=_changed(path))
 
 
 def _told(tables: Mapping[str, Any]) -> dict[str, Any]:
     """Collect what the configuration says about a run."""
-    made_with = tables.get(PROVENANCE, {})
+    made_with = checked_as(Provenance, tables.get(PROVENANCE, {}))
     when = made_with.get("created", made_with.get("started"))
-    trains = tables["train"]["epochs"] > 0 if "train" in tables else False
+    config = checked({name: table for name, table in tables.items() if name != PROVENANCE})
+    trains = "train" in tables and config.train.epochs > 0
     sections = ("backbone", "objective", "coefficients", "clusterer")
-    chosen = [one for one in sections if one in tables and (trains or one != "objective")]
+    names = {one: getattr(config, one).name for one in sections if trains or one != "objective"}
     return {
-        "when": None if when is None else datetime.fromisoformat(when).astimezone(UTC).isoformat(),
-        "data": data_of(tables),
-        "parts": {section: str(tables[section]["name"]) for section in chosen},
-        "seed": tables["seed"],
-        "clusters": tables.get("n_clusters"),
+        "when": None if when is None else moment(when).isoformat(),
+        "data": data_of(config),
+        "parts": {section: name for section, name in names.items() if name},
+        "seed": config.seed,
+        "clusters": config.n_clusters,
     }
 
 
-def data_of(tables: Mapping[str, Any]) -> str:
+def data_of(config: RunConfig) -> str | None:
     """Return the data set, or the file of features, that a configuration names."""
-    return str(tables["features"]["path"] if "features" in tables else tables["data"]["name"])
+    return config.features.path if config.features else config.data.name
 
 
 def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
     scores, free = metrics["scores"], metrics["label_free"]
     return {
         "images": metrics["images"],
-        "scores": None if scores is None else {name: float(scores[name]) for name in scores},
+        "scores": scores and {name: scores[name] for name in SCORES if scores.get(name) is not None},
         "label_free": {name: free[name] for name in FREE},
         "seconds": round(sum(metrics["seconds"].values()), 2),
     }

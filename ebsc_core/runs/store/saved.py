@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -20,7 +19,8 @@ from ebsc_core.config.loading import load_config, read_toml
 from ebsc_core.config.schema import PROVENANCE, RunConfig
 from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.data.features.store import FEATURES
-from ebsc_core.runs.store.directory import AFFINITY, ASSIGNMENTS, CHECKPOINTS, CONFIG, METRICS
+from ebsc_core.runs.store.directory import AFFINITY, ASSIGNMENTS, CHECKPOINTS, CONFIG, METRICS, files_of
+from ebsc_core.runs.store.recorded import Provenance, checked_as, read_metrics
 from ebsc_core.runs.store.unfinished import how_unfinished, is_unfinished
 from ebsc_core.utils.errors import ConfigError, EbscError, RunDirectoryError, text_of
 
@@ -28,6 +28,7 @@ T = TypeVar("T")
 # The errors that reading a damaged file may raise.
 DAMAGED = (
     OSError,
+    OverflowError,
     ValueError,
     KeyError,
     TypeError,
@@ -37,6 +38,8 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
+# Compressed or not, a file of ours declares at most so many times the bytes that it has.
+MAX_RATIO = 100
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Assignments:
 class SavedRun:
     """Read the directory that ``ebsc run`` or ``ebsc cluster`` has written; each file is read on demand.
 
+    A file is read only if it is the one that the run has written, as the manifest says.
+
     Raises
     ------
     RunDirectoryError
@@ -66,6 +71,7 @@ class SavedRun:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.files = files_of(path)
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
             raise RunDirectoryError(f"{path} {what}; give the directory of a run")
@@ -80,11 +86,11 @@ class SavedRun:
         """The content of ``run.toml``, with its provenance."""
         return self._read(CONFIG, read_toml)
 
-    @property
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """Versions, time, and the supplier of each component; empty if they were not recorded."""
-        table = self.tables.get(PROVENANCE, {})
-        return table if isinstance(table, dict) else {}
+        tables = self.tables
+        return self._read(CONFIG, lambda _: checked_as(Provenance, tables.get(PROVENANCE, {})))
 
     @cached_property
     def config(self) -> RunConfig:
@@ -93,19 +99,21 @@ class SavedRun:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The content of ``metrics.json``."""
-        metrics = self._read(METRICS, lambda path: json.loads(path.read_text(encoding="utf-8")))
-        if not isinstance(metrics, dict):
-            raise RunDirectoryError(f"{self.path / METRICS} is damaged: it holds no table")
-        for name in ("scores", "label_free", "seconds"):
-            if not isinstance(metrics.get(name) or {}, dict):
-                raise RunDirectoryError(f"{self.path / METRICS} is damaged: {name!r} is no table")
-        return metrics
+        """The content of ``metrics.json``, checked as ``ebsc_core.runs.store.recorded.Metrics``."""
+        return self._read(METRICS, read_metrics)
 
     @cached_property
     def assignments(self) -> Assignments:
         """The content of ``assignments.csv``."""
-        return self._read(ASSIGNMENTS, _read_assignments)
+        found = self._read(ASSIGNMENTS, _read_assignments)
+        for name in ("n_clusters", "top_k"):
+            value = getattr(self.config, name)
+            if isinstance(value, int) and value > found.fitted:
+                raise RunDirectoryError(
+                    f"{self.path} is damaged: {name} is {value} in {CONFIG}, and {ASSIGNMENTS} has "
+                    f"{found.fitted} images"
+                )
+        return found
 
     @property
     def rows(self) -> StoredRows:
@@ -122,16 +130,20 @@ class SavedRun:
     @cached_property
     def affinity(self) -> sparse.csr_matrix | None:
         """The affinity ``(M, M)`` of the dictionary's rows; None if the run did not save it."""
-        if not (self.path / AFFINITY).exists():
+        if not self.files.holds(AFFINITY):
             return None
         return self._read(AFFINITY, _read_affinity)
 
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / CHECKPOINTS
+    def has_weights(self, name: str) -> bool:
+        """Return whether the run has left weights of the module ``name``."""
+        return self.files.holds(f"{CHECKPOINTS}/{name}.safetensors")
+
+    def weights(self, name: str) -> Path:
+        """Return the file with the weights of the module ``name``."""
+        return self.files.file(f"{CHECKPOINTS}/{name}.safetensors")
 
     def _read(self, name: str, read: Callable[[Path], T]) -> T:
-        path = self.path / name
+        path = self.files.file(name)
         try:
             return read(path)
         except ConfigError as error:
@@ -151,17 +163,23 @@ def _read_assignments(path: Path) -> Assignments:
     clusters = np.array(columns["cluster"], dtype=np.int64)
     if clusters.min() < -1 or clusters.max() >= len(clusters):
         raise ValueError("its clusters are no numbers from 0 on, or -1 for none")
+    confidence = np.array(columns["confidence"], dtype=np.float64)
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("its confidence is no share between 0 and 1")
     split = columns.get("split")
     return Assignments(
         ids=list(columns["image"]),
         clusters=clusters,
-        confidence=np.array(columns["confidence"], dtype=np.float64),
+        confidence=confidence,
         labels=list(columns["label"]) if "label" in columns else None,
         fitted=len(clusters) if split is None else split.count("train"),
     )
 
 
 def _read_affinity(path: Path) -> sparse.csr_matrix:
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MAX_RATIO * path.stat().st_size:
+            raise ValueError("it declares far more than it holds")
     matrix = sparse.csr_matrix(sparse.load_npz(path))
     matrix.check_format(full_check=True)
     if matrix.dtype.kind != "f" or not np.isfinite(matrix.data).all():
@@ -172,4 +190,13 @@ def _read_affinity(path: Path) -> sparse.csr_matrix:
 def _stored(path: Path, express: str) -> str:
     """Return the data set of a feature file that holds the rows of such a run."""
     with h5py.File(path, "r") as file:
-        return express if express in file else "features"
+        name = express if express in file else "features"
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name!r} is a link")
+        rows = file[name]
+        if isinstance(rows, h5py.Dataset):
+            if rows.is_virtual or rows.external:
+                raise ValueError(f"{name!r} is in another file")
+            if rows.nbytes > MAX_RATIO * max(rows.id.get_storage_size(), 1):
+                raise ValueError(f"{name!r} declares far more than it holds")
+        return name

@@ -47,6 +47,8 @@ def _load(dataset_class: Any, name: str, split: str, context: DataContext) -> An
     try:
         return open_set(download=False)
     except RuntimeError:  # files are missing, or their checksums do not match
+        if not context.download:
+            raise DataError(f"{name} is missing or damaged in {context.root}") from None
         context.warn(f"{name} is missing or damaged in {context.root}; downloading it")
         try:
             with contextlib.redirect_stderr(io.StringIO()):

@@ -14,6 +14,7 @@ from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter
 from ebsc_core.training.cache import TRAINING, Trained, TrainedCache
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.hashing import digest
+from ebsc_core.utils.manifest import MANIFEST
 
 ROWS = 12
 MADE_FROM = {"data": "abc", "backbone": {"name": "some"}}
@@ -167,6 +168,7 @@ def test_storing_replaces_a_damaged_entry_and_leaves_nothing_else(
     assert sorted(file.name for file in entry.iterdir()) == [
         "backbone.safetensors",
         FEATURES,
+        MANIFEST,
         "objective.safetensors",
         TRAINING,
     ]

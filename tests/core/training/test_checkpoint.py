@@ -280,7 +280,7 @@ def test_what_cannot_be_used_is_said(path: Path, damage: str) -> None:
     content = path.read_bytes()
     if damage == "other":
         path.write_bytes(b"hello")
-    path.write_bytes(content[:-10] if damage == "cut" else content.replace(b"training-2", b"training-0"))
+    path.write_bytes(content[:-10] if damage == "cut" else content.replace(b"training-3", b"training-0"))
     with pytest.raises(DataError) as error:
         CheckpointStore(path).load()
     assert len(str(error.value).splitlines()) == 1

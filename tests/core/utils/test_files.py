@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -30,12 +31,34 @@ def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path: Path) -> Non
     assert (tmp_path / "file").read_text() == "x"
 
 
+def test_nothing_is_written_through_a_link_that_somebody_has_put_beside(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    with written_whole(tmp_path / "file") as temporary_path:
+        temporary_path.touch()
+        name = temporary_path.name
+    (tmp_path / name).symlink_to(tmp_path / "mine")
+    with written_whole(tmp_path / "file") as temporary_path:
+        temporary_path.write_text("x")
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize("letters", ["a" * 255, "é" * 127, "語" * 85])
+def test_any_name_that_a_file_may_have_can_be_written(tmp_path: Path, letters: str) -> None:
+    others = [letters[:-1] + end for end in "xyz"]
+    with ExitStack() as stack:
+        paths = [stack.enter_context(written_whole(tmp_path / name)) for name in others]
+        for path, name in zip(paths, others, strict=True):
+            path.write_text(name)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: name for name in others}
+
+
 def test_what_is_read_is_not_written_over(ebsc, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 5)))
     flags = ("--n-clusters", "2", "--coefficients", "knn")
     assert ebsc("cluster", "x.npy", *flags, "--out", "run").code == 0
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    for out in ("x.npy", "run/assignments.csv", "run/run.toml"):
+    for out in ("x.npy", "run/assignments.csv", "run/run.toml", "run/manifest"):
         code, _, err = ebsc("predict", "run", "x.npy", "-o", out)
         assert (code, err.count("\n")) == (2, 1), err
         assert "would be lost" in err

@@ -123,14 +123,14 @@ def test_figures_and_differences(tmp_path: Path) -> None:
 
 def test_only_settings_that_differ(tmp_path: Path) -> None:
     one = saved(
-        tmp_path / "one", [0] * 6, toml="seed = 1\nk = 3\ndata.name = 'x'\n[provenance]\ncreated = 'now'"
+        tmp_path / "one", [0] * 6, toml="seed = 1\ntop_k = 3\ndata.name = 'x'\n[provenance]\ncreated = 'now'"
     )
     two = saved(
         tmp_path / "two",
         [0] * 6,
-        toml="seed = 1\nk = 4\ndata.name = 'x'\n[train]\nlr = 0.1\n[provenance]\nx = 2",
+        toml="seed = 1\ntop_k = 4\ndata.name = 'x'\n[train]\nlr = 0.1\n[provenance]\nx = 2",
     )
-    assert compare([one, two]).settings == {"k": [3, 4], "train.lr": [None, 0.1]}
+    assert compare([one, two]).settings == {"top_k": [3, 4], "train.lr": [None, 0.1]}
 
 
 class TestThePage:
@@ -199,9 +199,13 @@ class TestTheCommand:
     def test_bad_input_is_one_line(self, ebsc, two: Path) -> None:
         shutil.copytree(two / "one", two / "damaged")
         (two / "damaged/metrics.json").write_text('{"scores": 3}')
-        shutil.copytree(two / "one", two / "strange")
+        shutil.copytree(two / "one", two / "old")
+        (two / "old/manifest").unlink()
+        shutil.copytree(two / "old", two / "shapeless")
+        (two / "shapeless/metrics.json").write_text('{"scores": 3}')
+        shutil.copytree(two / "old", two / "strange")
         (two / "strange/run.toml").write_text("data = 3")
-        shutil.copytree(two / "one", two / "other")
+        shutil.copytree(two / "old", two / "other")
         text = (two / "other/run.toml").read_text()
         (two / "other/run.toml").write_text(text.replace('"digits"', '"mnist"'))
         (two / "begun").mkdir()
@@ -212,8 +216,9 @@ class TestTheCommand:
             (("one", "one/run.toml"), "is a file"),
             (("one", "."), "holds no finished run"),
             (("one", "begun"), "begun is unfinished; to go on: ebsc resume begun"),
-            (("one", "damaged"), "damaged/metrics.json is damaged"),
-            (("one", "strange"), "strange/run.toml is damaged: it names no data"),
+            (("one", "damaged"), "damaged/metrics.json is not the file that was written"),
+            (("one", "shapeless"), "shapeless/metrics.json is damaged ('images' is missing)"),
+            (("one", "strange"), "strange/run.toml: 'data' is a section"),
             (("one", "other"), "one and other have no image in common"),
             (("one", "two", "-o", "nowhere/x.html"), "the folder of nowhere/x.html is not there"),
         ):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from ebsc_core.runs.store.directory import RunDirectory, default_path
+from ebsc_core.runs.store.directory import RunDirectory, claim_path
 from ebsc_core.utils.errors import RunDirectoryError
 from ebsc_core.utils.provenance import provenance
 
@@ -46,7 +48,11 @@ class TestAppearing:
     def test_nothing_else_remains(self, tmp_path: Path) -> None:
         fill(tmp_path / "run")
         assert [path.name for path in tmp_path.iterdir()] == ["run"]
-        assert [path.name for path in (tmp_path / "run").iterdir()] == ["metrics.json", "checkpoints"]
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {
+            "metrics.json",
+            "checkpoints",
+            "manifest",
+        }
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
     def test_nothing_remains_after_an_error(self, tmp_path: Path, error: type[BaseException]) -> None:
@@ -190,18 +196,37 @@ class TestMetrics:
         assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == {"scores": None}
 
 
-class TestDefaultPath:
+class TestClaimedPath:
+    @pytest.fixture(autouse=True)
+    def _here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
     def test_names_its_parts_and_seed(self) -> None:
-        assert default_path(["one", "two"], 3).name.endswith("-one-two-s3")
+        assert claim_path("data", ["one", "two"], 3).name.endswith("-data-one-two-s3")
 
     def test_holds_no_separator_of_a_part_s_name(self) -> None:
-        assert default_path(["a/b:c"], 0).parent == Path("runs")
+        assert claim_path("a/b:c", ["d/e"], 0).parent == Path("runs")
 
-    def test_is_not_taken(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        first = default_path(["one"], 0)
-        first.mkdir(parents=True)
-        assert not default_path(["one"], 0).exists()
+    def test_is_of_one_process_alone(self) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            paths = list(pool.map(lambda _: claim_path("data", ["one"], 0), range(40)))
+        assert len(set(paths)) == 40
+        assert all(list(path.iterdir()) == [] for path in paths)
+
+    @pytest.mark.parametrize("letter", ["a", "é", "語", "🐈", os.fsdecode(b"\xff")])
+    @pytest.mark.parametrize("length", [1, 60, 230, 1000])
+    def test_is_never_too_long(self, letter: str, length: int) -> None:
+        for parts in (["one", "two"], [letter * length] * 4):
+            path = claim_path(letter * length, parts, 2**32 - 1)
+            assert path.is_dir()
+            assert path.name.endswith(f"-s{2**32 - 1}")
+            fill(path)
+
+    @pytest.mark.parametrize("make", [Path.touch, lambda path: path.symlink_to("nowhere")])
+    def test_where_no_folder_can_be_is_said(self, make: Callable[[Path], None]) -> None:
+        make(Path("runs"))
+        with pytest.raises(RunDirectoryError, match=r"cannot create runs/.*choose another `out`"):
+            claim_path("data", ["one"], 0)
 
 
 def test_provenance_names_what_was_installed() -> None:

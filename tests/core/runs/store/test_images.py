@@ -91,5 +91,6 @@ def test_those_of_features_are_found_without_the_other_parts(ebsc, tmp_path: Pat
     assert ebsc(*cluster, "--out", "run").code == 0
     file = tmp_path / "run/run.toml"
     file.write_text(file.read_text().replace('name = "knn"', 'name = "gone-since"'))
+    (tmp_path / "run/manifest").unlink()
     assert SavedRun(tmp_path / "run").config.coefficients.name == "gone-since"
     assert levels(again(tmp_path), [7, 2]) == [70, 20]

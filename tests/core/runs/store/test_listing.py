@@ -108,7 +108,7 @@ def test_what_is_not_finished_is_there(tmp_path: Path) -> None:
         ("metrics.json", b"[]", "metrics.json is damaged"),
         ("metrics.json", b'{"scores": null}', "metrics.json is damaged"),
         ("metrics.json", b"\xff", "metrics.json is damaged"),
-        ("metrics.json", None, "metrics.json is damaged (No such file"),
+        ("metrics.json", None, "metrics.json is missing"),
         ("unfinished.toml", b"x = [", "TOML"),
     ],
 )

@@ -14,6 +14,7 @@ from ebsc_core.data.features.summary import feature_facts
 from ebsc_core.runs.store.directory import AFFINITY, ASSIGNMENTS, CONFIG, METRICS
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import EbscError, RunDirectoryError
+from ebsc_core.utils.manifest import MANIFEST
 
 N = 120
 
@@ -23,6 +24,13 @@ def run(ebsc, tmp_path: Path) -> Path:
     flags = ("--backbone", "identity", "--epochs", "0", "--limit", N, "--set", "refine.steps=5")
     assert ebsc("run", *flags, "--set", "protocol=train-test", "--out", "run").code == 0
     return tmp_path / "run"
+
+
+@pytest.fixture
+def old(run: Path) -> Path:
+    """A run of a version that wrote no manifest, so that damage shows where a file is read."""
+    (run / MANIFEST).unlink()
+    return run
 
 
 def test_everything_is_read_back(run: Path) -> None:
@@ -50,41 +58,41 @@ def test_everything_is_read_back(run: Path) -> None:
         (CONFIG, b"x = [", "TOML"),
         (CONFIG, b"seed = 'x'", "seed"),
         (METRICS, b"{", "damaged"),
-        (METRICS, b"[]", "no table"),
+        (METRICS, b"[]", "damaged"),
         (ASSIGNMENTS, b"", "damaged"),
         (ASSIGNMENTS, b"image,cluster\n1,2\n", "damaged"),
         (ASSIGNMENTS, b"image,cluster,confidence\n1,x,0.5\n", "damaged"),
         (ASSIGNMENTS, b"image,cluster,confidence\n1,7,0.5\n", "clusters"),
         (ASSIGNMENTS, b"image,cluster,confidence\n1,0," + b"5" * 200_000, "damaged"),
-        (METRICS, b'{"scores": 3}', "'scores' is no table"),
+        (METRICS, b'{"images": 1, "scores": 3}', "'scores'"),
         (AFFINITY, b"PK", "damaged"),
         (AFFINITY, b"", "damaged"),
         ("features.h5", b"HDF", "features.h5"),
     ],
 )
-def test_a_damaged_file_is_named(run: Path, name: str, content: bytes, said: str) -> None:
-    (run / name).write_bytes(content)
-    saved = SavedRun(run)
+def test_a_damaged_file_is_named(old: Path, name: str, content: bytes, said: str) -> None:
+    (old / name).write_bytes(content)
+    saved = SavedRun(old)
 
     def read_all() -> None:
         _ = saved.tables, saved.config, saved.metrics, saved.assignments, saved.affinity, saved.rows
 
     with pytest.raises(RunDirectoryError, match=said) as raised:
         read_all()
-    assert str(run / name) in str(raised.value)
+    assert str(old / name) in str(raised.value)
 
 
-def test_an_affinity_that_is_none_is_said(run: Path) -> None:
-    matrix = sparse.load_npz(run / AFFINITY)
+def test_an_affinity_that_is_none_is_said(old: Path) -> None:
+    matrix = sparse.load_npz(old / AFFINITY)
     beyond = {"indices": matrix.indices + N, "indptr": matrix.indptr, "shape": matrix.shape, "format": b"csr"}
     for write in (
-        lambda: sparse.save_npz(run / AFFINITY, matrix * np.nan),
-        lambda: sparse.save_npz(run / AFFINITY, matrix * 1j),
-        lambda: np.savez(run / AFFINITY, data=matrix.data, **beyond),
+        lambda: sparse.save_npz(old / AFFINITY, matrix * np.nan),
+        lambda: sparse.save_npz(old / AFFINITY, matrix * 1j),
+        lambda: np.savez(old / AFFINITY, data=matrix.data, **beyond),
     ):
         write()
         with pytest.raises(RunDirectoryError, match=r"affinity\.npz is damaged"):
-            _ = SavedRun(run).affinity
+            _ = SavedRun(old).affinity
 
 
 @pytest.mark.parametrize(
@@ -96,19 +104,19 @@ def test_an_affinity_that_is_none_is_said(run: Path) -> None:
         (lambda rows: rows * np.nan, "NaN or infinity"),
     ],
 )
-def test_features_that_are_none_of_the_run_are_said(run: Path, wrong, said: str) -> None:
-    with h5py.File(run / "features.h5", "r+") as file:
+def test_features_that_are_none_of_the_run_are_said(old: Path, wrong, said: str) -> None:
+    with h5py.File(old / "features.h5", "r+") as file:
         rows = wrong(file["features"][:])
         del file["features"]
         file["features"] = rows
     with pytest.raises(EbscError, match=said):
-        _ = list(SavedRun(run).rows.blocks())
+        _ = list(SavedRun(old).rows.blocks())
 
 
-def test_assignments_that_a_spreadsheet_has_saved_are_read(run: Path) -> None:
-    text = (run / ASSIGNMENTS).read_bytes()
-    (run / ASSIGNMENTS).write_bytes(b"\xef\xbb\xbf" + text)
-    assert len(SavedRun(run).assignments.ids) == N
+def test_assignments_that_a_spreadsheet_has_saved_are_read(old: Path) -> None:
+    text = (old / ASSIGNMENTS).read_bytes()
+    (old / ASSIGNMENTS).write_bytes(b"\xef\xbb\xbf" + text)
+    assert len(SavedRun(old).assignments.ids) == N
 
 
 def test_what_is_no_run_is_said(run: Path, tmp_path: Path) -> None:
@@ -120,9 +128,9 @@ def test_what_is_no_run_is_said(run: Path, tmp_path: Path) -> None:
         SavedRun(run)
 
 
-def test_a_run_without_its_affinity_has_none(run: Path) -> None:
-    (run / AFFINITY).unlink()
-    assert SavedRun(run).affinity is None
+def test_a_run_without_its_affinity_has_none(old: Path) -> None:
+    (old / AFFINITY).unlink()
+    assert SavedRun(old).affinity is None
 
 
 def test_facts_of_features_pass_over_what_is_no_array(run: Path) -> None:

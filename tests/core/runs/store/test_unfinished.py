@@ -24,8 +24,10 @@ from ebsc_core.runs.store.unfinished import (
     load_unfinished,
     unfinished_tables,
 )
+from ebsc_core.runs.store.verify import verify
 from ebsc_core.utils.errors import EbscError, Interrupted, RunDirectoryError, advice
 from ebsc_core.utils.files import locked
+from ebsc_core.utils.paths import mark_cache
 
 HOLDING = """
 import sys, time
@@ -110,7 +112,7 @@ class TestWhatStays:
         assert (tmp_path / "run" / WORK / "metrics.json").exists()
         with RunDirectory(tmp_path / "run", resuming=True) as directory:
             assert not (directory.work_folder / "metrics.json").exists()
-        assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
+        assert {path.name for path in (tmp_path / "run").iterdir()} == {"checkpoints", "manifest"}
 
     def test_what_was_killed_while_files_were_moved_is_finished(self, tmp_path: Path) -> None:
         fill(tmp_path / "run")
@@ -160,6 +162,30 @@ class TestTwoAtOnce:
         assert locked(tmp_path / "lock") is not None
 
 
+class TestVerified:
+    def test_what_runs_or_can_go_on_is_noted(self, tmp_path: Path) -> None:
+        with RunDirectory(tmp_path / "run", {"seed": 3}) as directory:
+            (_, note) = verify(tmp_path / "run")
+            assert note == ("note", f"{tmp_path}/run is being written by another process; wait for it")
+            directory.lock.close()  # type: ignore[union-attr]
+            assert list(verify(tmp_path / "run")) == [
+                ("ok", UNFINISHED),
+                ("note", f"{tmp_path}/run is unfinished; to go on: ebsc resume {tmp_path}/run"),
+            ]
+            with (tmp_path / "run" / UNFINISHED).open("a") as file:
+                file.write("top_k = 3\n")
+            (failed, _) = verify(tmp_path / "run")
+            assert failed[0] == "failed"
+            assert "is not the file that was written" in failed[1]
+
+    def test_what_is_no_run_fails(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for name, said in (("none", "does not exist"), ("file", "is a file"), ("", "no finished run")):
+            ((status, text),) = verify(tmp_path / name)
+            assert status == "failed"
+            assert said in text
+
+
 class TestTheRecord:
     def test_says_the_same_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
@@ -176,6 +202,7 @@ class TestTheRecord:
             tmp_path / "run", unfinished_tables(config, tables, {"data": "ebsc 1"})
         ) as directory:
             directory.lock.close()  # type: ignore[union-attr]
+            mark_cache(tmp_path / "kept")  # as the run would have done
             read = load_unfinished(tmp_path / "run", {"device": "cpu", "train.batch_size": None})
         assert read.refine.model_dump(exclude_unset=True) == {"lr": 0.5}
         assert (read.data.root, read.cache, read.device) == (

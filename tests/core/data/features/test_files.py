@@ -15,7 +15,9 @@ import pytest
 import torch
 
 from ebsc_core.config.schema import FeaturesChoice
-from ebsc_core.data.features.files import FeatureSource, read_features
+from ebsc_core.data.features.files import read_features
+from ebsc_core.data.features.source import FeatureSource
+from ebsc_core.data.features.summary import feature_facts
 from ebsc_core.utils.errors import DataError
 
 N, D = 25, 6
@@ -175,10 +177,18 @@ def test_what_is_no_array_or_too_long_an_entry_is_one_line(tmp_path: Path) -> No
             read(tmp_path / name)
 
 
-def test_rows_whose_length_is_too_large_are_named(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.full((3, 4), 1e30, np.float32))
-    with pytest.raises(DataError, match="row 0"):
-        rows_of(read(tmp_path / "x.npy"))
+@pytest.mark.parametrize("scale", [1e-30, 1e20, 1e30])
+def test_rows_may_have_any_length_that_float32_has(tmp_path: Path, scale: float) -> None:
+    """Their squares are no float32; the direction of each row is what counts."""
+    rows = ROWS * np.float32(scale)
+    np.save(tmp_path / "x.npy", rows)
+    found = rows_of(read(tmp_path / "x.npy"))
+    assert np.array_equal(found, rows)
+    facts = feature_facts(FeaturesChoice(path=str(tmp_path / "x.npy")))
+    assert facts["length of a row"].startswith(f"{np.linalg.norm(rows.astype(float), axis=1).mean():.4g} ±")
+    np.save(tmp_path / "plain.npy", ROWS)
+    plain = feature_facts(FeaturesChoice(path=str(tmp_path / "plain.npy")))
+    assert facts["effective rank"] == plain["effective rank"]
 
 
 def test_in_h5_what_is_left_are_the_features(tmp_path: Path) -> None:
@@ -206,12 +216,14 @@ def with_bad(value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
-@pytest.mark.parametrize("ending", [".npy", ".csv"])
-def test_rows_that_are_not_finite_are_named(tmp_path: Path, value: float, ending: str) -> None:
-    path = tmp_path / f"a{ending}"
-    np.save(path, with_bad(value)) if ending == ".npy" else np.savetxt(path, with_bad(value), delimiter=",")
+def test_rows_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+    np.save(tmp_path / "a.npy", with_bad(value))
     with pytest.raises(DataError, match=r"row 17 \('17'\) holds NaN, infinity"):
-        rows_of(read(path))
+        rows_of(read(tmp_path / "a.npy"))
+    np.savetxt(tmp_path / "a.csv", with_bad(value), delimiter=",")
+    said = "which is too large for float32" if np.isfinite(value) else "which is not finite"
+    with pytest.raises(DataError, match=rf"line 18, column '3' holds '.*', {said}"):
+        read(tmp_path / "a.csv")
 
 
 def saved(path: Path, array: object, **others: object) -> Path:
@@ -241,8 +253,8 @@ def saved(path: Path, array: object, **others: object) -> Path:
         ("a.parquet", b"PAR1", {}, "not a readable"),
         ("a.csv", b"", {}, "no columns|no features"),
         ("a.csv", b"a,b\n", {}, "no features"),
-        ("a.csv", b"a,b\n1,2\n1\n", {}, "row 1 has 1 entries, not 2"),
-        ("a.csv", b"a,b\n1,2\n1,x\n", {}, "row 1: column 'b'"),
+        ("a.csv", b"a,b\n1,2\n1\n", {}, "line 3 has 1 entries, not 2"),
+        ("a.csv", b"a,b\n1,2\n1,x\n", {}, "line 3, column 'b' holds 'x', which is no number"),
         ("a.csv", b"id,label\n1,2\n", {}, "no columns of features"),
         ("a.csv", b"a,a\n1,2\n", {}, "two columns called 'a'"),
         ("a.csv", b"cat.png,0.5\ndog.png,0.25\n", {}, "column '0'"),
@@ -277,7 +289,7 @@ def test_labels_and_names_are_one_per_row(tmp_path: Path) -> None:
         ([["x"], ["y"]], "column 'a'"),
         ([[1.0], [1.0, 2.0]], "must have one length"),
         ([[1.0], None], "must have one length"),
-        ([[], []], "must have one length"),
+        ([[], []], "column 'a'"),
         ([1.0, None], "row 1"),
     ],
 )

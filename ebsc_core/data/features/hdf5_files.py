@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from ebsc_core.config.schema import FeaturesChoice
+from ebsc_core.data.features.hdf5_texts import read_texts
 from ebsc_core.data.features.naming import IDS, LABELS, choose_arrays
 from ebsc_core.data.features.source import (
     FeatureSource,
@@ -24,7 +25,7 @@ from ebsc_core.data.features.source import (
     texts,
 )
 from ebsc_core.utils.errors import DataError
-from ebsc_core.utils.limits import allowed_bytes, check_size
+from ebsc_core.utils.limits import check_size
 
 # So many links are looked at to find the data sets of a file: about half a second.
 MAX_LINKS = 3_000
@@ -34,14 +35,16 @@ MAX_HOPS = 16
 
 def read_hdf5(path: Path, choice: FeaturesChoice) -> FeatureSource:
     """Open an HDF5 file; its rows stay on disk."""
+    given = {option: getattr(choice, option) for option in ("array", "labels", "ids")}
+    choice = choice.model_copy(update={option: name and name.strip("/") for option, name in given.items()})
     with h5py.File(path, "r") as file:
         names, all_of_them = dataset_names(file)
-        if not all_of_them:
-            if choice.array is None:
-                raise DataError(
-                    f"{path} has more than {MAX_LINKS} entries; name the right one with `features.array`"
-                )
-            names = [name for name in _possible(choice) if _exists(file, name)]
+        if not all_of_them and choice.array is None:
+            raise DataError(
+                f"{path} has more than {MAX_LINKS} entries; name the right one with `features.array`"
+            )
+        known = set(names)
+        names += [name for name in _possible(choice) if name not in known and _exists(file, name)]
         key, labels, ids = choose_arrays(path, choice, names)
         rows = open_dataset(path, file, key)
         shape = check_rows(path, rows.shape or (), rows.dtype)
@@ -126,7 +129,7 @@ def _address(item: h5py.Group) -> int:
 
 
 def _possible(choice: FeaturesChoice) -> list[str]:
-    """Return the names that the choice of arrays may need, if a file has too many."""
+    """Return the names that the choice of arrays may need; a group has several, and a file too many."""
     array = choice.array or ""
     prefix = array[: array.rfind("/") + 1]
     given = [name for name in (array, choice.labels, choice.ids) if name]
@@ -155,15 +158,4 @@ def _texts(path: Path, data: h5py.Dataset, option: str, n: int) -> list[str]:
     """Read a label or a name for each row."""
     check_one_per_row(path, option, data.shape or (), n)
     _check_stored(path, data)
-    if data.dtype.kind != "O":
-        return texts(data[()])
-    # Each text is stored apart, and many rows may share a long one: the declared size says nothing.
-    found: list[str] = []
-    most, size = allowed_bytes(path.stat().st_size), 0
-    step = most // path.stat().st_size  # none is longer than the file
-    for start in range(0, n, step):
-        found += texts(data[start : start + step])
-        size += sum(map(len, found[start:]))
-        if size > most:
-            raise DataError(f"{path}: features.{option} are longer than the file; it is damaged")
-    return found
+    return texts(data[()]) if data.dtype.kind != "O" else read_texts(path, data)

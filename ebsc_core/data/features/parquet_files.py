@@ -37,6 +37,7 @@ def read_parquet(path: Path, choice: FeaturesChoice) -> FeatureSource:
         shared = [field.name for field in schema if _is_text(field.type)]
         with pyarrow.parquet.ParquetFile(path, read_dictionary=shared) as file:
             table = file.read()
+        table.validate(full=True)  # a damaged file has codes that no text has
         beside = [None if name is None else _texts(table.column(name)) for name in (labels, ids)]
         rows = np.concatenate([_numbers(path, name, table.column(name)) for name in others], axis=1)
     except pyarrow.ArrowException as error:

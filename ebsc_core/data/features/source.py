@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ebsc_core.data.features.rows import BLOCK_ROWS
 from ebsc_core.utils.errors import DataError, text_of
+from ebsc_core.utils.limits import check_size
 
 # Errors that reading a damaged file raises.
 UNREADABLE = (
     OSError,
     ValueError,
-    KeyError,
+    LookupError,
     TypeError,
     EOFError,
     RuntimeError,
@@ -157,7 +158,16 @@ def feature_source(
     *,
     columns: str | None = None,
 ) -> FeatureSource:
-    """Describe rows with their labels and names, each as one text per row."""
+    """Describe rows with their labels and names, each as one text per row.
+
+    Raises
+    ------
+    DataError
+        If the labels or names are far longer than the file, because many rows share a long one.
+    """
+    for option, found in (("labels", labels), ("ids", ids)):
+        if found is not None:
+            check_size(f"{path}: features.{option}", sum(map(len, found)), path.stat().st_size)
     names = None if labels is None else sorted(set(labels))
     numbers = {name: number for number, name in enumerate(names or ())}
     return FeatureSource(

@@ -16,6 +16,7 @@ import torch
 
 from ebsc_core.config.schema import FeaturesChoice
 from ebsc_core.data.features.files import read_features
+from ebsc_core.data.features.hdf5_files import MAX_LINKS
 from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.features.summary import feature_facts
 from ebsc_core.utils.errors import DataError
@@ -94,6 +95,57 @@ def test_rows_names_and_labels_are_read(tmp_path: Path, ending: str, write: Call
     assert source.named
     assert source.n_classes == 3
     assert source.label_names() == [str(label) for label in LABELS]
+
+
+def write_group(path: Path, prefix: str = "train/") -> None:
+    """Arrays in a group, another group beside it, and labels of something else at the root."""
+    arrays = {f"{prefix}features": ROWS, f"{prefix}label": LABELS[:, None], "labels": LABELS[:4]}
+    arrays |= {f"{prefix}ids": np.array([name.encode() for name in IDS]), "test/features": ROWS[:4]}
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+    else:
+        with h5py.File(path, "w") as file:
+            for name, values in arrays.items():
+                file[name] = values
+
+
+@pytest.mark.parametrize("ending", [".npz", ".h5"])
+@pytest.mark.parametrize("prefix", ["train/", "a/very/deep/place/"])
+def test_arrays_in_groups_are_named_by_their_path(tmp_path: Path, ending: str, prefix: str) -> None:
+    """Their labels and names are those beside them. Labels may be a column."""
+    path = tmp_path / f"a{ending}"
+    write_group(path, prefix)
+    source = read(path, array=f"{prefix}features")
+    assert np.array_equal(rows_of(source), ROWS)
+    assert list(source.ids) == IDS
+    assert source.label_names() == [str(label) for label in LABELS]
+    assert read(path, array="test/features").labels is None
+    assert read(path, array="test/features", labels="labels").n_classes == 3
+    for options in ({}, {"array": "train"}, {"array": f"{prefix}x"}):
+        with pytest.raises(DataError, match=f"'?{prefix}features'?.*`features.array`"):
+            read(path, **options)
+
+
+def test_in_h5_links_within_the_file_are_followed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data/rows"], file["data/label"] = ROWS, LABELS
+        file["features"], file["again"] = h5py.SoftLink("data/rows"), h5py.SoftLink("/features")
+        file["hard"] = file["data"]
+    for name in (None, "again", "/hard/rows", "data/rows"):
+        options = {} if name is None else {"array": name}
+        assert np.array_equal(rows_of(read(tmp_path / "a.h5", **options)), ROWS)
+
+
+def test_an_h5_of_very_many_entries_takes_a_name(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number in range(MAX_LINKS):
+            file.create_group(f"0/{number}")
+        file["z/features"], file["z/labels"] = ROWS, LABELS
+    with pytest.raises(DataError, match=r"more than .* entries; name the right one with `features.array`"):
+        read(tmp_path / "a.h5")
+    assert read(tmp_path / "a.h5", array="z/features").n_classes == 3
+    with pytest.raises(DataError, match="has no 'z/x'"):
+        read(tmp_path / "a.h5", array="z/x")
 
 
 def test_an_array_alone_has_positions_for_names(tmp_path: Path) -> None:

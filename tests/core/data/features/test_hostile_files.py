@@ -217,7 +217,7 @@ def test_hostile_files_are_one_line_quickly_and_in_little_memory(tmp_path: Path)
     results = {name: found for name, *found in map(json.loads, done.stdout.splitlines())}
     assert len(results) == len(list(tmp_path.iterdir()))
     for name, (seconds, grown, said) in results.items():
-        assert said.count(name) == 1 or (name, said) == ("long.parquet", "read")
+        assert said.count(name) == 1
         assert said.isprintable(), name
         assert len(said) < 600 + len(str(tmp_path)), name
         assert seconds < MAX_SECONDS, name

@@ -28,7 +28,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,6 +39,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ebsc_core.config.loading import flattened, overlay, parse_settings
 from ebsc_core.config.messages import describe
 from ebsc_core.config.schema import PROVENANCE, RunConfig
+from ebsc_core.config.toml import read_toml
 from ebsc_core.data.views.options import GRAY_VIEWS, ViewOptions
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import make_plan
@@ -220,10 +220,10 @@ def _table_lines(lines: list[str], table: str) -> Iterator[tuple[int, str]]:
     header = ""
     for number, line in enumerate(lines, 1):
         code = re.sub(r"(^|\s)#.*", "", line)
-        if found := re.match(r"\s*\[+\s*(.+?)\s*\]+\s*$", code):
-            header, code = found[1] + ".", ""
+        if code.strip().startswith("[") and code.strip().endswith("]"):
+            header, code = code.strip().strip("[]") + ".", ""
         key, equals, value = code.partition("=")
-        path = re.sub(r"\s*\.\s*", ".", re.sub("[\"']", "", header + key.strip()))
+        path = ".".join(part.strip() for part in re.sub("[\"']", "", header + key).split("."))
         if path.startswith(table + ".") or (path == table and equals):
             yield number, path[len(table) + 1 :] + equals + value
 
@@ -236,12 +236,7 @@ def load_suite(path: Path, settings: Iterable[str] = (), baseline: str | None = 
     ConfigError
         If the file cannot be read, is not valid TOML, or is not a valid suite.
     """
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    tree = read_toml(path, errors="strict")  # the table shows its texts
     tree.pop(PROVENANCE, None)
     try:
         file = SuiteFile.model_validate(tree)

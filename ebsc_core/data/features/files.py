@@ -8,6 +8,7 @@ its real size allows (``ebsc_core.utils.limits``).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def read_features(choice: FeaturesChoice) -> FeatureSource:
     ComponentError
         If the package that reads this type is missing.
     """
-    path = Path(choice.path).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(choice.path))  # unlike Path.expanduser, takes any name
+    if not os.path.isfile(path):
         raise DataError(f"{path} does not exist or is not a file")
     reader = READERS.get(path.suffix.lower())
     if reader is None:

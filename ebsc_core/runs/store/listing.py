@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.config.loading import read_toml
 from ebsc_core.config.schema import PROVENANCE
+from ebsc_core.config.toml import read_toml
 from ebsc_core.runs.store.directory import ASSIGNMENTS, CONFIG, METRICS
 from ebsc_core.runs.store.unfinished import UNFINISHED, is_at_work
 from ebsc_core.utils.errors import ConfigError, RunDirectoryError, text_of

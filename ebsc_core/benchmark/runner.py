@@ -65,6 +65,8 @@ def run_suite(
     """
     try:
         suite.check(registry)
+        for note in suite.notes():
+            progress.warn(note)
         deadline = inf if minutes is None else time.monotonic() + 60 * minutes
         runner = Runner(suite, out, source_digest(registry), jobs, cache, progress, deadline)
         runner.run()

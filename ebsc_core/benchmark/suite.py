@@ -21,14 +21,14 @@
     top_k = 10
 
 The settings of a column override those of every run, those of a row override both, and those of the command
-line override all.
+line override all. A suite may have columns of images and columns of features. Settings that say nothing on
+one kind are left out there, and :meth:`Suite.notes` names them.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,7 +39,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ebsc_core.config.loading import flattened, overlay, parse_settings
 from ebsc_core.config.messages import describe
-from ebsc_core.config.schema import PROVENANCE, RunConfig
+from ebsc_core.config.schema import OF_IMAGES, PROVENANCE, RunConfig
+from ebsc_core.config.toml import read_toml
 from ebsc_core.data.views.options import GRAY_VIEWS, ViewOptions
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import make_plan
@@ -153,11 +154,62 @@ class Suite:
         ]
 
     def _settings(self, row: str, column: str, seed: int) -> dict[str, Any]:
-        tree: dict[str, Any] = {}
         own = {"seed": seed} | ({} if self.file.protocol == "all" else {"protocol": self.file.protocol})
-        for layer in (self.file.settings, self.file.data[column], self.file.rows[row], self.changes, own):
+        tree = self._given(row, column)
+        left_out = self._left_out(tree, column)
+        return overlay({key: value for key, value in tree.items() if key not in left_out}, own)
+
+    def _given(self, row: str, column: str) -> dict[str, Any]:
+        """Merge the settings of a row on a data set, whether or not they say anything there."""
+        tree: dict[str, Any] = {}
+        for layer in (self.file.settings, self.file.data[column], self.file.rows[row], self.changes):
             tree = overlay(tree, layer)
         return tree
+
+    @cached_property
+    def _on_features(self) -> dict[str, bool]:
+        """Whether each data set holds features, not images."""
+        trees = {
+            name: overlay(overlay(self.file.settings, table), self.changes)
+            for name, table in self.file.data.items()
+        }
+        return {
+            name: isinstance(tree.get("features"), dict) and "path" in tree["features"]
+            for name, tree in trees.items()
+        }
+
+    def _left_out(self, tree: Mapping[str, Any], column: str) -> set[str]:
+        """Return the sections that say nothing on this data set, but do on data sets of the other kind.
+
+        What the table of the data set itself sets stays, and is a mistake.
+        """
+        if len(set(self._on_features.values())) == 1:
+            return set()
+        useless = OF_IMAGES - {"protocol"} if self._on_features[column] else {"features"}
+        return {key for key in tree if key in useless and key not in self.file.data[column]}
+
+    def notes(self) -> list[str]:
+        """Say for each data set, in a line, which settings are left out, and which rows are then the same."""
+        return [note for column in self.file.data if (note := self.note(column))]
+
+    def note(self, column: str) -> str | None:
+        """Say which settings are left out on a data set, and which rows are then the same; None without."""
+        names: set[str] = set()
+        rows: dict[str, list[str]] = {}
+        for row in self.file.rows:
+            tree = self._given(row, column)
+            left_out = self._left_out(tree, column)
+            names |= {name for key in left_out for name, _ in flattened({key: tree[key]})}
+            rows.setdefault(repr(sorted(flattened(self._settings(row, column, 0)))), []).append(repr(row))
+        if not names:
+            return None
+        holds, other = ("features", "images") if self._on_features[column] else ("images", "features")
+        same = [" and ".join(equal) for equal in rows.values() if len(equal) > 1]
+        return (
+            f"data set {column!r} holds {holds}: settings of {other} say nothing there and are left out "
+            f"({', '.join(sorted(names))})"
+            + "".join(f"; rows {equal} are the same run there" for equal in same)
+        )
 
     def check(self, registry: Registry) -> None:
         """Find every component of every cell and check its options, before anything runs.
@@ -220,10 +272,10 @@ def _table_lines(lines: list[str], table: str) -> Iterator[tuple[int, str]]:
     header = ""
     for number, line in enumerate(lines, 1):
         code = re.sub(r"(^|\s)#.*", "", line)
-        if found := re.match(r"\s*\[+\s*(.+?)\s*\]+\s*$", code):
-            header, code = found[1] + ".", ""
+        if code.strip().startswith("[") and code.strip().endswith("]"):
+            header, code = code.strip().strip("[]") + ".", ""
         key, equals, value = code.partition("=")
-        path = re.sub(r"\s*\.\s*", ".", re.sub("[\"']", "", header + key.strip()))
+        path = ".".join(part.strip() for part in re.sub("[\"']", "", header + key).split("."))
         if path.startswith(table + ".") or (path == table and equals):
             yield number, path[len(table) + 1 :] + equals + value
 
@@ -236,12 +288,7 @@ def load_suite(path: Path, settings: Iterable[str] = (), baseline: str | None = 
     ConfigError
         If the file cannot be read, is not valid TOML, or is not a valid suite.
     """
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
+    tree = read_toml(path, errors="strict")  # the table shows its texts
     tree.pop(PROVENANCE, None)
     try:
         file = SuiteFile.model_validate(tree)

@@ -58,7 +58,8 @@ def markdown(results: Results, commands: bool = True) -> str:
     file = results.suite.file
     parts = [f"# {_name(file.title)}", file.about.strip(), _legend(results)]
     for column in file.data:
-        parts += [f"## {_name(column)}", _table(results, column), _published(results, column)]
+        note = results.suite.note(column) or ""
+        parts += [f"## {_name(column)}", _name(note), _table(results, column), _published(results, column)]
     if len(file.data) > 1:
         parts += ["## Average over the data sets", _average(results)]
     parts += [_failures(results), _warnings(results), _commands(results) if commands else ""]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ from pydantic import ValidationError
 
 from ebsc_core.config.messages import describe, field_names
 from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig
-from ebsc_core.utils.errors import ConfigError
+from ebsc_core.config.toml import MAX_DEPTH, parse_toml, read_toml
+from ebsc_core.utils.errors import ConfigError, shortened
 
 
 def load_config(
@@ -103,40 +103,28 @@ def own_settings(section: str) -> list[str]:
     return field_names(RunConfig, [section]) if section in RunConfig.model_fields else []
 
 
-def read_toml(file: Path) -> dict[str, Any]:
-    """Read the tables of a TOML file without checking their names and values.
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read or is not valid TOML.
-    """
-    try:
-        # The file may contain paths that are not UTF-8.
-        return tomllib.loads(file.read_text(encoding="utf-8-sig", errors="surrogateescape"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror or error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file} is not valid TOML: {error}") from None
-
-
 def _parse_setting(setting: str) -> tuple[str, Any]:
     key, equals, text = setting.partition("=")
     if not equals or not all(key.strip().split(".")):
-        raise ConfigError(f"`settings` {setting!r} is not of the form section.option=value")
+        raise ConfigError(f"`settings` {shortened(setting)!r} is not of the form section.option=value")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
+        value = parse_toml(f"value = {text}")["value"]
+    except ValueError:
         value = text  # a bare word is a string
     return key.strip(), value
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
+    if len(path) >= MAX_DEPTH:
+        raise ConfigError(f"{shortened(key)!r} is no setting: no section lies so deep")
     for part in path:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):
-            raise ConfigError(f"cannot set {key!r}: {part!r} is given as a single value, not as a section")
+            raise ConfigError(
+                f"cannot set {shortened(key)!r}: {shortened(part)!r} is given as a single value, not as a "
+                "section"
+            )
     tree[last] = value
 
 

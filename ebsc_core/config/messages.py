@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
+
+from ebsc_core.utils.errors import shortened
 
 
 def describe(
@@ -17,7 +20,7 @@ def describe(
     """
     problem = error.errors(include_url=False)[0]
     path = [str(part) for part in problem["loc"]]
-    setting = ".".join([prefix, *path] if prefix else path)
+    setting = shortened(".".join([prefix, *path] if prefix else path))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         known = [*field_names(model, path[:-1]), *also_known]
@@ -25,12 +28,20 @@ def describe(
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
         return f"unknown option {setting!r}: {hint}{more}"
     if problem["type"] == "model_type":
-        return f"{setting!r} is a section, not an option: set what is in it, got {problem['input']!r}{more}"
+        return f"{setting!r} is a section, not an option: set what is in it, got {_shown(problem)}{more}"
     if problem["type"] == "missing":
         return f"{setting!r} is missing{more}"
     message = problem["msg"].removeprefix("Value error, ").replace("dictionary", "table")
     message = message[0].lower() + message[1:]
-    return f"option {setting!r}: {message}, got {problem['input']!r}{more}"
+    return f"option {setting!r}: {message}, got {_shown(problem)}{more}"
+
+
+def _shown(problem: Mapping[str, Any]) -> str:
+    """Return the wrong value as Python writes it, as far as a line has room."""
+    try:
+        return shortened(repr(problem["input"]))
+    except ValueError:  # Python does not write numbers of thousands of digits
+        return "a number of thousands of digits"
 
 
 def field_names(model: type[BaseModel], path: list[str]) -> list[str]:

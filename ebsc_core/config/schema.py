@@ -108,14 +108,16 @@ class FeaturesChoice(Options):
     path: Text
     """The file of features has the type .npy, .npz, .h5, .hdf5, .parquet or .csv."""
     array: Text | None = None
-    """The name of the array in an .npz file, or of the data set in an .h5 file, that holds the features. By
-    default, it is the one called features, embeddings, x or X, or the only one."""
+    """The name of the array in an .npz file, or of the data set in an .h5 file, that holds the features. In a
+    group, the name is a path such as ``train/features``. By default, it is the one called features,
+    embeddings, x or X, or the only one."""
     labels: Text | None = None
-    """The name of the array or column with the classes, which only the scores use. By default, it is the
-    one called labels, label or class."""
+    """The name of the array or column with the classes, one per row. They are used for the scores and, by
+    default, for the number of clusters. By default, it is the one called labels, label or class beside the
+    features."""
     ids: Text | None = None
     """The name of the array or column with the names of the rows. By default, it is the one called ids, id,
-    image, path or filename."""
+    image, path or filename beside the features."""
     images: Text | None = None
     """The data set, folder, .zip or .npz file with the images of the rows, which the report shows. Images
     are matched to rows by name or, if the names do not match, by order."""

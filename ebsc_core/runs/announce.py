@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ebsc_core.data.features.files import FeatureSource
+from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo
 from ebsc_core.runs.context import RunContext

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked, overlay, parse_settings
 from ebsc_core.config.schema import DataChoice
-from ebsc_core.data.features.files import FeatureSource, read_features
+from ebsc_core.data.features.files import read_features
 from ebsc_core.data.features.rows import HeldRows
+from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.features.store import FeatureTable, FeatureWriter
 from ebsc_core.data.images.channels import InChannels
 from ebsc_core.data.images.reading import read_images

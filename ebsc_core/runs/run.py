@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ebsc_core.config.schema import PROVENANCE, RunConfig
-from ebsc_core.data.features.files import FeatureSource, read_features
+from ebsc_core.data.features.files import read_features
 from ebsc_core.data.features.rows import StoredRows
+from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter
 from ebsc_core.data.images.reading import read_images, read_pictures
 from ebsc_core.data.images.run_images import RunImages

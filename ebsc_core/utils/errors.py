@@ -1,5 +1,8 @@
 """Define the errors that users see."""
 
+# Characters of a user's own text in a message.
+QUOTED = 200
+
 
 class EbscError(Exception):
     """Report a mistake that the user can correct.
@@ -80,3 +83,9 @@ def text_of(error: BaseException) -> str:
 def printable(text: str) -> str:
     """Return the text on one line that any terminal can show."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def shortened(text: str) -> str:
+    """Return a text of a user's file as a message can quote it: on one line, and not too long."""
+    line = printable(text[: 2 * QUOTED])
+    return line if len(line) <= QUOTED else f"{line[:QUOTED]} …"

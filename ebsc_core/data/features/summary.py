@@ -10,7 +10,10 @@ import torch
 
 from ebsc_core.config.schema import FeaturesChoice
 from ebsc_core.data.features.effective_rank import effective_rank
-from ebsc_core.data.features.files import FeatureSource, read_features
+from ebsc_core.data.features.files import read_features
+from ebsc_core.data.features.hdf5_files import dataset_names, open_dataset
+from ebsc_core.data.features.rows import unit_rows
+from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.features.store import FORMAT
 from ebsc_core.utils.sampling import sample_positions
 
@@ -53,9 +56,9 @@ def _pass(features: FeatureSource) -> tuple[np.ndarray, torch.Tensor]:
     wanted = sample_positions(len(features), SAMPLE, 0)
     lengths, chosen, start = [], [], 0
     for block in features.blocks():
-        lengths.append(block.norm(dim=1).numpy())
+        lengths.append(block.double().norm(dim=1).numpy())  # squares of float32 may be too large for it
         here = wanted[(wanted >= start) & (wanted < start + len(block))] - start
-        chosen.append(torch.nn.functional.normalize(block[torch.from_numpy(here)], dim=1))
+        chosen.append(unit_rows(block[torch.from_numpy(here)]))
         start += len(block)
     return np.concatenate(lengths), torch.cat(chosen)
 
@@ -67,7 +70,7 @@ def _of_ours(path: Path) -> dict[str, str]:
     with h5py.File(path, "r") as file:
         if file.attrs.get("format") != FORMAT:
             return {}
-        arrays = (f"{name} {item.shape}" for name, item in file.items() if isinstance(item, h5py.Dataset))
+        arrays = (f"{name} {open_dataset(path, file, name).shape}" for name in dataset_names(file)[0])
         return {
             "arrays": ", ".join(arrays),
             "key": str(file.attrs.get("key")),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from ebsc_core.data.images.arrays import to_uint8
 from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.images.pil import channels_of, eight_bit, is_gray
 from ebsc_core.data.images.source import ImageSource
+from ebsc_core.utils.arrays import shared_tensor
 from ebsc_core.utils.errors import DataError, told
 from ebsc_core.utils.system import available_memory
 
@@ -52,12 +52,14 @@ def given_images(images: Any, labels: Any = None) -> ImageSource:
     if labels is not None:
         found, class_names = classes_of(labels)
     ids = [str(position) for position in range(len(pixels))]
-    return ImageSet(IN_MEMORY, torch.from_numpy(pixels), ids, found, class_names)
+    return ImageSet(IN_MEMORY, shared_tensor(pixels), ids, found, class_names)
 
 
 def classes_of(labels: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Return labels ``(N,)`` as int64, and the class names if the labels are not numbers."""
+    """Return labels ``(N,)`` or ``(N, 1)`` as int64 ``(N,)``, and the class names if they are not numbers."""
     found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if found.ndim == 2 and found.shape[1] == 1:  # a column of a table
+        found = found[:, 0]
     if np.issubdtype(found.dtype, np.integer):
         return found.astype(np.int64), None
     names, numbers = np.unique(found.astype(str), return_inverse=True)

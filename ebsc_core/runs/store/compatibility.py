@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.config.loading import read_toml
 from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig, trains_jointly
+from ebsc_core.config.toml import read_toml
 from ebsc_core.plugins.registry import Kind, Registry, UnknownComponentError
 
 # A distribution and its version; any other text was not written by a run.

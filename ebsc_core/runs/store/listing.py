@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.config.loading import checked, read_toml
+from ebsc_core.config.loading import checked
 from ebsc_core.config.schema import PROVENANCE, RunConfig
+from ebsc_core.config.toml import read_toml
 from ebsc_core.runs.store.directory import ASSIGNMENTS, CONFIG, METRICS, files_of
 from ebsc_core.runs.store.recorded import Provenance, checked_as, moment, read_metrics
 from ebsc_core.runs.store.unfinished import UNFINISHED, is_at_work, read_unfinished

@@ -15,8 +15,9 @@ import h5py
 import numpy as np
 from scipy import sparse
 
-from ebsc_core.config.loading import load_config, read_toml
+from ebsc_core.config.loading import load_config
 from ebsc_core.config.schema import PROVENANCE, RunConfig
+from ebsc_core.config.toml import read_toml
 from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.data.features.store import FEATURES
 from ebsc_core.runs.store.directory import AFFINITY, ASSIGNMENTS, CHECKPOINTS, CONFIG, METRICS, files_of

@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.config.loading import flattened, load_config, read_toml, write_toml
+from ebsc_core.config.loading import flattened, load_config, write_toml
 from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig
+from ebsc_core.config.toml import read_toml
 from ebsc_core.utils.errors import ConfigError, RunDirectoryError
 from ebsc_core.utils.files import is_locked
 from ebsc_core.utils.launched import process_index

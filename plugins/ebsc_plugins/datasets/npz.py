@@ -126,8 +126,8 @@ def _array(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
 
 
 def _to_classes(path: Path, labels: np.ndarray, n: int) -> np.ndarray:
-    if labels.shape != (n,):
+    if labels.shape not in ((n,), (n, 1)):
         raise DataError(f"{path}: labels have shape {labels.shape}; expected ({n},), one per image")
     if not np.issubdtype(labels.dtype, np.integer):
         raise DataError(f"{path}: labels have dtype {labels.dtype}; expected integers")
-    return labels.astype(np.int64)
+    return labels.reshape(n).astype(np.int64)

@@ -121,6 +121,74 @@ class TestSharingFeatures:
         assert len({cell.features_key for cell in suite(good).cells()}) == 2
 
 
+class TestImagesAndFeatures:
+    """A suite may compare on data of both kinds; a setting is left out where it says nothing, and named."""
+
+    MIXED = """title = "T"
+seeds = [0]
+[settings]
+train.epochs = 0
+backbone.name = "pca"
+features.labels = "kind"
+whiten = true
+[data.digits]
+data.name = "digits"
+[data.mine]
+features.path = "x.npz"
+[rows.knn]
+coefficients.name = "knn"
+[rows.energy]
+coefficients.name = "energy"
+[rows.small]
+coefficients.name = "energy"
+data.limit = 9
+"""
+
+    def test_each_cell_has_what_its_kind_of_data_takes(self, suite: MakeSuite, registry: Registry) -> None:
+        chosen = suite(self.MIXED, ["objective.name=byol"])
+        chosen.check(registry)
+        images, features = (
+            next(c.config for c in chosen.cells() if c.column == column) for column in ("digits", "mine")
+        )
+        assert (images.backbone.name, images.objective.name, images.features) == ("pca", "byol", None)
+        assert features.features
+        assert (features.features.path, features.features.labels) == ("x.npz", "kind")
+        assert not {"backbone", "objective", "train", "data"} & features.model_fields_set
+        assert images.whiten is features.whiten is True
+
+    def test_what_is_left_out_is_said_once_a_data_set(self, suite: MakeSuite) -> None:
+        assert suite(self.MIXED).notes() == [
+            "data set 'digits' holds images: settings of features say nothing there and are left out "
+            "(features.labels)",
+            "data set 'mine' holds features: settings of images say nothing there and are left out "
+            "(backbone.name, data.limit, train.epochs); rows 'energy' and 'small' are the same run there",
+        ]
+
+    def test_a_suite_of_one_kind_has_no_notes(self, suite: MakeSuite, good: str) -> None:
+        assert suite(good).notes() == []
+
+    @pytest.mark.parametrize(
+        ("old", "new", "said"),
+        [
+            ('features.path = "x.npz"', 'features.path = "x.npz"\nbackbone.name = "pca"', "'backbone' says"),
+            ('data.name = "digits"', 'features.path = "y.npz"', "'backbone' says nothing"),
+            (
+                'data.name = "digits"',
+                'data.name = "digits"\nfeatures.labels = "x"',
+                "'features.path' is miss",
+            ),
+            ("seeds = [0]", 'seeds = [0]\nprotocol = "train-test"', "'protocol' says nothing"),
+        ],
+    )
+    def test_what_no_data_set_could_take_is_a_mistake(
+        self, suite: MakeSuite, registry: Registry, old: str, new: str, said: str
+    ) -> None:
+        text = self.MIXED.replace('features.labels = "kind"\n', "")
+        assert old in text
+        with pytest.raises(ConfigError, match=said):
+            suite(text.replace(old, new)).check(registry)
+
+
 MISTAKES = {
     "part": ('"knn"', '"enrgy"', 8, "unknown coefficient model 'enrgy': did you mean energy?"),
     "option": (

@@ -37,6 +37,15 @@ def outcome(row: str, column: str, seed: int) -> float:
     return {"low": 0.5, "near": 0.85 + 0.06 * seed, "best": 0.88 + 0.04 * seed}[row]
 
 
+def test_settings_that_are_left_out_stand_above_the_figures(results: MakeResults) -> None:
+    mixed = SUITE.replace("[data.a]", '[data.a]\ndata.name = "x"\n[data.b]\nfeatures.path = "b.npy"')
+    text = markdown(results(mixed.replace("[rows.low]", "[rows.low]\ntrain.epochs = 0"), outcome))
+    images, features = text.split("## a\n")[1].split("## b\n")
+    assert "left out" not in images
+    assert "left out (train.epochs); rows 'low' and 'near' and 'best' are the same run" in features
+    assert features.index("left out") < features.index("| low |")
+
+
 class TestMarks:
     def test_the_best_is_bold_and_those_within_one_deviation_of_it_italic(self, results: MakeResults) -> None:
         text = markdown(results(SUITE, outcome))

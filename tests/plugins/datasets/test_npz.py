@@ -148,6 +148,12 @@ def test_npz_of_the_size_asked_for_stays_as_it_is(npz: Path) -> None:
         NpzOptions(size=3)
 
 
+def test_labels_may_be_a_column(npz: Path) -> None:
+    found = read_npz(save(npz, images=PIXELS, labels=CLASSES[:, None]))
+    assert found.labels is not None
+    assert found.labels.tolist() == CLASSES.tolist()
+
+
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
@@ -163,7 +169,7 @@ def test_npz_of_the_size_asked_for_stays_as_it_is(npz: Path) -> None:
         ({"images": np.where(PIXELS > 250, np.nan, 0.5)}, "NaN"),
         ({"images": PIXELS[:0]}, "no images"),
         ({"images": PIXELS, "labels": CLASSES[:5]}, "(5,)"),
-        ({"images": PIXELS, "labels": CLASSES[:, None]}, "(6, 1)"),
+        ({"images": PIXELS, "labels": np.stack([CLASSES, CLASSES], 1)}, "(6, 2)"),
         ({"images": PIXELS, "labels": CLASSES / 2}, "float64"),
         ({"images": PIXELS, "labels": CLASSES.astype(str)}, "integers"),
     ],

@@ -15,7 +15,10 @@ import pytest
 import torch
 
 from ebsc_core.config.schema import FeaturesChoice
-from ebsc_core.data.features.files import FeatureSource, read_features
+from ebsc_core.data.features.files import read_features
+from ebsc_core.data.features.hdf5_files import MAX_LINKS
+from ebsc_core.data.features.source import FeatureSource
+from ebsc_core.data.features.summary import feature_facts
 from ebsc_core.utils.errors import DataError
 
 N, D = 25, 6
@@ -92,6 +95,57 @@ def test_rows_names_and_labels_are_read(tmp_path: Path, ending: str, write: Call
     assert source.named
     assert source.n_classes == 3
     assert source.label_names() == [str(label) for label in LABELS]
+
+
+def write_group(path: Path, prefix: str = "train/") -> None:
+    """Arrays in a group, another group beside it, and labels of something else at the root."""
+    arrays = {f"{prefix}features": ROWS, f"{prefix}label": LABELS[:, None], "labels": LABELS[:4]}
+    arrays |= {f"{prefix}ids": np.array([name.encode() for name in IDS]), "test/features": ROWS[:4]}
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)  # type: ignore[arg-type]
+    else:
+        with h5py.File(path, "w") as file:
+            for name, values in arrays.items():
+                file[name] = values
+
+
+@pytest.mark.parametrize("ending", [".npz", ".h5"])
+@pytest.mark.parametrize("prefix", ["train/", "a/very/deep/place/"])
+def test_arrays_in_groups_are_named_by_their_path(tmp_path: Path, ending: str, prefix: str) -> None:
+    """Their labels and names are those beside them. Labels may be a column."""
+    path = tmp_path / f"a{ending}"
+    write_group(path, prefix)
+    source = read(path, array=f"{prefix}features")
+    assert np.array_equal(rows_of(source), ROWS)
+    assert list(source.ids) == IDS
+    assert source.label_names() == [str(label) for label in LABELS]
+    assert read(path, array="test/features").labels is None
+    assert read(path, array="test/features", labels="labels").n_classes == 3
+    for options in ({}, {"array": "train"}, {"array": f"{prefix}x"}):
+        with pytest.raises(DataError, match=f"'?{prefix}features'?.*`features.array`"):
+            read(path, **options)
+
+
+def test_in_h5_links_within_the_file_are_followed(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data/rows"], file["data/label"] = ROWS, LABELS
+        file["features"], file["again"] = h5py.SoftLink("data/rows"), h5py.SoftLink("/features")
+        file["hard"] = file["data"]
+    for name in (None, "again", "/hard/rows", "data/rows"):
+        options = {} if name is None else {"array": name}
+        assert np.array_equal(rows_of(read(tmp_path / "a.h5", **options)), ROWS)
+
+
+def test_an_h5_of_very_many_entries_takes_a_name(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for number in range(MAX_LINKS):
+            file.create_group(f"0/{number}")
+        file["z/features"], file["z/labels"] = ROWS, LABELS
+    with pytest.raises(DataError, match=r"more than .* entries; name the right one with `features.array`"):
+        read(tmp_path / "a.h5")
+    assert read(tmp_path / "a.h5", array="z/features").n_classes == 3
+    with pytest.raises(DataError, match="has no 'z/x'"):
+        read(tmp_path / "a.h5", array="z/x")
 
 
 def test_an_array_alone_has_positions_for_names(tmp_path: Path) -> None:
@@ -175,10 +229,18 @@ def test_what_is_no_array_or_too_long_an_entry_is_one_line(tmp_path: Path) -> No
             read(tmp_path / name)
 
 
-def test_rows_whose_length_is_too_large_are_named(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", np.full((3, 4), 1e30, np.float32))
-    with pytest.raises(DataError, match="row 0"):
-        rows_of(read(tmp_path / "x.npy"))
+@pytest.mark.parametrize("scale", [1e-30, 1e20, 1e30])
+def test_rows_may_have_any_length_that_float32_has(tmp_path: Path, scale: float) -> None:
+    """Their squares are no float32; the direction of each row is what counts."""
+    rows = ROWS * np.float32(scale)
+    np.save(tmp_path / "x.npy", rows)
+    found = rows_of(read(tmp_path / "x.npy"))
+    assert np.array_equal(found, rows)
+    facts = feature_facts(FeaturesChoice(path=str(tmp_path / "x.npy")))
+    assert facts["length of a row"].startswith(f"{np.linalg.norm(rows.astype(float), axis=1).mean():.4g} ±")
+    np.save(tmp_path / "plain.npy", ROWS)
+    plain = feature_facts(FeaturesChoice(path=str(tmp_path / "plain.npy")))
+    assert facts["effective rank"] == plain["effective rank"]
 
 
 def test_in_h5_what_is_left_are_the_features(tmp_path: Path) -> None:
@@ -206,12 +268,14 @@ def with_bad(value: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
-@pytest.mark.parametrize("ending", [".npy", ".csv"])
-def test_rows_that_are_not_finite_are_named(tmp_path: Path, value: float, ending: str) -> None:
-    path = tmp_path / f"a{ending}"
-    np.save(path, with_bad(value)) if ending == ".npy" else np.savetxt(path, with_bad(value), delimiter=",")
+def test_rows_that_are_not_finite_are_named(tmp_path: Path, value: float) -> None:
+    np.save(tmp_path / "a.npy", with_bad(value))
     with pytest.raises(DataError, match=r"row 17 \('17'\) holds NaN, infinity"):
-        rows_of(read(path))
+        rows_of(read(tmp_path / "a.npy"))
+    np.savetxt(tmp_path / "a.csv", with_bad(value), delimiter=",")
+    said = "which is too large for float32" if np.isfinite(value) else "which is not finite"
+    with pytest.raises(DataError, match=rf"line 18, column '3' holds '.*', {said}"):
+        read(tmp_path / "a.csv")
 
 
 def saved(path: Path, array: object, **others: object) -> Path:
@@ -241,8 +305,8 @@ def saved(path: Path, array: object, **others: object) -> Path:
         ("a.parquet", b"PAR1", {}, "not a readable"),
         ("a.csv", b"", {}, "no columns|no features"),
         ("a.csv", b"a,b\n", {}, "no features"),
-        ("a.csv", b"a,b\n1,2\n1\n", {}, "row 1 has 1 entries, not 2"),
-        ("a.csv", b"a,b\n1,2\n1,x\n", {}, "row 1: column 'b'"),
+        ("a.csv", b"a,b\n1,2\n1\n", {}, "line 3 has 1 entries, not 2"),
+        ("a.csv", b"a,b\n1,2\n1,x\n", {}, "line 3, column 'b' holds 'x', which is no number"),
         ("a.csv", b"id,label\n1,2\n", {}, "no columns of features"),
         ("a.csv", b"a,a\n1,2\n", {}, "two columns called 'a'"),
         ("a.csv", b"cat.png,0.5\ndog.png,0.25\n", {}, "column '0'"),
@@ -277,7 +341,7 @@ def test_labels_and_names_are_one_per_row(tmp_path: Path) -> None:
         ([["x"], ["y"]], "column 'a'"),
         ([[1.0], [1.0, 2.0]], "must have one length"),
         ([[1.0], None], "must have one length"),
-        ([[], []], "must have one length"),
+        ([[], []], "column 'a'"),
         ([1.0, None], "row 1"),
     ],
 )

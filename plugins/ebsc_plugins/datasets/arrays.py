@@ -10,8 +10,7 @@ from zipfile import ZIP_STORED, ZipFile
 import numpy as np
 from PIL import Image
 
-from ebsc_core import BadImage, DataError, ImageReader, channels_first, to_uint8
-from ebsc_plugins.datasets.decoding import fit
+from ebsc_core import BadImage, DataError, ImageReader, channels_first, fit_image, to_uint8
 from ebsc_plugins.datasets.files import member_start
 
 
@@ -98,5 +97,5 @@ def resize(pixels: np.ndarray, size: int | None) -> np.ndarray:
     resized = np.empty((*pixels.shape[:2], size, size), dtype=np.uint8)
     for image, channels in zip(pixels, resized, strict=True):
         picture = Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1))
-        channels[:] = fit(picture, (size, size))
+        channels[:] = fit_image(picture, (size, size))
     return resized

@@ -109,7 +109,7 @@ class FinishedRun:
             source = predictor.read(os.fspath(images), root=self.saved.config.data.root)
             assert isinstance(source, ImageSource)
         else:
-            source = predictor.alike(given_images(images))
+            source = predictor.alike(given_images(images, size=predictor.side))
         return predictor.extract(source)
 
     @contextmanager

@@ -46,6 +46,7 @@ class StreamedImages(ImageSource):
     """The positions ``(N,)`` int64 of these images among the reader's images."""
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
+    labels_from: str = ""
     waited: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:

@@ -42,11 +42,12 @@ def read_again(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -
 def _of_features(run: SavedRun, registry: Registry, warn: Callable[[str], None]) -> RunImages:
     """Read the images that belong to a run on features."""
     assert run.config.features
-    name = run.config.features.images
+    choice = run.config.features
+    name = choice.images
     if name is None:
         raise DataError("the run used features, and no images were named (`features.images`)")
     images = choose(registry, Kind.DATA, ComponentChoice(name=name))
-    return RunImages(read_pictures(images, run.assignments.ids, run.config.seed, warn))
+    return RunImages(read_pictures(images, run.assignments.ids, choice.match, run.config.seed, warn)[0])
 
 
 def _read(config: RunConfig, registry: Registry, warn: Callable[[str], None]) -> ImageSource:

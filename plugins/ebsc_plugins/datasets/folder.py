@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from ebsc_core import (
     Workers,
     common_shape,
     decode_image,
+    printable,
     read_header,
     sample_positions,
     text_of,
@@ -37,6 +39,10 @@ from ebsc_plugins.datasets.files import UNREADABLE, Files, FolderFiles, ZipFiles
 
 # Of more streamed images, the sizes of so many decide; StreamedImages takes its figures from as many.
 LOOKED_AT = 1024
+# Names of folders like 2019, 2019-07 or 20190731, which are hardly classes.
+DATE = re.compile(r"(18|19|20)\d\d([-_. ]?\d\d){0,2}")
+# So many classes are named.
+NAMED = 4
 
 
 class FolderOptions(Options):
@@ -109,7 +115,7 @@ def _hold(files: Files, chosen: np.ndarray, options: FolderOptions, context: Dat
         raise DataError(f"{files.path} holds no readable image")
     ids = [files.names[position] for position in chosen]
     images = torch.from_numpy(np.stack(pixels))
-    return ImageSet(_name(files), images, ids, **_classes(files, chosen, options))
+    return ImageSet(_name(files), images, ids, **_classes(files, chosen, options, context))
 
 
 def _stream(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> StreamedImages:
@@ -123,7 +129,9 @@ def _stream(files: Files, chosen: np.ndarray, options: FolderOptions, context: D
     _say_pages(files, good, context)
     reader = FileReader(files, common_shape(good, options.size))
     workers = Workers(reader, context.workers)
-    images = StreamedImages(_name(files), reader, workers, chosen, **_classes(files, chosen, options))
+    images = StreamedImages(
+        _name(files), reader, workers, chosen, **_classes(files, chosen, options, context)
+    )
     return images.readable(context.warn) if context.skip_bad_images else images
 
 
@@ -234,8 +242,10 @@ def _name(files: Files) -> str:
     return files.path.name or str(files.path)
 
 
-def _classes(files: Files, chosen: np.ndarray, options: FolderOptions) -> dict[str, Any]:
-    """Return labels and class names, if there are any."""
+def _classes(
+    files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext
+) -> dict[str, Any]:
+    """Return labels, class names and where they are from, if there are any."""
     if options.labels == "none":
         return {}
     folders = [name.rpartition("/")[0] for name in files.names]
@@ -246,7 +256,17 @@ def _classes(files: Files, chosen: np.ndarray, options: FolderOptions) -> dict[s
     class_names = sorted(set(class_of.values()))
     number = {class_name: i for i, class_name in enumerate(class_names)}
     labels = np.array([number[class_of[folders[i]]] for i in chosen], dtype=np.int64)
-    return {"labels": labels, "class_names": tuple(class_names)}
+    some = ", ".join(class_names[:NAMED]) + (" …" if len(class_names) > NAMED else "")
+    if len(class_names) > 1 and all(map(DATE.fullmatch, class_names)):
+        context.warn(
+            f"the folders {some} are taken for classes and look like dates; if they are no classes, pass "
+            "`data.labels=none`"
+        )
+    return {
+        "labels": labels,
+        "class_names": tuple(class_names),
+        "labels_from": f"the folders {printable(some)}; `data.labels=none` ignores them",
+    }
 
 
 def _branches(folders: set[str]) -> dict[str, str] | None:

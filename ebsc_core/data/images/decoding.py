@@ -30,7 +30,7 @@ NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 ONE_PAGE = frozenset({"MPO", "PSD"})
 # An image that needs more memory than this to be decoded must be a large file, too: at least 1/RATIO of it.
 # Photographs and drawings are far below the ratio, and single-coloured areas that fill the memory above it.
-FREE, RATIO = 2**28, 400
+FREE, RATIO = 2**28, 200
 # Bytes of memory per pixel while a file is decoded, as measured; other formats need those of the pixels.
 CODEC = {"AVIF": 10, "JPEG2000": 20, "WEBP": 16}
 PROGRESSIVE = 6
@@ -66,7 +66,9 @@ def read_header(file: BinaryIO) -> ImageHeader | BadImage:
     try:
         with Image.open(file, formats=image_formats()) as image:
             # EXIF orientations 5 to 8 swap the sides.
-            swapped = image.getexif().get(0x0112) in (5, 6, 7, 8)
+            # PNG's own method would decode the whole picture, in search of EXIF after it.
+            exif = Image.Image.getexif(image) if image.format == "PNG" else image.getexif()
+            swapped = exif.get(0x0112) in (5, 6, 7, 8)
             size = image.size[::-1] if swapped else image.size
             return ImageHeader(*size, gray=is_gray(image), pages=_has_pages(image))
     except BAD_IMAGE as error:

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any, Literal
 from zipfile import ZIP_STORED, ZipFile
 
@@ -37,7 +38,10 @@ from ebsc_plugins.datasets.files import member_start
 # included, stay below the ratio, and nothing but equal values is above it.
 FREE, RATIO = 2**26, 200
 # Besides ValueError, NumPy raises these errors for the headers of damaged arrays.
-BAD_HEADER = (TypeError, SyntaxError, OverflowError, RecursionError, MemoryError, EOFError, struct.error)
+BAD_HEADER = (
+    *(TypeError, SyntaxError, TokenError, OverflowError, RecursionError, MemoryError, EOFError),
+    struct.error,
+)
 
 
 class ArrayOptions(Options):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import mimetypes
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 ARCHIVES = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz", ".tgz", ".txz", ".xz", ".zst"})
+# Besides those of ``mimetypes``, which differ from system to system.
+IMAGES = frozenset({".avif", ".heic", ".jp2", ".webp"})
 TABLES = frozenset({".csv", ".h5", ".hdf5", ".parquet", ".tsv"})
 
 
@@ -20,7 +23,7 @@ def described_path(name: str, readable: Sequence[str]) -> str | None:
     readable : sequence of str
         The kinds of files and folders that can be read.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     try:
         there = path.exists()
     except (OSError, ValueError):  # no path, or one that must not be looked at
@@ -36,6 +39,6 @@ def described_path(name: str, readable: Sequence[str]) -> str | None:
             f"{name} is a file of rows, not of images; `ebsc cluster` takes it if they are features, and "
             "images in arrays belong in an .npz"
         )
-    if kind.startswith("image/"):
+    if kind.startswith("image/") or suffix in IMAGES:
         return f"{name} is a single image; give the folder of all images"
     return f"{name} is a file that no data set reads; give one of: {', '.join(readable)}"

@@ -26,6 +26,8 @@ BAD_IMAGE = (
 )
 # Formats that PIL knows and does not decode itself: EPS starts another program, the others need one.
 NOT_DECODED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+# The formats of most files; they are tried first.
+COMMON = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 # In these formats the further pictures of a file are previews or layers, not pages.
 ONE_PAGE = frozenset({"MPO", "PSD"})
 # An image that needs more memory than this to be decoded must be a large file, too: at least 1/RATIO of it.
@@ -51,7 +53,8 @@ class ImageHeader:
 def image_formats() -> tuple[str, ...]:
     """Return the formats that are decoded: all of PIL and its plugins, except :data:`NOT_DECODED`."""
     Image.init()
-    return tuple(kind for kind in Image.ID if kind not in NOT_DECODED)
+    known = [kind for kind in Image.ID if kind not in NOT_DECODED]
+    return tuple(sorted(known, key=lambda kind: COMMON.index(kind) if kind in COMMON else len(COMMON)))
 
 
 @cache

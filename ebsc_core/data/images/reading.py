@@ -99,5 +99,5 @@ def read_pictures(
             f"{images.name}: there are {len(images)} images for {len(ids)} rows, which cannot be matched by "
             "order"
         )
-    why = "the rows have no names" if match == "names" else "as `features.match` says"
+    why = "the rows have no names" if match == "names" else "as asked"
     return images, f"{images.name}: an image for each row, by order ({why})"

@@ -196,8 +196,12 @@ def _good(files: Files, chosen: np.ndarray, results: list, context: DataContext)
 
 
 def _all_headers(files: Files, chosen: np.ndarray, context: DataContext) -> list[ImageHeader | BadImage]:
-    if len(chosen) > LOOKED_AT and not context.skip_bad_images:
-        _good(files, *_sample_headers(files, chosen), context)  # what is no set of images is refused at once
+    if len(chosen) > LOOKED_AT:  # what is no set of images is refused at once
+        some, headers = _sample_headers(files, chosen)
+        if not context.skip_bad_images:
+            _good(files, some, headers, context)
+        elif not any(isinstance(header, ImageHeader) for header in headers):
+            raise DataError(f"{files.path} holds no readable image among {len(headers):,} looked at")
     return _each(partial(_header, files), chosen)
 
 

@@ -22,6 +22,7 @@ from ebsc_core.data.images.decoding import _Room
 from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.plugins.interfaces import DataContext
 from ebsc_core.utils.errors import DataError
+from ebsc_plugins.datasets.files import ZipFiles
 from ebsc_plugins.datasets.npy import read_npy
 from ebsc_plugins.datasets.npz import NpzOptions, read_npz
 
@@ -148,18 +149,29 @@ def test_a_zip_bomb_is_refused(tmp_path: Path, read: Read, one_line: OneLine) ->
 
 
 def test_a_large_zip_of_nonsense_is_refused_after_a_look(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read, warned: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Read
 ) -> None:
     path = tmp_path / "many.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(3000):
             archive.writestr(f"{i}.png", b"x")
+    opened: list[int] = []
+    read_one = ZipFiles.open
+    monkeypatch.setattr(
+        ZipFiles, "open", lambda files, position: (opened.append(position), read_one(files, position))[1]
+    )
     with pytest.raises(DataError, match=r"and 1023 more \(not an image\)"):
         read(path)
-    with pytest.raises(DataError, match="no readable image"):
+    with pytest.raises(DataError, match="no readable image among 1,024 looked at"):
         read(path, skip_bad_images=True)
+    assert len(opened) == 2048
+
+
+def test_many_bad_images_are_counted(tree: Path, read: Read, warned: list[str]) -> None:
+    bad = {f"{i:02}.png": b"x" for i in range(50)}
+    assert read(tree, {"good.png": png(4, 4)} | bad, skip_bad_images=True).ids == ["good.png"]
     assert len(warned) == 21
-    assert warned[-1] == "left out 2,980 more unreadable images"
+    assert warned[-1] == "left out 30 more unreadable images"
 
 
 def written(header: bytes, body: bytes = bytes(100)) -> bytes:

@@ -117,7 +117,7 @@ class FeaturesChoice(Options):
     """The name of the array or column with the names of the rows. By default, it is the one called ids, id,
     image, path or filename."""
     images: Text | None = None
-    """The data set, folder, .zip or .npz file with the images of the rows, which the report shows."""
+    """The data set, folder, .zip, .npz or .npy file with the images of the rows, which the report shows."""
     match: Literal["names", "order"] = "names"
     """With ``names``, each row gets the image of its name: of the same path, or else of the same base name
     if it is unique. Rows without names get the images in their order. With ``order``, all rows do."""

@@ -34,7 +34,7 @@ ONE_PAGE = frozenset({"MPO", "PSD"})
 # Photographs and drawings are far below the ratio, and single-coloured areas that fill the memory above it.
 FREE, RATIO = 2**28, 200
 # Bytes of memory per pixel while a file is decoded, as measured; other formats need those of the pixels.
-CODEC = {"AVIF": 10, "JPEG2000": 20, "WEBP": 16}
+CODEC = {"AVIF": 10, "HEIF": 10, "JPEG2000": 20, "WEBP": 16}
 PROGRESSIVE = 6
 
 
@@ -53,6 +53,10 @@ class ImageHeader:
 def image_formats() -> tuple[str, ...]:
     """Return the formats that are decoded: all of PIL and its plugins, except :data:`NOT_DECODED`."""
     Image.init()
+    with suppress(ImportError):  # optional; it decodes HEIF, the photographs of many phones
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     known = [kind for kind in Image.ID if kind not in NOT_DECODED]
     return tuple(sorted(known, key=lambda kind: COMMON.index(kind) if kind in COMMON else len(COMMON)))
 

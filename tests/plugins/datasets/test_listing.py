@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from PIL import Image, features
 
-from ebsc_core import image_suffixes
+from ebsc_core import image_formats, image_suffixes
 from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.utils.errors import DataError
 from ebsc_plugins.datasets.folder import FolderOptions
@@ -56,6 +58,15 @@ def test_formats_that_start_other_programs_are_not_read(tree: Path, read: Read, 
     with pytest.raises(DataError, match="not an image") as error:
         read(tree, {"a.png": encoded("EPS")})
     one_line(error)
+
+
+def test_the_decoder_of_heif_is_used_if_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered: list[bool] = []
+    package = ModuleType("pillow_heif")
+    vars(package)["register_heif_opener"] = lambda: registered.append(True)
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    assert image_formats.__wrapped__()
+    assert registered
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "JPEG2000", "BMP"])

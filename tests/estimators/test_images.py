@@ -369,3 +369,20 @@ def test_what_cannot_join_is_refused(digits, fitted: EBSC, tmp_path: Path) -> No
         EBSC.load(tmp_path)
     color = np.repeat(images[..., None], 3, axis=-1)
     np.testing.assert_array_equal(fitted.predict(color), fitted.predict(images))
+
+
+def test_paths_and_mappings_are_fitted_and_predicted_as_their_folder(digits, tmp_path: Path) -> None:
+    images = digits[0][:60]
+    (tmp_path / "pictures").mkdir()
+    paths = [tmp_path / "pictures" / f"{i:02}.png" for i in range(60)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    model = pixels(n_clusters=4)
+    expected = model.fit_predict(tmp_path / "pictures")
+    for given in (paths, list(map(str, paths)), np.array(paths), [{"image": p, "label": 0} for p in paths]):
+        found = clone(model).fit(given)
+        np.testing.assert_array_equal(found.labels_, expected)
+        assert found.ids_ == list(map(str, paths))
+    for path in paths[:5]:  # later files of another size are brought to that of the run
+        Image.open(path).resize((24, 24), Image.Resampling.NEAREST).save(path)
+    np.testing.assert_array_equal(found.predict(paths[:5]), found.predict(images[:5]))

@@ -79,7 +79,9 @@ class StreamedImages(ImageSource):
         """
         plan = torch.arange(len(self)).split(256)
         bad: Bad = []
-        for _, problems in self.workers.read((self.positions[part].tolist() for part in plan), pin=False):
+        for _, problems in self.workers.read(
+            (self.positions[part.numpy()].tolist() for part in plan), pin=False
+        ):
             bad += problems
         self.workers.close()  # training may start processes that pin their batches
         warn_unreadable([(self.reader.where(position), reason) for position, reason in bad], warn)

@@ -29,7 +29,8 @@ def described_path(name: str, readable: Sequence[str]) -> str | None:
     except (OSError, ValueError):  # no path, or one that must not be looked at
         return None
     if not there:
-        return f"{name} does not exist" if len(path.parts) > 1 or name.endswith("/") else None
+        said = f"{name} does not exist, and no data set has this name"
+        return said if len(path.parts) > 1 or name.endswith("/") else None
     suffix = path.suffix.lower()
     kind = mimetypes.guess_type(name)[0] or ""
     if suffix in ARCHIVES:

@@ -26,6 +26,7 @@ from ebsc_core.utils.errors import (
     EbscError,
     PartError,
     missing_package,
+    printable,
     text_of,
 )
 
@@ -41,12 +42,21 @@ if TYPE_CHECKING:
     from ebsc_core.clustering.spectral.kmeans import kmeans
     from ebsc_core.data.features.rows import HeldRows, Rows
     from ebsc_core.data.features.whitening import RidgeInverse, mean_eigenvalue
-    from ebsc_core.data.images.arrays import channels_first, to_uint8
+    from ebsc_core.data.images.arrays import channels_first, opaque_channels, to_uint8
+    from ebsc_core.data.images.decoding import (
+        ImageHeader,
+        common_shape,
+        decode_image,
+        fit_image,
+        image_formats,
+        image_suffixes,
+        read_header,
+    )
     from ebsc_core.data.images.in_memory import ImageSet
     from ebsc_core.data.images.pil import channels_of, eight_bit, is_gray
     from ebsc_core.data.images.source import ImageSource
     from ebsc_core.data.images.streamed import StreamedImages
-    from ebsc_core.data.images.workers import BadImage, ImageReader, Workers, unreadable
+    from ebsc_core.data.images.workers import BadImage, ImageReader, Workers, unreadable, warn_unreadable
     from ebsc_core.estimators.images import EBSC
     from ebsc_core.estimators.rows import EnergySubspaceClustering
     from ebsc_core.plugins.interfaces import (
@@ -84,7 +94,15 @@ _LAZY = {
     "RidgeInverse": "ebsc_core.data.features.whitening",
     "mean_eigenvalue": "ebsc_core.data.features.whitening",
     "channels_first": "ebsc_core.data.images.arrays",
+    "opaque_channels": "ebsc_core.data.images.arrays",
     "to_uint8": "ebsc_core.data.images.arrays",
+    "ImageHeader": "ebsc_core.data.images.decoding",
+    "common_shape": "ebsc_core.data.images.decoding",
+    "decode_image": "ebsc_core.data.images.decoding",
+    "fit_image": "ebsc_core.data.images.decoding",
+    "image_formats": "ebsc_core.data.images.decoding",
+    "image_suffixes": "ebsc_core.data.images.decoding",
+    "read_header": "ebsc_core.data.images.decoding",
     "ImageSet": "ebsc_core.data.images.in_memory",
     "channels_of": "ebsc_core.data.images.pil",
     "eight_bit": "ebsc_core.data.images.pil",
@@ -95,6 +113,7 @@ _LAZY = {
     "ImageReader": "ebsc_core.data.images.workers",
     "Workers": "ebsc_core.data.images.workers",
     "unreadable": "ebsc_core.data.images.workers",
+    "warn_unreadable": "ebsc_core.data.images.workers",
     "EBSC": "ebsc_core.estimators.images",
     "EnergySubspaceClustering": "ebsc_core.estimators.rows",
     "Backbone": "ebsc_core.plugins.interfaces",
@@ -135,6 +154,7 @@ __all__ = [
     "EpochFinished",
     "Expression",
     "HeldRows",
+    "ImageHeader",
     "ImageInfo",
     "ImageReader",
     "ImageSet",
@@ -157,22 +177,31 @@ __all__ = [
     "Workers",
     "channels_first",
     "channels_of",
+    "common_shape",
+    "decode_image",
     "effective_power",
     "eigenvalue_weights",
     "eight_bit",
     "exclude_own",
+    "fit_image",
     "has_bf16",
     "hookimpl",
+    "image_formats",
+    "image_suffixes",
     "is_gray",
     "kmeans",
     "leading_eigenpairs",
     "mean_eigenvalue",
     "missing_package",
+    "opaque_channels",
+    "printable",
     "projector",
+    "read_header",
     "sample_positions",
     "text_of",
     "to_uint8",
     "unreadable",
+    "warn_unreadable",
     "weighted_rows",
 ]
 

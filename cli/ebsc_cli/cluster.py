@@ -60,7 +60,7 @@ def cluster(
     images: Annotated[
         str | None,
         OPTION(
-            help="The images of the features, for the report: a data set, folder, .zip or .npz.",
+            help="The images of the features, for the report: a data set, folder, .zip, .npz or .npy.",
             rich_help_panel=METHOD,
         ),
     ] = None,

@@ -51,7 +51,9 @@ def show(
 
 @app.command()
 def extract(
-    data: Annotated[str, typer.Argument(help="A data set's name, or a folder, .zip or .npz of images.")],
+    data: Annotated[
+        str, typer.Argument(help="A data set's name, or a folder, .zip, .npz or .npy of images.")
+    ],
     backbone: Annotated[str | None, OPTION(help="Any timm model by its name. \\[default: resnet18]")] = None,
     out: Annotated[
         Path, OPTION("-o", "--out", metavar="FILE.h5", help="The file for features, names and labels.")

@@ -117,9 +117,11 @@ def show(name: Annotated[str, typer.Argument(help="The name of a component, e.g.
     families = [e for e in registry.entries if isinstance(e.component, ComponentFamily) and e.name == name]
     for entry in families:
         _print_head(console, f"({name})", entry.kind, entry.component, entry.provider)
+        if options := registry.options_of(entry):
+            _print_options(console, entry.kind.settings(name), options)
     for component in _called(registry, name, required=not families):
         _print_head(console, component.name, component.kind, component.spec, component.provider)
-        _print_options(console, component)
+        _print_options(console, component.kind.settings(component.name), component.options_class)
 
 
 @app.command()
@@ -164,8 +166,8 @@ def _called(registry: Registry, name: str, required: bool) -> list[SelectedCompo
     return parts
 
 
-def _print_options(console: Console, component: SelectedComponent) -> None:
-    fields: dict[str, Any] = component.options_class.model_fields  # type: ignore[attr-defined]
+def _print_options(console: Console, section: str, options: type) -> None:
+    fields: dict[str, Any] = options.model_fields  # type: ignore[attr-defined]
     if not fields:
         console.print("options: none")
         return
@@ -174,8 +176,10 @@ def _print_options(console: Console, component: SelectedComponent) -> None:
         annotation = field.annotation
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)
         default = "required" if field.is_required() else repr(field.default)
-        name = f"{component.kind.settings(component.name)}.{option}"
         table.add_row(
-            name, escape(kind.replace("typing.", "")), escape(default), escape(field.description or "")
+            f"{section}.{option}",
+            escape(kind.replace("typing.", "")),
+            escape(default),
+            escape(field.description or ""),
         )
     console.print(table)

@@ -16,7 +16,7 @@ def predict(
         str,
         typer.Argument(
             metavar="DATA",
-            help="New images: the name of a data set, a folder, .zip or .npz. "
+            help="New images: the name of a data set, a folder, .zip, .npz or .npy. "
             "If the run clustered features: a file of features.",
         ),
     ],

@@ -31,7 +31,7 @@ def run(
     data: Annotated[
         str | None,
         OPTION(
-            help="The name of a data set, or a folder, .zip or .npz of images. \\[default: digits]",
+            help="The name of a data set, or a folder, .zip, .npz or .npy of images. \\[default: digits]",
             autocompletion=parts(Kind.DATA),
             rich_help_panel=METHOD,
         ),

@@ -41,8 +41,6 @@ INHERITED = (
     "set_score_request",
     "set_transform_request",
 )
-# One member of each family, so that the family's options can be shown.
-MEMBERS = {"folder": ".", "npz": "images.npz"}
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -131,12 +129,12 @@ def _component(registry: Registry, entry: Entry) -> Iterator[str]:
     if component.reference:
         yield f"Source: {_markdown(component.reference)}."
         yield ""
-    name = MEMBERS.get(entry.name) if family else entry.name
-    if name is None:
+    options = registry.options_of(entry)
+    if options is None:
         yield "`ebsc plugins show NAME` prints the options of a member of this family."
         yield f"Set one by `--set {kind.section}.OPTION=VALUE`."
         return
-    fields = registry.find(kind, name).options_class.model_fields  # type: ignore[attr-defined]
+    fields = options.model_fields  # type: ignore[attr-defined]
     if not fields:
         yield "It has no options."
         return

@@ -109,7 +109,7 @@ def _joined(
 ) -> Copies:
     """Join rows whose distance is at most ``limit``."""
     m, n_projections = projected.shape
-    shifts: np.ndarray = numbers.random(n_projections, np.float32)
+    shifts = numbers.random((n_projections,), np.float32)
     factors = np.bitwise_or(numbers.integers(np.iinfo(np.int64).max, size=n_projections), 1)
     starts, ends = [], []
     for table in np.split(np.arange(n_projections), TABLES):

@@ -119,8 +119,10 @@ class FeaturesChoice(Options):
     """The name of the array or column with the names of the rows. By default, it is the one called ids, id,
     image, path or filename beside the features."""
     images: Text | None = None
-    """The data set, folder, .zip or .npz file with the images of the rows, which the report shows. Images
-    are matched to rows by name or, if the names do not match, by order."""
+    """The data set, folder, .zip, .npz or .npy file with the images of the rows, which the report shows."""
+    match: Literal["names", "order"] = "names"
+    """With ``names``, each row gets the image of its name: of the same path, or else of the same base name
+    if it is unique. Rows without names get the images in their order. With ``order``, all rows do."""
 
 
 class JointChoice(ComponentChoice):

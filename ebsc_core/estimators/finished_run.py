@@ -111,7 +111,7 @@ class FinishedRun:
             source = predictor.read(os.fspath(images), root=root, download=root is None)
             assert isinstance(source, ImageSource)
         else:
-            source = predictor.alike(given_images(images))
+            source = predictor.alike(given_images(images, size=predictor.side))
         return predictor.extract(source)
 
     @contextmanager

@@ -160,9 +160,10 @@ class EBSC(ClusterMixin, BaseEstimator):
         Parameters
         ----------
         X : array, tensor, data set, list, or str or path
-            ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8 or floats in [0, 1]; a list or a
-            map-style torch data set of such arrays or PIL images, alone or as the first entry of a tuple;
-            or a value of ``ebsc run --data``: the name of a data set, a folder, a .zip or an .npz.
+            ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, uint8 or floats in [0, 1]; a list, a
+            column of a table or a map-style data set (of torch or Hugging Face) of such arrays, PIL images
+            or paths of image files, alone, as the first entry of a tuple or as ``image`` of a mapping;
+            or a value of ``ebsc run --data``: the name of a data set, a folder, a .zip, .npz or .npy.
         y : array-like of shape (N,), optional
             The classes. They enter ``scores_`` only and, if ``n_clusters`` is not set, their number.
 

@@ -84,6 +84,9 @@ class ComponentFamily:
     """A function that lists known names, which error messages suggest. The list may be empty."""
     reference: str = ""
     api_version: int = API_VERSION
+    options: str | type | None = field(default=None, kw_only=True)
+    """The :class:`ebsc_core.Options` class that all its components share, if they do, for ``ebsc plugins
+    show``; a component itself has the class of its own record."""
 
 
 Component = ComponentSpec | ComponentFamily

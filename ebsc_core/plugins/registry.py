@@ -22,6 +22,7 @@ from typing import Any
 
 from ebsc_core.plugins.hookspecs import ENTRY_POINT_GROUP, Component, ComponentFamily, ComponentSpec
 from ebsc_core.plugins.kinds import Kind as Kind
+from ebsc_core.plugins.paths import described_path
 from ebsc_core.plugins.validation import check_record, claimed, records_of
 from ebsc_core.utils.errors import ComponentError, EbscError, told
 
@@ -265,8 +266,19 @@ class Registry:
                         f"{name!r} belongs to plugin {plugin}, which did not load: {plugin.reason}; "
                         f"repair or update {plugin.provider.distribution}"
                     ) from plugin.error
-            raise UnknownComponentError(f"unknown {kind.words} {name!r}: {self.hint(name, [kind], broken)}")
+            hint = self.hint(name, [kind], broken)
+            if kind is Kind.DATA and not broken:
+                readable = [entry.name for entry in self.of(kind) if not _single(entry)]
+                if described := described_path(name, readable):
+                    raise UnknownComponentError(described)
+            raise UnknownComponentError(f"unknown {kind.words} {name!r}: {hint}")
         return found[0]
+
+    def options_of(self, entry: Entry) -> type | None:
+        """Return the options class of a component, or of all components of a family; None if they differ."""
+        if isinstance(entry.component, ComponentFamily):
+            return _load(entry.component.options, entry)
+        return SelectedComponent(entry.kind, entry.name, entry.component, entry.provider).options_class
 
     def names(self, kind: Kind) -> list[str]:
         """Return every known name of one kind, including those that families list."""

@@ -24,7 +24,7 @@ def announce_images(
     config, say, processes = context.config, context.progress.note, context.distributed.count
     kind = "grey" if info.channels == 1 else "colour"
     images = f"{len(data)} {kind} images of {info.height}x{info.width}{data.where()}"
-    say(f"data          {data.name}: {images}{_classes(data.n_classes)}")
+    say(f"data          {data.name}: {images}{_classes(data.n_classes, data.labels_from)}")
     if held_out:
         say(f"protocol      {len(held_out)} more are held out, assigned afterwards, and scored")
     say(f"backbone      {backbone.describe()}")
@@ -44,19 +44,21 @@ def announce_images(
 
 
 def announce_features(
-    context: RunContext, features: FeatureSource, resolved: ResolvedClusteringSettings
+    context: RunContext, features: FeatureSource, pictures: str, resolved: ResolvedClusteringSettings
 ) -> None:
     """Announce a run on features."""
     say, (n, width) = context.progress.note, features.shape
     say(f"features      {features.name}: {n} rows of {width}{_classes(features.n_classes)}")
     if features.columns:
         say(f"columns       {features.columns}")
+    if pictures:
+        say(f"images        {pictures}")
     _announce_clustering(context, resolved, "features", n, "rows")
     say(f"device        {describe_device(context.device)}, seed {context.config.seed}")
 
 
-def _classes(count: int | None) -> str:
-    return f", {count} classes (for scoring only)" if count else ""
+def _classes(count: int | None, source: str = "") -> str:
+    return f", {count} classes (for scoring only{source and f'; from {source}'})" if count else ""
 
 
 def _announce_clustering(

@@ -37,10 +37,17 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     device = resolve_device(config.device)
     prepare(device)
     images = read_images(plan.data, config.data, config.seed, progress.warn)
-    backbone: Backbone = plan.backbone.build_seeded(config.seed, images.info()).to(device)
+    backbone: Backbone = plan.backbone.build_seeded(config.seed, images.info())
+    untrained = _weights_are_random(backbone, plan.backbone.build_seeded(config.seed + 1, images.info()))
+    backbone = backbone.to(device)
     if type(backbone).fit is not Backbone.fit:
         backbone.fit(images.to_fit())
     progress.note(f"backbone      {backbone.describe()}")
+    if untrained:
+        progress.warn(
+            f"the weights of {plan.backbone.name} are random, and nothing trains here; load trained ones "
+            f"(`ebsc plugins show {plan.backbone.name}` lists the options), or let `ebsc run` train it"
+        )
     made_from = {"images": images.digest(), "backbone": plan.backbone.record(), "seed": config.seed}
     try:
         with (
@@ -54,3 +61,10 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror or error}") from error
     return len(images), backbone.width
+
+
+def _weights_are_random(backbone: Backbone, other: Backbone) -> bool:
+    """Return whether most weights of a backbone differ from those of the same one with another seed."""
+    pairs = zip(backbone.parameters(), other.parameters(), strict=True)
+    differ = [not torch.equal(ours, theirs) for ours, theirs in pairs if ours.ndim > 1]
+    return sum(differ) > len(differ) / 2

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked, overlay, parse_settings
 from ebsc_core.config.schema import DataChoice
-from ebsc_core.data.features.files import read_features
+from ebsc_core.data.features.files import READERS, read_features
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.features.store import FeatureTable, FeatureWriter
@@ -98,20 +98,30 @@ class Predictor:
         tables = {section: {"path" if section == "features" else "name": name}}
         config = checked(overlay(tables, parse_settings(settings)))
         if config.features:
+            if Path(config.features.path).suffix.lower() not in READERS:
+                raise DataError(
+                    f"{self.run.path} was made from a file of features and has no network for images; give a "
+                    f"file of such features of the new images ({self.width} numbers a row), not {name}"
+                )
             features = read_features(config.features)
             self._check_width(features)
             return features
         return self._images(config.data.model_copy(update=choice), download)
 
     def _images(self, choice: DataChoice, download: bool) -> ImageSource:
-        info, settings, name = self._info, choice.options, str(choice.name)
+        settings, name = choice.options, str(choice.name)
         component = self.registry.find(Kind.DATA, name)
         fields = getattr(component.options_class, "model_fields", {})
-        if info.height == info.width and "size" in fields:
-            settings = {"size": info.height} | settings
+        if self.side and "size" in fields:
+            settings = {"size": self.side} | settings
         chosen = Choice(component, check_options(component, settings, Kind.DATA.section))
         seed, warn = self.run.config.seed, self.progress.warn
         return self.alike(read_images(chosen, choice, seed, warn, download=download))
+
+    @property
+    def side(self) -> int | None:
+        """The side of the images of the run if they are square."""
+        return self._info.height if self._info.height == self._info.width else None
 
     def alike(self, images: ImageSource) -> ImageSource:
         """Convert images to the channels of the run.

@@ -133,17 +133,20 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
 
 def _run_on_features(context: RunContext, plan: Plan) -> RunResult:
     """Read rows that were computed elsewhere, cluster, score, write."""
-    config, stage, images = context.config, context.stage, None
+    config, stage, images, pictures = context.config, context.stage, None, ""
     assert config.features
     with stage("read features"):
         features = read_features(config.features)
         if plan.images:  # read now: a mistake in them must cost nothing
             warn = context.progress.warn
-            images = RunImages(read_pictures(plan.images, features.ids, config.seed, warn))
+            found, pictures = read_pictures(
+                plan.images, features.ids, config.features.match, config.seed, warn
+            )
+            images = RunImages(found)
     n = len(features)
     inputs = InputSummary(features.name, n, features.n_classes, "rows")
     resolved = resolve_clustering(config, inputs, Preferences.of(plan))
-    announce_features(context, features, resolved)
+    announce_features(context, features, pictures, resolved)
     with context.directory as directory:
         with stage("read features"), directory.writing():
             _store(features, directory.work_folder / FEATURES)

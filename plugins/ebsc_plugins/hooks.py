@@ -32,16 +32,25 @@ def ebsc_datasets() -> Iterator[Component]:
         "folder",
         "a folder of images, by its path; subfolders become classes, for scoring only",
         "ebsc_plugins.datasets.folder:resolve_folder",
+        options="ebsc_plugins.datasets.folder:FolderOptions",
     )
     yield ComponentFamily(
         "zip",
         "a zip of images, by its path; read like a folder",
         "ebsc_plugins.datasets.folder:resolve_zip",
+        options="ebsc_plugins.datasets.folder:FolderOptions",
     )
     yield ComponentFamily(
         "npz",
         "a NumPy .npz, by its path, with an array `images` and optional `labels`",
         "ebsc_plugins.datasets.npz:resolve_npz",
+        options="ebsc_plugins.datasets.npz:NpzOptions",
+    )
+    yield ComponentFamily(
+        "npy",
+        "a NumPy .npy, by its path: one array of images",
+        "ebsc_plugins.datasets.npy:resolve_npy",
+        options="ebsc_plugins.datasets.arrays:ArrayOptions",
     )
 
 
@@ -81,6 +90,7 @@ def ebsc_backbones() -> Iterator[Component]:
         "ebsc_plugins.backbones.timm_models:resolve",
         names="ebsc_plugins.backbones.timm_models:names",
         reference="https://github.com/huggingface/pytorch-image-models",
+        options="ebsc_plugins.backbones.timm_models:TimmOptions",
     )
 
 

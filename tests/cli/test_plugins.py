@@ -111,6 +111,17 @@ class TestShow:
         assert code == 0
         assert out.splitlines()[0] == "(timm) (backbone)"
         assert f"ebsc {__version__}" in out
+        assert row(out, "backbone.pretrained")[1:3] == ["bool", "False"]
+
+    @pytest.mark.parametrize(
+        ("name", "option"),
+        [("folder", "labels"), ("zip", "labels"), ("npz", "images"), ("npy", "stream")],
+    )
+    def test_a_family_of_data_sets_has_the_options_of_its_members(
+        self, ebsc: Ebsc, name: str, option: str
+    ) -> None:
+        _, out, _ = ebsc("plugins", "show", name)
+        assert row(out, f"data.{option}")
 
     def test_a_part_by_its_distribution(self, ebsc: Ebsc, distribution: MakeDistribution) -> None:
         distribution("acme", "4.2", PLUGIN.format(name="simclr"))

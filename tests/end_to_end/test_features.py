@@ -179,6 +179,14 @@ def test_features_are_extracted_and_looked_at(ebsc, digits: Path) -> None:
     assert ebsc("cluster", "f.h5", *QUICK, "--out", "run").code == 0
     assert "200 of " in ebsc("features", "run").out
     assert "300 of 64" in ebsc("features", "show", "new.npz").out
+    assert "random" not in done.err
+
+
+def test_features_of_random_weights_are_said_to_be_so(ebsc) -> None:
+    done = ebsc("features", "extract", "digits", "--backbone", "resnet10t", "--limit", "20", "-o", "f.h5")
+    assert done.code == 0, done.err
+    assert "warning: the weights of resnet10t are random, and nothing trains here" in done.err
+    assert "ebsc plugins show resnet10t" in done.err
 
 
 BAD = np.full((20, 4), np.nan)
@@ -198,6 +206,7 @@ BAD = np.full((20, 4), np.nan)
         (("predict", "run", "wide.npy", "-o", "x.csv"), "have 5 numbers"),
         (("predict", "run", "bad.npy", "-o", "x.csv"), "row 0 ('0') holds NaN"),
         (("predict", "run", "none.npy", "-o", "x.csv"), "does not exist"),
+        (("predict", "run", "photos", "-o", "x.csv"), "was made from a file of features and has no network"),
         (("predict", "none", "good.npy", "-o", "x.csv"), "none does not exist"),
         (("predict", "run", "good.npy", "-o", "none/x.csv"), "is not there"),
         (("predict", "run", "good.npy", "-o", "run"), "is a folder"),

@@ -293,14 +293,14 @@ class Stream(IterableDataset):
 X = np.zeros((6, 8, 8), np.uint8)
 BAD_IMAGES: dict[str, tuple[Any, str]] = {
     "flat": (np.zeros((6, 64)), "images have shape (6, 64); expected (N, H, W)"),
-    "five channels": (np.zeros((6, 8, 8, 5)), "with C 1 or 3"),
+    "five channels": (np.zeros((6, 8, 8, 5)), "with C 1, 3 or 4"),
     "one": (X[:1], "one image alone has nothing to be compared with"),
     "none": (X[:0], "there are no images"),
     "integers": (X.astype(np.int64), "dtype int64; expected uint8 or floats in [0, 1]"),
     "large": (X + 16.0, "must lie in [0, 1], without NaN"),
     "NaN": (X + np.nan, "must lie in [0, 1], without NaN"),
     "empty list": ([], "there are no images"),
-    "list of names": (["a.png", "b.png"], "image 0 is a str"),
+    "list of names": (["a.png", "b.png"], "cannot read image a.png"),
     "sizes": ([X[0], X[1, :4]], "image 1 is 4x8, the first is 8x8"),
     "loader": (
         DataLoader(TensorDataset(torch.zeros(4, 1, 8, 8))),
@@ -310,7 +310,7 @@ BAD_IMAGES: dict[str, tuple[Any, str]] = {
     "table": (UserDict({"image": X}), "cannot take images from a UserDict"),
     "no positions": (Stream(), "cannot take image 0 from a Stream (NotImplementedError"),
     "number": (3, "cannot take images from a int"),
-    "path": ("nowhere/at-all", "unknown data set 'nowhere/at-all'"),
+    "path": ("nowhere/at-all", "nowhere/at-all does not exist"),
 }
 
 
@@ -369,3 +369,20 @@ def test_what_cannot_join_is_refused(digits, fitted: EBSC, tmp_path: Path) -> No
         EBSC.load(tmp_path)
     color = np.repeat(images[..., None], 3, axis=-1)
     np.testing.assert_array_equal(fitted.predict(color), fitted.predict(images))
+
+
+def test_paths_and_mappings_are_fitted_and_predicted_as_their_folder(digits, tmp_path: Path) -> None:
+    images = digits[0][:60]
+    (tmp_path / "pictures").mkdir()
+    paths = [tmp_path / "pictures" / f"{i:02}.png" for i in range(60)]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
+    model = pixels(n_clusters=4)
+    expected = model.fit_predict(tmp_path / "pictures")
+    for given in (paths, list(map(str, paths)), np.array(paths), [{"image": p, "label": 0} for p in paths]):
+        found = clone(model).fit(given)
+        np.testing.assert_array_equal(found.labels_, expected)
+        assert found.ids_ == list(map(str, paths))
+    for path in paths[:5]:  # later files of another size are brought to that of the run
+        Image.open(path).resize((24, 24), Image.Resampling.NEAREST).save(path)
+    np.testing.assert_array_equal(found.predict(paths[:5]), found.predict(images[:5]))

@@ -38,6 +38,7 @@ class ImageSet(ImageSource):
     ids: list[str]
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
+    labels_from: str = ""
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:

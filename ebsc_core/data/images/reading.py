@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from ebsc_core.config.schema import DataChoice
+from ebsc_core.data.images.matching import match_names
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import DataContext
 from ebsc_core.plugins.selection import Choice
-from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.errors import DataError, printable
 from ebsc_core.utils.paths import user_cache
 from ebsc_core.utils.system import available_memory
 
@@ -57,30 +59,50 @@ def read_images(
 
 
 def read_pictures(
-    part: Choice, ids: Sequence[str], seed: int, warn: Callable[[str], None], download: bool = True
-) -> ImageSource:
-    """Read the images of rows of features, in the order of the rows.
+    part: Choice,
+    ids: Sequence[str],
+    match: Literal["names", "order"],
+    seed: int,
+    warn: Callable[[str], None],
+    download: bool = True,
+) -> tuple[ImageSource, str]:
+    """Read the images of rows of features, in the order of the rows, and say how they were matched.
 
     Parameters
     ----------
     part : Choice
         The data set that holds the images.
     ids : sequence of str
-        The names of the rows. Images are matched by name if every row has an image of its name. Otherwise,
-        or if the rows are numbered, they are matched by order.
+        The names of the rows; their positions if they have no names.
+    match : str
+        With ``names``, each row gets the image of its name; see
+        :func:`ebsc_core.data.images.matching.match_names`. Only rows without names are matched by order.
+        With ``order``, all rows are.
 
     Raises
     ------
     DataError
-        If the names do not match and the number of images differs from the number of rows.
+        If a named row has no image of its name, or if rows are matched by order and the images are not as
+        many.
     """
     images = read_images(part, DataChoice(), seed, warn, download=download)
-    places = {name: place for place, name in enumerate(images.ids)}
+    names = images.ids
     numbered = all(name == str(row) for row, name in enumerate(ids))
-    if not numbered and all(name in places for name in ids):
-        return images.take(np.array([places[name] for name in ids], dtype=np.int64))
+    if match == "names":
+        places = match_names(ids, names)
+        if (places >= 0).all():
+            return images.take(places), f"{images.name}: an image for each row, all by name"
+        if not numbered:
+            row = int(np.flatnonzero(places < 0)[0])
+            raise DataError(
+                f"{images.name}: {np.count_nonzero(places >= 0)} of {len(ids)} rows have an image of their "
+                f"name; {printable(ids[row])!r} has none (an image is called {printable(names[0])!r}); "
+                "correct the names, or pass `features.match=order` to match by order"
+            )
     if len(images) != len(ids):
         raise DataError(
-            f"{images.name}: there are {len(images)} images for {len(ids)} rows, and their names differ"
+            f"{images.name}: there are {len(images)} images for {len(ids)} rows, which cannot be matched by "
+            "order"
         )
-    return images
+    why = "the rows have no names" if match == "names" else "as asked"
+    return images, f"{images.name}: an image for each row, by order ({why})"

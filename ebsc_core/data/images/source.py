@@ -26,6 +26,8 @@ class ImageSource(ABC):
     class_names: tuple[str, ...] | None = None
     """The names of the classes in ``assignments.csv``, by label. If None, the file holds the labels as
     numbers."""
+    labels_from: str = ""
+    """Where the labels come from, for the first lines of a run, e.g. ``the folders ants, bees``."""
     waited: float = 0.0
     """The seconds that callers of :meth:`batches` waited for images."""
 

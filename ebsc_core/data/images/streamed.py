@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ebsc_core.data.images.source import ImageSource, Levels
-from ebsc_core.data.images.workers import Bad, ImageReader, Images, Workers, unreadable
+from ebsc_core.data.images.workers import Bad, ImageReader, Images, Workers, unreadable, warn_unreadable
 from ebsc_core.plugins.interfaces import ImageInfo
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.sampling import sample_positions
@@ -46,6 +46,7 @@ class StreamedImages(ImageSource):
     """The positions ``(N,)`` int64 of these images among the reader's images."""
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] | None = None
+    labels_from: str = ""
     waited: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
@@ -78,11 +79,12 @@ class StreamedImages(ImageSource):
         """
         plan = torch.arange(len(self)).split(256)
         bad: Bad = []
-        for _, problems in self.workers.read((self.positions[part].tolist() for part in plan), pin=False):
+        for _, problems in self.workers.read(
+            (self.positions[part.numpy()].tolist() for part in plan), pin=False
+        ):
             bad += problems
         self.workers.close()  # training may start processes that pin their batches
-        for position, reason in bad:
-            warn(f"left out unreadable image {self.reader.where(position)} ({reason})")
+        warn_unreadable([(self.reader.where(position), reason) for position, reason in bad], warn)
         if len(bad) == len(self):
             raise DataError(f"{self.name} holds no readable image")
         return self.take(np.flatnonzero(~np.isin(self.positions, [position for position, _ in bad])))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from typing import Any
@@ -22,6 +22,8 @@ from ebsc_core.utils.system import processors
 AHEAD = 2
 # Few disks are fast enough for more processes.
 MAX_WORKERS = 8
+# At most so many unreadable images are named.
+NAMED = 20
 
 Bad = list[tuple[int, str]]
 """The positions of images that could not be read, each with the reason."""
@@ -37,6 +39,14 @@ def unreadable(where: str, reason: str, count: int) -> DataError:
     return DataError(
         f"cannot read image {where}{more} ({reason}); repair or remove it, or pass `data.skip_bad_images`"
     )
+
+
+def warn_unreadable(bad: Sequence[tuple[str, str]], warn: Callable[[str], None]) -> None:
+    """Warn of images that are left out, each with its place and the reason; count those beyond ``NAMED``."""
+    for where, reason in bad[:NAMED]:
+        warn(f"left out unreadable image {where} ({reason})")
+    if len(bad) > NAMED:
+        warn(f"left out {len(bad) - NAMED:,} more unreadable images")
 
 
 class ImageReader(ABC):

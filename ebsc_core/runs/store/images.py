@@ -54,12 +54,14 @@ def _of_features(
 ) -> RunImages:
     """Read the images that belong to a run on features."""
     assert run.config.features
-    name = run.config.features.images
+    choice = run.config.features
+    name = choice.images
     if name is None:
         raise DataError("the run used features, and no images were named (`features.images`)")
     note(f"reading the images of the run again: {name}")
     images = choose(registry, Kind.DATA, ComponentChoice(name=name))
-    return RunImages(read_pictures(images, run.assignments.ids, run.config.seed, warn, download=False))
+    ids, seed = run.assignments.ids, run.config.seed
+    return RunImages(read_pictures(images, ids, choice.match, seed, warn, download=False)[0])
 
 
 def _read(config: RunConfig, registry: Registry, warn: Callable[[str], None]) -> ImageSource:

@@ -2,56 +2,201 @@
 
 from __future__ import annotations
 
+import math
+import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from tokenize import TokenError
+from typing import IO, Any, Literal
 from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
+import torch
 from PIL import Image
+from pydantic import Field
 
-from ebsc_core import BadImage, DataError, ImageReader, channels_first, to_uint8
-from ebsc_plugins.datasets.decoding import fit
+from ebsc_core import (
+    BadImage,
+    DataContext,
+    DataError,
+    ImageReader,
+    ImageSet,
+    ImageSource,
+    Options,
+    StreamedImages,
+    Workers,
+    channels_first,
+    fit_image,
+    opaque_channels,
+    sample_positions,
+    to_uint8,
+)
 from ebsc_plugins.datasets.files import member_start
+
+# A compressed array of more bytes than FREE must be large in its archive, too. Real images, drawings
+# included, stay below the ratio, and nothing but equal values is above it.
+FREE, RATIO = 2**26, 200
+# Besides ValueError, NumPy raises these errors for the headers of damaged arrays.
+BAD_HEADER = (
+    *(TypeError, SyntaxError, TokenError, OverflowError, RecursionError, MemoryError, EOFError),
+    struct.error,
+)
+
+
+class ArrayOptions(Options):
+    """Configure how an array of images is read."""
+
+    size: int | None = Field(None, ge=4)
+    """Every image is scaled and cropped to this side, in pixels: the shorter side is scaled, and the centre
+    is kept. By default, images keep their size."""
+    stream: Literal[True, False, "auto"] = "auto"
+    """Images are read when a batch needs them, instead of all at the start. By default, this happens if
+    they do not fit in memory. Only uncompressed arrays can be streamed."""
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """Describe an array in an ``.npz`` archive, as its header does."""
+    """Describe an array in a ``.npy`` file or an ``.npz`` archive, as its header does."""
 
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype
     fortran: bool
     checksum: int
-    """The CRC-32 of the array."""
+    """A number that changes with the array: its CRC-32 in an archive."""
     offset: int | None
     """The position of the data in the file; None for compressed or encrypted data, or Python objects."""
 
     def bytes_held(self) -> int:
         """Return the bytes needed to read the whole array: the array, and its pixels as uint8 twice."""
-        return int(np.prod(self.shape)) * (self.dtype.itemsize + 2)
+        return math.prod(self.shape) * (self.dtype.itemsize + 2)
+
+    def refuse_objects(self, what: str) -> None:
+        """Raise a DataError if the array holds Python objects, which only pickle can load."""
+        if self.dtype.hasobject:
+            raise DataError(
+                f"{self.path}: {what} holds pickled Python objects, which are never loaded; "
+                "save it as a plain numeric array"
+            )
 
 
 def find_array(path: Path, archive: ZipFile, key: str) -> StoredArray:
-    """Locate an array of the archive.
+    """Locate an array of an ``.npz`` archive.
 
     Raises
     ------
     ValueError, OSError, RuntimeError, BadZipFile
-        If the header of the array is damaged or encrypted.
+        If the array is encrypted, its header is damaged or does not fit its data, or the archive is too
+        small for it.
     """
-    form, members = np.lib.format, archive.NameToInfo
+    members = archive.NameToInfo
     member = members[key if key in members else f"{key}.npy"]
+    if member.file_size > max(FREE, RATIO * member.compress_size):
+        packed, unpacked = member.compress_size / 2**20, member.file_size / 2**20
+        raise ValueError(
+            f"array {key!r} would unpack from {packed:.1f} MiB to {unpacked:.0f} MiB, more than images do; "
+            "if it is right, save it with numpy.savez"
+        )
     with archive.open(member) as content:
-        first = form.read_magic(content) == (1, 0)
-        shape, fortran, dtype = (form.read_array_header_1_0 if first else form.read_array_header_2_0)(content)
-        header = content.tell()
+        shape, fortran, dtype, header = _header(content, member.file_size, f"array {key!r}")
     offset = None
     if member.compress_type == ZIP_STORED and not dtype.hasobject:
         with path.open("rb") as file:
             offset = member_start(file, member.header_offset) + header
+        if offset - header + member.file_size > path.stat().st_size:
+            raise ValueError(f"it is too short for array {key!r}")
     return StoredArray(path, shape, dtype, fortran, member.CRC, offset)
+
+
+def find_npy(path: Path) -> StoredArray:
+    """Locate the array of a ``.npy`` file.
+
+    Raises
+    ------
+    ValueError, OSError
+        If the header is damaged or does not fit the data.
+    """
+    state = path.stat()
+    with path.open("rb") as content:
+        shape, fortran, dtype, header = _header(content, state.st_size, "the array")
+    return StoredArray(path, shape, dtype, fortran, state.st_mtime_ns, None if dtype.hasobject else header)
+
+
+def _header(content: IO[bytes], size: int, what: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Return shape, order, dtype and the length of the header of an array that takes ``size`` bytes."""
+    form = np.lib.format
+    try:
+        first = form.read_magic(content) == (1, 0)
+        shape, fortran, dtype = (form.read_array_header_1_0 if first else form.read_array_header_2_0)(content)
+    except BAD_HEADER:
+        raise ValueError(f"the header of {what} is damaged") from None
+    header = content.tell()
+    if not dtype.hasobject:
+        declared = math.prod(shape) * dtype.itemsize
+        if min(shape, default=0) < 0 or declared != size - header:
+            raise ValueError(f"{what} declares {declared} bytes and holds {size - header}")
+        if not declared and shape and shape[0]:
+            raise ValueError(f"{what} has shape {shape}, without any pixels")
+    return shape, fortran, dtype, header
+
+
+def read_stored(
+    stored: StoredArray,
+    what: str,
+    load: Callable[[], np.ndarray],
+    labels: tuple[str, np.ndarray] | None,
+    options: ArrayOptions,
+    context: DataContext,
+) -> ImageSource:
+    """Read the images of an array, or a sample of them, in memory or streamed.
+
+    Parameters
+    ----------
+    what : str
+        The array in messages.
+    labels : tuple, optional
+        The name of the array of labels, and the labels ``(N,)`` int64.
+    load : callable
+        Called without arguments if all images are read now; it returns the array.
+
+    Raises
+    ------
+    DataError
+        If it is no array of images, or if the images do not fit in memory and cannot be streamed.
+    """
+    path = stored.path
+    stored.refuse_objects(what)
+    reader = ArrayReader(stored, options.size)
+    if reader.alpha:
+        context.warn(f"{path}: the 4 channels are taken for red, green, blue and alpha, on a white ground")
+    chosen = sample_positions(stored.shape[0], context.limit, context.seed)
+    classes: dict[str, Any] = {}
+    if labels is not None:
+        classes = {"labels": labels[1][chosen], "labels_from": labels[0]}
+    if not _is_streamed(stored, what, options, context.memory):
+        pixels = resize(to_uint8(path, load())[chosen], options.size)
+        return ImageSet(path.name, torch.from_numpy(pixels), [str(i) for i in chosen], **classes)
+    data = StreamedImages(path.name, reader, Workers(reader, context.workers), chosen, **classes)
+    return data.readable(context.warn) if context.skip_bad_images else data
+
+
+def _is_streamed(stored: StoredArray, what: str, options: ArrayOptions, available: int | None) -> bool:
+    """Tell whether to stream the images; raise a DataError if they need it but cannot be streamed."""
+    fits = available is None or stored.bytes_held() <= available
+    if options.stream is True or (options.stream == "auto" and not fits):
+        if stored.offset is None:
+            raise DataError(
+                f"{stored.path}: {what} is compressed or no plain array, and cannot be "
+                f"streamed{'' if fits else ', but is too large for memory'}; save it with numpy.savez"
+            )
+        return True
+    if not fits:
+        raise DataError(
+            f"{stored.path}: its images need {stored.bytes_held() / 2**30:.1f} GiB, "
+            f"{(available or 0) / 2**30:.1f} GiB are free; use `data.stream=true`"
+        )
+    return False
 
 
 class ArrayReader(ImageReader):
@@ -66,8 +211,9 @@ class ArrayReader(ImageReader):
     def __init__(self, stored: StoredArray, size: int | None) -> None:
         self.stored, self.size = stored, size
         nothing = np.broadcast_to(np.zeros((), stored.dtype), stored.shape)
-        channels, height, width = channels_first(stored.path, nothing).shape[1:]
-        self.shape = (channels, size or height, size or width)
+        images = channels_first(stored.path, nothing)
+        self.alpha = images.shape[1] == 4
+        self.shape = (opaque_channels(images), size or images.shape[2], size or images.shape[3])
 
     def name(self, position: int) -> str:
         return str(position)
@@ -98,5 +244,5 @@ def resize(pixels: np.ndarray, size: int | None) -> np.ndarray:
     resized = np.empty((*pixels.shape[:2], size, size), dtype=np.uint8)
     for image, channels in zip(pixels, resized, strict=True):
         picture = Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1))
-        channels[:] = fit(picture, (size, size))
+        channels[:] = fit_image(picture, (size, size))
     return resized

@@ -1,12 +1,15 @@
-"""List the image files of a folder or a zip, and read their bytes one by one."""
+"""List the image files of a folder or a zip, and open them one by one."""
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,12 +17,19 @@ import numpy as np
 import torch
 
 from ebsc_core import DataError
+from ebsc_plugins.datasets.listing import Listing
 from ebsc_plugins.datasets.packed_names import Names
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Besides OSError, reading raises these errors for zip members that are damaged, encrypted, or compressed in
 # a way that Python does not know (RuntimeError).
-UNREADABLE = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# A member of a zip is unpacked in memory. If it is large, it must be large in the zip, too.
+FREE_MEMBER, RATIO, LARGEST_MEMBER = 2**25, 100, 2**29
+# Ways of compression that are read directly.
+DIRECT = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+MAX_INT = 2**63 - 1
+# Bytes that tell the format of an image.
+BEGINNING = 16
 
 
 class Files(ABC):
@@ -28,14 +38,16 @@ class Files(ABC):
     path: Path
     names: Names
     """The sorted paths inside, with ``/``."""
+    left_out: str
+    """What else there is, on one line; empty if there is nothing."""
 
     @abstractmethod
-    def content(self, position: int) -> bytes:
-        """Read the bytes of a file.
+    def open(self, position: int) -> tuple[BinaryIO, int]:
+        """Open a file; return it with the bytes that it takes where it is stored.
 
         Raises
         ------
-        OSError, RuntimeError, BadZipFile, zlib.error
+        OSError, ValueError, RuntimeError, BadZipFile, zlib.error
             If the file is unreadable; see :data:`UNREADABLE`.
         """
 
@@ -53,22 +65,24 @@ class FolderFiles(Files):
     """List all image files under a folder, and follow links."""
 
     def __init__(self, path: Path) -> None:
-        self.path, names = path, []
-        for folder, subfolders, files in os.walk(path, followlinks=True):
+        self.path, listing = path, Listing()
+        for folder, subfolders, files in os.walk(path, followlinks=True, onerror=listing.closed):
             inside = os.path.relpath(folder, path).replace(os.sep, "/")
             prefix = "" if inside == "." else f"{inside}/"
-            names += [name for file in files if is_image(name := prefix + file)]
-            # A link to a parent folder would cause an endless loop.
             here = Path(folder)
-            subfolders[:] = [name for name in subfolders if not _leads_back(here, here / name)]
-        self.names = Names(sorted(names))
+            for file in files:
+                listing.add(prefix + file, partial(_beginning, here / file))
+            # A link to a parent folder would cause an endless loop.
+            subfolders[:] = [
+                name
+                for name in subfolders
+                if listing.enters(prefix + name) and not _leads_back(here, here / name)
+            ]
+        self.names, self.left_out = Names(sorted(listing.names)), listing.left_out()
 
-    def content(self, position: int) -> bytes:
-        path = self.path / self.names[position]
-        # Reading a pipe or device might never end.
-        if path.exists() and not path.is_file():
-            raise OSError("not a regular file")
-        return path.read_bytes()
+    def open(self, position: int) -> tuple[BinaryIO, int]:
+        file = _regular(self.path / self.names[position])
+        return file, os.fstat(file.fileno()).st_size
 
     def states(self, positions: np.ndarray) -> np.ndarray:
         """Return sizes and modification times; -1 for missing files."""
@@ -100,35 +114,78 @@ class ZipFiles(Files):
         try:
             with zipfile.ZipFile(path) as archive:
                 members = archive.NameToInfo  # the last one of each name
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise DataError(f"{path} is not a readable zip ({error})") from None
-        chosen = sorted(filter(is_image, members))
-        self.path, self.names = path, Names(chosen)
-        rows = [
-            (m.header_offset, m.compress_size, m.file_size, m.compress_type, m.CRC, m.flag_bits & 1)
-            for m in map(members.__getitem__, chosen)
-        ]
+        self.path, listing = path, Listing()
+        with path.open("rb") as file:
+            for name, member in members.items():
+                if not member.is_dir() and listing.enters(os.path.dirname(name)):
+                    listing.add(name, partial(_unpacked_beginning, file, _entry(member)))
+        chosen = sorted(listing.names)
+        self.names, self.left_out = Names(chosen), listing.left_out()
+        rows = [_entry(members[name]) for name in chosen]
         self.members = torch.tensor(rows, dtype=torch.int64).reshape(-1, 6)
 
-    def content(self, position: int) -> bytes:
-        offset, packed, size, method, checksum, encrypted = self.members[position].tolist()
-        if encrypted:
-            raise RuntimeError("encrypted")
-        if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # rare
+    def open(self, position: int) -> tuple[BinaryIO, int]:
+        entry = self.members[position].tolist()
+        packed, size, method = entry[1:4]
+        if method in DIRECT:
+            with self.path.open("rb") as file:
+                content = _unpacked(file, entry)
+        elif size > FREE_MEMBER:
+            raise RuntimeError("too large for its rare way of compression")
+        else:
             with zipfile.ZipFile(self.path) as archive:
-                return archive.read(self.names[position])
-        with self.path.open("rb") as file:
-            file.seek(member_start(file, offset))
-            content = file.read(packed)
-        if method == zipfile.ZIP_DEFLATED:
-            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size or 1)
-        if zlib.crc32(content) != checksum:
-            raise zipfile.BadZipFile("its checksum is wrong")
-        return content
+                content = archive.read(self.names[position])
+        return io.BytesIO(content), packed
 
     def states(self, positions: np.ndarray) -> np.ndarray:
         """Return sizes and checksums."""
         return self.members[torch.from_numpy(positions)][:, [2, 4]].numpy()
+
+
+def _regular(path: Path) -> BinaryIO:
+    """Open a file; reading a pipe or device might never end."""
+    if path.exists() and not path.is_file():
+        raise OSError("not a regular file")
+    return path.open("rb")
+
+
+def _beginning(path: Path) -> bytes:
+    with _regular(path) as file:
+        return file.read(BEGINNING)
+
+
+def _entry(member: zipfile.ZipInfo) -> tuple[int, ...]:
+    numbers = (member.header_offset, member.compress_size, member.file_size, member.compress_type, member.CRC)
+    return *(min(number, MAX_INT) for number in numbers), member.flag_bits & 1
+
+
+def _unpacked(file: BinaryIO, entry: Sequence[int]) -> bytes:
+    """Read a member of a zip that is open as ``file``."""
+    offset, packed, size, method, checksum, encrypted = entry
+    if encrypted:
+        raise RuntimeError("encrypted")
+    if size > min(LARGEST_MEMBER, max(FREE_MEMBER, RATIO * packed)):
+        raise zipfile.BadZipFile(f"it says that {packed} bytes unpack to {size}, which is too much")
+    file.seek(member_start(file, offset))
+    content = file.read(min(packed, os.fstat(file.fileno()).st_size))
+    if method == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size or 1)
+    if zlib.crc32(content) != checksum:
+        raise zipfile.BadZipFile("its checksum is wrong")
+    return content
+
+
+def _unpacked_beginning(file: BinaryIO, entry: Sequence[int]) -> bytes:
+    offset, packed, _, method, _, encrypted = entry
+    if encrypted or method not in DIRECT:
+        return b""
+    file.seek(member_start(file, offset))
+    content = file.read(min(packed, 16 * BEGINNING))
+    if method == zipfile.ZIP_DEFLATED:
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, BEGINNING)
+    return content[:BEGINNING]
 
 
 def member_start(file: BinaryIO, offset: int) -> int:
@@ -139,13 +196,6 @@ def member_start(file: BinaryIO, offset: int) -> int:
         raise zipfile.BadZipFile("its header is damaged")
     name, extra = struct.unpack("<HH", header[26:])
     return offset + 30 + int(name) + int(extra)
-
-
-def is_image(name: str) -> bool:
-    """Tell whether a path inside, with ``/``, has a known type and is not hidden."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    hidden = any(part.startswith((".", "__MACOSX")) for part in parts)
-    return os.path.splitext(name)[1].lower() in SUFFIXES and not hidden
 
 
 def _leads_back(folder: Path, link: Path) -> bool:

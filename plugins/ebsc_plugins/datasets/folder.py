@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,20 +19,30 @@ from ebsc_core import (
     ComponentSpec,
     DataContext,
     DataError,
+    ImageHeader,
     ImageReader,
     ImageSet,
     ImageSource,
     Options,
     StreamedImages,
     Workers,
+    common_shape,
+    decode_image,
+    printable,
+    read_header,
     sample_positions,
+    text_of,
     unreadable,
+    warn_unreadable,
 )
-from ebsc_plugins.datasets.decoding import LARGEST_SIDE, Header, common_shape, decode_file, read_header
-from ebsc_plugins.datasets.files import SUFFIXES, Files, FolderFiles, ZipFiles
+from ebsc_plugins.datasets.files import UNREADABLE, Files, FolderFiles, ZipFiles
 
 # Of more streamed images, the sizes of so many decide; StreamedImages takes its figures from as many.
 LOOKED_AT = 1024
+# Names of folders like 2019, 2019-07 or 20190731, which are hardly classes.
+DATE = re.compile(r"(18|19|20)\d\d([-_. ]?\d\d){0,2}")
+# So many classes are named.
+NAMED = 4
 
 
 class FolderOptions(Options):
@@ -78,7 +89,10 @@ def read_images(files: Files, options: FolderOptions, context: DataContext) -> I
         do not fit in memory and must not be streamed.
     """
     if not len(files.names):
-        raise DataError(f"{files.path} holds no images (known types: {', '.join(sorted(SUFFIXES))})")
+        why = files.left_out or "it is empty"
+        raise DataError(f"{files.path} holds no images that can be read: {why}")
+    if files.left_out:
+        context.warn(f"left out of {files.path}: {files.left_out}")
     chosen = sample_positions(len(files.names), context.limit, context.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PIL warns of odd but readable files; filters hold for all threads
@@ -91,7 +105,8 @@ def read_images(files: Files, options: FolderOptions, context: DataContext) -> I
 
 def _hold(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> ImageSet:
     """Decode all images now."""
-    chosen, headers = _good(files, chosen, _each(partial(read_header, files), chosen), context)
+    chosen, headers = _good(files, chosen, _all_headers(files, chosen, context), context)
+    _say_pages(files, headers, context)
     shape = common_shape(headers, options.size)
     _check_memory(files, shape, len(chosen), context.memory)
     decoded = _each(partial(_attempt, files, shape), chosen)
@@ -100,7 +115,7 @@ def _hold(files: Files, chosen: np.ndarray, options: FolderOptions, context: Dat
         raise DataError(f"{files.path} holds no readable image")
     ids = [files.names[position] for position in chosen]
     images = torch.from_numpy(np.stack(pixels))
-    return ImageSet(_name(files), images, ids, **_classes(files, chosen, options))
+    return ImageSet(_name(files), images, ids, **_classes(files, chosen, options, context))
 
 
 def _stream(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> StreamedImages:
@@ -108,12 +123,15 @@ def _stream(files: Files, chosen: np.ndarray, options: FolderOptions, context: D
     headers = _sample_headers(files, chosen)
     if not context.skip_bad_images:  # otherwise `readable` tries all images below
         _good(files, *headers, context)
-    good = [header for header in headers[1] if isinstance(header, Header)]
+    good = [header for header in headers[1] if isinstance(header, ImageHeader)]
     if not good:
         raise DataError(f"{files.path} holds no readable image")
+    _say_pages(files, good, context)
     reader = FileReader(files, common_shape(good, options.size))
     workers = Workers(reader, context.workers)
-    images = StreamedImages(_name(files), reader, workers, chosen, **_classes(files, chosen, options))
+    images = StreamedImages(
+        _name(files), reader, workers, chosen, **_classes(files, chosen, options, context)
+    )
     return images.readable(context.warn) if context.skip_bad_images else images
 
 
@@ -130,7 +148,7 @@ class FileReader(ImageReader):
         return self.files.where(position)
 
     def read(self, position: int) -> np.ndarray:
-        return decode_file(self.files, position, self.shape)
+        return _decode(self.files, self.shape, position)
 
     def mark(self, positions: np.ndarray) -> bytes:
         names = "\0".join(self.files.names[position] for position in positions)
@@ -142,9 +160,27 @@ def _each(task: Callable[[int], Any], positions: np.ndarray) -> list:
         return list(pool.map(task, positions.tolist()))
 
 
+def _header(files: Files, position: int) -> ImageHeader | BadImage:
+    try:
+        file, _ = files.open(position)
+    except UNREADABLE as error:
+        return BadImage(text_of(error))
+    with file:
+        return read_header(file)
+
+
+def _decode(files: Files, shape: tuple[int, int, int], position: int) -> np.ndarray:
+    try:
+        file, stored = files.open(position)
+    except UNREADABLE as error:
+        raise BadImage(text_of(error)) from None
+    with file:
+        return decode_image(file, stored, shape)
+
+
 def _attempt(files: Files, shape: tuple[int, int, int], position: int) -> np.ndarray | BadImage:
     try:
-        return decode_file(files, position, shape)
+        return _decode(files, shape, position)
     except BadImage as error:
         return error
 
@@ -154,23 +190,41 @@ def _good(files: Files, chosen: np.ndarray, results: list, context: DataContext)
     bad = [(int(p), r) for p, r in zip(chosen, results, strict=True) if isinstance(r, BadImage)]
     if bad and not context.skip_bad_images:
         raise unreadable(files.where(bad[0][0]), str(bad[0][1]), len(bad))
-    for position, reason in bad:
-        context.warn(f"left out unreadable image {files.where(position)} ({reason})")
+    warn_unreadable([(files.where(position), str(reason)) for position, reason in bad], context.warn)
     kept = [not isinstance(result, BadImage) for result in results]
     return chosen[kept], [result for result in results if not isinstance(result, BadImage)]
 
 
-def _sample_headers(files: Files, chosen: np.ndarray) -> tuple[np.ndarray, list[Header | BadImage]]:
+def _all_headers(files: Files, chosen: np.ndarray, context: DataContext) -> list[ImageHeader | BadImage]:
+    if len(chosen) > LOOKED_AT:  # what is no set of images is refused at once
+        some, headers = _sample_headers(files, chosen)
+        if not context.skip_bad_images:
+            _good(files, some, headers, context)
+        elif not any(isinstance(header, ImageHeader) for header in headers):
+            raise DataError(f"{files.path} holds no readable image among {len(headers):,} looked at")
+    return _each(partial(_header, files), chosen)
+
+
+def _sample_headers(files: Files, chosen: np.ndarray) -> tuple[np.ndarray, list[ImageHeader | BadImage]]:
     some = chosen[sample_positions(len(chosen), LOOKED_AT, seed=0)]
-    return some, _each(partial(read_header, files), some)
+    return some, _each(partial(_header, files), some)
+
+
+def _say_pages(files: Files, headers: list[ImageHeader], context: DataContext) -> None:
+    """Say how many files hold several pictures."""
+    if count := sum(header.pages for header in headers):
+        context.warn(
+            f"{count:,} of {len(headers):,} files looked at in {files.path} hold{'s' * (count == 1)} several "
+            "pages or frames; the first one is the image"
+        )
 
 
 def _too_large(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> bool:
     """Estimate from a sample whether the images are too large for memory."""
-    side = options.size or LARGEST_SIDE
-    if context.memory is None or _bytes_held((3, side, side), len(chosen)) <= context.memory:
+    largest = (3, *common_shape([], options.size)[1:])
+    if context.memory is None or _bytes_held(largest, len(chosen)) <= context.memory:
         return False  # they fit at any size
-    headers = [header for header in _sample_headers(files, chosen)[1] if isinstance(header, Header)]
+    headers = [header for header in _sample_headers(files, chosen)[1] if isinstance(header, ImageHeader)]
     return _bytes_held(common_shape(headers, options.size), len(chosen)) > context.memory
 
 
@@ -192,8 +246,10 @@ def _name(files: Files) -> str:
     return files.path.name or str(files.path)
 
 
-def _classes(files: Files, chosen: np.ndarray, options: FolderOptions) -> dict[str, Any]:
-    """Return labels and class names, if there are any."""
+def _classes(
+    files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext
+) -> dict[str, Any]:
+    """Return labels, class names and where they are from, if there are any."""
     if options.labels == "none":
         return {}
     folders = [name.rpartition("/")[0] for name in files.names]
@@ -204,7 +260,17 @@ def _classes(files: Files, chosen: np.ndarray, options: FolderOptions) -> dict[s
     class_names = sorted(set(class_of.values()))
     number = {class_name: i for i, class_name in enumerate(class_names)}
     labels = np.array([number[class_of[folders[i]]] for i in chosen], dtype=np.int64)
-    return {"labels": labels, "class_names": tuple(class_names)}
+    some = ", ".join(class_names[:NAMED]) + (" …" if len(class_names) > NAMED else "")
+    if len(class_names) > 1 and all(map(DATE.fullmatch, class_names)):
+        context.warn(
+            f"the folders {some} are taken for classes and look like dates; if they are no classes, pass "
+            "`data.labels=none`"
+        )
+    return {
+        "labels": labels,
+        "class_names": tuple(class_names),
+        "labels_from": f"the folders {printable(some)}; `data.labels=none` ignores them",
+    }
 
 
 def _branches(folders: set[str]) -> dict[str, str] | None:

@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import torch
-from pydantic import Field
 
-from ebsc_core import (
-    ComponentSpec,
-    DataContext,
-    DataError,
-    ImageSet,
-    ImageSource,
-    Options,
-    StreamedImages,
-    Workers,
-    sample_positions,
-    to_uint8,
-)
-from ebsc_plugins.datasets.arrays import ArrayReader, StoredArray, find_array, resize
+from ebsc_core import ComponentSpec, DataContext, DataError, ImageSource
+from ebsc_plugins.datasets.arrays import ArrayOptions, StoredArray, find_array, read_stored
 
 
-class NpzOptions(Options):
+class NpzOptions(ArrayOptions):
     """Configure which arrays of the file are read, and at what size."""
 
     images: str = "images"
     """The key of the images: (N, H, W), (N, H, W, C) or (N, C, H, W), uint8 or floats in [0, 1]."""
     labels: str | None = None
     """The key of the labels, (N,) integers, used for scoring only. The default is `labels` if it exists."""
-    size: int | None = Field(None, ge=4)
-    """Every image is scaled and cropped to this side, in pixels: the shorter side is scaled, and the centre
-    is kept. By default, images keep their size."""
-    stream: Literal[True, False, "auto"] = "auto"
-    """Images are read when a batch needs them, instead of all at the start. By default, this happens if
-    they do not fit in memory. Only uncompressed arrays can be streamed."""
 
 
 def resolve_npz(name: str) -> ComponentSpec | None:
@@ -74,60 +55,27 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSour
                         f"{path} has no array {key!r} (it has: {', '.join(archive) or 'none'}); "
                         f"name the right one with `data.{option}=KEY`"
                     )
+            assert archive.zip
             stored = find_array(path, archive.zip, options.images)
-            streamed = _is_streamed(stored, options, context.memory)
-            images = None if streamed else _array(path, archive, options.images)
+            what = f"array {options.images!r}"
+            stored.refuse_objects(what)
             labels_key = options.labels or "labels"
-            labels = _array(path, archive, labels_key) if labels_key in archive else None
+            labels = _labels(archive, stored, labels_key) if labels_key in archive else None
+            load = partial(archive.__getitem__, options.images)
+            return read_stored(stored, what, load, labels, options, context)
     # RuntimeError: the archive is encrypted, or compressed in a way that Python does not know.
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is not a readable .npz archive ({error})") from None
-    pixels = None if images is None else to_uint8(path, images)
-    n = stored.shape[0]
-    chosen = sample_positions(n, context.limit, context.seed)
-    if labels is not None:
-        labels = _to_classes(path, labels, n)[chosen]
-    if pixels is not None:
-        ids = [str(i) for i in chosen]
-        return ImageSet(path.name, torch.from_numpy(resize(pixels[chosen], options.size)), ids, labels)
-    reader = ArrayReader(stored, options.size)
-    data = StreamedImages(path.name, reader, Workers(reader, context.workers), chosen, labels)
-    return data.readable(context.warn) if context.skip_bad_images else data
 
 
-def _is_streamed(stored: StoredArray, options: NpzOptions, available: int | None) -> bool:
-    """Tell whether to stream the images; raise a DataError if they need it but cannot be streamed."""
-    fits = available is None or stored.bytes_held() <= available
-    if options.stream is True or (options.stream == "auto" and not fits):
-        if stored.offset is None:
-            raise DataError(
-                f"{stored.path}: array {options.images!r} is compressed or no plain array, and cannot be "
-                f"streamed{'' if fits else ', but is too large for memory'}; save it with numpy.savez"
-            )
-        return True
-    if not fits:
-        raise DataError(
-            f"{stored.path}: its images need {stored.bytes_held() / 2**30:.1f} GiB, "
-            f"{(available or 0) / 2**30:.1f} GiB are free; use `data.stream=true`"
-        )
-    return False
-
-
-def _array(path: Path, archive: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
-    try:
-        return np.asarray(archive[key])
-    except ValueError as error:
-        if "pickle" in str(error).lower():
-            raise DataError(
-                f"{path}: array {key!r} holds pickled Python objects, which are never loaded; "
-                "save it as a plain numeric array"
-            ) from None
-        raise
-
-
-def _to_classes(path: Path, labels: np.ndarray, n: int) -> np.ndarray:
-    if labels.shape not in ((n,), (n, 1)):
-        raise DataError(f"{path}: labels have shape {labels.shape}; expected ({n},), one per image")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(f"{path}: labels have dtype {labels.dtype}; expected integers")
-    return labels.reshape(n).astype(np.int64)
+def _labels(archive: np.lib.npyio.NpzFile, images: StoredArray, key: str) -> tuple[str, np.ndarray]:
+    """Read the labels, after a look at what their header says."""
+    path, n = images.path, images.shape[0] if images.shape else 0
+    assert archive.zip
+    stored = find_array(path, archive.zip, key)
+    stored.refuse_objects(f"array {key!r}")
+    if stored.shape not in ((n,), (n, 1)):
+        raise DataError(f"{path}: labels have shape {stored.shape}; expected ({n},), one per image")
+    if not np.issubdtype(stored.dtype, np.integer):
+        raise DataError(f"{path}: labels have dtype {stored.dtype}; expected integers")
+    return f"array {key!r}", archive[key].reshape(n).astype(np.int64)

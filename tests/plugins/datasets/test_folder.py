@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -149,16 +150,16 @@ def test_a_sample_keeps_the_classes_of_the_whole(tree: Path, read: Read, tiny: T
 def test_limit_opens_only_the_sample(
     folder: Path, monkeypatch: pytest.MonkeyPatch, read: Read, tiny: Tiny
 ) -> None:
-    opened, lock, real = set(), threading.Lock(), Path.read_bytes
+    opened, lock, real = set(), threading.Lock(), Path.open
 
-    def read_bytes(path: Path) -> bytes:
+    def open_file(path: Path, *arguments: Any) -> Any:
         with lock:
             opened.add(path.name)
-        return real(path)
+        return real(path, *arguments)
 
     files = tiny(*(f"{i:02}.png" for i in range(40)))
     read(folder, files)
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(Path, "open", open_file)
     assert set(read(folder, limit=5).ids) == opened
 
 

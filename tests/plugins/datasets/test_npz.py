@@ -161,7 +161,7 @@ def test_labels_may_be_a_column(npz: Path) -> None:
         ({"images": PIXELS.astype(object)}, "pickled"),
         ({"images": PIXELS, "labels": CLASSES.astype(object)}, "pickled"),
         ({"images": PIXELS[0, 0]}, "(5, 7)"),
-        ({"images": np.zeros((6, 5, 7, 4), dtype=np.uint8)}, "(6, 5, 7, 4)"),
+        ({"images": np.zeros((6, 5, 7, 2), dtype=np.uint8)}, "(6, 5, 7, 2)"),
         ({"images": PIXELS[None]}, "(1, 6, 3, 5, 7)"),
         ({"images": PIXELS.astype(np.int64)}, "int64"),
         ({"images": PIXELS.astype(np.float32)}, "[0, 1]"),

@@ -126,6 +126,11 @@ def test_bad_images_are_skipped_as_in_memory(tree: Path, read: Read, warned: lis
     assert sorted(warned) == said_of_held
 
 
+def test_a_last_block_of_a_single_image_is_read(tree: Path, read: Read) -> None:
+    images = read(tree, pictures(1), STREAM, skip_bad_images=True, workers=0)
+    assert list(images.ids) == ["a/00.png"]
+
+
 def test_nothing_but_bad_images_is_an_error(tree: Path, read: Read) -> None:
     with pytest.raises(DataError, match="no readable image"):
         read(tree, {"a.png": b"x"}, STREAM, skip_bad_images=True)

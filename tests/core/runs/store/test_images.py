@@ -94,3 +94,40 @@ def test_those_of_features_are_found_without_the_other_parts(ebsc, tmp_path: Pat
     (tmp_path / "run/manifest").unlink()
     assert SavedRun(tmp_path / "run").config.coefficients.name == "gone-since"
     assert levels(again(tmp_path), [7, 2]) == [70, 20]
+
+
+def clustered(ebsc, tmp_path: Path, names: list[str], *more: str):
+    """Cluster rows with these names, whose pictures are in ``photos``."""
+    rows = np.random.default_rng(0).normal(size=(len(names), 4))
+    lines = [
+        "image,a,b,c,d",
+        *(f"{name},{','.join(map(str, row))}" for name, row in zip(names, rows, strict=True)),
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(lines), encoding="utf-8")
+    flags = ("--images", "photos", "--n-clusters", "2", "--coefficients", "knn", "--out", "run", *more)
+    return ebsc("cluster", "t.csv", *flags)
+
+
+@pytest.mark.parametrize("form", ["photos/{:02}.png", "/home/me/photos/{:02}.png", "{:02}.PNG", "{:02}"])
+def test_rows_get_the_pictures_of_their_names(ebsc, tmp_path: Path, photos: Path, form: str) -> None:
+    order = np.random.default_rng(1).permutation(20)
+    done = clustered(ebsc, tmp_path, [form.format(i) for i in order])
+    assert done.code == 0, done.err
+    assert "photos: an image for each row, all by name" in done.out
+    assert levels(again(tmp_path), list(range(20))) == [10 * i for i in order]
+
+
+def test_named_rows_are_matched_by_order_only_if_asked(ebsc, tmp_path: Path, photos: Path) -> None:
+    names = [f"{i:02}.png" for i in range(19)] + ["other.png"]
+    done = clustered(ebsc, tmp_path, names)
+    assert done.code == 2
+    assert "19 of 20 rows have an image of their name; 'other.png' has none" in done.err
+    assert not (tmp_path / "run").exists()
+    done = clustered(ebsc, tmp_path, names, "--set", "features.match=order")
+    assert done.code == 0, done.err
+    assert "photos: an image for each row, by order (as asked)" in done.out
+    assert levels(again(tmp_path), [19, 3]) == [190, 30]
+    (photos / "more.png").write_bytes((photos / "00.png").read_bytes())
+    done = clustered(ebsc, tmp_path, names, "--set", "features.match=order", "--out", "other")
+    assert done.code == 2
+    assert "21 images for 20 rows" in done.err

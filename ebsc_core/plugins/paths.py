@@ -1,0 +1,45 @@
+"""Say what a path is that was given as a data set and that no data set reads."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+ARCHIVES = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz", ".tgz", ".txz", ".xz", ".zst"})
+# Besides those of ``mimetypes``, which differ from system to system.
+IMAGES = frozenset({".avif", ".heic", ".jp2", ".webp"})
+TABLES = frozenset({".csv", ".h5", ".hdf5", ".parquet", ".tsv"})
+
+
+def described_path(name: str, readable: Sequence[str]) -> str | None:
+    """Return one line about a path, or None if it looks like a name.
+
+    Parameters
+    ----------
+    name : str
+        The text that was given.
+    readable : sequence of str
+        The kinds of files and folders that can be read.
+    """
+    path = Path(os.path.expanduser(name))
+    try:
+        there = path.exists()
+    except (OSError, ValueError):  # no path, or one that must not be looked at
+        return None
+    if not there:
+        said = f"{name} does not exist, and no data set has this name"
+        return said if len(path.parts) > 1 or name.endswith("/") else None
+    suffix = path.suffix.lower()
+    kind = mimetypes.guess_type(name)[0] or ""
+    if suffix in ARCHIVES:
+        return f"{name} is an archive that no data set reads; unpack it and give the folder, or give a .zip"
+    if suffix in TABLES:
+        return (
+            f"{name} is a file of rows, not of images; `ebsc cluster` takes it if they are features, and "
+            "images in arrays belong in an .npz"
+        )
+    if kind.startswith("image/") or suffix in IMAGES:
+        return f"{name} is a single image; give the folder of all images"
+    return f"{name} is a file that no data set reads; give one of: {', '.join(readable)}"

@@ -54,6 +54,7 @@ def advice(
         None if "collaps" in told else _collapsed(rank, width, k),
         _pieces(free.get("connected_components"), k),
         *_sizes(assignments, k),
+        None if "have no cluster" in told else _unassigned(assignments),
         *_confidence(assignments),
     ]
     return own + [item for item in derived if item]
@@ -89,7 +90,7 @@ def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
     median = float(np.median(present))
     merged = np.flatnonzero(sizes > MERGED * median).tolist()
     tiny = np.flatnonzero((sizes > 0) & (sizes < TINY * median)).tolist()
-    none, empty = int((clusters < 0).sum()), int((sizes == 0).sum())
+    empty = int((sizes == 0).sum())
     return [
         Advice(
             f"{_clusters(merged)} {_has(merged)} more than {MERGED:.0f} times the size of the median "
@@ -106,10 +107,17 @@ def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
         if tiny
         else None,
         Advice(f"{empty} of {k} clusters {'is' if empty == 1 else 'are'} empty.") if empty else None,
-        Advice(f"{none:,} of {len(clusters):,} ({percent(none / len(clusters), 1)}) belong to no cluster.")
-        if none
-        else None,
     ]
+
+
+def _unassigned(assignments: Assignments) -> Advice | None:
+    clusters = assignments.clusters[: assignments.fitted]
+    none = int((clusters < 0).sum())
+    if not none:
+        return None
+    return Advice(
+        f"{none:,} of {len(clusters):,} ({percent(none / len(clusters), 1)}) belong to no cluster."
+    )
 
 
 def _confidence(assignments: Assignments) -> list[Advice | None]:

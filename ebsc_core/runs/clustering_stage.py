@@ -19,6 +19,7 @@ from ebsc_core.clustering.cluster import (
     rebuild_assigner,
 )
 from ebsc_core.clustering.coefficients import Dictionary
+from ebsc_core.clustering.equal_rows import split_copies
 from ebsc_core.clustering.n_clusters import NumberOfClusters
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
 from ebsc_core.config.schema import RefineOptions
@@ -74,6 +75,7 @@ class ClusteringStage:
         self._note_n_clusters(result.number)
         self._check_clusters(result)
         with self.stage("figures"):
+            self._check_copies(rows, result)
             figures = self._figures(rows, result, within_by_whitening)
         return replace(result, figures=figures | {"clustering_device_memory_mib": peak})
 
@@ -163,9 +165,7 @@ class ClusteringStage:
     def _note_n_clusters(self, number: NumberOfClusters | None) -> None:
         if number is None:
             return
-        best, *others = (f"{c.k} ({c.stability:.2f})" for c in (number.candidates[0], *number.runners_up))
-        after = f"; after it come {', '.join(others)}" if others else ""
-        self.progress.note(f"number of clusters, with its stability: {best}{after}")
+        self.progress.note(number.said())
         for doubt in number.doubts():
             self.progress.warn(doubt)
 
@@ -175,6 +175,18 @@ class ClusteringStage:
         # If the clusterer warns of it, it may give the reason, too.
         if count != n_clusters and not getattr(result.clusterer, "warnings_", []):
             self.progress.warn(f"{self.plan.clusterer.name} found {count} clusters, not {n_clusters}")
+        n_rows, none = len(result.labels), int((result.labels < 0).sum())
+        if none:
+            self.progress.warn(f"{none} of {n_rows} rows ({none / n_rows:.1%}) have no cluster (-1)")
+
+    def _check_copies(self, rows: Rows, result: ClusteringResult) -> None:
+        copies, n_clusters = split_copies(rows, result.labels), self.n_clusters(result)
+        if not copies.rows:
+            return
+        why = "leave out the copies, or lower `n_clusters`"
+        if copies.different < n_clusters:
+            why = f"only {copies.different} rows differ, so set `n_clusters` to that or less"
+        self.progress.warn(f"{copies.rows} rows have exact copies in another cluster; {why}")
 
     def pass_on_warnings(self, component: CoefficientModel | Clusterer) -> None:
         """Tell the user what a component has to say."""

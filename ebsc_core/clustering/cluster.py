@@ -15,12 +15,14 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from ebsc_core.clustering import metrics
 from ebsc_core.clustering.affinity import affinity
 from ebsc_core.clustering.assign import assign, vote
 from ebsc_core.clustering.coefficients import Dictionary
+from ebsc_core.clustering.confidence import confidence as confidence_of
+from ebsc_core.clustering.metrics import own_share
 from ebsc_core.clustering.n_clusters import NumberOfClusters, find_n_clusters
 from ebsc_core.clustering.refine import refine
+from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows
 from ebsc_core.data.features.whitening import Whitening
@@ -56,13 +58,16 @@ class OutOfSampleAssigner:
     dictionary: Dictionary
     labels: np.ndarray
     """The clusters of the dictionary's rows, ``(M,)``; -1 for noise, which gets no new rows."""
+    confidence: np.ndarray
+    """The confidence of the dictionary's rows, ``(M,)``."""
     top_k: int
     transform: Callable[[Tensor], Tensor]
     """Moves unit-length rows to the device and whitens them, as the dictionary's rows were."""
 
     def predict(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return labels and confidence of new rows, as :func:`assign` does; nothing else changes."""
-        return assign(MappedRows(rows, self.transform), self.dictionary, self.labels, self.top_k)
+        moved = MappedRows(rows, self.transform)
+        return assign(moved, self.dictionary, self.labels, self.confidence, self.top_k)
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,11 @@ class ClusteringResult:
     labels: np.ndarray
     """``(N,)`` int64 from 0; -1 for noise."""
     confidence: np.ndarray
-    """``(N,)``. For a row of the dictionary, the share of its affinity that stays within its cluster; for
-    any other row, the share of its coefficients that goes to its cluster."""
+    """``(N,)``. For a row of the dictionary, the share of its affinity that goes to clear rows of its
+    cluster (:mod:`ebsc_core.clustering.confidence`). For any other row, the share of its coefficients that
+    goes to its cluster, where each row there counts by its own confidence."""
+    within: float
+    """The mean over the dictionary of the share of a row's affinity that stays within its cluster."""
     affinity: sparse.csr_matrix
     """``(M, M)``, of the dictionary's rows."""
     positions: np.ndarray
@@ -90,11 +98,6 @@ class ClusteringResult:
     """The number of clusters and its rivals; None if it was given."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Figures that need no class labels, as plain values; empty until a stage computes them."""
-
-    @property
-    def within(self) -> float:
-        """The mean over the dictionary of the share of a row's affinity that stays within its cluster."""
-        return float(self.confidence[self.positions].mean())
 
 
 def cluster_best(
@@ -141,20 +144,24 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
     clusterer.device = method.device
     with stage("clusters"):
         labels = _fit_clusterer(clusterer, graph, HeldRows(rows.take(positions)) if size else rows)
-    assigner = OutOfSampleAssigner(dictionary, labels, method.top_k, transform)
-    confidence, agreement = metrics.confidence(graph, labels), None
+    with stage("confidence"):
+        within = float(own_share(graph, labels).mean())
+        confidence = confidence_of(graph, _embedding(clusterer, graph, labels, method), labels)
+    assigner, agreement = OutOfSampleAssigner(dictionary, labels, confidence, method.top_k, transform), None
     if size:
-        agreement = float((vote(coefficients, labels)[0] == labels).mean())
+        agreement = float((vote(coefficients, labels, confidence)[0] == labels).mean())
         with stage("other rows"):
             all_labels, all_confidence = assigner.predict(rows)
         all_labels[positions], all_confidence[positions] = labels, confidence
         labels, confidence = all_labels, all_confidence
     return ClusteringResult(
-        labels, confidence, graph, positions, agreement, method, clusterer, assigner, number
+        labels, confidence, within, graph, positions, agreement, method, clusterer, assigner, number
     )
 
 
-def rebuild_assigner(rows: Rows, method: Method, labels: np.ndarray, stage: Stages) -> OutOfSampleAssigner:
+def rebuild_assigner(
+    rows: Rows, method: Method, labels: np.ndarray, confidence: np.ndarray, stage: Stages
+) -> OutOfSampleAssigner:
     """Rebuild the assigner of an earlier :func:`cluster_rows` on the same rows.
 
     Parameters
@@ -164,12 +171,15 @@ def rebuild_assigner(rows: Rows, method: Method, labels: np.ndarray, stage: Stag
         With a model that has learned already.
     labels : ndarray of shape (N,)
         The clusters of all rows.
+    confidence : ndarray of shape (N,)
+        The confidence of all rows.
     """
     positions, transform = _dictionary_rows(rows, method), _row_transform(rows, method, stage)
     with stage("coefficients"):
         transformed = MappedRows(rows, transform).take(positions)
+        dictionary = _dictionary(rows, method, transformed)
         return OutOfSampleAssigner(
-            _dictionary(rows, method, transformed), labels[positions], method.top_k, transform
+            dictionary, labels[positions], confidence[positions], method.top_k, transform
         )
 
 
@@ -196,3 +206,14 @@ def _fit_clusterer(clusterer: Clusterer, graph: sparse.csr_matrix, rows: Rows) -
     if clusterer.consumes == "affinity":
         return clusterer.fit_predict(graph)
     return clusterer.fit_predict(rows if clusterer.streams else rows.held().numpy())
+
+
+def _embedding(
+    clusterer: Clusterer, graph: sparse.csr_matrix, labels: np.ndarray, method: Method
+) -> np.ndarray:
+    """Return the rows of eigenvectors in which the clusterer worked; compute them if it has none."""
+    found = getattr(clusterer, "embedding_", None)
+    if isinstance(found, np.ndarray) and found.ndim == 2 and len(found) == len(labels):
+        return found
+    n_clusters = max(2, int(labels.max(initial=0)) + 1)
+    return graph_embedding(graph, n_clusters, method.seed, method.device)

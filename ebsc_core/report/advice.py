@@ -13,7 +13,7 @@ from ebsc_core.runs.store.saved import Assignments
 # Ratios of a cluster's size to the median. Above the first, several groups may have merged; below the
 # second, the cluster may be a fragment.
 MERGED, TINY = 3.0, 0.2
-# A cluster is doubtful if it keeps a smaller share than this of its coefficients within it.
+# A cluster is doubtful if the mean confidence of its images is below this.
 LOW_CONFIDENCE = 0.5
 # Limit of the run's own warnings; there may be one for each damaged image.
 MAX_WARNINGS = 20
@@ -115,9 +115,7 @@ def _unassigned(assignments: Assignments) -> Advice | None:
     none = int((clusters < 0).sum())
     if not none:
         return None
-    return Advice(
-        f"{none:,} of {len(clusters):,} ({percent(none / len(clusters), 1)}) belong to no cluster."
-    )
+    return Advice(f"{none:,} of {len(clusters):,} ({percent(none / len(clusters), 1)}) belong to no cluster.")
 
 
 def _confidence(assignments: Assignments) -> list[Advice | None]:
@@ -132,8 +130,7 @@ def _confidence(assignments: Assignments) -> list[Advice | None]:
     if mean < LOW_CONFIDENCE:
         return [
             Advice(
-                f"On average only {percent(mean)} of the coefficients stay within their own cluster: "
-                "the clusters are not well separated.",
+                f"The mean confidence is only {percent(mean)}: the clusters are not well separated.",
                 "Better features help most: another backbone, pretrained weights, or longer training.",
             )
         ]
@@ -144,7 +141,7 @@ def _confidence(assignments: Assignments) -> list[Advice | None]:
         return []
     return [
         Advice(
-            f"In {_clusters(weak).lower()}, less than half of the coefficients stay within the cluster.",
+            f"In {_clusters(weak).lower()}, the mean confidence is below {percent(LOW_CONFIDENCE)}.",
             "Look at the clusters they lean to: they may be parts of those.",
         )
     ]

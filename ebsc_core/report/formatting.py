@@ -34,9 +34,7 @@ def short(text: object) -> str:
 
 
 def _breaks(character: str) -> bool:
-    return (
-        unicodedata.category(character) in BREAKING or unicodedata.bidirectional(character) in OVERRIDING
-    )
+    return unicodedata.category(character) in BREAKING or unicodedata.bidirectional(character) in OVERRIDING
 
 
 def _picture(character: str) -> str:

@@ -127,7 +127,11 @@ class ClusteringStage:
         )
 
     def rebuild_assigner(
-        self, rows: Rows, labels: np.ndarray, weights: Callable[[nn.Module], Mapping[str, Tensor]]
+        self,
+        rows: Rows,
+        labels: np.ndarray,
+        confidence: np.ndarray,
+        weights: Callable[[nn.Module], Mapping[str, Tensor]],
     ) -> OutOfSampleAssigner:
         """Rebuild the assigner of a finished run.
 
@@ -137,6 +141,8 @@ class ClusteringStage:
             All rows that were clustered.
         labels : ndarray of shape (N,)
             Their clusters.
+        confidence : ndarray of shape (N,)
+            Their confidence.
         weights : callable
             Returns the weights of the coefficient model, if it is one that learns.
         """
@@ -145,7 +151,7 @@ class ClusteringStage:
         if isinstance(method.model, nn.Module):
             method.model.load_state_dict(weights(method.model))
             method.model.eval()
-        return rebuild_assigner(rows, method, labels, self.stage)
+        return rebuild_assigner(rows, method, labels, confidence, self.stage)
 
     def _start_from_joint(self, joint: Joint, model: TrainableCoefficientModel, whiten: bool) -> None:
         """Start from the jointly trained weights if this is the same model on the same kind of rows."""
@@ -200,8 +206,9 @@ class ClusteringStage:
         eigenvalues = getattr(result.clusterer, "eigenvalues_", None)
         if eigenvalues is None or len(eigenvalues) <= n_clusters:
             eigenvalues = leading_eigenpairs(graph, min(n_clusters + 1, graph.shape[0]), seed).values
-        within = result.confidence[result.positions]
-        label_free = metrics.label_free(rows, result.labels, graph, within, eigenvalues, n_clusters, seed)
+        label_free = metrics.label_free(
+            rows, result.labels, graph, result.within, eigenvalues, n_clusters, seed
+        )
         if result.agreement is not None:
             label_free["dictionary_agreement"] = result.agreement
         return {

@@ -56,7 +56,7 @@ def test_a_fit_says_how_many_rows_have_no_cluster() -> None:
     rows = np.random.default_rng(0).normal(size=(100, 8)) + np.repeat(10 * np.eye(4, 8), 25, 0)
     rows[:7] = 100 * np.eye(7, 8) * [[1], [-1], [1], [-1], [1], [-1], [1]]
     model = EnergySubspaceClustering(4, coefficients="knn", clusterer="DBSCAN", random_state=0)
-    with pytest.warns(UserWarning) as said:
+    with pytest.warns(UserWarning, match="have no cluster") as said:
         model.set_params(settings={"clusterer.eps": 0.4}).fit(rows)
     n_none = int((model.labels_ < 0).sum())
     assert 0 < n_none < 100

@@ -19,17 +19,24 @@ from ebsc_core.clustering.cluster import (
     rebuild_assigner,
 )
 from ebsc_core.clustering.coefficients import Dictionary
+from ebsc_core.clustering.comparison import SAMPLE, compare
 from ebsc_core.clustering.equal_rows import split_copies
 from ebsc_core.clustering.n_clusters import NumberOfClusters
+from ebsc_core.clustering.partition import partition
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
+from ebsc_core.clustering.spectral.kmeans import kmeans
 from ebsc_core.config.schema import RefineOptions
 from ebsc_core.data.features.rows import Rows
+from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.runs.plan import Plan
 from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.utils.device import device_memory
 from ebsc_core.utils.progress import Progress, Stages
+from ebsc_core.utils.sampling import sample_positions
 
+# k-means only stands beside the clusters here; a start more does not change by how much it is better.
+KMEANS_STARTS = 4
 # A search that is not exact is worth a warning if it finds less than this share of the largest coefficients.
 MIN_RECALL = 0.9
 
@@ -77,6 +84,8 @@ class ClusteringStage:
         with self.stage("figures"):
             self._check_copies(rows, result)
             figures = self._figures(rows, result, within_by_whitening)
+        with self.stage("comparison"):
+            figures["comparison"] = self._compare(rows, result)
         return replace(result, figures=figures | {"clustering_device_memory_mib": peak})
 
     def n_clusters(self, result: ClusteringResult) -> int:
@@ -184,6 +193,35 @@ class ClusteringStage:
         n_rows, none = len(result.labels), int((result.labels < 0).sum())
         if none:
             self.progress.warn(f"{none} of {n_rows} rows ({none / n_rows:.1%}) have no cluster (-1)")
+
+    def _compare(self, rows: Rows, result: ClusteringResult) -> dict[str, Any] | None:
+        """Compare a sample of the rows with k-means and with the untrained model; warn if one is better."""
+        assigned = np.flatnonzero(result.labels >= 0)
+        sample = assigned[sample_positions(len(assigned), SAMPLE, self.config.seed)]
+        labels, k = result.labels[sample], self.n_clusters(result)
+        if len(np.unique(labels)) < 2 or len(sample) < 2 * k:
+            return None
+        plain, method, seed = rows.take(sample), result.method, self.config.seed
+        rivals = {"k-means": kmeans(plain.numpy(), k, KMEANS_STARTS, seed)}
+        learns = isinstance(method.model, TrainableCoefficientModel) and method.refine.steps > 0
+        if learns:
+            untrained = self.plan.coefficients.build_seeded(seed, rows.width).to(self.device).eval()
+            for whiten in (True, False) if method.whiten else (False,):
+                name = (
+                    f"the untrained {self.plan.coefficients.name} on {'whitened' if whiten else 'plain'} rows"
+                )
+                rivals[name] = partition(plain.to(self.device), untrained, k, whiten, seed).numpy()
+        found = compare([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
+        if better := found.better:
+            tries = ["another `coefficients.name`"]
+            tries += ["`whiten=false`"] if method.whiten else []
+            tries += ["`refine.steps=0`"] if learns else []
+            self.progress.warn(
+                f"{better.name} keeps {better.neighbors_kept:.0%} of the nearest neighbours together (beyond "
+                f"chance), these clusters {found.neighbors_kept:.0%}; the two agree to an ARI of "
+                f"{better.agreement:.2f}; try {' or '.join(tries)}"
+            )
+        return found.record()
 
     def _check_copies(self, rows: Rows, result: ClusteringResult) -> None:
         copies, n_clusters = split_copies(rows, result.labels), self.n_clusters(result)

@@ -213,12 +213,15 @@ class ClusteringStage:
                 rivals[name] = partition(plain.to(self.device), untrained, k, whiten, seed).numpy()
         found = compare([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
         if better := found.better:
-            tries = ["another `coefficients.name`"]
-            tries += ["`whiten=false`"] if method.whiten else []
-            tries += ["`refine.steps=0`"] if learns else []
+            if result.clusterer.consumes == "features":
+                tries = ["another `clusterer.name`"]
+            else:
+                tries = ["another `coefficients.name`"]
+                tries += ["`whiten=false`"] if method.whiten else []
+                tries += ["`refine.steps=0`"] if learns else []
             self.progress.warn(
                 f"{better.name} keeps {better.neighbors_kept:.0%} of the nearest neighbours together (beyond "
-                f"chance), these clusters {found.neighbors_kept:.0%}; the two agree to an ARI of "
+                f"chance), these clusters {max(0, found.neighbors_kept):.0%}; the two agree to an ARI of "
                 f"{better.agreement:.2f}; try {' or '.join(tries)}"
             )
         return found.record()

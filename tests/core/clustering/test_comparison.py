@@ -110,10 +110,16 @@ def test_a_fit_says_when_k_means_is_better() -> None:
     chained = {"clusterer": "AgglomerativeClustering", "settings": {"clusterer.linkage": "single"}}
     (said,), figures = warned(blobs(), coefficients="knn", **chained)
     assert said.startswith("k-means keeps ")
-    assert "try another coefficients" in said
-    assert "whiten" not in said  # these rows are not whitened
+    assert "these clusters 0%" in said
+    assert said.endswith("try another clusterer")  # it works on the rows, so no other setting matters
     assert figures["comparison"]["rivals"]["k-means"]["agreement"] < 0.2
     assert figures["comparison"]["rows"] == 300
+
+
+def test_what_to_try_is_what_the_run_does_otherwise() -> None:
+    # With one coefficient a row, the graph is in many more pieces than clusters.
+    (said,), _ = warned(blobs(), coefficients="knn", top_k=1, whiten=True)
+    assert said.endswith("try another coefficients or whiten=False")
 
 
 def test_a_fit_as_good_as_k_means_says_nothing() -> None:

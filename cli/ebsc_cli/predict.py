@@ -71,6 +71,9 @@ def predict(
             raise ConfigError(f"{run} clustered features and has no others to write; leave out --features")
         clusters = predict_to(predictor, source, out, features)
     shown.note(f"{len(clusters)} {'images' if predictor.takes_images else 'rows'} -> {out}")
+    none = int((clusters < 0).sum())
+    if none:
+        shown.warn(f"{none} of them have no cluster (-1): nothing of any cluster expresses them")
     if source.labels is not None:
         figures = metrics.scores(source.labels, clusters).items()
         shown.note(", ".join(f"{name.upper()} {100 * value:.1f} %" for name, value in figures))

@@ -15,13 +15,15 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from ebsc_core.clustering import metrics
 from ebsc_core.clustering.affinity import affinity
 from ebsc_core.clustering.assign import assign, vote
 from ebsc_core.clustering.coefficients import Dictionary
+from ebsc_core.clustering.confidence import confidence as confidence_of
 from ebsc_core.clustering.copies import Copies, find_copies
+from ebsc_core.clustering.metrics import own_share
 from ebsc_core.clustering.n_clusters import NumberOfClusters, find_n_clusters
 from ebsc_core.clustering.refine import refine
+from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows
 from ebsc_core.data.features.whitening import Whitening
@@ -63,13 +65,16 @@ class OutOfSampleAssigner:
     dictionary: Dictionary
     labels: np.ndarray
     """The clusters of the dictionary's rows, ``(M,)``; -1 for noise, which gets no new rows."""
+    confidence: np.ndarray
+    """The confidence of the dictionary's rows, ``(M,)``."""
     top_k: int
     transform: Callable[[Tensor], Tensor]
     """Moves unit-length rows to the device and whitens them, as the dictionary's rows were."""
 
     def predict(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return labels and confidence of new rows, as :func:`assign` does; nothing else changes."""
-        return assign(MappedRows(rows, self.transform), self.dictionary, self.labels, self.top_k)
+        moved = MappedRows(rows, self.transform)
+        return assign(moved, self.dictionary, self.labels, self.confidence, self.top_k)
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,11 @@ class ClusteringResult:
     labels: np.ndarray
     """``(N,)`` int64 from 0; -1 for noise."""
     confidence: np.ndarray
-    """``(N,)``. For a row of the dictionary, the share of its affinity that stays within its cluster; for
-    any other row, the share of its coefficients that goes to its cluster."""
+    """``(N,)``. For a row of the dictionary, the share of its affinity that goes to clear rows of its
+    cluster (:mod:`ebsc_core.clustering.confidence`). For any other row, the share of its coefficients that
+    goes to its cluster, where each row there counts by its own confidence."""
+    within: float
+    """The mean over the dictionary of the share of a row's affinity that stays within its cluster."""
     affinity: sparse.csr_matrix
     """``(M, M)``, of the dictionary's rows."""
     positions: np.ndarray
@@ -99,11 +107,6 @@ class ClusteringResult:
     """Which rows of the dictionary are copies of others; None if there are none."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Figures that need no class labels, as plain values; empty until a stage computes them."""
-
-    @property
-    def within(self) -> float:
-        """The mean over the dictionary of the share of a row's affinity that stays within its cluster."""
-        return float(self.confidence[self.positions].mean())
 
 
 def cluster_best(
@@ -166,21 +169,40 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
         labels = _fit_clusterer(
             clusterer, distinct_graph, held, copies, number.chosen if number else method.n_clusters
         )
-    voting = _voting(labels, copies)
-    assigner = OutOfSampleAssigner(dictionary, voting, min(method.top_k, len(voting)), transform)
-    confidence, agreement = metrics.confidence(graph, labels), None
+    voters = _voters(copies)
+    with stage("confidence"):
+        voting = labels[voters]
+        within = float(own_share(distinct_graph, voting).mean())
+        embedding = _embedding(clusterer, distinct_graph, voting, method)
+        confidence = confidence_of(distinct_graph, embedding, voting)
+    assigner = _assigner(dictionary, voting, confidence, method, transform)
+    agreement = None
+    if copies:
+        confidence = confidence[copies.among_distinct]
     if size:
-        agreement = float((vote(coefficients, voting)[0] == voting).mean())
+        agreement = float((vote(coefficients, voting, confidence[voters])[0] == voting).mean())
         with stage("other rows"):
             all_labels, all_confidence = assigner.predict(rows)
         all_labels[positions], all_confidence[positions] = labels, confidence
         labels, confidence = all_labels, all_confidence
     return ClusteringResult(
-        labels, confidence, graph, positions, agreement, method, clusterer, assigner, number, copies
+        labels,
+        confidence,
+        within,
+        graph,
+        positions,
+        agreement,
+        method,
+        clusterer,
+        assigner,
+        number,
+        copies,
     )
 
 
-def rebuild_assigner(rows: Rows, method: Method, labels: np.ndarray, stage: Stages) -> OutOfSampleAssigner:
+def rebuild_assigner(
+    rows: Rows, method: Method, labels: np.ndarray, confidence: np.ndarray, stage: Stages
+) -> OutOfSampleAssigner:
     """Rebuild the assigner of an earlier :func:`cluster_rows` on the same rows.
 
     Parameters
@@ -190,12 +212,24 @@ def rebuild_assigner(rows: Rows, method: Method, labels: np.ndarray, stage: Stag
         With a model that has learned already.
     labels : ndarray of shape (N,)
         The clusters of all rows.
+    confidence : ndarray of shape (N,)
+        The confidence of all rows.
     """
     positions, copies, transform = _dictionary_rows(rows, method, stage)
     with stage("coefficients"):
         dictionary = _dictionary(rows, method, _transformed(rows, positions, copies, transform))
-        voting = _voting(labels[positions], copies)
-        return OutOfSampleAssigner(dictionary, voting, min(method.top_k, len(voting)), transform)
+        voters = positions[_voters(copies)]
+        return _assigner(dictionary, labels[voters], confidence[voters], method, transform)
+
+
+def _assigner(
+    dictionary: Dictionary,
+    labels: np.ndarray,
+    confidence: np.ndarray,
+    method: Method,
+    transform: Callable[[Tensor], Tensor],
+) -> OutOfSampleAssigner:
+    return OutOfSampleAssigner(dictionary, labels, confidence, min(method.top_k, len(labels)), transform)
 
 
 def _dictionary_rows(
@@ -226,9 +260,9 @@ def _transformed(
     return mapped.held() if len(positions) == len(rows) else mapped.take(positions)
 
 
-def _voting(labels: np.ndarray, copies: Copies | None) -> np.ndarray:
-    """Return the clusters of those rows of the dictionary that vote for the cluster of another row."""
-    return labels[copies.distinct] if copies else labels
+def _voters(copies: Copies | None) -> np.ndarray | slice:
+    """Return which rows of the dictionary are clustered, and vote for the cluster of other rows."""
+    return copies.distinct if copies else slice(None)
 
 
 def _dictionary(rows: Rows, method: Method, transformed: Tensor) -> Dictionary:
@@ -251,9 +285,20 @@ def _fit_clusterer(
 ) -> np.ndarray:
     """Cluster the graph of the distinct rows, or all rows; a row and its copies get one cluster."""
     if copies and n_clusters and graph.shape[0] <= n_clusters:
-        return np.unique(copies.stands_for, return_inverse=True)[1]
+        return copies.among_distinct
     if clusterer.consumes == "affinity":
         labels = clusterer.fit_predict(graph)
-        return labels[np.searchsorted(copies.distinct, copies.stands_for)] if copies else labels
+        return labels[copies.among_distinct] if copies else labels
     labels = clusterer.fit_predict(rows if clusterer.streams else rows.held().numpy())
     return labels[copies.stands_for] if copies else labels
+
+
+def _embedding(
+    clusterer: Clusterer, graph: sparse.csr_matrix, labels: np.ndarray, method: Method
+) -> np.ndarray:
+    """Return the rows of eigenvectors in which the clusterer worked; compute them if it has none."""
+    found = getattr(clusterer, "embedding_", None)
+    if isinstance(found, np.ndarray) and found.ndim == 2 and len(found) == len(labels):
+        return found
+    n_clusters = max(2, int(labels.max(initial=0)) + 1)
+    return graph_embedding(graph, n_clusters, method.seed, method.device)

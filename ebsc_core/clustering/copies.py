@@ -44,6 +44,11 @@ class Copies:
         return np.flatnonzero(self.stands_for == np.arange(len(self.stands_for)))
 
     @property
+    def among_distinct(self) -> np.ndarray:
+        """Which of the distinct rows, counted from 0, stands for each row: ``(M,)``."""
+        return np.searchsorted(self.distinct, self.stands_for)
+
+    @property
     def count(self) -> int:
         """The number of rows that another row stands for."""
         return len(self.stands_for) - len(self.distinct)

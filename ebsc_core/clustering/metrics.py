@@ -50,18 +50,21 @@ def clustering_accuracy(labels: np.ndarray, clusters: np.ndarray) -> float:
     return float(counts[rows, columns].sum() / len(labels))
 
 
-def confidence(affinity: sparse.csr_matrix, clusters: np.ndarray) -> np.ndarray:
+def own_share(
+    affinity: sparse.csr_matrix, clusters: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Compute for each image the share of its affinity that goes to images of its own cluster, ``(N,)``.
 
     The share is 1 if only its own cluster expresses the image. It is 0 for an image without any affinity or
-    without a cluster.
+    without a cluster. With ``weights`` ``(N,)`` in [0, 1], affinity to an image counts by its weight.
     """
     n = affinity.shape[0]
     rows = np.repeat(np.arange(n), np.diff(affinity.indptr))
     own_cluster = clusters[rows]
     same = (own_cluster == clusters[affinity.indices]) & (own_cluster >= 0)
+    counted = same if weights is None else same * weights[affinity.indices]
     total = np.bincount(rows, weights=affinity.data, minlength=n)
-    own = np.bincount(rows, weights=affinity.data * same, minlength=n)
+    own = np.bincount(rows, weights=affinity.data * counted, minlength=n)
     return np.divide(own, total, out=np.zeros(n), where=total > 0)
 
 
@@ -69,7 +72,7 @@ def label_free(
     rows: Rows,
     clusters: np.ndarray,
     affinity: sparse.csr_matrix,
-    within: np.ndarray,
+    within: float,
     eigenvalues: np.ndarray,
     n_clusters: int,
     seed: int,
@@ -83,8 +86,8 @@ def label_free(
     clusters : ndarray of shape (N,)
     affinity : csr_matrix of shape (M, M)
         The affinity of the rows that were clustered, all or a sample.
-    within : ndarray of shape (M,)
-        The :func:`confidence` of these rows.
+    within : float
+        The mean :func:`own_share` of these rows.
     eigenvalues : ndarray of shape (>= min(K + 1, N),)
         Leading eigenvalues of the normalised affinity, descending.
     """
@@ -97,7 +100,7 @@ def label_free(
     return {
         "silhouette": sampled_silhouette(rows, clusters, seed),
         "eigengap": gap,
-        "within_cluster_mass": float(within.mean()),
+        "within_cluster_mass": within,
         "connected_components": int(connected_components(affinity, directed=False)[0]),
         "cluster_sizes": sizes.tolist(),
         "unassigned": int((clusters < 0).sum()),

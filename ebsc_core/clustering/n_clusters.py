@@ -109,6 +109,16 @@ class NumberOfClusters:
             "nodes": self.nodes,
         }
 
+    def said(self) -> str:
+        """Return one line with the number, the next ones, and the rule that ranked them."""
+        best, *others = (f"{c.k} ({c.score:.3f})" for c in (self.candidates[0], *self.runners_up))
+        line = f"number of clusters, with its score: {best}"
+        if others:
+            line += f"; after it come {', '.join(others)}"
+        if self.candidates[0].score < max(candidate.score for candidate in self.candidates):
+            line += f"; of scores within {EQUAL} of the highest, the eigengap decides"
+        return line
+
     def doubts(self) -> list[str]:
         """Return sentences for the user if the number is not clear."""
         best, largest = self.candidates[0], max(candidate.k for candidate in self.candidates)
@@ -116,12 +126,15 @@ class NumberOfClusters:
         doubts = []
         if best.stability < UNSTABLE:
             doubts.append(
-                f"no number of clusters is stable: even with {best.k}, two clusterings agree to "
+                f"the number of clusters is not stable: with {best.k}, two clusterings agree to "
                 f"{best.stability:.2f} only (1 is full agreement)"
             )
         elif others:
-            also = " or ".join(str(other.k) for other in others)
-            doubts.append(f"the number of clusters is not clear: {best.k} is hardly more stable than {also}")
+            also = " or ".join(f"{other.k} ({other.score:.3f})" for other in others)
+            doubts.append(
+                f"the number of clusters is not clear: the score of {best.k} ({best.score:.3f}) is hardly "
+                f"different from that of {also}"
+            )
         if best.k == largest and largest > 2:
             doubts.append(f"{largest} is the largest number of clusters that was tried; there may be more")
         return [f"{sentence}; `n_clusters` decides it" for sentence in doubts]

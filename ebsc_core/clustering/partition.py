@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from ebsc_core.clustering.affinity import affinity
 from ebsc_core.clustering.coefficients import Dictionary, auto_top_k
-from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
-from ebsc_core.clustering.spectral.embedding import eigenvalue_weights, weighted_rows
+from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.clustering.spectral.kmeans import kmeans
 from ebsc_core.config.schema import AffinityOptions
 from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.plugins.interfaces import CoefficientModel
 
-VECTORS_PER_CLUSTER = 4
-# This is coarser than the final clustering: the partition is renewed some epochs later.
-TOLERANCE, N_INIT = 5e-3, 10
+# This is fewer than in the final clustering: the partition is renewed some epochs later.
+N_INIT = 10
 
 
 def partition(rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: bool, seed: int) -> Tensor:
@@ -44,8 +40,5 @@ def partition(rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: bo
     own = torch.arange(len(shown), device=shown.device)
     coefficients = Dictionary(model, shown, seed=seed).express(shown, auto_top_k(len(rows), n_clusters), own)
     graph = affinity(coefficients, AffinityOptions())
-    weights = partial(eigenvalue_weights, n_clusters=n_clusters)
-    n_vectors = min(VECTORS_PER_CLUSTER * n_clusters, len(rows))
-    pairs = leading_eigenpairs(graph, n_vectors, seed, TOLERANCE, device=rows.device, weigh=weights)
-    embedding = weighted_rows(pairs.vectors, weights(pairs.values))
+    embedding = graph_embedding(graph, n_clusters, seed, rows.device)
     return torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()

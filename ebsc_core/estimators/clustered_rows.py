@@ -77,7 +77,8 @@ class ClusteredRows:
     def _rebuild_assigner(self, config: RunConfig, device: torch.device) -> OutOfSampleAssigner:
         plan = make_plan(config, Registry())
         clustering = ClusteringStage(plan, self.resolved, device, Stages(), Progress())
-        return clustering.rebuild_assigner(HeldRows(self.rows), self.labels, lambda model: self.weights)
+        rows, weights = HeldRows(self.rows), lambda model: self.weights
+        return clustering.rebuild_assigner(rows, self.labels, self.confidence, weights)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_assigner": None}

@@ -69,7 +69,7 @@ class EBSC(ClusterMixin, BaseEstimator):
     labels_ : ndarray of shape (n_images,)
         The cluster of each image, int64 from 0; -1 for noise, if the clusterer has a notion of noise.
     confidence_ : ndarray of shape (n_images,)
-        The share of an image's affinity that stays within its cluster, to four digits.
+        The share of an image's affinity that goes to images which lie clearly in the same cluster.
     ids_ : list of str
         The names of the images in the same order: paths within a folder, or positions.
     n_clusters_ : int
@@ -199,7 +199,8 @@ class EBSC(ClusterMixin, BaseEstimator):
         X : as for fit
             Images of the size of the fitted ones, grey or colour.
         return_confidence : bool, default=False
-            Whether to return the share of these coefficients as well.
+            Whether to return the share of these coefficients as well, where each fitted image counts by its
+            own confidence.
 
         Returns
         -------

@@ -56,7 +56,7 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
     labels_ : ndarray of shape (n_samples,)
         The cluster of each row, int64 from 0; -1 for noise, if the clusterer has a notion of noise.
     confidence_ : ndarray of shape (n_samples,)
-        The share of a row's affinity that stays within its cluster.
+        The share of a row's affinity that goes to rows which lie clearly in the same cluster.
     affinity_matrix_ : csr_matrix of shape (n_samples, n_samples)
         The affinity graph that was partitioned. With ``dictionary_size`` it covers only the rows at
         ``dictionary_indices_``.
@@ -153,7 +153,8 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
         return_confidence : bool, default=False
-            Whether to return the share of these coefficients as well.
+            Whether to return the share of these coefficients as well, where each fitted row counts by its
+            own confidence.
 
         Returns
         -------

@@ -311,9 +311,11 @@ class TrainableCoefficientModel(CoefficientModel, nn.Module):
 class Clusterer(ABC):
     """Turn an affinity or features into labels, with the interface of scikit-learn.
 
-    After :meth:`fit_predict` the clusterer may have two more attributes: ``eigenvalues_``, the eigenvalues
-    of the normalised affinity in descending order, which the run reports; and ``warnings_``, a list of
-    sentences for the user, e.g. about convergence.
+    After :meth:`fit_predict` the clusterer may have three more attributes: ``eigenvalues_``, the eigenvalues
+    of the normalised affinity in descending order, which the run reports; ``embedding_``, the rows of
+    weighted eigenvectors ``(N, m)`` in which it found the clusters, which the confidence of the rows uses
+    (the run computes them if there are none); and ``warnings_``, a list of sentences for the user, e.g.
+    about convergence.
     """
 
     consumes: ClassVar[Literal["affinity", "features"]]

@@ -13,7 +13,7 @@ from ebsc_core.runs.store.saved import Assignments
 # Ratios of a cluster's size to the median. Above the first, several groups may have merged; below the
 # second, the cluster may be a fragment.
 MERGED, TINY = 3.0, 0.2
-# A cluster is doubtful if it keeps a smaller share than this of its coefficients within it.
+# A cluster is doubtful if the mean confidence of its images is below this.
 LOW_CONFIDENCE = 0.5
 # Limit of the run's own warnings; there may be one for each damaged image.
 MAX_WARNINGS = 20
@@ -53,7 +53,9 @@ def advice(
     derived = [
         None if "collaps" in told else _collapsed(rank, width, k),
         _pieces(free.get("connected_components"), k),
+        _copies(metrics.get("copies") or 0),
         *_sizes(assignments, k),
+        None if "have no cluster" in told else _unassigned(assignments),
         *_confidence(assignments),
     ]
     return own + [item for item in derived if item]
@@ -80,6 +82,13 @@ def _pieces(components: int | None, k: int) -> Advice | None:
     )
 
 
+def _copies(count: int) -> Advice | None:
+    if not count:
+        return None
+    copies = "1 is a copy of another" if count == 1 else f"{count:,} are copies of others"
+    return Advice(f"{copies}, or nearly so: only one of each was clustered, and its copies are with it.")
+
+
 def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
     clusters = assignments.clusters[: assignments.fitted]
     sizes = np.bincount(clusters[clusters >= 0], minlength=k)
@@ -89,7 +98,7 @@ def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
     median = float(np.median(present))
     merged = np.flatnonzero(sizes > MERGED * median).tolist()
     tiny = np.flatnonzero((sizes > 0) & (sizes < TINY * median)).tolist()
-    none, empty = int((clusters < 0).sum()), int((sizes == 0).sum())
+    empty = int((sizes == 0).sum())
     return [
         Advice(
             f"{_clusters(merged)} {_has(merged)} more than {MERGED:.0f} times the size of the median "
@@ -106,10 +115,15 @@ def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
         if tiny
         else None,
         Advice(f"{empty} of {k} clusters {'is' if empty == 1 else 'are'} empty.") if empty else None,
-        Advice(f"{none:,} of {len(clusters):,} ({percent(none / len(clusters), 1)}) belong to no cluster.")
-        if none
-        else None,
     ]
+
+
+def _unassigned(assignments: Assignments) -> Advice | None:
+    clusters = assignments.clusters[: assignments.fitted]
+    none = int((clusters < 0).sum())
+    if not none:
+        return None
+    return Advice(f"{none:,} of {len(clusters):,} ({percent(none / len(clusters), 1)}) belong to no cluster.")
 
 
 def _confidence(assignments: Assignments) -> list[Advice | None]:
@@ -124,8 +138,7 @@ def _confidence(assignments: Assignments) -> list[Advice | None]:
     if mean < LOW_CONFIDENCE:
         return [
             Advice(
-                f"On average only {percent(mean)} of the coefficients stay within their own cluster: "
-                "the clusters are not well separated.",
+                f"The mean confidence is only {percent(mean)}: the clusters are not well separated.",
                 "Better features help most: another backbone, pretrained weights, or longer training.",
             )
         ]
@@ -136,7 +149,7 @@ def _confidence(assignments: Assignments) -> list[Advice | None]:
         return []
     return [
         Advice(
-            f"In {_clusters(weak).lower()}, less than half of the coefficients stay within the cluster.",
+            f"In {_clusters(weak).lower()}, the mean confidence is below {percent(LOW_CONFIDENCE)}.",
             "Look at the clusters they lean to: they may be parts of those.",
         )
     ]

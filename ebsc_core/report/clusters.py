@@ -25,7 +25,7 @@ class Cluster:
     purity: float | None
     """The share of the images that belong to this class."""
     typical: np.ndarray
-    """The positions of typical images; the image with the largest affinity to the cluster comes first."""
+    """The positions of typical images; the image with the highest confidence comes first."""
     doubtful: np.ndarray
     """The positions of doubtful images; the image with the lowest confidence comes first. None is in
     ``typical``."""
@@ -109,11 +109,9 @@ def describe(
     clusters, confidence = found.clusters[: found.fitted], found.confidence[: found.fitted]
     sizes = np.bincount(clusters[clusters >= 0])
     largest = np.sort(np.argsort(-sizes, kind="stable")[:most])
-    typical = np.full(found.fitted, -np.inf)
-    if graph is None:
-        typical[:] = confidence
-    else:
-        typical[graph.positions] = own_affinity(graph)
+    mass = np.zeros(found.fitted)
+    if graph is not None:
+        mass[graph.positions] = own_affinity(graph)
     result = []
     for number in largest.tolist():
         members = np.flatnonzero(clusters == number)
@@ -121,7 +119,7 @@ def describe(
             continue
         label, purity = _dominant([found.labels[i] for i in members]) if found.labels else (None, None)
         leans, leak = _leans(leaning[number], number) if leaning is not None else (None, 0.0)
-        best, worst = _exemplary(members, typical, confidence, pictures)
+        best, worst = _exemplary(members, confidence, mass, pictures)
         result.append(
             Cluster(
                 number=number,
@@ -139,14 +137,15 @@ def describe(
 
 
 def _exemplary(
-    members: np.ndarray, typical: np.ndarray, confidence: np.ndarray, pictures: int
+    members: np.ndarray, confidence: np.ndarray, mass: np.ndarray, pictures: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the most typical of these positions, and the most doubtful of the others."""
-    by_affinity = members[np.argsort(-typical[members], kind="stable")]
+    """Return the most typical of these positions, and the most doubtful of the others.
+
+    Of equal confidence, the image with the larger affinity to the cluster is the more typical one.
+    """
+    order = members[np.lexsort((-mass[members], -confidence[members]))]
     n_typical = min(-(-2 * pictures // 3), -(-2 * len(members) // 3))
-    best = by_affinity[:n_typical]
-    rest = np.setdiff1d(members, best, assume_unique=True)
-    return best, rest[np.argsort(confidence[rest], kind="stable")][: pictures - n_typical]
+    return order[:n_typical], order[n_typical:][::-1][: pictures - n_typical]
 
 
 def _dominant(labels: list[str]) -> tuple[str, float]:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import unicodedata
 from itertools import pairwise
 
 # Longer names are shortened in the middle.
 LONGEST = 80
+# Control characters, surrogates and ends of lines or paragraphs, by their category.
+BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})
+# Characters that set the direction of the text after them, by their bidirectional class.
+OVERRIDING = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
 
 
 def shown(text: object) -> str:
-    """Replace the invisible characters of a text by visible ones.
+    """Replace the characters that would break or disguise a line; everything else stays as it is.
 
     Bytes that are not UTF-8 (surrogate escapes) become U+FFFD. Line ends and other control characters
-    become their pictures (from U+2400 on). Characters that change the direction of the following text
-    become U+FFFD.
+    become their pictures (from U+2400 on). Characters that reverse the following text become U+FFFD. Names
+    of files keep their spaces of every width, their accents in whatever form, and their emoji.
     """
     whole = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else _picture(character) for character in whole)
+    return "".join(_picture(character) if _breaks(character) else character for character in whole)
 
 
 def short(text: object) -> str:
@@ -26,6 +31,10 @@ def short(text: object) -> str:
         return whole
     half = (LONGEST - 1) // 2
     return f"{whole[:half]}…{whole[-half:]}"
+
+
+def _breaks(character: str) -> bool:
+    return unicodedata.category(character) in BREAKING or unicodedata.bidirectional(character) in OVERRIDING
 
 
 def _picture(character: str) -> str:

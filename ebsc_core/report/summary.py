@@ -112,9 +112,7 @@ def _lede(run: SavedRun, k: int, comparison: Comparison | None) -> str:
     if len(sizes):
         low, high = int(sizes.min()), int(sizes.max())
         sentences[0] += f" of {low:,} to {high:,}" if low < high else f" of {low:,} each"
-        sentences.append(
-            f"on average, {percent(float(inside.mean()))} of the coefficients stay within the own cluster"
-        )
+        sentences.append(f"their mean confidence is {percent(float(inside.mean()))}")
     if run.metrics.get("dictionary_size"):
         sentences.append(
             f"{run.metrics['dictionary_size']:,} of them were clustered, and the others assigned"

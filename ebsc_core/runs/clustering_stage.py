@@ -19,16 +19,23 @@ from ebsc_core.clustering.cluster import (
     rebuild_assigner,
 )
 from ebsc_core.clustering.coefficients import Dictionary
+from ebsc_core.clustering.comparison import SAMPLE, compare
 from ebsc_core.clustering.n_clusters import NumberOfClusters
+from ebsc_core.clustering.partition import partition
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
+from ebsc_core.clustering.spectral.kmeans import kmeans
 from ebsc_core.config.schema import RefineOptions
 from ebsc_core.data.features.rows import Rows
+from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.runs.plan import Plan
 from ebsc_core.runs.resolve import ResolvedClusteringSettings
 from ebsc_core.utils.device import device_memory
 from ebsc_core.utils.progress import Progress, Stages
+from ebsc_core.utils.sampling import sample_positions
 
+# k-means only stands beside the clusters here; a start more does not change by how much it is better.
+KMEANS_STARTS = 4
 # A search that is not exact is worth a warning if it finds less than this share of the largest coefficients.
 MIN_RECALL = 0.9
 
@@ -75,6 +82,8 @@ class ClusteringStage:
         self._check_clusters(result)
         with self.stage("figures"):
             figures = self._figures(rows, result, within_by_whitening)
+        with self.stage("comparison"):
+            figures["comparison"] = self._compare(rows, result)
         return replace(result, figures=figures | {"clustering_device_memory_mib": peak})
 
     def n_clusters(self, result: ClusteringResult) -> int:
@@ -126,7 +135,11 @@ class ClusteringStage:
         )
 
     def rebuild_assigner(
-        self, rows: Rows, labels: np.ndarray, weights: Callable[[nn.Module], Mapping[str, Tensor]]
+        self,
+        rows: Rows,
+        labels: np.ndarray,
+        confidence: np.ndarray,
+        weights: Callable[[nn.Module], Mapping[str, Tensor]],
     ) -> OutOfSampleAssigner:
         """Rebuild the assigner of a finished run.
 
@@ -136,6 +149,8 @@ class ClusteringStage:
             All rows that were clustered.
         labels : ndarray of shape (N,)
             Their clusters.
+        confidence : ndarray of shape (N,)
+            Their confidence.
         weights : callable
             Returns the weights of the coefficient model, if it is one that learns.
         """
@@ -144,7 +159,7 @@ class ClusteringStage:
         if isinstance(method.model, nn.Module):
             method.model.load_state_dict(weights(method.model))
             method.model.eval()
-        return rebuild_assigner(rows, method, labels, self.stage)
+        return rebuild_assigner(rows, method, labels, confidence, self.stage)
 
     def _start_from_joint(self, joint: Joint, model: TrainableCoefficientModel, whiten: bool) -> None:
         """Start from the jointly trained weights if this is the same model on the same kind of rows."""
@@ -164,9 +179,7 @@ class ClusteringStage:
     def _note_n_clusters(self, number: NumberOfClusters | None) -> None:
         if number is None:
             return
-        best, *others = (f"{c.k} ({c.stability:.2f})" for c in (number.candidates[0], *number.runners_up))
-        after = f"; after it come {', '.join(others)}" if others else ""
-        self.progress.note(f"number of clusters, with its stability: {best}{after}")
+        self.progress.note(number.said())
         for doubt in number.doubts():
             self.progress.warn(doubt)
 
@@ -175,7 +188,44 @@ class ClusteringStage:
         n_clusters, count = self.n_clusters(result), len(np.unique(result.labels[result.labels >= 0]))
         # If the clusterer warns of it, it may give the reason, too.
         if count != n_clusters and not getattr(result.clusterer, "warnings_", []):
-            self.progress.warn(f"{self.plan.clusterer.name} found {count} clusters, not {n_clusters}")
+            different = len(result.copies.distinct) if result.copies else n_clusters
+            why = f": only {different} rows differ" if different < n_clusters else ""
+            self.progress.warn(f"{self.plan.clusterer.name} found {count} clusters, not {n_clusters}{why}")
+        n_rows, none = len(result.labels), int((result.labels < 0).sum())
+        if none:
+            self.progress.warn(f"{none} of {n_rows} rows ({none / n_rows:.1%}) have no cluster (-1)")
+
+    def _compare(self, rows: Rows, result: ClusteringResult) -> dict[str, Any] | None:
+        """Compare a sample of the rows with k-means and with the untrained model; warn if one is better."""
+        assigned = np.flatnonzero(result.labels >= 0)
+        sample = assigned[sample_positions(len(assigned), SAMPLE, self.config.seed)]
+        labels, k = result.labels[sample], self.n_clusters(result)
+        if len(np.unique(labels)) < 2 or len(sample) < 2 * k:
+            return None
+        plain, method, seed = rows.take(sample), result.method, self.config.seed
+        rivals = {"k-means": kmeans(plain.numpy(), k, KMEANS_STARTS, seed)}
+        learns = isinstance(method.model, TrainableCoefficientModel) and method.refine.steps > 0
+        if learns:
+            untrained = self.plan.coefficients.build_seeded(seed, rows.width).to(self.device).eval()
+            for whiten in (True, False) if method.whiten else (False,):
+                name = (
+                    f"the untrained {self.plan.coefficients.name} on {'whitened' if whiten else 'plain'} rows"
+                )
+                rivals[name] = partition(plain.to(self.device), untrained, k, whiten, seed).numpy()
+        found = compare([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
+        if better := found.better:
+            if result.clusterer.consumes == "features":
+                tries = ["another `clusterer.name`"]
+            else:
+                tries = ["another `coefficients.name`"]
+                tries += ["`whiten=false`"] if method.whiten else []
+                tries += ["`refine.steps=0`"] if learns else []
+            self.progress.warn(
+                f"{better.name} keeps {better.neighbors_kept:.0%} of the nearest neighbours together (beyond "
+                f"chance), these clusters {max(0, found.neighbors_kept):.0%}; the two agree to an ARI of "
+                f"{better.agreement:.2f}; try {' or '.join(tries)}"
+            )
+        return found.record()
 
     def pass_on_warnings(self, component: CoefficientModel | Clusterer) -> None:
         """Tell the user what a component has to say."""
@@ -189,8 +239,9 @@ class ClusteringStage:
         eigenvalues = getattr(result.clusterer, "eigenvalues_", None)
         if eigenvalues is None or len(eigenvalues) <= n_clusters:
             eigenvalues = leading_eigenpairs(graph, min(n_clusters + 1, graph.shape[0]), seed).values
-        within = result.confidence[result.positions]
-        label_free = metrics.label_free(rows, result.labels, graph, within, eigenvalues, n_clusters, seed)
+        label_free = metrics.label_free(
+            rows, result.labels, graph, result.within, eigenvalues, n_clusters, seed
+        )
         if result.agreement is not None:
             label_free["dictionary_agreement"] = result.agreement
         return {

@@ -177,6 +177,7 @@ class Predictor:
         return clustering_stage.rebuild_assigner(
             run.rows,
             found.clusters[: found.fitted],
+            found.confidence[: found.fitted],
             lambda model: self._weights("coefficients", model),
         )
 

@@ -248,3 +248,21 @@ def test_a_killed_run_on_features_goes_on(ebsc, digits: Path, monkeypatch: pytes
     assert ebsc("cluster", "new.npz", *QUICK, "--out", "other").code == 0
     first, second = (digits / run / "assignments.csv" for run in ("run", "other"))
     assert first.read_bytes() == second.read_bytes()
+
+
+def test_predict_says_how_many_rows_have_no_cluster(ebsc, tmp_path: Path) -> None:
+    rows = np.repeat(np.eye(3, 6), 20, 0) + 0.01 * np.random.default_rng(0).normal(size=(60, 6))
+    rows[:20] = np.eye(6)[3:].repeat(7, 0)[:20] + 3 * np.random.default_rng(1).normal(size=(20, 6))
+    np.save(tmp_path / "rows.npy", rows.astype(np.float32))
+    dbscan = ("--clusterer", "DBSCAN", "--set", "clusterer.eps=0.1", "--set", "clusterer.min_samples=10")
+    fit = ("cluster", "rows.npy", "--n-clusters", "2", "--coefficients", "knn", *dbscan, "--set", "top_k=1")
+    done = ebsc(*fit, "--no-report", "--out", "fitted")
+    assert done.code == 0, done.err
+    n_none = sum(line["cluster"] == "-1" for line in lines_of(tmp_path / "fitted/assignments.csv"))
+    assert n_none > 0
+    assert f"{n_none} of 60 rows" in done.out + done.err
+    done = ebsc("predict", "fitted", "rows.npy", "-o", "new.csv")
+    assert done.code == 0, done.err
+    n_none = sum(line["cluster"] == "-1" for line in lines_of(tmp_path / "new.csv"))
+    assert n_none > 0
+    assert f"{n_none} of them have no cluster" in done.out + done.err

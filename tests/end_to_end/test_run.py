@@ -201,7 +201,7 @@ def test_the_number_of_clusters_is_found_and_recorded(ebsc, tmp_path, clusterer)
     pixels = (*pixels, "--set", "whiten=true", "--clusterer", clusterer)
     done = ebsc(*pixels, "--n-clusters", "auto", "--out", "found")
     assert done.code == 0, done.err
-    assert "number of clusters, with its stability: " in done.out
+    assert "number of clusters, with its score: " in done.out
     metrics = json.loads((tmp_path / "found/metrics.json").read_text())
     config = tomllib.loads((tmp_path / "found/run.toml").read_text())
     assert 8 <= metrics["n_clusters"]["chosen"] <= 12

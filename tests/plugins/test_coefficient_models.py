@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ebsc_core.clustering.affinity import symmetrized
 from ebsc_core.clustering.coefficients import self_expressive_coefficients
-from ebsc_core.clustering.metrics import confidence
+from ebsc_core.clustering.metrics import own_share
 from ebsc_core.clustering.refine import refine
 from ebsc_core.config.schema import RefineOptions
 from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
@@ -162,7 +162,7 @@ def test_training_finds_subspaces_that_cosines_miss(subspaces: Callable[..., tup
 
     def within(model: CoefficientModel) -> float:
         graph = symmetrized(self_expressive_coefficients(model, rows, 5))
-        return float(confidence(graph, truth.numpy()).mean())
+        return float(own_share(graph, truth.numpy()).mean())
 
     model = EnergyNetwork(EnergyOptions(hidden=128), 12)
     refine(model, rows, RefineOptions(steps=200, rows=240), 0, Progress())

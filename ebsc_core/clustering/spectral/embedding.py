@@ -6,10 +6,19 @@ fast eigenvalues fall differs a hundredfold between graphs, so the power is comp
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
+import torch
+from scipy import sparse
 from scipy.optimize import brentq
 
+from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
+
 MAX_POWER = 1000.0
+VECTORS_PER_CLUSTER = 4
+# This is coarser than the default clusterer, which finds the clusters themselves.
+TOLERANCE = 5e-3
 
 
 def effective_power(eigenvalues: np.ndarray, n_clusters: int) -> float:
@@ -58,3 +67,13 @@ def weighted_rows(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     rows = vectors * weights
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.maximum(norms, np.finfo(np.float32).tiny)
+
+
+def graph_embedding(
+    graph: sparse.csr_matrix, n_clusters: int, seed: int, device: torch.device | str = "cpu"
+) -> np.ndarray:
+    """Compute unit-length rows of weighted eigenvectors of an affinity ``(N, N)``, at most four a cluster."""
+    weights = partial(eigenvalue_weights, n_clusters=n_clusters)
+    n_vectors = min(VECTORS_PER_CLUSTER * n_clusters, graph.shape[0])
+    pairs = leading_eigenpairs(graph, n_vectors, seed, TOLERANCE, device=device, weigh=weights)
+    return weighted_rows(pairs.vectors, weights(pairs.values))

@@ -96,6 +96,7 @@ class Metrics(_Record):
     label_free: LabelFree
     seconds: dict[str, Seconds]
     dictionary_size: Count | None = None
+    copies: Count = 0
     n_clusters: Candidates | None = None
     eigenvalues: list[Figure] | None = None
     processes: Annotated[Count, Field(ge=1)] = 1

@@ -17,7 +17,9 @@ from ebsc_core.plugins.interfaces import Coefficients
 from ebsc_plugins.coefficients.knn import CosineNeighbors, KnnOptions
 
 
-def slow_vote(indices: np.ndarray, values: np.ndarray, clusters: np.ndarray) -> tuple[list[int], list[float]]:
+def slow_vote(
+    indices: np.ndarray, values: np.ndarray, clusters: np.ndarray, trust: np.ndarray
+) -> tuple[list[int], list[float]]:
     """One row, one coefficient at a time."""
     chosen, shares = [], []
     for row in range(len(indices)):
@@ -29,7 +31,12 @@ def slow_vote(indices: np.ndarray, values: np.ndarray, clusters: np.ndarray) -> 
                 votes[clusters[index]] = votes.get(clusters[index], 0.0) + abs(float(value))
         best = max(votes.values(), default=0.0)
         chosen.append(min(c for c, v in votes.items() if v == best) if best > 0 else -1)
-        shares.append(best / total if total > 0 else 0.0)
+        trusted = sum(
+            abs(float(value)) * trust[index]
+            for index, value in zip(indices[row], values[row], strict=True)
+            if clusters[index] == chosen[-1] >= 0
+        )
+        shares.append(trusted / total if total > 0 else 0.0)
     return chosen, shares
 
 
@@ -50,26 +57,28 @@ class TestVote:
         indices = rng.integers(0, n, (m, k))
         # Halves are exact, so that ties are ties; signs, and zeros where fewer rows are used.
         values = rng.integers(-4, 5, (m, k)).astype(np.float32) / 2
+        trust = rng.random(n)
         before, assignment.HELD_VOTES = assignment.HELD_VOTES, 9  # in several blocks
         try:
             found, confidence = vote(
-                Coefficients(torch.from_numpy(indices), torch.from_numpy(values)), clusters
+                Coefficients(torch.from_numpy(indices), torch.from_numpy(values)), clusters, trust
             )
         finally:
             assignment.HELD_VOTES = before
-        chosen, shares = slow_vote(indices, values, clusters)
+        chosen, shares = slow_vote(indices, values, clusters, trust)
         assert found.tolist() == chosen
         assert found.dtype == np.int64
         np.testing.assert_allclose(confidence, shares)
 
     def test_noise_votes_for_nothing_but_counts_against_confidence(self) -> None:
         coefficients = Coefficients(torch.tensor([[0, 1], [0, 0]]), torch.tensor([[3.0, -1.0], [1.0, 1.0]]))
-        found, confidence = vote(coefficients, np.array([-1, 2]))
+        found, confidence = vote(coefficients, np.array([-1, 2]), np.ones(2))
         assert found.tolist() == [2, -1]
         assert confidence.tolist() == [0.25, 0.0]
 
     def test_nothing_but_noise(self) -> None:
-        found, _ = vote(Coefficients(torch.zeros(3, 2, dtype=torch.int64), torch.ones(3, 2)), np.array([-1]))
+        coefficients = Coefficients(torch.zeros(3, 2, dtype=torch.int64), torch.ones(3, 2))
+        found, _ = vote(coefficients, np.array([-1]), np.ones(1))
         assert found.tolist() == [-1] * 3
 
 
@@ -79,7 +88,7 @@ COSINES = CosineNeighbors(KnnOptions(weighted=True), 4)
 def assign_all(
     rows: Tensor, dictionary: Tensor, clusters: np.ndarray, top_k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    return assign(HeldRows(rows), Dictionary(COSINES, dictionary), clusters, top_k)
+    return assign(HeldRows(rows), Dictionary(COSINES, dictionary), clusters, np.ones(len(dictionary)), top_k)
 
 
 def test_a_new_row_may_use_its_own_copy_in_the_dictionary() -> None:

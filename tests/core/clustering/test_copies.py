@@ -99,7 +99,7 @@ def test_rows_that_are_copies_of_few_are_clustered_by_them(form: str, n_clusters
 
 def test_fewer_distinct_rows_than_clusters_are_said() -> None:
     model = EnergySubspaceClustering(5, coefficients="knn", random_state=0)
-    with pytest.warns(UserWarning, match="found 3 clusters, not 5"):
+    with pytest.warns(UserWarning, match="found 3 clusters, not 5: only 3 rows differ"):
         labels = model.fit_predict(np.repeat(np.eye(3), 20, axis=0))
     np.testing.assert_array_equal(labels, np.repeat(range(3), 20))
 

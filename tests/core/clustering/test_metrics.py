@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from ebsc_core.clustering.metrics import clustering_accuracy, confidence, label_free, scores
+from ebsc_core.clustering.metrics import clustering_accuracy, label_free, own_share, scores
 from ebsc_core.data.features.rows import HeldRows
 
 pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=25)
@@ -57,19 +57,24 @@ GRAPH = sparse.csr_matrix(
 )
 
 
-def test_confidence_is_the_share_within_the_own_cluster() -> None:
-    assert confidence(GRAPH, np.array([0, 0, 1, 1])).tolist() == [0.75, 1, 0, 0]
+def test_the_share_within_the_own_cluster() -> None:
+    assert own_share(GRAPH, np.array([0, 0, 1, 1])).tolist() == [0.75, 1, 0, 0]
 
 
-def test_confidence_of_noise_is_zero() -> None:
-    assert confidence(GRAPH, np.array([-1, -1, -1, 0])).tolist() == [0, 0, 0, 0]
+def test_rows_count_by_their_weight() -> None:
+    weights = np.array([0.5, 1, 0.25, 1])
+    assert own_share(GRAPH, np.array([0, 0, 0, 1]), weights).tolist() == [3.25 / 4, 0.5, 0.5, 0]
+
+
+def test_noise_has_no_share() -> None:
+    assert own_share(GRAPH, np.array([-1, -1, -1, 0])).tolist() == [0, 0, 0, 0]
 
 
 def figures(clusters: list[int], n_clusters: int = 3) -> dict:
     rows = np.array([[1, 0], [1, 0.1], [0, 1], [0.1, 1]], dtype=np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     eigenvalues = np.array([1, 0.9, 0.8, 0.1], dtype=np.float32)
-    within = confidence(GRAPH, np.array(clusters))
+    within = float(own_share(GRAPH, np.array(clusters)).mean())
     held = HeldRows(torch.from_numpy(rows))
     return label_free(held, np.array(clusters), GRAPH, within, eigenvalues, n_clusters, seed=0)
 

@@ -12,6 +12,7 @@ from sklearn.metrics import adjusted_rand_score
 from ebsc_core.clustering import n_clusters as module
 from ebsc_core.clustering.n_clusters import (
     Candidate,
+    NumberOfClusters,
     eigengaps,
     find_n_clusters,
     max_clusters,
@@ -81,9 +82,28 @@ def test_candidates_are_ranked_and_the_record_is_plain() -> None:
     assert record["eigenvalues"] == sorted(record["eigenvalues"], reverse=True)
 
 
+def test_the_line_and_the_doubt_show_the_scores_that_rank() -> None:
+    stability = {14: 0.862, 16: 0.861, 5: 0.871}
+    scores = {14: 0.862, 16: 0.860, 5: 0.858}
+    candidates = tuple(Candidate(k, stability[k], score, 0.1) for k, score in scores.items())
+    found = NumberOfClusters(candidates, 1.0, np.ones(3), 100)
+    assert found.said() == (
+        "number of clusters, with its score: 14 (0.862); after it come 16 (0.860), 5 (0.858)"
+    )
+    (doubt,) = found.doubts()
+    assert "the score of 14 (0.862) is hardly different from that of 16 (0.860) or 5 (0.858)" in doubt
+
+
+def test_the_line_says_when_the_eigengap_decided() -> None:
+    low, high = Candidate(5, 0.9, 0.9, 0.5), Candidate(7, 0.9, 0.903, 0.1)
+    found = NumberOfClusters(tuple(ranked([low, high])), 1.0, np.ones(3), 100)
+    assert found.chosen == 5
+    assert found.said().endswith("of scores within 0.005 of the highest, the eigengap decides")
+
+
 def test_a_graph_without_clusters_is_doubted() -> None:
     found = find_n_clusters(planted([150], seed=3))
-    assert any("no number of clusters is stable" in doubt for doubt in found.doubts())
+    assert any("the number of clusters is not stable" in doubt for doubt in found.doubts())
 
 
 def test_more_pieces_than_are_considered_are_doubted() -> None:

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import sparse
 
-from ebsc_core.clustering.metrics import clustering_accuracy
-from ebsc_core.clustering.metrics import confidence as confidence_of
+from ebsc_core.clustering.metrics import clustering_accuracy, own_share
 from ebsc_core.report.advice import advice
 from ebsc_core.report.clusters import Graph, between, describe, graph_of, own_affinity, ties
 from ebsc_core.report.confusion import compare, confusions
@@ -44,9 +43,9 @@ class TestClusters:
     def test_own_affinity_is_what_goes_to_the_own_cluster(self) -> None:
         assert own_affinity(FOUR).tolist() == [3, 3, 4, 4]
 
-    def test_own_affinity_over_all_of_it_is_the_confidence(self) -> None:
+    def test_own_affinity_over_all_of_it_is_the_own_share(self) -> None:
         total = FOUR.matrix.sum(axis=1).A1
-        assert np.allclose(own_affinity(FOUR) / total, confidence_of(FOUR.matrix, FOUR.clusters))
+        assert np.allclose(own_affinity(FOUR) / total, own_share(FOUR.matrix, FOUR.clusters))
 
     def test_images_of_no_cluster_have_no_affinity_of_their_own(self) -> None:
         assert own_affinity(graph([[0, 1], [1, 0]], [-1, -1])).tolist() == [0, 0]
@@ -66,7 +65,7 @@ class TestClusters:
         assert (first.label, first.purity) == ("a", 0.5)
         assert (second.label, second.purity) == ("b", 1)
         assert (first.leans, first.leak) == (1, pytest.approx(1 / 7))
-        assert (first.typical.tolist(), first.doubtful.tolist()) == ([0, 1], [])
+        assert (first.typical.tolist(), first.doubtful.tolist()) == ([1, 0], [])
 
     def test_typical_and_doubtful_images_differ(self) -> None:
         n = 30
@@ -77,7 +76,17 @@ class TestClusters:
         assert (len(cluster.typical), len(cluster.doubtful)) == (6, 3)
         assert not set(cluster.typical) & set(cluster.doubtful)
         assert cluster.doubtful.tolist() == [0, 1, 2]
-        assert own_affinity(one)[cluster.typical].min() >= np.sort(own_affinity(one))[-6]
+        assert cluster.typical.tolist() == [29, 28, 27, 26, 25, 24]
+
+    def test_of_equal_confidence_the_largest_affinity_is_the_most_typical(self) -> None:
+        (cluster, _) = describe(
+            SimpleNamespace(assignments=assignments([0, 0, 0, 1])),
+            graph([[0, 1, 2, 0], [1, 0, 5, 0], [2, 5, 0, 0], [0, 0, 0, 0]], [0, 0, 0, 1]),
+            None,
+            3,
+            10,
+        )
+        assert (cluster.typical.tolist(), cluster.doubtful.tolist()) == ([2, 1], [0])
         assert (cluster.label, cluster.leans) == (None, None)
 
     def test_without_an_affinity_the_confident_are_typical(self) -> None:
@@ -216,7 +225,7 @@ class TestAdvice:
 
     def test_low_confidence_of_all_and_of_some(self) -> None:
         low = assignments([0, 1] * 5, confidence=[0.3] * 10)
-        assert "only 30\u00a0%" in self.said(found=low)
+        assert "confidence is only 30\u00a0%" in self.said(found=low)
         some = assignments([0, 1] * 5, confidence=[0.9, 0.4] * 5)
         assert "In cluster 1, " in self.said(found=some)
 

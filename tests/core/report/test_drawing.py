@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import unicodedata
 from io import BytesIO
 
 import numpy as np
@@ -40,11 +41,31 @@ class TestWords:
         assert formatting.shown("a\nb") == "a␊b"
         assert formatting.shown(b"a\xff".decode("utf-8", "surrogateescape")) == "a\ufffd"
         assert formatting.shown("a\u202eb\x7f") == "a\ufffdb␡"
-        assert formatting.shown('<b>"x"</b> é 猫') == '<b>"x"</b> é 猫'
+        assert formatting.shown("a\u2028b\x85") == "a\ufffdb\ufffd"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            '<b>"x"</b> é 猫',
+            "43.7\u00a0%",
+            "Screenshot 2026-01-02 at 3.04.05\u202fPM.png",
+            unicodedata.normalize("NFD", "Zoë à l'été.jpg"),
+            "family \U0001f468\u200d\U0001f469\u200d\U0001f467.png",
+            "soft\u00adhyphen \u3000 \uf8ff",
+        ],
+    )
+    def test_names_of_files_and_figures_stay_as_they_are(self, text: str) -> None:
+        assert formatting.shown(text) == text
+
+    @given(st.characters(codec="utf-8"))
+    def test_only_what_breaks_or_disguises_a_line_is_replaced(self, character: str) -> None:
+        control = unicodedata.category(character) in ("Cc", "Zl", "Zp")
+        turning = "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"
+        assert (formatting.shown(character) != character) == (control or turning)
 
     @given(st.text())
     def test_whatever_is_shown_can_be_written(self, text: str) -> None:
-        assert formatting.short(text).isprintable()
+        assert len(formatting.short(text).splitlines()) <= 1
         assert len(formatting.short(text)) <= formatting.LONGEST
         formatting.shown(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")).encode()
 

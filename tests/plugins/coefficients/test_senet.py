@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ebsc_core.clustering.affinity import symmetrized
 from ebsc_core.clustering.coefficients import self_expressive_coefficients
-from ebsc_core.clustering.metrics import confidence
+from ebsc_core.clustering.metrics import own_share
 from ebsc_core.clustering.refine import refine
 from ebsc_core.config.schema import RefineOptions
 from ebsc_core.plugins.interfaces import Coefficients
@@ -191,7 +191,7 @@ def test_training_finds_subspaces(subspaces: Callable[..., tuple[Tensor, Tensor]
     def loss_and_weight_within() -> tuple[float, float]:
         graph = symmetrized(self_expressive_coefficients(model, rows, 199))
         loss = model.loss(rows, model.express(rows, rows, own)).item()
-        return loss, float(confidence(graph, truth.numpy()).mean())
+        return loss, float(own_share(graph, truth.numpy()).mean())
 
     loss_before, within_before = loss_and_weight_within()
     options = RefineOptions(**model.refinement() | {"steps": 300, "lr": 3e-3})

@@ -150,13 +150,15 @@ class TestRun:
         if whiten:  # by the fitted images alone
             unit = Whitening(torch.from_numpy(unit[fitted]))(torch.from_numpy(unit)).numpy()
         clusters = np.array([int(row["cluster"]) for row in train])
+        confidence = np.array([float(row["confidence"]) for row in train])
         agreed = 0
         for row in test:
             cosines = unit[fitted] @ unit[int(row["image"])]
             nearest = np.argsort(-cosines)[:7]
             counts = np.bincount(clusters[nearest], minlength=10)
             agreed += int(row["cluster"]) == counts.argmax()
-            assert float(row["confidence"]) == pytest.approx(counts.max() / 7, abs=1e-4)
+            trusted = confidence[nearest][clusters[nearest] == counts.argmax()]
+            assert float(row["confidence"]) == pytest.approx(trusted.sum() / 7, abs=1e-4)
         assert agreed == len(test)
 
     def test_noise_takes_nobody_in(self, run: Any) -> None:

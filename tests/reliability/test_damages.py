@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +14,8 @@ TIMES = 3
 
 
 @pytest.fixture(scope="module")
-def ward(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ward]:
-    yield Ward(commands, tmp_path_factory.mktemp("ward"))
+def ward(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Ward:
+    return Ward(commands, tmp_path_factory.mktemp("ward"))
 
 
 def wrongs(ward: Ward, victim: str, kind: str, seed: str, readers: int | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -283,7 +284,7 @@ class Gate:
         self.here.mkdir()
         shutil.copy(self.folder / "rows.npy", self.here / "later.npy")
         case.build(self.here, self.run, rng)
-        before = contents(self.here)
+        before = self._names()
         environment = {"EBSC_CACHE_DIR": str(self.folder / "cache")}
         ended = self.commands.run(Request(case.words, str(self.here), "", environment, SECONDS))
         if ended.hung:
@@ -296,6 +297,10 @@ class Gate:
             return Verdict(OUTSIDE, str(ended))
         if ended.code == 0:
             return Verdict(FINE) if case.may_be_fine else Verdict(ACCEPTED, str(ended))
-        if ended.line is None or differing(contents(self.here), before):
+        if ended.line is None or self._names() != before:
             return Verdict(TRACEBACK, f"not one line, or files left: {ended}")
         return Verdict(ONE_LINE)
+
+    def _names(self) -> set[str]:
+        """Return the paths of all files and folders that are there."""
+        return {f"{base}/{name}" for base, folders, names in os.walk(self.here) for name in folders + names}

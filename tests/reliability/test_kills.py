@@ -35,12 +35,3 @@ def test_a_kill_loses_nothing(commands: Commands, tmp_path: Path, seed: int, com
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_kill_loses_anything(commands: Commands, tmp_path: Path, seed: int, command: str) -> None:
     assert not losses(Bench(commands, tmp_path, COMMANDS[command]), None, seed)
-
-
-def test_a_resumed_run_ends_as_one_that_was_not_stopped(commands: Commands, tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("run", "resume")]
-    ends = []
-    for folder in folders:
-        folder.mkdir()
-        ends.append(Bench(commands, folder, COMMANDS[folder.name]).end)
-    assert ends[0] == ends[1]

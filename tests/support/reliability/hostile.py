@@ -212,7 +212,7 @@ STRANGERS: dict[str, Hostile] = {
         if not (words is PREDICT and name == "metrics.json")
     },
     "runs of deep metrics": _run("runs", ".", name="metrics.json", content=DEEP, fine=True),
-    "run of a device": _run("report", "r", name="run.toml", content='data.name = "/dev/zero"'),
+    "run of a device": _run("report", "r", name="run.toml", content='data.name = "/dev/zero"', fine=True),
     **{
         f"weights of {kind}": _run(*PREDICT, name="checkpoints/coefficients.safetensors", content=content)
         for kind, content in {

@@ -271,8 +271,9 @@ class Ward:
         out, expected = self.expected[words]
         if victim.read:
             return self._as_read(path, victim.read)
-        if words[0] == "doctor":
-            return Verdict(WRONG, f"doctor finds nothing wrong: {ended}")
+        if words[0] == "doctor":  # without a manifest it can verify nothing, and says so
+            warned = "unchecked" in ended.out
+            return Verdict(RIGHT) if warned else Verdict(WRONG, f"finds nothing wrong: {ended}")
         if words[0] == "runs":
             return Verdict(RIGHT)  # it lists what is there, and verifies nothing
         name = str(path.relative_to(self.work))

@@ -184,7 +184,10 @@ class Runner:
             record = json.loads((self.folder / f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
             return None
-        return record if _is_whole(record) else None
+        if not _is_whole(record):
+            return None
+        (self.folder / f"{key}.log").unlink(missing_ok=True)  # the benchmark was killed before it did this
+        return record
 
     def _startable(
         self, waiting: dict[str, Cell], running: list[Cell], ready: set[str], n_running: int

@@ -65,7 +65,7 @@ def compare(assignments: Assignments) -> Comparison | None:
         assignments.fitted if assignments.fitted < len(assignments.ids) else 0, len(assignments.ids)
     )
     labels = [assignments.labels[i] for i in scored]
-    classes = sorted(set(labels), key=_natural)
+    classes = sorted(set(labels), key=natural)
     number = {name: i for i, name in enumerate(classes)}
     of_class = np.array([number[label] for label in labels], dtype=np.int64)
     clusters, column = np.unique(assignments.clusters[scored], return_inverse=True)
@@ -130,6 +130,6 @@ def _figures(
     return ClassFigures(name, size, int(clusters[column]), hit / taken, hit / size, 2 * hit / (taken + size))
 
 
-def _natural(name: str) -> tuple[bool, int, str]:
+def natural(name: str) -> tuple[bool, int, str]:
     """Return a sort key that puts numbers, by value, before words."""
     return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)

@@ -17,7 +17,7 @@ from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.report import charts, formatting
 from ebsc_core.report.advice import advice
 from ebsc_core.report.clusters import between, describe, graph_of, ties
-from ebsc_core.report.confusion import ClassFigures, compare, confusions
+from ebsc_core.report.confusion import ClassFigures, compare, confusions, natural
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.report.how_made import made
 from ebsc_core.report.map import SIDE, lay_out
@@ -198,8 +198,11 @@ class Page:
         }
 
     def _labels(self) -> list[str]:
-        """Return the classes in natural order; class ``i`` has the style ``l{i}``."""
-        return [figures.name for figures in self.comparison.figures] if self.comparison else []
+        """Return the classes in natural order; class ``i`` has the style ``l{i}``.
+
+        They include classes that only the fit set has, because the map shows the fit set.
+        """
+        return sorted(set(self.assignments.labels or []), key=natural)
 
     def _colors(self) -> str:
         """Return the style rules of cluster and class colours; a class has the colour of its cluster."""

@@ -130,6 +130,16 @@ def test_held_out_images_a_dictionary_and_no_affinity(ebsc, tmp_path: Path) -> N
     assert 'id="affinity"' not in page(tmp_path / "run")
 
 
+def test_the_map_shows_a_class_that_no_held_out_image_has(ebsc, tmp_path: Path) -> None:
+    assert ebsc("run", *QUICK, "--limit", "40", "--set", "protocol=train-test").code == 0
+    table = (tmp_path / "run/assignments.csv").read_text().splitlines()[1:]
+    held_out = {line.split(",")[3] for line in table if line.endswith(",test")}
+    assert held_out < {line.split(",")[3] for line in table}
+    done = ebsc("report", "run")
+    assert done.code == 0, done.err
+    assert "the 8 scored images" in page(tmp_path / "run")
+
+
 def test_many_clusters(ebsc, tmp_path: Path) -> None:
     assert ebsc("run", *QUICK, "--limit", "400", "--n-clusters", "105", "--clusterer", "KMeans").code == 0
     assert ebsc("report", "run").code == 0

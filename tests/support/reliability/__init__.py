@@ -1,0 +1,1 @@
+"""Kills, damages and hostile inputs: what ``tests/reliability`` and ``benchmarks/reliability.py`` share."""

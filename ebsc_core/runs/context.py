@@ -72,7 +72,7 @@ class RunContext:
             if distributed.main:
                 path = Path(config.out) if config.out else _default_path(plan, source)
                 tables = unfinished_tables(config, requested, plan.suppliers())
-                directory = RunDirectory(path, tables, resuming)
+                directory = RunDirectory(path, tables, resuming, progress.warn)
                 observers = Observers(plan.observers.values(), path.absolute(), progress.warn)
         stages = Stages(observers.stage_finished)
         return cls(plan, requested, progress, device, distributed, observers, stages, directory)

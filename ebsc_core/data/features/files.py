@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ebsc_core.config.schema import FeaturesChoice
+from ebsc_core.data.features.hdf5 import opened
 from ebsc_core.data.features.rows import BLOCK_ROWS
 from ebsc_core.utils.errors import DataError, missing_package, text_of
 
@@ -134,13 +135,13 @@ def _read_npz(path: Path, choice: FeaturesChoice) -> FeatureSource:
 
 
 def _read_h5(path: Path, choice: FeaturesChoice) -> FeatureSource:
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         names = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
         key, labels, ids = _arrays(path, choice, names)
         extra = [None if name is None else np.asarray(file[name][()]) for name in (labels, ids)]
 
         def read(part: slice) -> np.ndarray:
-            with h5py.File(path, "r") as again:
+            with opened(path) as again:
                 return again[key][part]
 
         return _source(path, file[key], read, *extra)

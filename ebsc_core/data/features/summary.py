@@ -11,6 +11,7 @@ import torch
 from ebsc_core.config.schema import FeaturesChoice
 from ebsc_core.data.features.effective_rank import effective_rank
 from ebsc_core.data.features.files import FeatureSource, read_features
+from ebsc_core.data.features.hdf5 import opened
 from ebsc_core.data.features.store import FORMAT
 from ebsc_core.utils.sampling import sample_positions
 
@@ -64,7 +65,7 @@ def _of_ours(path: Path) -> dict[str, str]:
     """Return the metadata of a feature file that a run wrote; empty for other files."""
     if path.suffix.lower() not in (".h5", ".hdf5"):
         return {}
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         if file.attrs.get("format") != FORMAT:
             return {}
         arrays = (f"{name} {item.shape}" for name, item in file.items() if isinstance(item, h5py.Dataset))

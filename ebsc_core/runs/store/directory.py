@@ -21,7 +21,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -38,7 +38,7 @@ from ebsc_core.runs.store.unfinished import (
     is_unfinished,
 )
 from ebsc_core.utils.errors import Interrupted, RunDirectoryError
-from ebsc_core.utils.files import locked, remove, written_whole
+from ebsc_core.utils.files import lock, locked, remove, written_whole
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -66,6 +66,8 @@ class RunDirectory:
         The content of ``unfinished.toml``.
     going_on : bool
         Whether to resume an unfinished directory. An error then leaves it as it was.
+    warn : callable, optional
+        Called with a line if nothing keeps another process from writing to the directory.
 
     Raises
     ------
@@ -75,9 +77,14 @@ class RunDirectory:
     """
 
     def __init__(
-        self, path: Path, unfinished: Mapping[str, Any] | None = None, resuming: bool = False
+        self,
+        path: Path,
+        unfinished: Mapping[str, Any] | None = None,
+        resuming: bool = False,
+        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.path, self.unfinished, self.resuming = path, unfinished or {}, resuming
+        self.warn = warn
         # Resolve ".", a link or "runs/.." before anything is computed.
         self.target = Path(os.path.realpath(path))  # Path.resolve raises an error on circular links
         self.work_folder = self.target / WORK
@@ -108,6 +115,8 @@ class RunDirectory:
         self.lock = locked(self.work_folder / LOCK)
         if self.lock is None:
             raise RunDirectoryError(at_work(self.path))
+        if lock(self.lock, shared=False) is None:
+            self.warn(f"the file system of {self.path} has no locks; start no second command on this run")
         if self.resuming and not is_unfinished(self.target):  # another process has finished it
             self._let_go()
             check_unfinished(self.path)

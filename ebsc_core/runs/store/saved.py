@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import h5py
 import numpy as np
 from scipy import sparse
 
 from ebsc_core.config.loading import load_config, read_toml
 from ebsc_core.config.schema import PROVENANCE, RunConfig
+from ebsc_core.data.features.hdf5 import opened
 from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.data.features.store import FEATURES
 from ebsc_core.runs.store.directory import AFFINITY, ASSIGNMENTS, CHECKPOINTS, CONFIG, METRICS
@@ -171,5 +171,5 @@ def _read_affinity(path: Path) -> sparse.csr_matrix:
 
 def _stored(path: Path, express: str) -> str:
     """Return the data set of a feature file that holds the rows of such a run."""
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         return express if express in file else "features"

@@ -30,6 +30,10 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         yield temporary_path
         os.replace(temporary_path, path)
+    except OSError as error:
+        if error.filename == str(temporary_path):  # nobody knows this name
+            error.filename = str(path)
+        raise
     finally:
         temporary_path.unlink(missing_ok=True)
 

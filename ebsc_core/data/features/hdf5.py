@@ -22,8 +22,8 @@ from ebsc_core.utils.files import lock
 class _Disk(io.FileIO):
     """Read and write for HDF5, and keep the first error.
 
-    HDF5 stands no failed write: it may crash then or when it closes the file. So it sees none. After the first
-    error, memory takes what it writes, until :meth:`check` raises the error.
+    HDF5 stands no failed write: it may crash then, or when it closes the file. So it sees none. After the
+    first error, memory takes what it writes, until :meth:`check` raises the error.
     """
 
     def __init__(self, path: Path, mode: str) -> None:
@@ -72,14 +72,18 @@ class _Disk(io.FileIO):
         try:
             yield
         except OSError as error:
-            self.error = self.error or error
+            self.error = self.error or OSError(error.errno, error.strerror, str(self.name))
 
 
 @contextmanager
 def written(path: Path, mode: str) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """Open a file to write (``w``) or to change (``r+``); yield it and a function that raises its first error.
+    """Open a file to write (``w``) or to change (``r+``).
 
-    Call the function now and then: after an error, memory holds what is written.
+    Yields
+    ------
+    File
+    callable
+        Raises the first error so far. Call it now and then: after an error, memory holds what is written.
 
     Raises
     ------

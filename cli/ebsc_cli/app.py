@@ -18,7 +18,7 @@ from ebsc_cli.compare import compare
 from ebsc_cli.doctor import doctor
 from ebsc_cli.flags import in_flags
 from ebsc_cli.predict import predict
-from ebsc_cli.process import complain, is_first, is_one_of_several, leave
+from ebsc_cli.process import complain, end_with_launcher, is_first, is_one_of_several, leave
 from ebsc_cli.report import report
 from ebsc_cli.resume import resume
 from ebsc_cli.run import run
@@ -26,10 +26,11 @@ from ebsc_cli.runs import runs
 from ebsc_cli.version import show_version
 from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
 from ebsc_core.utils.errors import EbscError, Interrupted, advice
+from ebsc_core.utils.signals import exit_status, listen
 
 # The class comes from Typer or from Click: this depends on the version of Typer.
 UsageError: type[Any] = typer.BadParameter.__base__  # type: ignore[assignment]
-# Typer turns a KeyboardInterrupt into this exit status.
+# Typer turns a KeyboardInterrupt, which every signal raises, into this exit status.
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -96,13 +97,15 @@ def main() -> None:
         # File names need not be UTF-8, and some terminals cannot show every character.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    listen()
+    end_with_launcher()
     given = sys.argv[1:]
     words = sorted(given, key=lambda word: word not in EVERYWHERE)  # a stable order
     try:
         status = app(words, standalone_mode=False)
     except Interrupted as error:
         complain(in_flags("; ".join([str(error), *advice(error)])))
-        leave(INTERRUPTED)
+        leave(exit_status())
     except EbscError as error:
         if "--traceback" in given:
             traceback.print_exception(error)
@@ -132,4 +135,4 @@ def main() -> None:
         leave(1)
     if status == INTERRUPTED and is_first():
         complain("interrupted; nothing was written")
-    leave(status)
+    leave(exit_status() if status == INTERRUPTED else status)

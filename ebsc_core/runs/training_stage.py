@@ -251,7 +251,7 @@ class TrainingStage:
         if self.objective is not None:
             start = time.perf_counter()
             work = f"batches of {self.resolved.batch_size}; lower `train.batch_size`"
-            with self._saving_checkpoint(work, Exception, SystemExit):
+            with self._saving_checkpoint(work, Exception):
                 checkpoint = self.distributed.broadcast(self._load_checkpoint())
                 trainer = self.trainer = self._trainer(self.objective, images)
                 arithmetic = self._choose_arithmetic(trainer, checkpoint)

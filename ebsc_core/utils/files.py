@@ -25,11 +25,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise DataError(f"{path} is not a file; give the path of a file to write")
     # Write to the target of a symbolic link, so that the link stays a link. /dev/stdout is a link, too.
-    path = Path(os.path.realpath(path))
-    temporary_path = path.with_name(f".{path.name}.{os.getpid()}")
+    target = Path(os.path.realpath(path))
+    temporary_path = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         yield temporary_path
-        os.replace(temporary_path, path)
+        os.replace(temporary_path, target)
     except OSError as error:
         if error.filename == str(temporary_path):  # nobody knows this name
             error.filename = str(path)

@@ -17,11 +17,12 @@ from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.views.options import GRAY_VIEWS
 from ebsc_core.plugins.interfaces import Backbone, Objective
 from ebsc_core.training import checkpoint
-from ebsc_core.training.checkpoint import CheckpointStore, interruption, is_out_of_memory
+from ebsc_core.training.checkpoint import CheckpointStore, is_out_of_memory
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.errors import DataError, Interrupted
 from ebsc_core.utils.progress import Progress
+from ebsc_core.utils.signals import interruption
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 from ebsc_plugins.objectives.byol import BYOL
 from ebsc_plugins.objectives.simclr import SimCLR

@@ -26,7 +26,7 @@ from torch import Tensor, distributed, nn
 
 from ebsc_core.utils import signals
 from ebsc_core.utils.errors import DeviceError, EbscError, TrainingError
-from ebsc_core.utils.launched import process_count
+from ebsc_core.utils.launched import check_numbers, process_count
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ class DistributedContext:
         count = process_count()
         if count == 1:
             return SINGLE_PROCESS
+        check_numbers()
         # Pass the device: on a machine without CUDA, accelerate would otherwise take torchrun's processes
         # for independent ones.
         try:

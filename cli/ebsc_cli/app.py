@@ -25,7 +25,7 @@ from ebsc_cli.run import run
 from ebsc_cli.runs import runs
 from ebsc_cli.version import show_version
 from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
-from ebsc_core.utils.errors import EbscError, Interrupted, advice
+from ebsc_core.utils.errors import EbscError, Interrupted, advice, is_out_of_memory, text_of
 from ebsc_core.utils.signals import exit_status, listen
 
 # The class comes from Typer or from Click: this depends on the version of Typer.
@@ -43,6 +43,14 @@ app = typer.Typer(
 EVERYWHERE = ("--no-plugins", "--traceback")
 # A path or the machine causes these errors, wherever they appear.
 OF_PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
+OF_PATHS |= {errno.EFBIG, errno.EDQUOT, errno.EIO} if hasattr(errno, "EDQUOT") else {errno.EFBIG, errno.EIO}
+
+# So many characters of an error of other software are shown; some of them go on with a stack of C++ calls.
+SHOWN = 200
+NO_MEMORY = (
+    "not enough memory; end other programs, raise the limit (ulimit -v, ulimit -u, or that of the queue), or "
+    "lower `dictionary_size`, `train.batch_size` or the number of threads (OMP_NUM_THREADS)"
+)
 
 
 @app.callback()
@@ -128,6 +136,9 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno in OF_PATHS and "--traceback" not in given:
             what = f"{error.strerror}: {error.filename}"
             complain(f"error: {what}; choose another path, free disk space or change the permissions")
+            leave(2)
+        if is_out_of_memory(error) and "--traceback" not in given:
+            complain(in_flags("; ".join([f"error: {NO_MEMORY} ({(text_of(error) or type(error).__name__)[:SHOWN]})", *advice(error)])))
             leave(2)
         if not is_one_of_several():
             raise

@@ -134,11 +134,3 @@ def restore(
     with torch.no_grad():
         for name, tensor in current.items():
             tensor.copy_(tensors[name])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the device or the host ran out of memory; a CPU says so only in its message."""
-    messages = ("can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
-    )

@@ -55,5 +55,6 @@ def _number(name: str, default: int) -> int:
     if not value:  # an empty variable says as little as none
         return default
     if not (value.isascii() and value.isdecimal() and int(value) >= default):  # no count is 0
-        raise DeviceError(f"the environment variable {name} is {value!r}, not a number{' above 0' if default else ''}; {REMEDY}")
+        number = "a number above 0" if default else "a number"
+        raise DeviceError(f"the environment variable {name} is {value!r}, not {number}; {REMEDY}")
     return int(value)

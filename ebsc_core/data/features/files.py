@@ -7,6 +7,7 @@ Further arrays or columns of a file may hold the names of the rows and their cla
 from __future__ import annotations
 
 import csv
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -108,7 +109,7 @@ def read_features(choice: FeaturesChoice) -> FeatureSource:
     ComponentError
         If the package that reads this type is missing.
     """
-    path = Path(choice.path).expanduser()
+    path = Path(os.path.expanduser(choice.path))
     if not path.is_file():
         raise DataError(f"{path} does not exist or is not a file")
     reader = READERS.get(path.suffix.lower())

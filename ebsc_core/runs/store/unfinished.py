@@ -7,6 +7,7 @@ all of them are complete, and a lock that belongs to the process that writes the
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +43,7 @@ def unfinished_tables(
     # The coefficient model decides the settings that are not set here.
     tables["refine"] = config.refine.model_dump(mode="json", exclude_unset=True)
     if config.data.root:
-        tables["data"] = tables["data"] | {"root": str(Path(config.data.root).expanduser().absolute())}
+        tables["data"] = tables["data"] | {"root": str(Path(os.path.expanduser(config.data.root)).absolute())}
     made_with = provenance()
     started = made_with.pop("created")
     record = {"started": started, **made_with, "parts": dict(suppliers)}

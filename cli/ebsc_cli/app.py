@@ -138,7 +138,8 @@ def main() -> None:
             complain(f"error: {what}; choose another path, free disk space or change the permissions")
             leave(2)
         if is_out_of_memory(error) and "--traceback" not in given:
-            complain(in_flags("; ".join([f"error: {NO_MEMORY} ({(text_of(error) or type(error).__name__)[:SHOWN]})", *advice(error)])))
+            shown = (text_of(error) or type(error).__name__)[:SHOWN]
+            complain(in_flags("; ".join([f"error: {NO_MEMORY} ({shown})", *advice(error)])))
             leave(2)
         if not is_one_of_several():
             raise

@@ -46,8 +46,8 @@ class Folder:
 
     def _made(self) -> Path:
         parent = tempfile.mkdtemp(prefix="ebsc-")
-        # Unlike weakref.finalize, this runs at the end of a worker of multiprocessing or joblib, too, and only
-        # in the process that made the folder, not in those that it forks.
+        # Unlike weakref.finalize, this runs at the end of a worker of multiprocessing or joblib, too, and
+        # only in the process that made the folder, not in those that it forks.
         Finalize(self, shutil.rmtree, (parent, True), exitpriority=0)
         return Path(parent, "run")
 

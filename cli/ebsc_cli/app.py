@@ -18,18 +18,19 @@ from ebsc_cli.compare import compare
 from ebsc_cli.doctor import doctor
 from ebsc_cli.flags import in_flags
 from ebsc_cli.predict import predict
-from ebsc_cli.process import complain, is_first, is_one_of_several, leave
+from ebsc_cli.process import complain, end_with_launcher, is_first, is_one_of_several, leave
 from ebsc_cli.report import report
 from ebsc_cli.resume import resume
 from ebsc_cli.run import run
 from ebsc_cli.runs import runs
 from ebsc_cli.version import show_version
 from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
-from ebsc_core.utils.errors import EbscError, Interrupted, advice
+from ebsc_core.utils.errors import EbscError, Interrupted, advice, is_out_of_memory, text_of
+from ebsc_core.utils.signals import exit_status, listen
 
 # The class comes from Typer or from Click: this depends on the version of Typer.
 UsageError: type[Any] = typer.BadParameter.__base__  # type: ignore[assignment]
-# Typer turns a KeyboardInterrupt into this exit status.
+# Typer turns a KeyboardInterrupt, which every signal raises, into this exit status.
 INTERRUPTED = 130
 
 app = typer.Typer(
@@ -42,6 +43,14 @@ app = typer.Typer(
 EVERYWHERE = ("--no-plugins", "--traceback")
 # A path or the machine causes these errors, wherever they appear.
 OF_PATHS = {errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC}
+OF_PATHS |= {errno.EFBIG, errno.EDQUOT, errno.EIO} if hasattr(errno, "EDQUOT") else {errno.EFBIG, errno.EIO}
+
+# So many characters of an error of other software are shown; some of them go on with a stack of C++ calls.
+SHOWN = 200
+NO_MEMORY = (
+    "not enough memory; end other programs, raise the limit (ulimit -v, ulimit -u, or that of the queue), or "
+    "lower `dictionary_size`, `train.batch_size` or the number of threads (OMP_NUM_THREADS)"
+)
 
 
 @app.callback()
@@ -96,13 +105,15 @@ def main() -> None:
         # File names need not be UTF-8, and some terminals cannot show every character.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    listen()
+    end_with_launcher()
     given = sys.argv[1:]
     words = sorted(given, key=lambda word: word not in EVERYWHERE)  # a stable order
     try:
         status = app(words, standalone_mode=False)
     except Interrupted as error:
         complain(in_flags("; ".join([str(error), *advice(error)])))
-        leave(INTERRUPTED)
+        leave(exit_status())
     except EbscError as error:
         if "--traceback" in given:
             traceback.print_exception(error)
@@ -126,10 +137,14 @@ def main() -> None:
             what = f"{error.strerror}: {error.filename}"
             complain(f"error: {what}; choose another path, free disk space or change the permissions")
             leave(2)
+        if is_out_of_memory(error) and "--traceback" not in given:
+            shown = (text_of(error) or type(error).__name__)[:SHOWN]
+            complain(in_flags("; ".join([f"error: {NO_MEMORY} ({shown})", *advice(error)])))
+            leave(2)
         if not is_one_of_several():
             raise
         traceback.print_exc()
         leave(1)
     if status == INTERRUPTED and is_first():
         complain("interrupted; nothing was written")
-    leave(status)
+    leave(exit_status() if status == INTERRUPTED else status)

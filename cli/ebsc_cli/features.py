@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +89,7 @@ def extract(
         "device": device,
     }
     config = configured(None, None, settings, flags)
-    check_writable(out, [Path(data).expanduser()])
+    check_writable(out, [Path(os.path.expanduser(data))])
     shown = ConsoleProgress(quiet=quiet)
     with shown:
         n, width = extract_features(config, Registry(), shown, out)

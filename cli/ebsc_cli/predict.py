@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +56,7 @@ def predict(
     from ebsc_core.utils.errors import ConfigError
     from ebsc_core.utils.files import check_writable
 
-    read = [Path(data).expanduser(), *own_files(run)]
+    read = [Path(os.path.expanduser(data)), *own_files(run)]
     check_writable(out, read)
     if features:
         check_writable(features, read)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import NoReturn
 
 from ebsc_core.utils.errors import DeviceError
-from ebsc_core.utils.launched import local_process_index, process_count, process_index
+from ebsc_core.utils.launched import is_launched, local_process_index, process_count, process_index
 
 # When one process ends, the launcher ends the others within this many seconds.
 GRACE = 3.0
+# A process looks this often whether its launcher is still there.
+LOOK_SECONDS = 5.0
 
 
 def is_one_of_several() -> bool:
@@ -33,6 +37,23 @@ def _said(number: Callable[[], int], otherwise: int) -> int:
         return otherwise
 
 
+def end_with_launcher() -> None:
+    """End this process like SIGTERM does, soon after the launcher that started it has ended.
+
+    A launcher that is killed cannot end its processes, and would leave them to work for nobody.
+    """
+    if not is_launched():
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def complain(message: str) -> None:
     """Print one line on standard error.
 
@@ -40,7 +61,10 @@ def complain(message: str) -> None:
     launcher ends them meanwhile.
     """
     if is_one_of_several() and _said(local_process_index, 0):
-        time.sleep(GRACE)
+        try:
+            time.sleep(GRACE)
+        except KeyboardInterrupt:
+            return
     print(f"ebsc: {' '.join(message.split())}", file=sys.stderr)
 
 

@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from ebsc_core.utils.files import written_whole
+from ebsc_core.utils.signals import listen
 
 FORMAT = "ebsc-cell-1"
 
 
 def main() -> None:
     """Run the cell and write its record; the file appears only when complete."""
+    listen()
     task = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     record = Path(task["record"])

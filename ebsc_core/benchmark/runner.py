@@ -327,7 +327,7 @@ def _stamp(name: str | None) -> list[Any]:
     For a file this is its content, because the file may have been copied or downloaded again. For a folder,
     or a file of more than ``READ`` bytes, reading would take too long, so it is sizes and dates.
     """
-    path = Path(name or "").expanduser()
+    path = Path(os.path.expanduser(name or ""))
     if not name or not path.exists():
         return []
     with suppress(OSError):  # the cells that need it will report the error

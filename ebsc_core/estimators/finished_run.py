@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,13 @@ class Folder:
 
     def __init__(self, path: str | None = None) -> None:
         self.temporary = path is None
-        self.path = self._made() if path is None else Path(path).expanduser().absolute()
+        self.path = self._made() if path is None else Path(os.path.expanduser(path)).absolute()
 
     def _made(self) -> Path:
         parent = tempfile.mkdtemp(prefix="ebsc-")
-        weakref.finalize(self, shutil.rmtree, parent, ignore_errors=True)
+        # Unlike weakref.finalize, this runs at the end of a worker of multiprocessing or joblib, too, and
+        # only in the process that made the folder, not in those that it forks.
+        Finalize(self, shutil.rmtree, (parent, True), exitpriority=0)
         return Path(parent, "run")
 
     def __getstate__(self) -> dict[str, Any]:

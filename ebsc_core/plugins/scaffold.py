@@ -7,6 +7,7 @@ Placeholders such as ``$name`` are filled in (``string.Template``).
 from __future__ import annotations
 
 import ast
+import os
 import re
 from difflib import get_close_matches
 from importlib.metadata import version
@@ -56,7 +57,7 @@ def write_package(section: str, name: str, folder: Path | None, registry: Regist
     kind = _kind(section)
     _check_name(kind, name, registry)
     contents = package_files(kind, name)
-    folder = (folder or Path(f"ebsc-{name}")).expanduser()
+    folder = Path(os.path.expanduser(folder or f"ebsc-{name}"))
     try:
         if folder.exists() or folder.is_symlink():
             raise PackageError(f"{folder} exists already; name another folder with `into`")

@@ -73,7 +73,7 @@ class RunContext:
                 if distributed.main:
                     tables = unfinished_tables(config, requested, plan.suppliers())
                     path = Path(config.out) if config.out else _claimed(plan, source)
-                    directory = RunDirectory(path, tables, resuming, made=not config.out)
+                    directory = RunDirectory(path, tables, resuming, made=not config.out, warn=progress.warn)
                     observers = Observers(plan.observers.values(), path.absolute(), progress.warn)
         except BaseException:  # of this process or of another
             if directory:

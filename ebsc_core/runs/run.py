@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -192,7 +193,7 @@ def _requested(plan: Plan, data: ImageSource | None) -> dict[str, Any]:
 
 def _absolute(name: str) -> str:
     """Return a path as it is found from anywhere, and the name of a data set as it is."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     return str(path.absolute()) if path.exists() else name
 
 

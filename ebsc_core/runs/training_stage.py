@@ -25,13 +25,13 @@ from ebsc_core.runs.plan import ImagePlan
 from ebsc_core.runs.resolve import ResolvedSettings
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.training.cache import Trained, TrainedCache, save_modules
-from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore, is_out_of_memory
+from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.precision import Arithmetic, choose_arithmetic
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
-from ebsc_core.utils.errors import DataError, EbscError, TrainingError
+from ebsc_core.utils.errors import DataError, EbscError, TrainingError, is_out_of_memory
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.paths import features_folder
 from ebsc_core.utils.progress import Progress
@@ -252,7 +252,7 @@ class TrainingStage:
         if self.objective is not None:
             start = time.perf_counter()
             work = f"batches of {self.resolved.batch_size}; lower `train.batch_size`"
-            with self._saving_checkpoint(work, Exception, SystemExit):
+            with self._saving_checkpoint(work, Exception):
                 with self.distributed.synchronized_errors():
                     kept = self.checkpoints.load() if self.checkpoints else None
                 checkpoint = self.distributed.broadcast(kept)

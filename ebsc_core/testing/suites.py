@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -43,7 +44,7 @@ def make_suite(
     def find() -> Any:
         opened = str(data() if callable(data) else data) if data is not None else None
         choice = find_choice(kind, part, options, opened)
-        return contract.subject(choice, Path(root).expanduser() if root else None)
+        return contract.subject(choice, Path(os.path.expanduser(root)) if root else None)
 
     return Suite(contract, find)
 

@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -155,34 +151,3 @@ def restore(
     with torch.no_grad():
         for name, tensor in current.items():
             tensor.copy_(tensors[name])
-
-
-@contextmanager
-def interruption() -> Iterator[Callable[[], bool]]:
-    """Catch the first Ctrl-C inside the block; the yielded function returns whether it came.
-
-    This way no step is left half done. The second Ctrl-C interrupts at once.
-    """
-    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
-        yield lambda: False
-        return
-    interrupted = threading.Event()
-
-    def note(number: int, frame: Any) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the device or the host ran out of memory; a CPU says so only in its message."""
-    messages = ("can't allocate memory", "not enough memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
-    )

@@ -16,7 +16,7 @@ from ebsc_core.data.features.effective_rank import effective_rank
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.data.views.parameters import ViewParameters, draw_parameters
 from ebsc_core.plugins.observers import Observers
-from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore, interruption
+from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore
 from ebsc_core.training.collapse import collapse_warning
 from ebsc_core.training.precision import backbones, run_eagerly, running_eagerly
 from ebsc_core.training.state import Epoch, TrainingState, catch_up, changes, make_checkpoint, resume
@@ -24,6 +24,7 @@ from ebsc_core.training.step import JointStep
 from ebsc_core.utils.device import move
 from ebsc_core.utils.errors import DataError, Interrupted, TrainingError
 from ebsc_core.utils.progress import Progress
+from ebsc_core.utils.signals import interruption, must_save
 
 WARM_UP_SHARE = 0.1
 # The host waits for a GPU when it reads a loss; once in this many steps it does not matter.
@@ -91,7 +92,7 @@ class Trainer:
         TrainingError
             If the loss is no longer finite.
         Interrupted
-            On Ctrl-C, if there is a place for checkpoints.
+            On Ctrl-C and like signals, if there is a place for checkpoints.
         """
         self.began = time.perf_counter()
         total = self.options.epochs * self.steps
@@ -218,10 +219,12 @@ class Trainer:
         return {name: module for name, module in modules.items() if module is not None}
 
     def _pause(self) -> None:
-        """Stop if the user has asked for it; save a checkpoint then, and at intervals."""
+        """Stop if a signal asks for it; save a checkpoint then, at intervals, and on request."""
         if self.interrupted():
             raise Interrupted(f"interrupted{self.save_checkpoint() or '; nothing was written'}")
-        if self.checkpoints and self.checkpoints.due():
+        if self.checkpoints and must_save():
+            self.progress.note(f"asked to save{self.save_checkpoint()}")
+        elif self.checkpoints and self.checkpoints.due():
             self.save_checkpoint()
 
     def warn(self, message: str) -> None:

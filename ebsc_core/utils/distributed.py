@@ -14,29 +14,25 @@ several processes.
 from __future__ import annotations
 
 import os
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
+from ebsc_core.utils import signals
 from ebsc_core.utils.errors import DeviceError, EbscError, TrainingError
-from ebsc_core.utils.launched import process_count
+from ebsc_core.utils.launched import check_numbers, process_count
 
 T = TypeVar("T")
 
 # A process waits this long for another before it gives up. Reading data may take one process longer than
 # another, but less than this.
 PATIENCE = timedelta(minutes=10)
-# Set when this process receives Ctrl-C. The process continues until the first process ends.
-_interrupted = threading.Event()
 # Seconds. When one process ends, the launcher ends the others on the same machine within this time.
 GRACE = 3.0
 
@@ -62,6 +58,7 @@ class DistributedContext:
         count = process_count()
         if count == 1:
             return SINGLE_PROCESS
+        check_numbers()
         # Pass the device: on a machine without CUDA, accelerate would otherwise take torchrun's processes
         # for independent ones.
         try:
@@ -72,10 +69,8 @@ class DistributedContext:
             raise DeviceError(f"{count} processes could not meet at {where}: {reason}") from error
         if state.num_processes != count:
             raise DeviceError(f"{state.num_processes} of {count} processes met; see docs/scale.md")
-        # The launcher sends SIGTERM. Exit normally then, so that unfinished files are removed.
-        signal.signal(signal.SIGTERM, _leave)
-        if state.process_index:  # the first process handles Ctrl-C and decides what to save
-            signal.signal(signal.SIGINT, lambda *_: _interrupted.set())
+        # The first process handles signals and decides what to save.
+        signals.follow() if state.process_index else signals.listen()
         return cls(state.process_index, count, state.local_process_index)
 
     @property
@@ -175,9 +170,10 @@ class DistributedContext:
             # gloo raises a plain RuntimeError.
             if self.count == 1 or not (isinstance(error, distributed.DistError) or "gloo" in str(error)):
                 raise
-            if _interrupted.is_set():
+            if signals.asked_to_end():
                 raise KeyboardInterrupt from error
-            time.sleep(GRACE)  # on the same machine, the launcher ends this process and reports the cause
+            with suppress(KeyboardInterrupt):
+                time.sleep(GRACE)  # on the same machine, the launcher ends this process and reports the cause
             raise TrainingError(
                 f"process {self.index} of {self.count} lost the others; "
                 "see the error of the process that ended first"
@@ -213,10 +209,6 @@ SINGLE_PROCESS = DistributedContext()
 
 class SynchronizedError(EbscError):
     """Report an error that all processes raise together."""
-
-
-def _leave(*_: Any) -> NoReturn:
-    sys.exit(128 + signal.SIGTERM)
 
 
 def _accelerator(device: torch.device) -> Any:

@@ -1,7 +1,21 @@
 """Define the errors that users see."""
 
+import errno
+
 # Characters of a user's own text in a message.
 QUOTED = 200
+# How PyTorch, its libraries and the loader of shared libraries say that there is no memory, or no thread.
+NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "cannot allocate memory",
+    "out of memory",
+    "could not create a primitive",
+    "could not create a memory object",
+    "std::bad_alloc",
+    "can't start new thread",
+    "failed to map segment",
+)
 
 
 class EbscError(Exception):
@@ -58,6 +72,16 @@ def missing_package(part: str, package: str, extra: str, error: ImportError) -> 
         f"{part} needs {package}, which cannot be imported ({text_of(error)}); "
         f"install it with: pip install 'ebsc[{extra}]'"
     )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the host or a device ran out of memory or threads; many say so only in their message."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOMEM, errno.EAGAIN)
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | ImportError) and any(message in text for message in NO_MEMORY)
 
 
 def advice(error: BaseException) -> list[str]:

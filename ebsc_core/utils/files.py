@@ -1,8 +1,7 @@
-"""Write files and folders atomically, reserve disk space and lock files."""
+"""Write files and folders atomically, and lock files."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -30,12 +29,16 @@ def written_whole(path: Path) -> Iterator[Path]:
     if path.exists() and not (path.is_file() or path.is_dir()):
         raise DataError(f"{path} is not a file; give the path of a file to write")
     # Write to the target of a symbolic link, so that the link stays a link. /dev/stdout is a link, too.
-    path = Path(os.path.realpath(path))
-    temporary_path = _beside(path)
+    target = Path(os.path.realpath(path))
+    temporary_path = _beside(target)
     temporary_path.unlink(missing_ok=True)  # nothing is written through a link that somebody has put there
     try:
         yield temporary_path
-        os.replace(temporary_path, path)
+        os.replace(temporary_path, target)
+    except OSError as error:
+        if error.filename == str(temporary_path):  # nobody knows this name
+            error.filename = str(path)
+        raise
     finally:
         temporary_path.unlink(missing_ok=True)
 
@@ -81,25 +84,6 @@ def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
         raise DataError(f"the folder of {path} {what}; give the path of a file to write")
 
 
-def reserve(path: Path, size: int) -> None:
-    """Extend a file to ``size`` bytes on the disk, if it is shorter.
-
-    Raises
-    ------
-    OSError
-        If the disk has too little space. The file may then be longer than before.
-    """
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, size)
-        except (AttributeError, OSError) as error:
-            if getattr(error, "errno", None) == errno.ENOSPC:
-                raise
-            # This system cannot allocate space, but it still reports the free space.
-            if size - path.stat().st_size > shutil.disk_usage(path.parent).free:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from None
-
-
 def remove(path: Path) -> None:
     """Remove a file, or a folder with its contents, if it exists."""
     if path.is_dir() and not path.is_symlink():
@@ -118,7 +102,7 @@ def locked(path: Path) -> IO[bytes] | None:
     # Another process may just be checking the lock, see :func:`is_locked`; so try twice.
     for pause in (0.0, 0.1):
         time.sleep(pause)
-        if _lock(file, shared=False):
+        if lock(file, shared=False) is not False:
             return file
     file.close()
     return None
@@ -130,20 +114,21 @@ def is_locked(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as file:
-            return not _lock(file, shared=True)
+            return lock(file, shared=True) is False
     except OSError:
         return False
 
 
-def _lock(file: IO[Any], shared: bool) -> bool:
+def lock(file: IO[Any], shared: bool) -> bool | None:
+    """Lock an open file; return False if another process holds the lock, None if the system has no locks."""
     try:
         import fcntl
     except ImportError:  # Windows
-        return True
+        return None
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system without locks
-        return True
+    except OSError:  # a file system without locks, as of some networks
+        return None
     return True

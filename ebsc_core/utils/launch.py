@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from ebsc_core.utils.device import resolve_device
 from ebsc_core.utils.errors import DeviceError
 from ebsc_core.utils.launched import is_launched, local_process_count
+from ebsc_core.utils.signals import SAVING
 
 
 def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
@@ -58,6 +64,7 @@ def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
         rdzv_endpoint="localhost:0",
         max_restarts=0,
     )
+    _pass_on_requests_to_save()
     logging.disable()  # the processes print their errors; a report of the launcher would repeat them
     try:
         elastic_launch(config, sys.executable)(*arguments)
@@ -74,6 +81,31 @@ def launch(devices: str, device: str, arguments: Sequence[str]) -> int | None:
     finally:
         logging.disable(logging.NOTSET)
     return 0
+
+
+def _pass_on_requests_to_save() -> None:
+    """Pass SIGUSR1 on to the processes, which belong to other groups; on Linux only.
+
+    They start with the signal blocked, and unblock it when they can handle it.
+    """
+    if SAVING is None or not Path("/proc/self/stat").exists():
+        return
+    request: signal.Signals = SAVING
+
+    def pass_on(*_: Any) -> None:
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it has ended
+                if int(stat.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                    os.kill(int(stat.parent.name), request)
+
+    def wait() -> None:
+        while True:
+            signal.sigwait([request])
+            pass_on()
+
+    signal.signal(request, pass_on)  # another thread may get it
+    signal.pthread_sigmask(signal.SIG_BLOCK, [request])
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def count_devices(devices: str, device: str) -> int:

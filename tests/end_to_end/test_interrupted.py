@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -11,17 +14,15 @@ import numpy as np
 import pytest
 import torch
 
+from ebsc_core.data.features.store import FeatureWriter
 from ebsc_core.training.step import JointStep
 
 RUN = ("run", "--limit", "120", "--epochs", "3", "--backbone", "resnet10t", "--set", "refine.steps=10")
+FORTY = ("--batch-size", "40")
 
 
 def fail() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nand more")
-
-
-def interrupt() -> None:
-    signal.raise_signal(signal.SIGINT)
 
 
 @pytest.fixture
@@ -68,19 +69,80 @@ def test_a_run_without_memory_goes_on_with_a_smaller_batch(ebsc, before_step, tm
     assert any("batches of 40" in warning for warning in metrics["warnings"])
 
 
-def test_a_run_that_is_stopped_ends_as_if_it_had_not_been(ebsc, before_step, tmp_path):
-    flags = (*RUN, "--batch-size", "40")
-    assert ebsc(*flags, "--cache", "none", "--out", "whole").code == 0
-    before_step(5, interrupt)
-    done = ebsc(*flags, "--cache", "cache", "--out", "run")
-    assert done.code == 130
+def same_features(one: Path, two: Path) -> None:
+    with h5py.File(one / "features.h5") as first, h5py.File(two / "features.h5") as second:
+        np.testing.assert_array_equal(first["features"][:], second["features"][:])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing stops."""
+    folder = tmp_path_factory.mktemp("whole")
+    words = [sys.executable, "-m", "ebsc_cli", *RUN, *FORTY, "--cache", "none", "--out", "run", "--no-report"]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
+    return folder / "run"
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_run_that_a_signal_stops_ends_as_if_it_had_not(ebsc, before_step, whole, tmp_path, name):
+    number = getattr(signal, name)
+
+    def several() -> None:
+        for _ in range(1 if name == "SIGINT" else 3):  # queue and launcher both send it
+            signal.raise_signal(number)
+
+    before_step(5, several)
+    done = ebsc(*RUN, *FORTY, "--cache", "cache", "--out", "run")
+    assert done.code == 128 + number
     assert done.err == (
         "ebsc: interrupted; training is kept and goes on from epoch 2 of 3; to go on: ebsc resume run\n"
     )
     assert ebsc("resume", "run").code == 0
-    with h5py.File(tmp_path / "whole/features.h5") as one, h5py.File(tmp_path / "run/features.h5") as two:
-        np.testing.assert_array_equal(one["features"][:], two["features"][:])
+    same_features(whole, tmp_path / "run")
     assert not kept(tmp_path)
+
+
+def test_a_run_that_is_asked_to_save_saves_and_goes_on(ebsc, before_step, whole, tmp_path):
+    found: list[bool] = []
+
+    def ask() -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        before_step(2, lambda: found.append(bool(kept(tmp_path))))
+
+    before_step(5, ask)
+    done = ebsc(*RUN, *FORTY, "--cache", "cache", "--out", "run")
+    assert (done.code, done.err, found) == (0, "", [True])
+    assert done.out.count("asked to save; training is kept and goes on from epoch 2 of 3") == 1
+    same_features(whole, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("command", ["cluster", "predict", "features"])
+def test_what_does_not_train_leaves_nothing(ebsc, monkeypatch, tmp_path, name, command):
+    number = getattr(signal, name)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(60, 5)))
+    cluster = ("cluster", "x.npy", "--n-clusters", "2", "--coefficients", "knn", "-q")
+    images = ("--backbone", "identity")
+    run = ("run", *images, "--limit", "60", "--epochs", "0", "--coefficients", "knn", "-q")
+    words: dict[str, tuple[str, ...]] = {
+        "cluster": (*cluster, "--out", "new"),
+        "predict": ("predict", "run", "digits", "-o", "new.csv", "--features", "new.h5", "-q"),
+        "features": ("features", "extract", "digits", *images, "-o", "new.h5"),
+    }
+    if command == "predict":
+        assert ebsc(*run, "--out", "run").code == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    append = FeatureWriter.append
+
+    def stopped(*arguments: Any) -> None:
+        append(*arguments)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(FeatureWriter, "append", stopped)
+    done = ebsc(*words[command])
+    assert done.code == 128 + number
+    assert done.err == "ebsc: interrupted; nothing was written\n"
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}.keys() == before.keys()
 
 
 def test_without_a_cache_nothing_is_kept(ebsc, before_step, tmp_path):

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from ebsc_core.config.schema import FeaturesChoice
+from ebsc_core.data.features.hdf5 import opened
 from ebsc_core.data.features.hdf5_texts import read_texts
 from ebsc_core.data.features.naming import IDS, LABELS, choose_arrays
 from ebsc_core.data.features.source import (
@@ -37,7 +38,7 @@ def read_hdf5(path: Path, choice: FeaturesChoice) -> FeatureSource:
     """Open an HDF5 file; its rows stay on disk."""
     given = {option: getattr(choice, option) for option in ("array", "labels", "ids")}
     choice = choice.model_copy(update={option: name and name.strip("/") for option, name in given.items()})
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         names, all_of_them = dataset_names(file)
         if not all_of_them and choice.array is None:
             raise DataError(
@@ -55,7 +56,7 @@ def read_hdf5(path: Path, choice: FeaturesChoice) -> FeatureSource:
         ]
 
     def read(part: slice) -> np.ndarray:
-        with h5py.File(path, "r") as again:
+        with opened(path) as again:
             return open_dataset(path, again, key)[part]
 
     return feature_source(path, shape, read, *beside)

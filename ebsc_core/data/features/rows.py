@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ebsc_core.data.features.hdf5 import opened
 from ebsc_core.utils.errors import DataError
 
 # 32 MiB for rows of 128 entries: enough to keep a matmul busy, and little compared with the rest of a run.
@@ -112,7 +113,7 @@ class StoredRows(Rows):
     @contextmanager
     def _opened(self) -> Iterator[h5py.Dataset]:
         try:
-            with h5py.File(self.path, "r") as file:
+            with opened(self.path) as file:
                 yield file[self.name]
         except (OSError, KeyError, ValueError) as error:
             raise DataError(f"{self.path} cannot be read ({str(error).splitlines()[0]})") from None

@@ -11,8 +11,8 @@ JSON).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,19 +22,18 @@ import h5py
 import numpy as np
 from torch import Tensor
 
+from ebsc_core.data.features.hdf5 import opened, written
 from ebsc_core.data.features.rows import BLOCK_ROWS, unit_rows
 from ebsc_core.utils.errors import DataError
-from ebsc_core.utils.files import reserve, written_whole
+from ebsc_core.utils.files import written_whole
 
 FORMAT = "ebsc-features-1"
 FEATURES = "features.h5"
 """The name of the file in a run directory and in the cache."""
 # Size of a chunk of the file. HDF5 holds twice as much of a data set while rows are added to it.
 CHUNK_BYTES = 1 << 19
-# Bytes for the name and label of an image, in addition to the bytes of the name itself.
-IDENTITY_BYTES = 64
-# Bytes in addition to the rows: unfinished chunks of both data sets, and HDF5's metadata.
-SLACK_BYTES = 8 * CHUNK_BYTES
+# So many names are written at a time.
+NAMES = 4096
 
 
 @dataclass(frozen=True)
@@ -82,13 +81,12 @@ class FeatureWriter:
     def __enter__(self) -> FeatureWriter:
         with ExitStack() as stack:
             temporary_path = stack.enter_context(written_whole(self.path))
-            stack.enter_context(_trimmed(temporary_path))
-            self.file = stack.enter_context(h5py.File(temporary_path, "w"))
+            self.file, self.check = stack.enter_context(written(temporary_path, "w"))
             self.file.attrs["format"] = FORMAT
             self.file.attrs["key"] = self.key
             self.file.attrs["made_from"] = json.dumps(self.made_from, sort_keys=True)
             if self.ids is not None:
-                _write_identity(self.file, self.ids, self.labels)
+                _write_identity(self.file, self.check, self.ids, self.labels)
             self.open = stack.pop_all()
         return self
 
@@ -108,36 +106,28 @@ class FeatureWriter:
             width = rows.shape[1]
             chunks = (max(1, CHUNK_BYTES // (4 * max(width, 1))), max(width, 1))
             self.file.create_dataset(name, (0, width), np.float32, chunks=chunks, maxshape=(None, width))
-        _make_room(self.file, rows.nbytes)
         stored = self.file[name]
         stored.resize(len(stored) + len(rows), axis=0)
         stored[len(stored) - len(rows) :] = rows.numpy()
+        self.check()
 
 
 def add_identity(path: Path, ids: Iterable[str], labels: np.ndarray | None) -> None:
     """Add the names of the images, and their labels if known, to the copy of a run."""
-    with _trimmed(path), h5py.File(path, "a") as file:
-        _write_identity(file, ids, labels)
+    with written(path, "r+") as (file, check):
+        _write_identity(file, check, ids, labels)
 
 
-def _write_identity(file: h5py.File, ids: Iterable[str], labels: np.ndarray | None) -> None:
+def _write_identity(
+    file: h5py.File, check: Callable[[], None], ids: Iterable[str], labels: np.ndarray | None
+) -> None:
     text = [name.encode("utf-8", "surrogateescape") for name in ids]
-    _make_room(file, sum(map(len, text)) + IDENTITY_BYTES * len(text))
-    file.create_dataset("ids", data=text, dtype=h5py.string_dtype("utf-8"))
+    stored = file.create_dataset("ids", len(text), h5py.string_dtype("utf-8"))
+    for start in range(0, len(text), NAMES):
+        stored[start : start + NAMES] = text[start : start + NAMES]
+        check()
     if labels is not None:
         file["labels"] = labels
-
-
-def _make_room(file: h5py.File, more: int) -> None:
-    """Reserve disk space for ``more`` bytes, because HDF5 ends the process if the disk is full."""
-    reserve(Path(file.filename), file.id.get_filesize() + more + SLACK_BYTES)
-
-
-@contextmanager
-def _trimmed(path: Path) -> Iterator[None]:
-    """Release at the end the space that :func:`_make_room` reserved and nothing used."""
-    yield
-    h5py.File(path, "r+").close()  # HDF5 removes the unused space when it closes the file
 
 
 def check_features(path: Path, key: str, n_rows: int) -> None:
@@ -149,7 +139,7 @@ def check_features(path: Path, key: str, n_rows: int) -> None:
         If the file is truncated, or has another format, another key or another number of rows.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with opened(path) as file:
             if file.attrs.get("format") != FORMAT:
                 raise DataError(f"{path} is not a feature file of this version")
             if file.attrs.get("key") != key:

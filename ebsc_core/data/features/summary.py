@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 import torch
 
 from ebsc_core.config.schema import FeaturesChoice
 from ebsc_core.data.features.effective_rank import effective_rank
 from ebsc_core.data.features.files import read_features
+from ebsc_core.data.features.hdf5 import opened
 from ebsc_core.data.features.hdf5_files import dataset_names, open_dataset
 from ebsc_core.data.features.rows import unit_rows
 from ebsc_core.data.features.source import FeatureSource
@@ -67,7 +67,7 @@ def _of_ours(path: Path) -> dict[str, str]:
     """Return the metadata of a feature file that a run wrote; empty for other files."""
     if path.suffix.lower() not in (".h5", ".hdf5"):
         return {}
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         if file.attrs.get("format") != FORMAT:
             return {}
         arrays = (f"{name} {open_dataset(path, file, name).shape}" for name in dataset_names(file)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -43,7 +44,7 @@ def read_images(
         If the images cannot be read, or the component returns something else.
     """
     context = DataContext(
-        root=Path(choice.root).expanduser() if choice.root else user_cache() / "data",
+        root=Path(os.path.expanduser(choice.root)) if choice.root else user_cache() / "data",
         skip_bad_images=choice.skip_bad_images,
         limit=choice.limit,
         seed=seed,

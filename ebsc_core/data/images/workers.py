@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.signals import follow, ignored
 from ebsc_core.utils.system import processors
 
 # Number of batches that each process reads ahead.
@@ -103,7 +104,8 @@ class Workers:
         self.server = self.count > 0 and sys.platform != "win32"
         if self.server:
             forkserver.set_forkserver_preload([__name__, type(reader).__module__])
-            forkserver.ensure_running()
+            with ignored():  # this process decides what signals to a whole group or job do
+                forkserver.ensure_running()
 
     @property
     def running(self) -> bool:
@@ -217,5 +219,6 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _begin(worker: int) -> None:
-    """Silence the warnings of decoders; each process calls this first."""
+    """Silence the warnings of decoders, and read on until the run ends; each process calls this first."""
+    follow()
     warnings.simplefilter("ignore")  # decoders warn of unusual but readable files

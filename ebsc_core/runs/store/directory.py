@@ -23,7 +23,7 @@ import json
 import os
 import shlex
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from itertools import count
@@ -44,7 +44,7 @@ from ebsc_core.runs.store.unfinished import (
     write_unfinished,
 )
 from ebsc_core.utils.errors import Interrupted, RunDirectoryError
-from ebsc_core.utils.files import cut_name, locked, remove
+from ebsc_core.utils.files import cut_name, lock, locked, remove
 from ebsc_core.utils.manifest import MANIFEST, GuardedFolder, write_manifest
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class RunDirectory:
         Whether to resume an unfinished directory. An error then leaves it as it was.
     made : bool
         Whether the directory itself was made for this run, and goes with it.
+    warn : callable, optional
+        Called with a line if nothing keeps another process from writing to the directory.
 
     Raises
     ------
@@ -98,8 +100,10 @@ class RunDirectory:
         unfinished: Mapping[str, Any] | None = None,
         resuming: bool = False,
         made: bool = False,
+        warn: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.path, self.unfinished, self.resuming = path, unfinished or {}, resuming
+        self.warn = warn
         # Resolve ".", a link or "runs/.." before anything is computed.
         self.target = Path(os.path.realpath(path))  # Path.resolve raises an error on circular links
         self.work_folder = self.target / WORK
@@ -131,6 +135,8 @@ class RunDirectory:
         self.lock = locked(self.work_folder / LOCK)
         if self.lock is None:
             raise RunDirectoryError(at_work(self.path))
+        if lock(self.lock, shared=False) is None:
+            self.warn(f"the file system of {self.path} has no locks; start no second command on this run")
         if self.resuming and not is_unfinished(self.target):  # another process has finished it
             self._let_go()
             check_unfinished(self.path)

@@ -18,6 +18,7 @@ from scipy import sparse
 from ebsc_core.config.loading import load_config
 from ebsc_core.config.schema import PROVENANCE, RunConfig
 from ebsc_core.config.toml import read_toml
+from ebsc_core.data.features.hdf5 import opened
 from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.data.features.store import FEATURES
 from ebsc_core.runs.store.directory import AFFINITY, ASSIGNMENTS, CHECKPOINTS, CONFIG, METRICS, files_of
@@ -190,7 +191,7 @@ def _read_affinity(path: Path) -> sparse.csr_matrix:
 
 def _stored(path: Path, express: str) -> str:
     """Return the data set of a feature file that holds the rows of such a run."""
-    with h5py.File(path, "r") as file:
+    with opened(path) as file:
         name = express if express in file else "features"
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{name!r} is a link")

@@ -48,7 +48,7 @@ def unfinished_tables(
     # The coefficient model decides the settings that are not set here.
     tables["refine"] = config.refine.model_dump(mode="json", exclude_unset=True)
     if config.data.root:
-        tables["data"] = tables["data"] | {"root": str(Path(config.data.root).expanduser().absolute())}
+        tables["data"] = tables["data"] | {"root": str(Path(os.path.expanduser(config.data.root)).absolute())}
     made_with = provenance()
     started = made_with.pop("created")
     record = {"started": started, **made_with, "parts": dict(suppliers)}

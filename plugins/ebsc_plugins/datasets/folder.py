@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable
@@ -62,13 +63,13 @@ class FolderOptions(Options):
 
 def resolve_folder(name: str) -> ComponentSpec | None:
     """Accept the path of any existing folder."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     return _spec(name, path, FolderFiles) if path.is_dir() else None
 
 
 def resolve_zip(name: str) -> ComponentSpec | None:
     """Accept any path that ends in ``.zip`` and is not a folder."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     return _spec(name, path, ZipFiles) if path.suffix.lower() == ".zip" and not path.is_dir() else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from functools import partial
@@ -24,7 +25,7 @@ class NpzOptions(ArrayOptions):
 
 def resolve_npz(name: str) -> ComponentSpec | None:
     """Accept any path that ends in ``.npz`` and is not a folder."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if not name.lower().endswith(".npz") or path.is_dir():
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from ebsc_core import (
@@ -46,7 +47,7 @@ class TensorBoard:
     @hookimpl
     def ebsc_run_started(self, event: RunStarted) -> None:
         own = self.options.folder
-        folder = Path(own).expanduser() if own else event.directory.parent / "tensorboard"
+        folder = Path(os.path.expanduser(own)) if own else event.directory.parent / "tensorboard"
         self.writer = self.writer_class(str(folder / event.directory.name))
         parts = (f"    {section}: {supplier}" for section, supplier in event.parts.items())
         self.writer.add_text("parts", "\n".join(parts))

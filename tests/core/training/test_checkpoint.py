@@ -17,11 +17,12 @@ from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.views.options import GRAY_VIEWS
 from ebsc_core.plugins.interfaces import Backbone, Objective
 from ebsc_core.training import checkpoint
-from ebsc_core.training.checkpoint import CheckpointStore, interruption, is_out_of_memory
+from ebsc_core.training.checkpoint import CheckpointStore
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.errors import DataError, Interrupted
 from ebsc_core.utils.progress import Progress
+from ebsc_core.utils.signals import interruption
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 from ebsc_plugins.objectives.byol import BYOL
 from ebsc_plugins.objectives.simclr import SimCLR
@@ -306,20 +307,3 @@ def test_what_is_removed_is_gone(path: Path) -> None:
     assert checkpoints.load() is not None
     checkpoints.remove()
     assert checkpoints.load() is None
-
-
-@pytest.mark.parametrize(
-    ("error", "is_one"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory"), True),
-        (MemoryError(), True),
-        (
-            RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
-            True,
-        ),
-        (RuntimeError("shapes cannot be multiplied"), False),
-        (ValueError("not enough memory"), False),
-    ],
-)
-def test_out_of_memory_is_told_apart(error: Exception, is_one: bool) -> None:
-    assert is_out_of_memory(error) == is_one

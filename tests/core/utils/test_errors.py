@@ -1,0 +1,91 @@
+"""Lack of memory is told apart, whoever reports it, and is one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ebsc_core.utils.errors import is_out_of_memory
+
+resource = pytest.importorskip("resource")
+ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+
+
+def too_large() -> Exception:
+    try:
+        np.empty(1 << 50)
+    except Exception as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (MemoryError(), True),
+        (too_large(), True),
+        (RuntimeError(ALLOCATOR), True),
+        (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("can't start new thread"), True),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (OSError(errno.EAGAIN, "Resource temporarily unavailable"), True),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (RuntimeError("shapes cannot be multiplied"), False),
+        (ImportError("No module named 'acme'"), False),
+        (ValueError("not enough memory"), False),
+    ],
+)
+def test_out_of_memory_is_told_apart(error: Exception, is_one: bool) -> None:
+    assert is_out_of_memory(error) == is_one
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError(ALLOCATOR), too_large()])
+def test_a_command_without_memory_says_so_in_one_line_and_leaves_nothing(
+    ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    np.save(tmp_path / "x.npy", np.ones((60, 5)))
+    monkeypatch.setattr("ebsc_core.runs.clustering_stage.ClusteringStage.run", fail)
+    done = ebsc("cluster", "x.npy", "--n-clusters", "2", "--out", "run", "-q")
+    assert done.code == 2
+    assert done.err.startswith("ebsc: error: not enough memory; end other programs")
+    assert "--dictionary-size" in done.err
+    assert done.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]
+
+
+LIMITED = """
+import resource, sys
+import torch
+from ebsc_cli.app import main
+
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+limit = used + (int(sys.argv.pop(1)) << 20)
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
+@pytest.mark.parametrize("more", [20, 100])
+def test_a_limit_of_the_address_space_is_one_line(tmp_path: Path, more: int) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(6000, 1000)))
+    words = ["cluster", "x.npy", "--n-clusters", "2", "--coefficients", "knn", "--out", "run", "-q"]
+    command = [sys.executable, "-c", LIMITED, str(more), *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ebsc: error: not enough memory"), done.stderr
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x.npy"]

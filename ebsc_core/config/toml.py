@@ -46,6 +46,9 @@ def read_toml(file: Path, errors: str = "surrogateescape") -> dict[str, Any]:
         If the file cannot be read, is not valid TOML, or is larger or deeper than any configuration.
     """
     try:
+        # A shell's <(…) is a pipe, too, and has a name of the first kind.
+        if file.is_fifo() and file.parent not in (Path("/dev/fd"), Path("/proc/self/fd")):
+            raise ConfigError(f"{file} is a pipe; give the path of a file")
         with file.open(encoding="utf-8-sig", errors=errors) as opened:
             text = opened.read(MAX_LENGTH + 1)
         if len(text) > MAX_LENGTH:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from ebsc_core.utils.errors import ConfigError
+from ebsc_core.utils.files import written_whole
 
 # What marks a folder as a cache.
 TAG, SIGNATURE = "CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55"
@@ -37,9 +38,10 @@ def mark_cache(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / TAG).exists():
-        (folder / TAG).write_text(
-            f"{SIGNATURE}\n# Features that ebsc keeps for reuse. They may be deleted.\n"
-        )
+        with written_whole(folder / TAG) as temporary_path:
+            temporary_path.write_text(
+                f"{SIGNATURE}\n# Features that ebsc keeps for reuse. They may be deleted.\n"
+            )
 
 
 def is_cache(folder: Path) -> bool:

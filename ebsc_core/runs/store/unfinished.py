@@ -95,7 +95,8 @@ def _check_seal(path: Path) -> None:
         head, _, text = path.read_bytes().partition(b"\n")
     except OSError as error:
         raise RunDirectoryError(f"cannot read {path}: {error.strerror or error}") from None
-    if head.startswith(b"#") and head != SEAL + hashlib.sha256(text).hexdigest().encode():
+    sealed = head.startswith(b"#") or not head  # nothing is left of a file that was cut off at its start
+    if sealed and head != SEAL + hashlib.sha256(text).hexdigest().encode():
         raise RunDirectoryError(
             f"{path} is not the file that was written (its checksum differs); restore it from a copy, start "
             "the run anew or, if the change is wanted, remove the first line"

@@ -34,12 +34,15 @@ class Outcome(NamedTuple):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_heard() -> None:
-    """Restore the handler of SIGINT.
+def _signals_are_heard() -> None:
+    """Restore the handlers of SIGINT and SIGHUP.
 
-    A shell that starts the tests in the background makes them and their child processes ignore the signal.
+    A shell that starts the tests in the background makes them and their child processes ignore the first,
+    and ``nohup`` the second.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture

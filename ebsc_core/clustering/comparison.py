@@ -25,6 +25,8 @@ SAMPLE, MAX_NEIGHBORS = 2000, 10
 # Others are better if they keep so much more of the neighbours together. On labelled data, clusters that
 # were worse by their classes never came above 0.041.
 LEAST_GAIN = 0.05
+# Of fewer rows, the shares of two clusterings differ as much by chance.
+LEAST_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,12 @@ class Comparison:
 
     @property
     def better(self) -> Rival | None:
-        """The rival that keeps most neighbours together, if it keeps far more than the run's clusters."""
+        """The rival that keeps most neighbours together, if it keeps far more than the run's clusters.
+
+        None if the rows are too few to tell.
+        """
+        if self.rows < LEAST_ROWS:
+            return None
         best = max(self.rivals, key=lambda rival: rival.neighbors_kept, default=None)
         return best if best and best.neighbors_kept - self.neighbors_kept >= LEAST_GAIN else None
 

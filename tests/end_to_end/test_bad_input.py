@@ -37,7 +37,8 @@ def inputs(tmp_path: Path) -> Path:
     (folder / "bad").mkdir()
     for i in range(3):
         Image.fromarray(images[i]).save(folder / "few" / f"{i}.png")
-        Image.fromarray(images[i]).save(folder / "bad" / f"{i}.png")
+        noise = np.random.default_rng(i).integers(256, size=(8, 8), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / "bad" / f"{i}.png")
     (folder / "bad" / "broken.png").write_bytes(b"not a picture")
     (folder / "file").write_text("in the way")
     (folder / "bad.toml").write_text("seed = = 3")
@@ -152,12 +153,18 @@ def test_cuda_without_cuda(ebsc):
 def test_bad_images_are_skipped_only_when_asked(ebsc, inputs, tmp_path):
     flags = ("--data", "in/bad", "--n-clusters", "2", "--backbone", "identity", "--skip-bad-images")
     flags = (*flags, "--set", "refine.steps=1")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # three black images make k-means warn; that is not for the user
-        done = ebsc("run", *flags, "--out", "run")
+    done = ebsc("run", *flags, "--out", "run")
     assert done.code == 0, done.err
     assert "broken.png" in done.err
     assert (tmp_path / "run/assignments.csv").read_text().count("\n") == 4
+
+
+def test_black_images_are_nothing_to_cluster(ebsc, inputs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = ebsc("run", "--data", "in/few", "--n-clusters", "2", "--backbone", "identity", "--out", "run")
+    assert done.code == 2
+    assert "all 3 rows, of 64 feature(s), have the same direction" in done.err
 
 
 def test_a_failure_inside_the_run_leaves_no_directory(ebsc, tmp_path, monkeypatch):

@@ -61,9 +61,9 @@ def test_separate_groups_keep_all_and_one_cluster_keeps_nothing() -> None:
 
 def test_the_best_of_the_better_ones_is_named() -> None:
     some, most = Rival("some", 0.5, 0.7), Rival("most", 0.4, 0.9)
-    assert Comparison(100, 0.6, (some, most)).better is most
-    assert Comparison(100, 0.68, (some,)).better is None
-    assert Comparison(100, 0.68, ()).better is None
+    assert Comparison(1000, 0.6, (some, most)).better is most
+    assert Comparison(1000, 0.68, (some,)).better is None
+    assert Comparison(1000, 0.68, ()).better is None
 
 
 def cone(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,9 @@ from sphinx.errors import ExtensionError
 from typer.main import get_command
 
 import ebsc_core
+
+# Import everything before autodoc does: it sets TYPE_CHECKING, and pydantic's models do not stand that.
+from ebsc_cli.app import app as command_line
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.views.options import ViewOptions
 from ebsc_core.plugins.hookspecs import ComponentFamily, ComponentSpec
@@ -143,9 +146,7 @@ def _component(registry: Registry, entry: Entry) -> Iterator[str]:
 
 def commands() -> str:
     """Every command with its arguments and options."""
-    from ebsc_cli.app import app
-
-    return "\n".join(_command(get_command(app), "ebsc"))
+    return "\n".join(_command(get_command(command_line), "ebsc"))
 
 
 def _command(command: Any, path: str) -> Iterator[str]:

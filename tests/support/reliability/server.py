@@ -69,7 +69,7 @@ def answer(asked: dict[str, Any]) -> dict[str, Any]:
         for name in json.loads(line):
             with suppress(Exception):
                 importlib.import_module(name)
-    start = float(texts[3].partition("\n")[0])
+    start = float(texts[3].partition("\n")[0] or "nan")  # nothing is there if it was killed at once
     return {
         "code": os.waitstatus_to_exitcode(status),
         "out": texts[0],

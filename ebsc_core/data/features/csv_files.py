@@ -39,8 +39,7 @@ def read_csv(path: Path, choice: FeaturesChoice) -> FeatureSource:
         twice = next((name for name, count in Counter(head).items() if count > 1), None)
         if twice is not None:
             raise DataError(f"{path} has two columns called {twice!r}; rename one")
-        # pandas writes the index of a table as a first column without a name.
-        labels, ids, others, described = choose_columns(path, choice, head, [""] if head[:1] == [""] else [])
+        labels, ids, others, described = choose_columns(path, choice, head)
         table = _Table(path, head, others, labels, ids)
         if first is not head:
             table.add(lines.line_num, first)

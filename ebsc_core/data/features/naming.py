@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from ebsc_core.config.schema import FeaturesChoice
@@ -11,6 +13,9 @@ from ebsc_core.utils.errors import DataError
 # Usual names of the arrays and columns beside the features; the last one is an index of pandas.
 LABELS, IDS = ("labels", "label", "class"), ("ids", "id", "image", "path", "filename", "__index_level_0__")
 ROWS = ("features", "embeddings", "x", "X")
+# What pandas calls an index: nothing when it writes one, "Unnamed: 0" when it reads and writes that again,
+# and the others after ``reset_index``.
+INDEX = re.compile(r"|Unnamed: \d+|index|level_\d+")
 # Number of names that a message lists.
 LISTED = 20
 
@@ -56,11 +61,12 @@ def _features(path: Path, choice: FeaturesChoice, names: Sequence[str]) -> str:
 
 
 def choose_columns(
-    path: Path, choice: FeaturesChoice, columns: Sequence[str], index: Sequence[str]
+    path: Path, choice: FeaturesChoice, columns: Sequence[str], index: Sequence[str] = ()
 ) -> tuple[str | None, str | None, list[str], str]:
     """Return the column of labels, the column of row names, the columns of features, and a description.
 
-    Columns in ``index`` are no features: the first one names the rows if no other column does.
+    Columns in ``index``, and first columns with the name that pandas gives to an index, are no features: the
+    first of them names the rows if no other column does.
 
     Raises
     ------
@@ -71,6 +77,7 @@ def choose_columns(
     for option, wanted in (("labels", choice.labels), ("ids", choice.ids)):
         _require(path, option, wanted, columns)
     labels, ids = choice.labels or _usual(columns, LABELS), choice.ids or _usual(columns, IDS)
+    index = list(dict.fromkeys([*takewhile(INDEX.fullmatch, columns), *index]))
     if ids is None:
         ids = next((name for name in index if name != labels), None)
     used = {labels, ids, *index}

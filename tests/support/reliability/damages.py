@@ -131,11 +131,14 @@ def flip(path: Path, rng: random.Random) -> None:
 
 
 def overwrite(path: Path, rng: random.Random) -> None:
-    """Put random bytes, or zeros, in the place of up to 200 bytes."""
+    """Put random bytes, zeros, or the inverse of zeros in the place of up to 200 bytes."""
     content = bytearray(path.read_bytes())
     start = rng.randrange(len(content))
     end = min(len(content), start + rng.randint(2, 200))
-    content[start:end] = bytes(end - start) if rng.random() < 0.5 else rng.randbytes(end - start)
+    new = bytes(end - start) if rng.random() < 0.5 else rng.randbytes(end - start)
+    if new == content[start:end]:  # zeros over zeros are no damage
+        new = b"\xff" * len(new)
+    content[start:end] = new
     path.write_bytes(content)
 
 

@@ -209,9 +209,10 @@ def test_columns_may_have_numbers_for_names(tmp_path: Path) -> None:
     assert rows_of(read(tmp_path / "a.csv")).tolist() == [[0.5, 1]]
 
 
+@pytest.mark.parametrize("index", ["", "Unnamed: 0", "index", "level_0"])
 @pytest.mark.parametrize(("head", "names"), [(",a,b", ["7", "8"]), (",id,b", ["1", "3"])])
-def test_the_index_of_a_table_is_no_feature(tmp_path: Path, head: str, names: list[str]) -> None:
-    (tmp_path / "x.csv").write_text(f"{head}\n7,1,2\n8,3,4\n")
+def test_the_index_of_a_table_is_no_feature(tmp_path: Path, index: str, head: str, names: list[str]) -> None:
+    (tmp_path / "x.csv").write_text(f"{index}{head}\n7,1,2\n8,3,4\n")
     source = read(tmp_path / "x.csv")
     assert list(source.ids) == names
     assert rows_of(source)[:, -1].tolist() == [2, 4]

@@ -196,6 +196,12 @@ def ebsc_clusterers() -> Iterator[Component]:
         "ebsc_plugins.clusterers.k_subspaces:KSubspaces",
         reference="Bradley, Mangasarian 2000; Tseng 2000",
     )
+    yield ComponentSpec(
+        "umap",
+        "k-means after UMAP; works on features; needs ebsc[umap]",
+        "ebsc_plugins.clusterers.umap:UMAPClustering",
+        reference="arXiv:1802.03426",
+    )
     yield ComponentFamily(
         "scikit-learn",
         "any clusterer of scikit-learn by its class name, e.g. KMeans, Birch, HDBSCAN",

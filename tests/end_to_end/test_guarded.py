@@ -29,6 +29,7 @@ READ = {
     ("predict", "run", "photos", "-o", "new.csv", "-q"): {RUN, LINES, ROWS, *WEIGHTS},
     ("compare", "run", "run"): {RUN, LINES, FIGURES},
     ("features", "show", "run"): {ROWS},
+    ("features", "show", "run/features.h5"): {ROWS},
 }
 
 

@@ -19,6 +19,7 @@ from ebsc_core.data.features.numpy_files import read_npy, read_npz
 from ebsc_core.data.features.parquet_files import read_parquet
 from ebsc_core.data.features.source import UNREADABLE, FeatureSource
 from ebsc_core.utils.errors import DataError, text_of
+from ebsc_core.utils.manifest import GuardedFolder
 
 READERS: dict[str, Callable[[Path, FeaturesChoice], FeatureSource]] = {
     ".npy": read_npy,
@@ -47,7 +48,19 @@ def read_features(choice: FeaturesChoice) -> FeatureSource:
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: features are read from {', '.join(READERS)}")
+    _check_guarded(path)
     try:
         return reader(path, choice)
     except UNREADABLE as error:
         raise DataError(f"{path} is not a readable {path.suffix} file ({text_of(error)})") from None
+
+
+def _check_guarded(path: Path) -> None:
+    """Raise a DataError if a run has written this file, and it is no longer the one that was written."""
+    folder = GuardedFolder(path.parent, "restore it from a copy or repeat the run")
+    try:
+        guarded = path.name in (folder.digests or {})
+    except DataError:  # a file of this name that is no manifest of ours
+        return
+    if guarded:
+        folder.file(path.name)

@@ -28,6 +28,8 @@ FREE_MEMBER, RATIO, LARGEST_MEMBER = 2**25, 100, 2**29
 # Ways of compression that are read directly.
 DIRECT = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_INT = 2**63 - 1
+# The flag of a member whose name is UTF-8.
+UTF8 = 0x800
 # Bytes that tell the format of an image.
 BEGINNING = 16
 
@@ -124,7 +126,7 @@ class ZipFiles(Files):
         chosen = sorted(listing.names)
         self.names, self.left_out = Names(chosen), listing.left_out()
         rows = [_entry(members[name]) for name in chosen]
-        self.members = torch.tensor(rows, dtype=torch.int64).reshape(-1, 6)
+        self.members = torch.tensor(rows, dtype=torch.int64).reshape(-1, 7)
 
     def open(self, position: int) -> tuple[BinaryIO, int]:
         entry = self.members[position].tolist()
@@ -158,17 +160,18 @@ def _beginning(path: Path) -> bytes:
 
 def _entry(member: zipfile.ZipInfo) -> tuple[int, ...]:
     numbers = (member.header_offset, member.compress_size, member.file_size, member.compress_type, member.CRC)
-    return *(min(number, MAX_INT) for number in numbers), member.flag_bits & 1
+    name = member.orig_filename.encode("utf-8" if member.flag_bits & UTF8 else "cp437")
+    return *(min(number, MAX_INT) for number in numbers), member.flag_bits & 1, zlib.crc32(name)
 
 
 def _unpacked(file: BinaryIO, entry: Sequence[int]) -> bytes:
     """Read a member of a zip that is open as ``file``."""
-    offset, packed, size, method, checksum, encrypted = entry
+    offset, packed, size, method, checksum, encrypted, name = entry
     if encrypted:
         raise RuntimeError("encrypted")
     if size > min(LARGEST_MEMBER, max(FREE_MEMBER, RATIO * packed)):
         raise zipfile.BadZipFile(f"it says that {packed} bytes unpack to {size}, which is too much")
-    file.seek(member_start(file, offset))
+    file.seek(member_start(file, offset, name))
     content = file.read(min(packed, os.fstat(file.fileno()).st_size))
     if method == zipfile.ZIP_DEFLATED:
         content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size or 1)
@@ -178,24 +181,32 @@ def _unpacked(file: BinaryIO, entry: Sequence[int]) -> bytes:
 
 
 def _unpacked_beginning(file: BinaryIO, entry: Sequence[int]) -> bytes:
-    offset, packed, _, method, _, encrypted = entry
+    offset, packed, _, method, _, encrypted, name = entry
     if encrypted or method not in DIRECT:
         return b""
-    file.seek(member_start(file, offset))
+    file.seek(member_start(file, offset, name))
     content = file.read(min(packed, 16 * BEGINNING))
     if method == zipfile.ZIP_DEFLATED:
         content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, BEGINNING)
     return content[:BEGINNING]
 
 
-def member_start(file: BinaryIO, offset: int) -> int:
-    """Return the position of a zip member's data; ``offset`` is the position of its header."""
+def member_start(file: BinaryIO, offset: int, name_checksum: int | None = None) -> int:
+    """Return the position of a zip member's data; ``offset`` is the position of its header.
+
+    Raises
+    ------
+    BadZipFile
+        If there is no header, or it has another name than the directory of the archive.
+    """
     file.seek(offset)
     header = file.read(30)
     if len(header) < 30 or header[:4] != b"PK\3\4":
         raise zipfile.BadZipFile("its header is damaged")
-    name, extra = struct.unpack("<HH", header[26:])
-    return offset + 30 + int(name) + int(extra)
+    length, extra = struct.unpack("<HH", header[26:])
+    if name_checksum is not None and zlib.crc32(file.read(length)) != name_checksum:
+        raise zipfile.BadZipFile("the directory of the archive has another name for it")
+    return offset + 30 + int(length) + int(extra)
 
 
 def _leads_back(folder: Path, link: Path) -> bool:

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ebsc_core.data.features.rows import Rows
 
-# Two rows are copies if their distance is below this share of the typical distance. Neighbouring photographs
+# Two rows are copies if their distance is below this share of the mean distance. Neighbouring photographs
 # of one turning object are 1.5 % of it apart, the nearest rows of other data 7 % or more (docs/decisions.md).
 NEAR = 0.01
 # If near rows were copies, and fewer distinct rows than this share were left, then such distances are the
@@ -91,7 +91,7 @@ def find_copies(rows: Rows, positions: np.ndarray, seed: int) -> Copies | None:
     positions : ndarray of shape (M,)
         In ascending order.
     seed : int
-        Draws the projections, and the pairs that tell the typical distance between two rows.
+        Draws the projections, and the pairs that tell the mean distance between two rows.
     """
     numbers = np.random.default_rng(seed)
     directions = numbers.standard_normal((rows.width, TABLES * PROJECTIONS), np.float32)
@@ -102,7 +102,7 @@ def find_copies(rows: Rows, positions: np.ndarray, seed: int) -> Copies | None:
         projected[first:last] = (block[wanted] @ torch.from_numpy(directions).to(block)).cpu().numpy()
     pairs = positions[numbers.integers(len(positions), size=(2, PAIRS))]
     apart = _distances(rows, *pairs)
-    limit = max(EQUAL, NEAR * float(np.median(apart[apart > 0]))) if apart.any() else EQUAL
+    limit = max(EQUAL, NEAR * float(apart.mean()))
     copies = _joined(rows, positions, projected, limit, numbers)
     if len(copies.distinct) < MIN_DISTINCT * len(positions):
         copies = _joined(rows, positions, projected, EQUAL, numbers)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
@@ -56,6 +57,13 @@ def test_the_seed_decides_the_labels() -> None:
     first = build(5, seed=3).fit_predict(rows)
     assert (first == build(5, seed=3).fit_predict(rows)).all()
     assert (first != build(5, seed=4).fit_predict(rows)).any()
+
+
+@installed
+def test_torch_computes_with_as_many_threads_as_before() -> None:
+    before = torch.get_num_threads()
+    build(2).fit_predict(unit(np.random.default_rng(0).normal(size=(50, 5))))
+    assert torch.get_num_threads() == before
 
 
 @installed

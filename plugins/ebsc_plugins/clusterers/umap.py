@@ -6,6 +6,7 @@ import warnings
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 
 from ebsc_core import Clusterer, Options, kmeans, missing_package
@@ -76,4 +77,8 @@ class UMAPClustering(Clusterer):
             random_state=self.seed,
             n_jobs=1,  # a seed allows no more; UMAP warns if it has to change this
         )
-        return np.asarray(reducer.fit_transform(rows), dtype=np.float32)
+        threads = torch.get_num_threads()
+        try:
+            return np.asarray(reducer.fit_transform(rows), dtype=np.float32)
+        finally:  # numba starts as many threads as there are cores, in the library that torch computes with
+            torch.set_num_threads(threads)

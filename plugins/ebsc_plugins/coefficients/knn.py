@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ebsc_core import InnerProductModel, Options
@@ -15,8 +14,13 @@ class KnnOptions(Options):
     """The coefficient is the cosine, at least 0, instead of 1."""
 
 
+# A row whose cosine is below this share of the nearest one's is no neighbour. In real data, plain or
+# whitened, none of the nearest rows is. A row of a small separate piece has few neighbours.
+FAR = 0.1
+
+
 class CosineNeighbors(InnerProductModel):
-    """Give the ``top_k`` rows of largest cosine the coefficient 1, or their cosine."""
+    """Give the ``top_k`` rows of largest cosine the coefficient 1, or their cosine; 0 to unrelated rows."""
 
     Options = KnnOptions
 
@@ -30,4 +34,7 @@ class CosineNeighbors(InnerProductModel):
         return rows
 
     def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
-        return scores.clamp_min(0) if self.options.weighted else torch.ones_like(scores)
+        if self.options.weighted:
+            return scores.clamp_min(0)
+        nearest = scores.amax(dim=1, keepdim=True)
+        return ((scores > FAR * nearest) | (nearest <= 0)).to(scores.dtype)

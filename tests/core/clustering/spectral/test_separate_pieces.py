@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,6 +70,23 @@ def test_rows_of_orthogonal_groups_are_told_apart(coefficients: str, size: int) 
     short = {"refine.steps": 20} if coefficients == "energy" else None
     model = EnergySubspaceClustering(10, coefficients=coefficients, random_state=0, settings=short)
     assert adjusted_rand_score(np.repeat(np.arange(10), size), model.fit_predict(rows)) == 1
+
+
+@pytest.mark.parametrize("coefficients", ["knn", "least-squares", "elastic-net"])
+@given(sizes=st.lists(st.integers(2, 50), min_size=2, max_size=6), seed=st.integers(0, 1000))
+@settings(max_examples=15)
+def test_rows_of_pieces_smaller_than_the_number_of_coefficients_are_told_apart(
+    coefficients: str, sizes: list[int], seed: int
+) -> None:
+    """Each piece has its own four columns, so a row of a small piece has few neighbours at all."""
+    labels, rng = np.repeat(np.arange(len(sizes)), sizes), np.random.default_rng(seed)
+    rows = np.zeros((len(labels), len(sizes), 4))
+    rows[np.arange(len(labels)), labels] = rng.uniform(0.5, 1, (len(labels), 4))
+    model = EnergySubspaceClustering(len(sizes), coefficients=coefficients, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # k-means is told to be level with it
+        found = model.fit_predict(rows.reshape(len(labels), -1))
+    assert adjusted_rand_score(labels, found) == 1
 
 
 def test_equal_rows_are_one_cluster() -> None:

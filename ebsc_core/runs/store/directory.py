@@ -250,7 +250,7 @@ def check_free(path: Path) -> None:
             raise RunDirectoryError(f"{path} already holds files; choose another `out` or remove it")
         if is_at_work(path):
             raise RunDirectoryError(at_work(path))
-    elif path.exists() or path.is_symlink():
+    elif (path.exists() or path.is_symlink()) and not path.is_dir():  # another process may just have made it
         raise RunDirectoryError(f"{path} is a file, not a folder; choose another `out`")
 
 

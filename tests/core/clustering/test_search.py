@@ -210,7 +210,7 @@ def test_a_dictionary_is_searched_as_it_is_told() -> None:
 
 
 def test_coefficients_of_what_was_not_found_are_zero() -> None:
-    rows = normal(3, 5)
+    rows = normal(3, 5).abs()  # all related
     options = SearchOptions(method="cells", cell_rows=8)
     found = Dictionary(CosineNeighbors(KnnOptions(), 5), rows, search=options).express(
         rows, 4, torch.arange(3)

@@ -105,6 +105,7 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
     if not distributed.main:
         training.run_worker()
         return None
+    training.mark_cache()
     with context.directory as directory:
         trained = training.run(directory)
         for name, seconds in training.seconds.items():

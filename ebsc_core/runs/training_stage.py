@@ -82,6 +82,10 @@ class TrainingStage:
     def _build(self, choice: Any, *arguments: Any) -> Any:
         return choice.build_seeded(self.config.seed, *arguments).to(self.device)
 
+    def mark_cache(self) -> None:
+        """Mark the cache as one of ebsc, before the run can be resumed: resuming trusts only a marked one."""
+        TrainedCache(features_folder(self.config.cache)).mark()
+
     def run(self, directory: RunDirectory) -> Trained:
         """Take features from the cache, or train, extract and store them; write them to the run directory.
 
@@ -93,7 +97,6 @@ class TrainingStage:
             If they have read different images.
         """
         cache = TrainedCache(features_folder(self.config.cache))
-        cache.mark()
         self._compare()
         cached = self._reuse(cache, directory)
         if cache.folder is not None and self.resolved.trains:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 from ebsc_core.utils.errors import ConfigError
-from ebsc_core.utils.files import folder_written_whole, written_whole
+from ebsc_core.utils.files import written_whole
 
 # What marks a folder as a cache.
 TAG, SIGNATURE = "CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55"
@@ -37,15 +36,12 @@ def mark_cache(folder: Path) -> None:
     OSError
         If it cannot be written.
     """
-    content = f"{SIGNATURE}\n# Features that ebsc keeps for reuse. They may be deleted.\n"
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError), folder_written_whole(folder) as temporary_path:  # another may be faster
-            (temporary_path / TAG).write_text(content)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / TAG).exists():
         with written_whole(folder / TAG) as temporary_path:
-            temporary_path.write_text(content)
+            temporary_path.write_text(
+                f"{SIGNATURE}\n# Features that ebsc keeps for reuse. They may be deleted.\n"
+            )
 
 
 def is_cache(folder: Path) -> bool:

@@ -19,7 +19,8 @@ def match_names(rows: Sequence[str], images: Sequence[str]) -> np.ndarray:
     A row and an image belong together if their names are equal or, failing this, if they are equal in one
     of these ways: as normalised paths, in letters of any case, in the ends of the paths (the longest first,
     down to the base name), or in the base name without the image's suffix. In each way, the two must be
-    the only names among all rows and all images. So no row gets an image that another row may own.
+    the only names among all rows and all images, and an earlier way must not have given the image to another
+    row. So no row gets an image that another row may own.
     """
     places: dict[str, int] = {name: place for place, name in enumerate(images)}
     found = np.array([places.get(name, -1) for name in rows], dtype=np.int64)
@@ -28,9 +29,10 @@ def match_names(rows: Sequence[str], images: Sequence[str]) -> np.ndarray:
         if not len(open_rows):
             break
         owners, owned = _unique(rows, of_row), _unique(images, of_image)
+        taken = set(found.tolist())
         for row in open_rows.tolist():
             key = of_row(rows[row])
-            if key in owners and key in owned:
+            if key in owners and key in owned and places[owned[key]] not in taken:
                 found[row] = places[owned[key]]
     return found
 

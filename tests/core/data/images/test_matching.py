@@ -6,7 +6,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ebsc_core.data.images.matching import match_names
@@ -35,6 +35,8 @@ NAMES = st.lists(
         (["x/1.png", "y/1.png"], ["1.png", "2.png"], [-1, -1]),
         (["1.png"], ["x/1.png", "y/1.png"], [-1]),
         (["A.png"], ["a.png", "a.PNG"], [-1]),
+        (["7", "7.png"], ["7.png", "8.png"], [-1, 0]),
+        (["7.png", "7.PNG"], ["x/7.png"], [-1, -1]),
         (["c/1.png", "a/1.png"], ["a/1.png", "b/1.png"], [-1, 0]),
         (["a.png", "b.png"], ["c.png", "d.png"], [-1, -1]),
     ],
@@ -57,6 +59,7 @@ def test_any_order_prefix_form_and_case_leads_to_the_same_pictures(
 
 
 @given(NAMES, NAMES)
+@example(["a/a", "a/a."], ["a/a."])
 def test_two_different_rows_never_share_a_picture(rows: list[str], images: list[str]) -> None:
     found = match_names(rows, images)
     taken = found[found >= 0]

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         Views,
         projector,
     )
+    from ebsc_core.utils.cosines import related
     from ebsc_core.utils.device import has_bf16
     from ebsc_core.utils.distributed import DistributedContext
     from ebsc_core.utils.matmul import PackedRows
@@ -89,6 +90,7 @@ _LAZY = {
     "eigenvalue_weights": "ebsc_core.clustering.spectral.embedding",
     "weighted_rows": "ebsc_core.clustering.spectral.embedding",
     "kmeans": "ebsc_core.clustering.spectral.kmeans",
+    "related": "ebsc_core.utils.cosines",
     "HeldRows": "ebsc_core.data.features.rows",
     "Rows": "ebsc_core.data.features.rows",
     "RidgeInverse": "ebsc_core.data.features.whitening",
@@ -197,6 +199,7 @@ __all__ = [
     "printable",
     "projector",
     "read_header",
+    "related",
     "sample_positions",
     "text_of",
     "to_uint8",

@@ -25,8 +25,8 @@ from ebsc_core.clustering.n_clusters import NumberOfClusters, find_n_clusters
 from ebsc_core.clustering.refine import refine
 from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
+from ebsc_core.data.features.forms import WhitenForm, row_form
 from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows
-from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.progress import Progress, Stages
@@ -44,7 +44,7 @@ class Method:
     """The model, on the device. It is refined here if it is trainable."""
     clusterer: Clusterer
     top_k: int
-    whiten: bool
+    whiten: WhitenForm
     refine: RefineOptions
     search: SearchOptions
     affinity: AffinityOptions
@@ -276,8 +276,8 @@ def _row_transform(rows: Rows, method: Method, stage: Stages) -> Callable[[Tenso
     if not method.whiten:
         return moved
     with stage("whitening"):
-        whitening = Whitening(MappedRows(rows, moved))
-    return lambda block: whitening(moved(block))
+        form = row_form(MappedRows(rows, moved), method.whiten, method.seed)
+    return lambda block: form(moved(block))
 
 
 def _fit_clusterer(

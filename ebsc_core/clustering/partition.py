@@ -10,14 +10,17 @@ from ebsc_core.clustering.coefficients import Dictionary, auto_top_k
 from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.clustering.spectral.kmeans import kmeans
 from ebsc_core.config.schema import AffinityOptions
-from ebsc_core.data.features.whitening import Whitening
+from ebsc_core.data.features.forms import WhitenForm, row_form
+from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.plugins.interfaces import CoefficientModel
 
 # This is fewer than in the final clustering: the partition is renewed some epochs later.
 N_INIT = 10
 
 
-def partition(rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: bool, seed: int) -> Tensor:
+def partition(
+    rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: WhitenForm, seed: int
+) -> Tensor:
     """Cluster the graph of a model's coefficients, like spectral clustering with weighted eigenvectors.
 
     Parameters
@@ -27,8 +30,8 @@ def partition(rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: bo
     model : CoefficientModel
         The model in its current state; it is not refined.
     n_clusters : int
-    whiten : bool
-        Whether the rows are whitened first.
+    whiten : True, False or "neighbors"
+        Whether and how the rows are whitened first.
     seed : int
 
     Returns
@@ -36,7 +39,7 @@ def partition(rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: bo
     Tensor
         Of shape (N,), int64, on the CPU.
     """
-    shown = Whitening(rows)(rows) if whiten else rows
+    shown = row_form(HeldRows(rows), whiten, seed)(rows)
     own = torch.arange(len(shown), device=shown.device)
     coefficients = Dictionary(model, shown, seed=seed).express(shown, auto_top_k(len(rows), n_clusters), own)
     graph = affinity(coefficients, AffinityOptions())

@@ -35,9 +35,10 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
     top_k : int, default=None
         Number of coefficients kept for each row. By default the model decides, or the mean cluster size (5
         to 10).
-    whiten : bool or {"auto", "choose"}, default=None
-        Whether to damp first what all rows have in common; by default the coefficient model decides.
-        ``"choose"`` tries both and keeps the one whose clusters hold a larger share of the affinity.
+    whiten : bool or {"neighbors", "auto", "choose"}, default=None
+        Whether to damp first what all rows have in common, or also what neighbours differ in
+        (``"neighbors"``); by default the coefficient model decides. ``"choose"`` tries True and False and
+        keeps the one whose clusters hold a larger share of the affinity.
     dictionary_size : int, default=None
         If given, only a seeded sample of this many rows is clustered; the others are assigned to its
         clusters.

@@ -59,9 +59,11 @@ class ComponentSpec:
     top_k: int | None = field(default=None, kw_only=True)
     """How many coefficients of a row a coefficient model keeps unless the run says (``n_nonzero``
     elsewhere); None for the framework's rule, :func:`ebsc_core.clustering.coefficients.auto_top_k`."""
-    whiten: bool | None = field(default=None, kw_only=True)
-    """Whether a coefficient model has what the rows have in common damped first, unless the run says
-    (:class:`ebsc_core.data.features.whitening.Whitening`); None for no."""
+    whiten: Literal[True, False, "neighbors"] | None = field(default=None, kw_only=True)
+    """Whether a coefficient model has its rows whitened first, unless the run says: what all rows have in
+    common is damped (True, :class:`ebsc_core.data.features.whitening.Whitening`), or also what neighbours
+    differ in (:class:`ebsc_core.data.features.neighbor_whitening.NeighborWhitening`, which doubles the width
+    of the rows); None for no. A joint phase only knows True and False."""
     express: Literal["features", "embeddings"] | None = field(default=None, kw_only=True)
     """Which rows express one another after an objective, unless the run says: the embeddings that the loss
     shapes (None is the same), or the features below them where the embeddings keep too little."""

@@ -25,7 +25,11 @@ PREFIX = "ebsc_"
 # Of each preference on a record: the kind of component that has it, its values, and how to see that.
 PREFERENCES: dict[str, tuple[Kind, str, Callable[[Any], bool]]] = {
     "top_k": (Kind.COEFFICIENTS, "a whole number from 1", lambda value: type(value) is int and value > 0),
-    "whiten": (Kind.COEFFICIENTS, "True or False", lambda value: isinstance(value, bool)),
+    "whiten": (
+        Kind.COEFFICIENTS,
+        "True, False or 'neighbors'",
+        lambda value: isinstance(value, bool) or value == "neighbors",
+    ),
     "express": (
         Kind.OBJECTIVE,
         "'features' or 'embeddings'",

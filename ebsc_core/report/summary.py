@@ -75,7 +75,7 @@ def _free(free: dict[str, Any]) -> list[Tile]:
 def _parts(run: SavedRun) -> str:
     tables = run.tables
     cut = str(_part(tables, "clusterer"))
-    whitened = "whitened " if tables.get("whiten") is True else ""
+    whitened = {True: "whitened ", "neighbors": "neighbour-whitened "}.get(tables.get("whiten", False), "")
     coefficients = f"{_part(tables, 'coefficients')} on {whitened}{tables.get('express', 'rows')}"
     if run.config.features:
         return short(f"{coefficients} · {cut}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ebsc_core.data.features.forms import ROW_FORMS
 from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo
@@ -67,8 +68,8 @@ def _announce_clustering(
     plan, say = context.plan, context.progress.note
     if resolved.dictionary_size:
         say(f"dictionary    {resolved.dictionary_size} of {n} {unit} are clustered; the others join them")
-    form = {True: "whitened ", False: "", "choose": "plain or whitened "}[resolved.whiten]
-    say(f"coefficients  {plan.coefficients.name} on {form}{rows}, {resolved.top_k} per row")
+    form = "plain or whitened" if resolved.whiten == "choose" else ROW_FORMS[resolved.whiten]
+    say(f"coefficients  {plan.coefficients.name} on {form} {rows}, {resolved.top_k} per row")
     given = "" if context.config.n_clusters else " (the number of classes)"
     count = f"{resolved.n_clusters} clusters{given}" if resolved.n_clusters else "their number to be found"
     say(f"clusterer     {plan.clusterer.name}, {count}")

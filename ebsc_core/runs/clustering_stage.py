@@ -25,6 +25,7 @@ from ebsc_core.clustering.partition import partition
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
 from ebsc_core.clustering.spectral.kmeans import kmeans
 from ebsc_core.config.schema import RefineOptions
+from ebsc_core.data.features.forms import ROW_FORMS, WhitenForm, form_width
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
@@ -69,7 +70,7 @@ class ClusteringStage:
         If the coefficient model is the one in ``joint``, it starts from those weights.
         """
         whiten = self.resolved.whiten
-        choices = (False, True) if whiten == "choose" else (whiten,)
+        choices: tuple[WhitenForm, ...] = (False, True) if whiten == "choose" else (whiten,)
         methods = [self.method(rows.width, choice, joint) for choice in choices]
         with device_memory(self.device) as held:
             result, shares = cluster_best(rows, methods, self.stage, self.progress)
@@ -103,10 +104,10 @@ class ClusteringStage:
             "whiten": method.whiten,
         }
 
-    def method(self, width: int, whiten: bool, joint: Joint | None = None) -> Method:
+    def method(self, width: int, whiten: WhitenForm, joint: Joint | None = None) -> Method:
         """Build the components that turn rows of this width into clusters."""
         config, resolved = self.config, self.resolved
-        model: CoefficientModel = self.plan.coefficients.build_seeded(config.seed, width)
+        model: CoefficientModel = self.plan.coefficients.build_seeded(config.seed, form_width(width, whiten))
         refinement = config.refine
         if isinstance(model, TrainableCoefficientModel):
             if joint is not None:
@@ -154,18 +155,18 @@ class ClusteringStage:
         weights : callable
             Returns the weights of the coefficient model, if it is one that learns.
         """
-        assert isinstance(self.resolved.whiten, bool)  # as it was found then
+        assert self.resolved.whiten != "choose"  # as it was found then
         method = self.method(rows.width, self.resolved.whiten)
         if isinstance(method.model, nn.Module):
             method.model.load_state_dict(weights(method.model))
             method.model.eval()
         return rebuild_assigner(rows, method, labels, confidence, self.stage)
 
-    def _start_from_joint(self, joint: Joint, model: TrainableCoefficientModel, whiten: bool) -> None:
+    def _start_from_joint(self, joint: Joint, model: TrainableCoefficientModel, whiten: WhitenForm) -> None:
         """Start from the jointly trained weights if this is the same model on the same kind of rows."""
         name = self.plan.coefficients.name
         if joint.whiten != whiten:
-            self.progress.note(f"{name} starts afresh: rows were whitened in one phase only")
+            self.progress.note(f"{name} starts afresh: in the joint phase, rows had another form")
         elif _copy_weights(joint.model, model):
             self.progress.note(f"{name} goes on from its joint training")
 
@@ -174,7 +175,7 @@ class ClusteringStage:
         why = f"of the affinity, {why} stay within clusters"
         if result.number:
             why = "their number of clusters is the more stable"
-        self.progress.note(f"{'whitened' if result.method.whiten else 'plain'} rows are chosen: {why}")
+        self.progress.note(f"{ROW_FORMS[result.method.whiten]} rows are chosen: {why}")
 
     def _note_n_clusters(self, number: NumberOfClusters | None) -> None:
         if number is None:
@@ -204,21 +205,21 @@ class ClusteringStage:
             return None
         plain, method, seed = rows.take(sample), result.method, self.config.seed
         rivals = {"k-means": kmeans(plain.numpy(), k, KMEANS_STARTS, seed)}
-        learns = isinstance(method.model, TrainableCoefficientModel) and method.refine.steps > 0
-        if learns:
-            untrained = self.plan.coefficients.build_seeded(seed, rows.width).to(self.device).eval()
-            for whiten in (True, False) if method.whiten else (False,):
-                name = (
-                    f"the untrained {self.plan.coefficients.name} on {'whitened' if whiten else 'plain'} rows"
-                )
-                rivals[name] = partition(plain.to(self.device), untrained, k, whiten, seed).numpy()
+        trainable = isinstance(method.model, TrainableCoefficientModel)
+        learns = trainable and method.refine.steps > 0
+        for form, said in ROW_FORMS.items() if trainable else []:
+            if form != method.whiten or learns:
+                width = form_width(rows.width, form)
+                untrained = self.plan.coefficients.build_seeded(seed, width).to(self.device).eval()
+                name = f"the untrained {self.plan.coefficients.name} on {said} rows"
+                rivals[name] = partition(plain.to(self.device), untrained, k, form, seed).numpy()
         found = compare([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
         if better := found.better:
             if result.clusterer.consumes == "features":
                 tries = ["another `clusterer.name`"]
             else:
                 tries = ["another `coefficients.name`"]
-                tries += ["`whiten=false`"] if method.whiten else []
+                tries += ["another `whiten`"] if trainable or method.whiten else []
                 tries += ["`refine.steps=0`"] if learns else []
             self.progress.warn(
                 f"{better.name} keeps {better.neighbors_kept:.0%} of the nearest neighbours together (beyond "

@@ -165,7 +165,7 @@ class Predictor:
         run, config = self.run, self.run.config
         found = run.assignments
         count, whiten = config.n_clusters, config.whiten
-        if config.top_k is None or not isinstance(count, int) or not isinstance(whiten, bool):
+        if config.top_k is None or not isinstance(count, int) or whiten == "auto" or whiten == "choose":
             raise RunDirectoryError(f"{run.path}: run.toml does not say all that was settled")
         resolved = ResolvedClusteringSettings(
             n_clusters=count,

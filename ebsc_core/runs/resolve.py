@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from ebsc_core.clustering.coefficients import auto_top_k
 from ebsc_core.config.messages import describe
 from ebsc_core.config.schema import JointChoice, RunConfig
+from ebsc_core.data.features.forms import WhitenForm
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.data.views.options import ViewOptions, default_views
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo
@@ -38,8 +39,8 @@ class Preferences:
     """Which rows the objective would have express one another."""
     top_k: int | None = None
     """How many coefficients a row the coefficient model would keep, if it has a wish."""
-    whiten: bool = False
-    """Whether the coefficient model would have its rows whitened."""
+    whiten: WhitenForm = False
+    """Whether and how the coefficient model would have its rows whitened."""
     joint_whiten: bool = False
     """The same of the model of the joint phase."""
 
@@ -47,7 +48,7 @@ class Preferences:
     def of(cls, plan: Plan) -> Preferences:
         """Read the preferences from the records of the plan's components."""
         coefficients = plan.coefficients.component.spec
-        preferences = cls(top_k=coefficients.top_k, whiten=bool(coefficients.whiten))
+        preferences = cls(top_k=coefficients.top_k, whiten=coefficients.whiten or False)
         if not isinstance(plan, ImagePlan):
             return preferences
         return replace(
@@ -66,8 +67,8 @@ class ResolvedClusteringSettings:
     dictionary_size: int | None
     """Number of rows that are clustered, fewer than all; None for all."""
     top_k: int
-    whiten: bool | Literal["choose"]
-    """Whether the rows are whitened first; with ``choose``, both ways are tried."""
+    whiten: WhitenForm | Literal["choose"]
+    """Whether and how the rows are whitened first; with ``choose``, true and false are tried."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -145,7 +145,7 @@ def ebsc_coefficient_models() -> Iterator[Component]:
         "ebsc_plugins.coefficients.energy:EnergyNetwork",
         reference="after arXiv:2110.15037",
         default=True,
-        whiten=True,
+        whiten="neighbors",
     )
     yield ComponentSpec(
         "knn",

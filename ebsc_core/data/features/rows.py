@@ -47,7 +47,7 @@ class Rows(ABC):
         result = torch.empty(0, self.width)
         for start, block in self.blocks():
             if start == 0:  # only a block tells the device
-                result = block.new_empty(len(self), self.width)
+                result = block.new_empty(len(self), block.shape[1])
             result[start : start + len(block)] = block
         return result
 
@@ -120,7 +120,10 @@ class StoredRows(Rows):
 
 
 class MappedRows(Rows):
-    """Map each block of other rows when it is read, for instance to a device or by whitening."""
+    """Map each block of other rows when it is read, for instance to a device or by whitening.
+
+    ``width`` is that of the rows before; the change may give them another one.
+    """
 
     def __init__(self, rows: Rows, change: Callable[[Tensor], Tensor]) -> None:
         self.rows, self.change, self.width = rows, change, rows.width

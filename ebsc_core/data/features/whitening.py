@@ -23,9 +23,9 @@ class RidgeInverse:
 
     def __init__(self, rows: Tensor, ridge: float | Tensor) -> None:
         self.rows = rows.detach()
-        self.ridge = _precise(ridge) if isinstance(ridge, Tensor) else ridge
+        self.ridge = precise(ridge) if isinstance(ridge, Tensor) else ridge
         n, width = rows.shape
-        self.few = _precise(self.rows) if n <= width else None
+        self.few = precise(self.rows) if n <= width else None
         matrix = gram([self.rows]) if self.few is None else self.few @ self.few.T
         matrix.diagonal().add_(self.ridge)
         self.factor = torch.linalg.cholesky_ex(matrix).L
@@ -42,7 +42,7 @@ class RidgeInverse:
         result, leverage = torch.empty_like(self.rows), self.factor.new_empty(len(self.rows))
         for start in range(0, len(self.rows), CHUNK):
             chunk = slice(start, start + CHUNK)
-            rows = _precise(self.rows[chunk])
+            rows = precise(self.rows[chunk])
             mapped = self._apply(rows)
             result[chunk], leverage[chunk] = mapped, (mapped * rows).sum(dim=1)
         return result, leverage.to(self.rows.device)
@@ -61,7 +61,7 @@ def gram(blocks: Iterable[Tensor]) -> Tensor:
     """Return ``XᵀX``, ``(D, D)`` float64, of rows X in one or more blocks ``(B, D)``."""
     total: Tensor | None = None
     for block in blocks:
-        for chunk in map(_precise, block.split(CHUNK)):
+        for chunk in map(precise, block.split(CHUNK)):
             product = chunk.T @ chunk
             total = product if total is None else total.add_(product)
     assert total is not None
@@ -117,7 +117,7 @@ def _damped_inverse(matrix: Tensor) -> Tensor:
 
 def _by_chunks(change: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """Apply ``change`` to rows ``(B, D)`` in float64; keep the rows' dtype and the gradient, if any."""
-    parts = (change(_precise(part)).to(rows) for part in rows.split(CHUNK))
+    parts = (change(precise(part)).to(rows) for part in rows.split(CHUNK))
     if torch.is_grad_enabled() and rows.requires_grad:
         return torch.cat(list(parts))
     result = torch.empty_like(rows)
@@ -126,6 +126,6 @@ def _by_chunks(change: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     return result
 
 
-def _precise(rows: Tensor) -> Tensor:
+def precise(rows: Tensor) -> Tensor:
     """Convert rows to float64, on the CPU if the device has no float64 (Apple's Metal)."""
     return rows.to(torch.device("cpu") if rows.device.type == "mps" else rows.device).to(torch.float64)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from math import log, sqrt
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core import Expression, InnerProductModel, Options, TrainableCoefficientModel, exclude_own
+from ebsc_core import Expression, InnerProductModel, Options, TrainableCoefficientModel, exclude_own, related
 
 
 class EnergyOptions(Options):
@@ -22,7 +22,7 @@ class EnergyOptions(Options):
     """The weight of the reconstruction error relative to the penalty on the coefficients."""
     penalty: float = Field(0.1, ge=0)
     """The weight (lambda) of the squared coefficients. A larger weight spreads them over more rows."""
-    scale: float = Field(10.0, gt=0)
+    scale: float = Field(3.0, gt=0)
     """The initial value of the inverse temperature s of the energy, which is learned."""
 
 
@@ -56,6 +56,10 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
         self.log_scale = nn.Parameter(torch.tensor(log(options.scale)))
         self.log_amplitude = nn.Parameter(torch.tensor(0.0))
 
+    def refinement(self) -> dict[str, Any]:
+        """Prefer no refinement: on labelled data it gained nothing over the start (docs/experiments.md)."""
+        return {"steps": 0}
+
     def queries(self, rows: Tensor) -> Tensor:
         """Compute ``s · q(z)``, so that an inner product with a key is the negative energy."""
         return self.log_scale.exp() * F.normalize(rows + self.gain * self.query(rows), dim=1)
@@ -77,7 +81,7 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
         return 0.5 * self.options.gamma * error + expression.penalty
 
     def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
-        return self.log_amplitude.exp() * (scores - normaliser).exp()
+        return self.log_amplitude.exp() * (scores - normaliser).exp() * related(scores)
 
 
 def _residual_network(width: int, hidden: int) -> nn.Sequential:

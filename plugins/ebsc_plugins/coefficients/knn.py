@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ebsc_core import InnerProductModel, Options
+from ebsc_core import InnerProductModel, Options, related
 
 
 class KnnOptions(Options):
@@ -12,11 +12,6 @@ class KnnOptions(Options):
 
     weighted: bool = False
     """The coefficient is the cosine, at least 0, instead of 1."""
-
-
-# A row whose cosine is below this share of the nearest one's is no neighbour. In real data, plain or
-# whitened, none of the nearest rows is. A row of a small separate piece has few neighbours.
-FAR = 0.1
 
 
 class CosineNeighbors(InnerProductModel):
@@ -36,5 +31,4 @@ class CosineNeighbors(InnerProductModel):
     def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
         if self.options.weighted:
             return scores.clamp_min(0)
-        nearest = scores.amax(dim=1, keepdim=True)
-        return ((scores > FAR * nearest) | (nearest <= 0)).to(scores.dtype)
+        return related(scores).to(scores.dtype)

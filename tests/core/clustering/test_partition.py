@@ -9,17 +9,18 @@ from sklearn.metrics import adjusted_rand_score
 from torch.nn import functional as F
 
 from ebsc_core.clustering.partition import partition
+from ebsc_core.data.features.forms import WhitenForm, form_width
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 
 
-@pytest.mark.parametrize("whiten", [True, False])
-def test_an_untrained_model_finds_subspaces(whiten: bool) -> None:
+@pytest.mark.parametrize("whiten", [True, False, "neighbors"])
+def test_an_untrained_model_finds_subspaces(whiten: WhitenForm) -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(400) % 4
     bases = torch.linalg.qr(torch.randn(4, 20, 3, generator=generator)).Q
     rows = torch.einsum("nwd,nd->nw", bases[labels], torch.randn(400, 3, generator=generator))
     rows = F.normalize(rows + 0.02 * torch.randn(400, 20, generator=generator), dim=1)
-    model = EnergyNetwork(EnergyOptions(hidden=8), 20)
+    model = EnergyNetwork(EnergyOptions(hidden=8), form_width(20, whiten))
     found = partition(rows, model, 4, whiten, seed=0)
     assert found.dtype == torch.int64
     assert adjusted_rand_score(labels.numpy(), found.numpy()) > 0.95

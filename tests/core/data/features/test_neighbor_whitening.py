@@ -1,0 +1,145 @@
+"""Neighbours decide which directions of the rows count, whichever form they need."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from sklearn.metrics import adjusted_rand_score
+from torch import Tensor
+from torch.nn import functional as F
+
+from ebsc_core import EnergySubspaceClustering
+from ebsc_core.data.features import neighbor_whitening
+from ebsc_core.data.features.neighbor_whitening import NEIGHBORS, NeighborWhitening
+from ebsc_core.data.features.rows import HeldRows
+from ebsc_core.data.features.whitening import Whitening
+
+
+def unit_rows(n: int, width: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(n, width, generator=generator), dim=1)
+
+
+@given(n=st.integers(NEIGHBORS + 12, 60), width=st.integers(2, 40), seed=st.integers(0, 10_000))
+@settings(max_examples=30, deadline=None)
+def test_inner_products_are_those_of_the_definition(n: int, width: int, seed: int) -> None:
+    rows, new = unit_rows(n, width, seed), unit_rows(5, width, seed + 1)
+    form = NeighborWhitening(HeldRows(rows))
+    whitening = Whitening(rows)
+    views = [rows.double().numpy(), whitening(rows).double().numpy()]
+    weights = []
+    for view in views:
+        products = view @ view.T
+        others = products[~np.eye(n, dtype=bool)].reshape(n, -1)
+        gap = np.sort(others, axis=1)[:, -neighbor_whitening.NEAREST :].mean() - others.mean()
+        weights.append(gap / others.var())
+    # by how much the nearest stand out in noise: the mean of the largest of normal numbers
+    share = neighbor_whitening.NEAREST / (n - 1)
+    by_chance = norm.expect(lb=norm.isf(share)) / share
+    weights[1] *= np.clip((gap / others.std() / by_chance - 1) / 0.25, 0, 1)
+    scales = np.sqrt(np.array(weights) / sum(weights))
+
+    def side_by_side(plain: np.ndarray, whitened: np.ndarray) -> np.ndarray:
+        both = np.hstack([scales[0] * plain, scales[1] * whitened])
+        return both / np.linalg.norm(both, axis=1, keepdims=True)
+
+    held = side_by_side(*views)
+    products = held @ held.T
+    np.fill_diagonal(products, -np.inf)
+    scatter = np.zeros((2 * width, 2 * width))
+    for i, row in enumerate(products):
+        near = np.argsort(-row)[:NEIGHBORS]
+        near = near[row[near] > 0.1 * row.max()] if row.max() > 0 else near
+        differences = held[i] - held[near]
+        scatter += differences.T @ differences
+    ridge = np.trace(scatter) / min(n, 2 * width)
+    metric = np.linalg.inv(scatter + ridge * np.eye(2 * width))
+    for some in (rows, new):
+        v = side_by_side(some.double().numpy(), whitening(some).double().numpy())
+        expected = v @ metric @ v.T
+        lengths = np.sqrt(np.diag(expected))
+        found = form(some).double()
+        np.testing.assert_allclose(found @ found.T, expected / np.outer(lengths, lengths), atol=2e-4)
+
+
+def test_a_sample_of_many_rows_leads_to_nearly_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(3000, 6, generator=generator) * torch.arange(1, 7), dim=1)
+    whole = NeighborWhitening(HeldRows(rows))(rows)
+    monkeypatch.setattr(neighbor_whitening, "QUERIES", 700)
+    monkeypatch.setattr(neighbor_whitening, "CANDIDATES", 2000)
+    sampled = NeighborWhitening(HeldRows(rows))(rows)
+    assert whole.shape == (3000, 12)
+    assert ((whole @ whole.T) - (sampled @ sampled.T)).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize("n", [2, 3, 11])
+def test_few_or_orthogonal_rows_are_mapped_to_unit_length(n: int) -> None:
+    for rows in (unit_rows(n, 5), torch.eye(n, 16)):
+        form = NeighborWhitening(HeldRows(rows))
+        found = form(rows)
+        torch.testing.assert_close(found.norm(dim=1), torch.ones(n))
+        assert not form(torch.zeros(1, rows.shape[1])).any()
+
+
+def common_light() -> tuple[np.ndarray, np.ndarray]:
+    """Build eight subspaces under far stronger parts that all rows have, which whitening removes."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 8
+    bases = np.linalg.qr(rng.normal(size=(8, 40, 3)))[0]
+    own = np.einsum("nwd,nd->nw", bases[labels], rng.normal(size=(400, 3)))
+    light = rng.normal(size=(400, 4)) @ np.linalg.qr(rng.normal(size=(40, 4)))[0].T
+    return own + 2 * light + 0.05 * rng.normal(size=own.shape), labels
+
+
+def noisy_width() -> tuple[np.ndarray, np.ndarray]:
+    """Build eight groups in a few of 300 columns of noise, which whitening blows up."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(400) % 8
+    return np.hstack([rng.normal(size=(8, 12))[labels], 0.25 * rng.normal(size=(400, 300))]), labels
+
+
+@pytest.mark.parametrize("data", [common_light, noisy_width])
+def test_the_default_needs_no_decision_between_plain_and_whitened_rows(data) -> None:
+    rows, labels = data()
+    scores = {}
+    for whiten in (False, True, "neighbors"):
+        model = EnergySubspaceClustering(
+            len(np.unique(labels)), coefficients="energy", whiten=whiten, random_state=0
+        )
+        scores[whiten] = adjusted_rand_score(labels, model.fit_predict(rows))
+    assert min(scores[False], scores[True]) < 0.1
+    assert scores["neighbors"] > 0.9
+
+
+@given(
+    sizes=st.lists(st.integers(2, 40), min_size=2, max_size=5),
+    width=st.integers(2, 4),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=15, deadline=None)
+def test_no_edge_joins_separate_pieces_of_any_size(sizes: list[int], width: int, seed: int) -> None:
+    rows, labels = pieces(sizes, width, seed)
+    graph = EnergySubspaceClustering(len(sizes), random_state=0).fit(rows).affinity_matrix_.tocoo()
+    assert np.array_equal(labels[graph.row], labels[graph.col])
+
+
+@pytest.mark.parametrize("sizes", [[2, 3, 50, 7, 20], [50, 2, 2]])
+def test_separate_pieces_of_unlike_size_are_found(sizes: list[int]) -> None:
+    rows, labels = pieces(sizes, 3, seed=0)
+    found = EnergySubspaceClustering(len(sizes), random_state=0).fit_predict(rows)
+    assert adjusted_rand_score(labels, found) == 1
+
+
+def pieces(sizes: list[int], width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Build pieces of so many rows, each with ``width`` columns of its own."""
+    rng = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    rows = np.zeros((len(labels), width * len(sizes)))
+    for piece, size in enumerate(sizes):
+        rows[labels == piece, piece * width : (piece + 1) * width] = rng.uniform(0.2, 1, size=(size, width))
+    return rows, labels

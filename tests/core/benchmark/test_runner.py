@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ebsc_core.benchmark.suite import Suite
+from ebsc_core.config.schema import RunConfig
 from ebsc_core.utils.errors import ConfigError, Interrupted, RunDirectoryError
 from support.bench import Bench, MakeSuite, StandIn
 
@@ -56,6 +57,13 @@ class TestResuming:
         done = bench(two_rows + "[rows.again]\ncoefficients.name = 'knn'\n")
         assert done.started == ALL
         assert done.results.entries["again", "digits"].scores == done.results.entries["knn", "digits"].scores
+
+    def test_steps_that_are_given_are_another_run_than_those_a_model_prefers(
+        self, bench: Bench, two_rows: str
+    ) -> None:
+        steps = RunConfig().refine.steps
+        done = bench(two_rows + f"[rows.refined]\ncoefficients.name = 'energy'\nrefine.steps = {steps}\n")
+        assert done.started == ["knn 0", "energy 0", "energy 0", "knn 1", "energy 1", "energy 1"]
 
     def test_other_code_finds_nothing(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         bench()

@@ -7,7 +7,7 @@
 The features file holds ``x`` (N, D) and ``y``. All sides get the same seeded sample of it, as rows of unit
 length. The toolbox and ``elastic-net`` use gamma 200, tau 0.9 and 50 coefficients per row, as the authors
 do for MNIST. The measured time begins with the rows and ends with the coefficients of each row; for
-``energy`` it includes whitening and refinement. The toolbox runs once. The script scores both clusterers on
+``energy`` it includes whitening. The toolbox runs once. The script scores both clusterers on
 both affinities.
 
 It uses the toolbox unchanged, with the solver spams; this repository contains none of that code.
@@ -107,10 +107,8 @@ def our_energy(options: Namespace) -> Callable[[], Any]:
     import torch
 
     from ebsc_core.clustering.coefficients import auto_top_k, expressed
-    from ebsc_core.clustering.refine import refine
-    from ebsc_core.config.schema import RefineOptions
-    from ebsc_core.data.features.whitening import Whitening
-    from ebsc_core.utils.progress import Progress
+    from ebsc_core.data.features.neighbor_whitening import NeighborWhitening
+    from ebsc_core.data.features.rows import HeldRows
     from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
 
     rows, labels = sampled(options)
@@ -119,10 +117,9 @@ def our_energy(options: Namespace) -> Callable[[], Any]:
     top_k = auto_top_k(len(rows), len(np.unique(labels)))
 
     def work() -> Any:
-        shown = Whitening(features)(features)
+        shown = NeighborWhitening(HeldRows(features), options.seed)(features)
         torch.manual_seed(options.seed)
         model = EnergyNetwork(EnergyOptions(), shown.shape[1]).to(options.device)
-        refine(model, shown, RefineOptions(), options.seed, Progress())
         return expressed(model.eval(), shown[: len(own)], shown, top_k, own)
 
     return work

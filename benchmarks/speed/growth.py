@@ -4,13 +4,13 @@
 
 The script writes rows to HDF5 block by block. They lie near ten random subspaces of dimension six in 128
 (``--width``) dimensions; the noise is 5 % of their length. The measured time begins with that file and ends
-with a cluster for every row, as in a run: whitening, refinement of the energy network, coefficients,
-affinity, spectral clustering. ``all`` clusters all rows. ``sample`` clusters a seeded sample of
+with a cluster for every row, as in a run: whitening, coefficients of the energy network, affinity,
+spectral clustering. ``all`` clusters all rows. ``sample`` clusters a seeded sample of
 ``--dictionary`` rows and assigns the others to its clusters. ``--features`` replaces the synthetic rows by
 those of an .npz file (``x`` and ``y``).
 
 Each size runs in its own process, so that its peak memory is its own. The exponent is the slope of log time
-over log rows from 100,000 rows on, with and without refinement, whose time does not depend on N.
+over log rows from 100,000 rows on.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from ebsc_core.utils.progress import Stages
 
 CLUSTERS, DIMENSION = 10, 6
 ROWS = (10_000, 30_000, 100_000, 200_000, 400_000, 1_000_000)
-CONSTANT = "refine coefficients"
 
 
 class BothClocks(Stages):
@@ -102,6 +101,7 @@ def measure(path: Path, dictionary_size: int | None, kept: Path, home: str) -> d
     from ebsc_core.clustering.coefficients import auto_top_k
     from ebsc_core.clustering.metrics import scores
     from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
+    from ebsc_core.data.features.forms import form_width
     from ebsc_core.data.features.rows import StoredRows
     from ebsc_core.plugins.registry import Kind, Registry
     from ebsc_core.utils.device import device_memory, prepare
@@ -119,11 +119,11 @@ def measure(path: Path, dictionary_size: int | None, kept: Path, home: str) -> d
     figures: dict[str, Any] = {"memory_before_mib": peak_memory_mib()}
     rows = StoredRows(path, "features")
     method = Method(
-        model=energy.factory(energy.options_class(), rows.width).to(device),
+        model=energy.factory(energy.options_class(), form_width(rows.width, "neighbors")).to(device),
         clusterer=spectral.factory(spectral.options_class(), CLUSTERS, 0),
         top_k=auto_top_k(dictionary_size or len(rows), CLUSTERS),
-        whiten=True,
-        refine=RefineOptions(),
+        whiten="neighbors",
+        refine=RefineOptions(steps=0),
         search=SearchOptions(),
         affinity=AffinityOptions(),
         dictionary_size=dictionary_size,
@@ -150,17 +150,12 @@ def agreement(one: Path, other: Path) -> float:
     return float(adjusted_rand_score(np.load(one), np.load(other)))
 
 
-def exponents(results: list[dict[str, Any]], since: int) -> dict[str, dict[str, float]] | None:
-    """Fit the slope of log time over log rows from ``since`` rows on, with and without refinement."""
+def exponents(results: list[dict[str, Any]], since: int) -> dict[str, float] | None:
+    """Fit the slope of log time over log rows from ``since`` rows on."""
     points = [result for result in results if result["rows"] >= since]
     if len(points) < 2:
         return None
-    found = {}
-    for name in CLOCKS:
-        whole = [(p["rows"], p["seconds"][name]) for p in points]
-        growing = [(p["rows"], p["seconds"][name] - p["stages"][name][CONSTANT]) for p in points]
-        found[name] = {"whole": slope(whole), "without refinement": slope(growing)}
-    return found
+    return {name: slope([(p["rows"], p["seconds"][name]) for p in points]) for name in CLOCKS}
 
 
 def slope(points: list[tuple[int, float]]) -> float:

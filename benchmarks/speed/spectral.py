@@ -170,7 +170,8 @@ def self_expressive(
     from ebsc_core.clustering.coefficients import self_expressive_coefficients
     from ebsc_core.clustering.refine import refine
     from ebsc_core.config.schema import RefineOptions
-    from ebsc_core.data.features.whitening import Whitening
+    from ebsc_core.data.features.forms import form_width, row_form
+    from ebsc_core.data.features.rows import HeldRows
     from ebsc_core.plugins.interfaces import TrainableCoefficientModel
     from ebsc_core.plugins.registry import Kind, Registry
     from ebsc_core.utils.progress import Progress
@@ -179,9 +180,9 @@ def self_expressive(
     rows = torch.from_numpy(features.astype(np.float32))
     part = Registry().find(Kind.COEFFICIENTS, options.model)
     torch.manual_seed(options.seed)
-    model = part.factory(part.options_class(), rows.shape[1])
-    if part.spec.whiten:
-        rows = Whitening(rows)(rows)
+    whiten = part.spec.whiten or False
+    model = part.factory(part.options_class(), form_width(rows.shape[1], whiten))
+    rows = row_form(HeldRows(rows), whiten, options.seed)(rows)
     if isinstance(model, TrainableCoefficientModel):
         refine(model.train(), rows, RefineOptions(**model.refinement()), options.seed, Progress())
         model.eval()

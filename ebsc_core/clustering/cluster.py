@@ -145,8 +145,9 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
     if copies:
         progress.note(copies.describe())
     if isinstance(method.model, TrainableCoefficientModel):
-        with stage("refine coefficients"):
-            refine(method.model.train(), transformed, method.refine, method.seed, progress)
+        if method.refine.steps:
+            with stage("refine coefficients"):
+                refine(method.model.train(), transformed, method.refine, method.seed, progress)
         method.model.eval()
     with stage("coefficients"):
         dictionary = _dictionary(rows, method, transformed)

@@ -147,8 +147,8 @@ class JointChoice(ComponentChoice):
     and carry no gradient."""
     whiten: Literal[True, False, "auto"] = "auto"
     """If true, the rows of a batch are whitened before they express one another: directions that all rows
-    of the dictionary share are damped. ``auto`` follows the preference of the coefficient model, but never
-    whitens with ``agreement``, which compares embeddings."""
+    of the dictionary share are damped. ``auto`` is true if the coefficient model prefers any whitening. With
+    ``agreement``, which compares embeddings, rows are never whitened."""
     weight: float = Field(0.1, ge=0)
     """The gradient of the joint loss at the backbone's last weights is scaled to this share of the norm of
     the objective's gradient. With 0, the coefficient model trains and no gradient reaches the backbone.
@@ -174,7 +174,8 @@ class RefineOptions(Options):
     """Hold the options for training the coefficient model on the cached features."""
 
     steps: int = Field(300, ge=0)
-    """The number of optimiser steps."""
+    """The number of optimiser steps. A model may prefer another number: the energy network prefers 0, and is
+    not refined."""
     rows: int = Field(1024, ge=2)
     """The number of rows drawn as the dictionary in each step. If there are fewer rows, each step uses
     all."""

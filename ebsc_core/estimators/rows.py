@@ -27,8 +27,8 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
     n_clusters : int or "auto", default=8
         The number of clusters, at least two; ``"auto"`` finds the number in the graph.
     coefficients : str, default=None
-        The model that expresses rows by others; by default the energy network, which is trained on the rows.
-        ``ebsc plugins list`` shows what is installed.
+        The model that expresses rows by others; by default the energy network, which trains on the rows only
+        if ``refine.steps`` is set. ``ebsc plugins list`` shows what is installed.
     clusterer : str, default=None
         The component that partitions the graph; by default spectral clustering with eigenvalue-weighted
         vectors.

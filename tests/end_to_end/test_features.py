@@ -18,7 +18,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from ebsc_core.runs.store.directory import RunDirectory
 
-QUICK = ("--set", "refine.steps=30")
+QUICK = ("--set", "refine.steps=0")
 PIXELS = ("--backbone", "identity", "--epochs", "0", *QUICK)
 HELD_OUT = 300
 

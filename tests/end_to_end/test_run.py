@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from ebsc_core.data.features.forms import ROW_FORMS
+
 # Neither the size of the network nor the steps of refinement change what a run leaves, repeats and reuses.
 QUICK = ("--set", "refine.steps=5")
 SMALL = ("--limit", "120", "--epochs", "2", "--batch-size", "40", "--backbone", "resnet10t", *QUICK)
@@ -161,16 +163,19 @@ def test_how_much_a_search_finds_is_said(ebsc, tmp_path):
     assert found["few"]["recall"] < 0.9 <= found["cells"]["recall"] < 1
 
 
-@pytest.mark.parametrize(("model", "by_default"), [("energy", True), ("knn", False)])
-def test_whitening_is_said_recorded_and_changes_the_clusters(ebsc, tmp_path, model, by_default):
+@pytest.mark.parametrize(
+    ("model", "by_default", "changed"), [("energy", "neighbors", True), ("knn", False, "neighbors")]
+)
+def test_whitening_is_said_recorded_and_changes_the_clusters(ebsc, tmp_path, model, by_default, changed):
     pixels = ("run", "--backbone", "identity", "--epochs", "0", "--limit", "300", "--coefficients", model)
     short = ("--set", "refine.steps=5")
-    assert f"{model} on {'whitened ' * by_default}features" in ebsc(*pixels, *short, "--out", "auto").out
-    other = ebsc(*pixels, *short, "--set", f"whiten={str(not by_default).lower()}", "--out", "other")
-    assert f"{model} on {'whitened ' * (not by_default)}features" in other.out
+    said = f"{model} on {ROW_FORMS[by_default]} features"
+    assert said in ebsc(*pixels, *short, "--out", "auto").out
+    other = ebsc(*pixels, *short, "--set", f"whiten={str(changed).lower()}", "--out", "other")
+    assert f"{model} on {ROW_FORMS[changed]} features" in other.out
     runs = [tmp_path / name for name in ("auto", "other")]
     said = [tomllib.loads((run / "run.toml").read_text())["whiten"] for run in runs]
-    assert said == [by_default, not by_default]
+    assert said == [by_default, changed]
     one, two = ((run / "assignments.csv").read_bytes() for run in runs)
     assert one != two
     assert ebsc("run", "--config", "auto/run.toml", "--out", "again").code == 0
@@ -218,15 +223,15 @@ def test_the_jointly_trained_model_goes_on_if_it_is_used_to_such_rows(ebsc):
     tiny = ("run", "--backbone", "resnet10t", "--limit", "100", "--epochs", "1", "--batch-size", "50")
     tiny = (*tiny, "--set", "refine.steps=2")
     said = {
-        "": "goes on from its joint training",
-        "whiten=false": "starts afresh",  # and finds the features of the first
+        "whiten=true": "goes on from its joint training",
+        "": "starts afresh",  # and finds the features of the first
         "joint.whiten=false": "starts afresh",  # and does not
-        "coefficients.hidden=7": None,
+        "coefficients.hidden=7": "starts afresh",  # its form differs, too
     }
     for change, expected in said.items():
         done = ebsc(*tiny, *(["--set", change] if change else []), "--out", f"run {change}")
         assert done.code == 0, done.err
-        assert ("features reused" in done.out) == (change in ("whiten=false", "coefficients.hidden=7"))
+        assert ("features reused" in done.out) == (change in ("", "coefficients.hidden=7"))
         for phrase in ("goes on from its joint training", "starts afresh"):
             assert (phrase in done.out) == (phrase == expected)
 

@@ -70,7 +70,7 @@ def test_what_our_parts_prefer(registry: Registry) -> None:
     assert {name: preferred for name, preferred in stated.items() if preferred} == {
         "byol": {"express": "features"},
         "simsiam": {"express": "features"},
-        "energy": {"whiten": True},
+        "energy": {"whiten": "neighbors"},
         "senet": {"top_k": 1000},
         "elastic-net": {"top_k": 50},
         "omp": {"top_k": 10},

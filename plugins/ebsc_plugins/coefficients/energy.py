@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core import Expression, InnerProductModel, Options, TrainableCoefficientModel, exclude_own, related
+from ebsc_core import Expression, InnerProductModel, Options, TrainableCoefficientModel, exclude_own
 
 
 class EnergyOptions(Options):
@@ -22,7 +22,7 @@ class EnergyOptions(Options):
     """The weight of the reconstruction error relative to the penalty on the coefficients."""
     penalty: float = Field(0.1, ge=0)
     """The weight (lambda) of the squared coefficients. A larger weight spreads them over more rows."""
-    scale: float = Field(3.0, gt=0)
+    scale: float = Field(10.0, gt=0)
     """The initial value of the inverse temperature s of the energy, which is learned."""
 
 
@@ -39,6 +39,9 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
     and K start at zero, so the untrained network computes cosine similarity. The softmax normalises
     coefficients over the given dictionary, so a network that is trained on mini-batches applies to any
     number of rows.
+
+    The network trains in the joint phase, and on the features if ``refine.steps`` is given. By default it
+    starts afresh on the features, whitened by their neighbours, and is not refined.
 
     The idea is that of arXiv:2110.15037: an energy-based network gives the coefficients, and learns from
     mini-batches, jointly with a self-supervised dictionary. This parametrisation is ours.
@@ -81,7 +84,7 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
         return 0.5 * self.options.gamma * error + expression.penalty
 
     def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
-        return self.log_amplitude.exp() * (scores - normaliser).exp() * related(scores)
+        return self.log_amplitude.exp() * (scores - normaliser).exp()
 
 
 def _residual_network(width: int, hidden: int) -> nn.Sequential:

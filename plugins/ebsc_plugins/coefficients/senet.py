@@ -31,8 +31,8 @@ class SENetOptions(Options):
     lmbd: float = Field(0.9, ge=0, le=1)
     """The share (lambda) of the absolute values in that penalty; half the squares have the rest."""
     schedule: Literal["published", "same-budget"] = "published"
-    """``published`` trains for 100,000 steps of 100 queries over at most 10,000 rows, unless ``[refine]``
-    sets other values; ``same-budget`` trains like the energy network."""
+    """``published`` trains for 100,000 steps of 100 queries over at most 10,000 rows, ``same-budget`` for 300
+    steps of 1,024 rows, unless ``[refine]`` sets other values."""
 
 
 class SENet(TrainableCoefficientModel):

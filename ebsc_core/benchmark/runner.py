@@ -123,7 +123,9 @@ class Runner:
                 {
                     "config": cell.config.model_dump(mode="json", exclude={"out", "cache"}),
                     # A model may prefer other settings where none is given, even if that is the default.
-                    "refine": cell.config.refine.model_dump(mode="json", exclude_unset=True),
+                    "given": cell.config.model_dump(
+                        mode="json", include={"refine", "affinity"}, exclude_unset=True
+                    ),
                     "data": stamps[_source(cell)],
                     "source": self.source,
                 }

@@ -12,12 +12,18 @@ from ebsc_core.config.schema import AffinityOptions
 from ebsc_core.plugins.interfaces import Coefficients
 
 WORKING_MIB = 128
+# A coefficient below this share of its row's largest is no edge of the unweighted graph.
+NEGLIGIBLE = 1e-3
 
 
 def affinity(coefficients: Coefficients, options: AffinityOptions) -> sparse.csr_matrix:
     """Compute the symmetric affinity in the requested form: CSR, (N, N), non-negative, zero diagonal."""
     if options.form == "nearest_neighbors":
         return nearest_neighbors(coefficients, options.n_neighbors)
+    if options.form == "unweighted":
+        sizes = coefficients.values.abs()
+        kept = (sizes >= NEGLIGIBLE * sizes.amax(dim=1, keepdim=True)) & (sizes > 0)
+        coefficients = Coefficients(coefficients.indices, kept.to(sizes.dtype))
     return symmetrized(coefficients)
 
 

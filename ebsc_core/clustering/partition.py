@@ -42,6 +42,6 @@ def partition(
     shown = row_form(HeldRows(rows), whiten, seed)(rows)
     own = torch.arange(len(shown), device=shown.device)
     coefficients = Dictionary(model, shown, seed=seed).express(shown, auto_top_k(len(rows), n_clusters), own)
-    graph = affinity(coefficients, AffinityOptions())
+    graph = affinity(coefficients, AffinityOptions(**model.graph()))
     embedding = graph_embedding(graph, n_clusters, seed, rows.device)
     return torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()

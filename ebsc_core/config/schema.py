@@ -192,10 +192,12 @@ class RefineOptions(Options):
 class AffinityOptions(Options):
     """Hold how the affinity graph is built from the coefficients."""
 
-    form: Literal["symmetrize", "nearest_neighbors"] = "symmetrize"
+    form: Literal["symmetrize", "unweighted", "nearest_neighbors"] = "symmetrize"
     """``symmetrize`` takes absolute coefficients, scales each row to sum 1 and averages the matrix with its
-    transpose. ``nearest_neighbors`` links each row to the rows whose coefficients are most similar to its
-    own, as published for EnSC and SENet."""
+    transpose. ``unweighted`` does the same with equal coefficients; those below a thousandth of the row's
+    largest are left out. The energy network prefers it, other models prefer
+    ``symmetrize``. ``nearest_neighbors`` links each row to the rows whose coefficients are most similar to
+    its own, as published for EnSC and SENet."""
     n_neighbors: int = Field(3, ge=1)
     """The number of neighbours of each row with ``nearest_neighbors``."""
 

@@ -255,6 +255,13 @@ class CoefficientModel(ABC):
     instead. The framework then does the search.
     """
 
+    def graph(self) -> dict[str, Any]:
+        """Return affinity settings that this model prefers, unless the run sets them.
+
+        The keys are fields of :class:`ebsc_core.config.schema.AffinityOptions`.
+        """
+        return {}
+
     def encode(self, dictionary: Tensor) -> Any:
         """Compute once what all queries need from the dictionary ``(N, D)``."""
         return dictionary

@@ -24,7 +24,7 @@ from ebsc_core.clustering.n_clusters import NumberOfClusters
 from ebsc_core.clustering.partition import partition
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
 from ebsc_core.clustering.spectral.kmeans import kmeans
-from ebsc_core.config.schema import RefineOptions
+from ebsc_core.config.schema import AffinityOptions, RefineOptions
 from ebsc_core.data.features.forms import ROW_FORMS, WhitenForm, form_width
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.data.features.whitening import Whitening
@@ -101,6 +101,7 @@ class ClusteringStage:
             "dictionary_size": method.dictionary_size,
             "top_k": method.top_k,
             "refine": method.refine.model_dump(mode="json"),
+            "affinity": method.affinity.model_dump(mode="json"),
             "whiten": method.whiten,
         }
 
@@ -129,7 +130,7 @@ class ClusteringStage:
             whiten=whiten,
             refine=refinement,
             search=config.search,
-            affinity=config.affinity,
+            affinity=AffinityOptions(**(model.graph() | config.affinity.model_dump(exclude_unset=True))),
             dictionary_size=resolved.dictionary_size,
             seed=config.seed,
             device=self.device,

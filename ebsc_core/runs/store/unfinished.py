@@ -46,7 +46,8 @@ def unfinished_tables(
     cache = features_folder(config.cache)
     tables["cache"] = str(cache.absolute()) if cache else "none"
     # The coefficient model decides the settings that are not set here.
-    tables["refine"] = config.refine.model_dump(mode="json", exclude_unset=True)
+    for table in ("refine", "affinity"):
+        tables[table] = getattr(config, table).model_dump(mode="json", exclude_unset=True)
     if config.data.root:
         tables["data"] = tables["data"] | {"root": str(Path(os.path.expanduser(config.data.root)).absolute())}
     made_with = provenance()

@@ -59,6 +59,10 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
         self.log_scale = nn.Parameter(torch.tensor(log(options.scale)))
         self.log_amplitude = nn.Parameter(torch.tensor(0.0))
 
+    def graph(self) -> dict[str, Any]:
+        """Prefer equal weights: Gibbs weights lose where rows are many (docs/experiments.md)."""
+        return {"form": "unweighted"}
+
     def refinement(self) -> dict[str, Any]:
         """Prefer no refinement: on labelled data it gained nothing over the start (docs/experiments.md)."""
         return {"steps": 0}

@@ -51,6 +51,14 @@ def test_every_expressed_row_brings_the_same_weight() -> None:
     assert symmetrized(coefficients).sum() == pytest.approx(expressed, rel=1e-5)
 
 
+def test_unweighted_edges_are_alike_and_negligible_coefficients_are_none() -> None:
+    coefficients = Coefficients(
+        torch.tensor([[1, 2], [0, 2], [0, 1]]), torch.tensor([[0.9, 0.0001], [-0.3, 0.1], [0.0, 0.0]])
+    )
+    graph = affinity(coefficients, AffinityOptions(form="unweighted")).toarray()
+    np.testing.assert_allclose(graph, [[0, 0.75, 0], [0.75, 0, 0.25], [0, 0.25, 0]])
+
+
 def test_a_row_of_zeros_stays_zero() -> None:
     coefficients = Coefficients(torch.tensor([[1], [0], [0]]), torch.tensor([[1.0], [2.0], [0.0]]))
     assert symmetrized(coefficients).toarray().tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]

@@ -122,9 +122,7 @@ def test_the_default_needs_no_decision_between_plain_and_whitened_rows(data) -> 
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=15, deadline=None)
-def test_hardly_any_affinity_joins_separate_pieces_of_any_size(
-    sizes: list[int], width: int, seed: int
-) -> None:
+def test_hardly_any_affinity_joins_separate_pieces(sizes: list[int], width: int, seed: int) -> None:
     rows, labels = pieces(sizes, width, seed)
     graph = EnergySubspaceClustering(len(sizes), random_state=0).fit(rows).affinity_matrix_.tocoo()
     assert graph.data[labels[graph.row] != labels[graph.col]].sum() < 0.01 * graph.data.sum()

@@ -118,14 +118,15 @@ def measure(path: Path, dictionary_size: int | None, kept: Path, home: str) -> d
         torch.zeros(1, device=device)  # the context does not belong to the measured work
     figures: dict[str, Any] = {"memory_before_mib": peak_memory_mib()}
     rows = StoredRows(path, "features")
+    model = energy.factory(energy.options_class(), form_width(rows.width, "neighbors")).to(device)
     method = Method(
-        model=energy.factory(energy.options_class(), form_width(rows.width, "neighbors")).to(device),
+        model=model,
         clusterer=spectral.factory(spectral.options_class(), CLUSTERS, 0),
         top_k=auto_top_k(dictionary_size or len(rows), CLUSTERS),
         whiten="neighbors",
         refine=RefineOptions(steps=0),
         search=SearchOptions(),
-        affinity=AffinityOptions(),
+        affinity=AffinityOptions(**model.graph()),
         dictionary_size=dictionary_size,
         seed=0,
         device=device,

@@ -1,6 +1,8 @@
-"""Cluster all images during training; the joint form ``prototypes`` pushes these clusters apart."""
+"""Express and cluster all images during training, for the joint forms that use the whole graph."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,9 +20,20 @@ from ebsc_core.plugins.interfaces import CoefficientModel
 N_INIT = 10
 
 
+@dataclass(frozen=True)
+class Partition:
+    """Hold the clusters of all images, and the rows that express each of them."""
+
+    clusters: Tensor
+    """``(N,)`` int64, on the CPU."""
+    neighbors: Tensor
+    """``(N, k)`` int64, on the CPU: the rows that express each row and are in its cluster. In place of one in
+    another cluster, or without a share, stands the row itself."""
+
+
 def partition(
     rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: WhitenForm, seed: int
-) -> Tensor:
+) -> Partition:
     """Cluster the graph of a model's coefficients, like spectral clustering with weighted eigenvectors.
 
     Parameters
@@ -34,14 +47,13 @@ def partition(
         Whether and how the rows are whitened first.
     seed : int
 
-    Returns
-    -------
-    Tensor
-        Of shape (N,), int64, on the CPU.
     """
     shown = row_form(HeldRows(rows), whiten, seed)(rows)
     own = torch.arange(len(shown), device=shown.device)
     coefficients = Dictionary(model, shown, seed=seed).express(shown, auto_top_k(len(rows), n_clusters), own)
     graph = affinity(coefficients, AffinityOptions(**model.graph()))
     embedding = graph_embedding(graph, n_clusters, seed, rows.device)
-    return torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()
+    clusters = torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()
+    chosen = coefficients.indices
+    counts = (coefficients.values != 0) & (clusters[chosen] == clusters[:, None])
+    return Partition(clusters, torch.where(counts, chosen, torch.arange(len(chosen))[:, None]))

@@ -46,8 +46,8 @@ class Joint:
     """Hold a coefficient model that was trained along with the features."""
 
     model: TrainableCoefficientModel
-    whiten: bool
-    """Whether the rows were whitened then."""
+    whiten: WhitenForm
+    """Whether and how the rows were whitened then."""
 
 
 class ClusteringStage:
@@ -213,7 +213,8 @@ class ClusteringStage:
                 width = form_width(rows.width, form)
                 untrained = self.plan.coefficients.build_seeded(seed, width).to(self.device).eval()
                 name = f"the untrained {self.plan.coefficients.name} on {said} rows"
-                rivals[name] = partition(plain.to(self.device), untrained, k, form, seed).numpy()
+                its = partition(plain.to(self.device), untrained, k, form, seed)
+                rivals[name] = its.clusters.numpy()
         found = compare([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
         if better := found.better:
             if result.clusterer.consumes == "features":

@@ -41,7 +41,7 @@ class Preferences:
     """How many coefficients a row the coefficient model would keep, if it has a wish."""
     whiten: WhitenForm = False
     """Whether and how the coefficient model would have its rows whitened."""
-    joint_whiten: bool = False
+    joint_whiten: WhitenForm = False
     """The same of the model of the joint phase."""
 
     @classmethod
@@ -54,7 +54,7 @@ class Preferences:
         return replace(
             preferences,
             rows=plan.objective.component.spec.express or "embeddings",
-            joint_whiten=bool(plan.joint and plan.joint.component.spec.whiten),
+            joint_whiten=(plan.joint and plan.joint.component.spec.whiten) or False,
         )
 
 
@@ -81,8 +81,8 @@ class ResolvedSettings(ResolvedClusteringSettings):
     views: ViewOptions
     express: str
     """``features`` or ``embeddings``: the rows that express one another."""
-    joint_whiten: bool
-    """Whether the rows are whitened in the joint phase."""
+    joint_whiten: WhitenForm
+    """Whether and how the rows are whitened in the joint phase."""
 
 
 @dataclass(frozen=True)
@@ -119,14 +119,10 @@ def resolve(
     """
     trains = config.train.epochs > 0 and any(p.requires_grad for p in backbone.parameters())
     clustering = resolve_clustering(config, InputSummary.of(data), preferences)
-    if (
-        trains
-        and config.joint.form == "prototypes"
-        and config.joint.start < 1
-        and clustering.n_clusters is None
-    ):
+    if trains and config.joint.uses_graph and config.joint.start < 1 and clustering.n_clusters is None:
         raise ConfigError(
-            "joint.form 'prototypes' pushes a known number of clusters apart; say how many with `n_clusters`"
+            f"joint.form {config.joint.form!r} pushes a known number of clusters apart; say how many with "
+            "`n_clusters`"
         )
     return ResolvedSettings(
         **vars(clustering),
@@ -237,10 +233,12 @@ def _express(config: RunConfig, trains: bool, preferred: str) -> str:
     return wanted
 
 
-def _joint_whiten(joint: JointChoice, preferred: bool) -> bool:
+def _joint_whiten(joint: JointChoice, preferred: WhitenForm) -> WhitenForm:
     if joint.form == "agreement":  # this form compares embeddings
         return False
-    return preferred if joint.whiten == "auto" else joint.whiten
+    if joint.whiten != "auto":
+        return joint.whiten
+    return preferred if joint.uses_graph else bool(preferred)  # a batch has too few rows for neighbors
 
 
 def _top_k(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ebsc_core.clustering.partition import partition
 from ebsc_core.config.schema import RunConfig
+from ebsc_core.data.features.forms import form_width
 from ebsc_core.data.features.store import FEATURES, FeatureWriter, add_identity
 from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.images.source import ImageSource
@@ -68,13 +69,13 @@ class TrainingStage:
         self.seconds: dict[str, float] = {}
         self.objective: Objective | None = None
         self.joint: TrainableCoefficientModel | None = None
-        """The jointly trained coefficient model, after :meth:`run`."""
+        """The jointly trained coefficient model, after :meth:`run`; None if the form trains none."""
         self.checkpoints: CheckpointStore | None = None
         self.trainer: Trainer | None = None
         if not self.resolved.trains:
             return
         self.objective = self._build(self.plan.objective, self.backbone)
-        if self.plan.joint:
+        if self.plan.joint and not self.config.joint.uses_graph:
             embeds = self.resolved.express == "embeddings"
             width = self.objective.width if embeds else self.backbone.width
             self.joint = self._build(self.plan.joint, width)
@@ -204,6 +205,8 @@ class TrainingStage:
                     "renew": self.config.joint.renew,
                     "n_clusters": self.resolved.n_clusters,
                 }
+            if self.config.joint.form == "neighbors":
+                made_from["joint"]["share"] = self.config.joint.share
         return made_from
 
     @property
@@ -300,7 +303,7 @@ class TrainingStage:
             device=self.device,
             views=self.resolved.views,
             joint=self.config.joint,
-            whiten=self.resolved.joint_whiten,
+            whiten=bool(self.resolved.joint_whiten),
             express=self.resolved.express,
             n_clusters=self.resolved.n_clusters,
         )
@@ -320,28 +323,28 @@ class TrainingStage:
 
     @property
     def _partitions(self) -> bool:
-        """Whether training needs the clusters of all images."""
-        return self.joint is not None and self.config.joint.form == "prototypes"
+        """Whether training needs the graph of all images."""
+        return self.plan.joint is not None and self.config.joint.uses_graph
 
     @torch.no_grad()
-    def _partition(self, objective: Objective, images: ImageSource) -> Tensor:
-        """Cluster all images ``(N,)`` by the present network and joint model."""
-        assert self.joint is not None
+    def _partition(self, objective: Objective, images: ImageSource) -> tuple[Tensor, Tensor]:
+        """Return clusters ``(N,)`` and neighbors ``(N, k)`` of all images, by the present network.
+
+        The graph is the one that the untrained coefficient model builds.
+        """
+        assert self.plan.joint is not None
         assert self.resolved.n_clusters is not None
         table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.distributed)
         rows = torch.cat([block.expressed(self.resolved.express) for block in table])
-        clusters = None
+        found = None
         if self.distributed.main:
-            clusters = partition(
-                rows.to(self.device),
-                self.joint,
-                self.resolved.n_clusters,
-                self.resolved.joint_whiten,
-                self.config.seed,
-            )
-        clusters = self.distributed.broadcast(clusters)
-        assert clusters is not None
-        return clusters
+            whiten = self.resolved.joint_whiten
+            model = self._build(self.plan.joint, form_width(rows.shape[1], whiten)).eval()
+            its = partition(rows.to(self.device), model, self.resolved.n_clusters, whiten, self.config.seed)
+            found = its.clusters, its.neighbors
+        found = self.distributed.broadcast(found)
+        assert found is not None
+        return found
 
     def _choose_arithmetic(self, trainer: Trainer, checkpoint: Checkpoint | None) -> Arithmetic:
         """Choose precision and compilation; of several processes, the first chooses for all."""

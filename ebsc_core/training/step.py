@@ -47,14 +47,17 @@ class JointStep:
     reconstruction error (or of the objective's ``agreement`` with the reconstruction), through the
     coefficients and through the dictionary. This gradient is ``joint.weight`` times as long as that of the
     objective. With the two losses separate, the model learns at full speed even if its pull on the backbone
-    is weak; a strong pull collapses the backbone. In the form ``prototypes`` the model affects the backbone
-    through a partition alone: the clusters of its graph over all images are pushed apart.
+    is weak; a strong pull collapses the backbone.
+
+    The forms ``prototypes`` and ``neighbors`` have no model here. They use a partition of all images: its
+    clusters are pushed apart, and with ``neighbors`` the caller passes other images for some second views.
 
     No value is read on the host, so the host never waits for a GPU.
     """
 
     objective: Objective
     model: TrainableCoefficientModel | None
+    """The model that trains along; None without a joint phase, and with the forms that use a partition."""
     device: torch.device
     views: ViewOptions
     joint: JointChoice
@@ -63,7 +66,7 @@ class JointStep:
     express: str
     bf16: bool = False
     n_clusters: int | None = None
-    """The number of clusters in the partition; needed for the form ``prototypes``."""
+    """The number of clusters in the partition; needed for the forms that use one."""
 
     def __post_init__(self) -> None:
         self.distributed = SINGLE_PROCESS
@@ -102,6 +105,7 @@ class JointStep:
         parameters: tuple[ViewParameters, ViewParameters],
         joint: bool,
         clusters: Tensor | None = None,
+        others: Tensor | None = None,
     ) -> Losses:
         """Compute the losses of images ``(B, C, H, W)``, seen in two views.
 
@@ -114,9 +118,14 @@ class JointStep:
         joint : bool
             Whether this step belongs to the joint phase.
         clusters : Tensor, optional
-            The clusters of the whole batch's images in the partition; needed for the form ``prototypes``.
+            The clusters of the whole batch's images in the partition, which are pushed apart.
+        others : Tensor, optional
+            The images of the second views, if these are not the same.
         """
-        view_a, view_b = (apply_view(images, drawn, self.views) for drawn in parameters)
+        seen = (images, images if others is None else others)
+        view_a, view_b = (
+            apply_view(shown, drawn, self.views) for shown, drawn in zip(seen, parameters, strict=True)
+        )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             views = self.network(view_a, view_b)
         plain, dictionary = self._expressed(views)
@@ -127,7 +136,7 @@ class JointStep:
             )
         if not joint or self.model is None:
             figures = torch.stack([views.loss.detach(), views.loss.new_zeros(())])
-            return Losses(views.loss, figures, plain)
+            return Losses(self._scattered(views, clusters), figures, plain)
         own = torch.arange(len(plain), device=self.device)
         dictionary = torch.cat([dictionary, self.memory])
         self.memory = dictionary.detach()[: self.joint.memory]
@@ -136,7 +145,7 @@ class JointStep:
         stopped, stopped_dictionary = rows.detach(), dictionary.detach()
         expression = self.model.express(stopped, stopped_dictionary, own)
         total = views.loss + self.model.loss(stopped, expression)
-        if self.joint.weight and self.joint.form != "prototypes":
+        if self.joint.weight:
             with _frozen(self.model):
                 reconstruction = self.model.express(rows, dictionary, own).reconstruction
             error = _squared_error(rows, reconstruction)
@@ -145,13 +154,15 @@ class JointStep:
             total = total + self.joint.weight * self._balance(views.loss, pull) * pull
         else:  # no gradient goes through the coefficients: the expression that is there gives the figure
             error = _squared_error(stopped, expression.reconstruction)
-            if self.joint.weight:
-                assert clusters is not None
-                assert self.n_clusters is not None
-                a, b = views.embeddings
-                scattering = prototype_scattering(a, b, clusters, self.n_clusters)
-                total = total + self.joint.weight * scattering
         return Losses(total, torch.stack([views.loss, error]).detach(), plain)
+
+    def _scattered(self, views: Views, clusters: Tensor | None) -> Tensor:
+        """Return the objective's loss and, with clusters, that of their prototypes."""
+        if clusters is None or not self.joint.weight:
+            return views.loss
+        assert self.n_clusters is not None
+        scattering = prototype_scattering(*views.embeddings, clusters, self.n_clusters)
+        return views.loss + self.joint.weight * scattering
 
     def _balance(self, loss: Tensor, pull: Tensor) -> Tensor:
         """Compute the ratio of the gradients' lengths, objective to pull, at the backbone's last weights.

@@ -31,6 +31,19 @@ WARM_UP_SHARE = 0.1
 READ_EVERY = 20
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Hold what a step takes: a process's share of the images, and the clusters of the whole batch."""
+
+    images: Tensor
+    """uint8, on the device."""
+    parameters: tuple[ViewParameters, ViewParameters]
+    clusters: Tensor | None
+    """The clusters of the whole batch in the partition, if there is one."""
+    others: Tensor | None
+    """The images of the second views, if these are not the same."""
+
+
 @dataclass
 class Trainer:
     """Repeat a :class:`JointStep`: first the warm-up, then from ``joint.start`` on the joint phase."""
@@ -46,9 +59,9 @@ class Trainer:
     """Saves checkpoints at intervals and on interruption."""
     observers: Observers = field(default_factory=Observers)
     """Get the results of every epoch."""
-    partition: Callable[[], Tensor] | None = None
-    """Clusters all images with the current network and returns ``(N,)`` int64; for the form
-    ``prototypes``."""
+    partition: Callable[[], tuple[Tensor, Tensor]] | None = None
+    """Clusters all images with the current network, for the forms that use a partition. Returns the clusters
+    ``(N,)`` and the neighbors ``(N, k)`` of all images, both int64."""
     parts: dict[str, str] = field(default_factory=dict)
     """Distribution and version of each component that trains."""
     history: list[Epoch] = field(default_factory=list)
@@ -63,13 +76,15 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(self.seed)
         self.state = TrainingState()
         self.clusters: Tensor | None = None
-        """The latest partition of the images, on the device."""
+        """The clusters in the latest partition of the images, on the device."""
+        self.neighbors: Tensor | None = None
+        """The neighbors in it, on the CPU; None unless the form draws second views from them."""
         self.interrupted: Callable[[], bool] = lambda: False
 
     @property
     def joint_epoch(self) -> int:
         """The first epoch of the joint phase, counted from 0."""
-        if self.step.model is None:
+        if self.step.model is None and self.partition is None:
             return self.options.epochs
         return round(self.step.joint.start * self.options.epochs)
 
@@ -80,8 +95,7 @@ class Trainer:
         Compiled code computes one gradient, that of all its weights. When the joint phase balances its
         losses, it needs the gradient of the last weights alone, which would take as long.
         """
-        joint = self.step.joint
-        balances = self.step.model is not None and joint.weight > 0 and joint.form != "prototypes"
+        balances = self.step.model is not None and self.step.joint.weight > 0
         return self.steps * (self.joint_epoch if balances else self.options.epochs)
 
     def fit(self, checkpoint: Checkpoint | None = None) -> None:
@@ -135,7 +149,10 @@ class Trainer:
         """Cluster all images again if this epoch of the joint phase, counted from 0, requires it."""
         if self.partition and (self.clusters is None or epoch % self.step.joint.renew == 0):
             with running_eagerly(backbones(self.step.objective)):
-                self.clusters = self.partition().to(self.step.device)
+                clusters, neighbors = self.partition()
+            self.clusters = clusters.to(self.step.device)
+            if self.step.joint.form == "neighbors":
+                self.neighbors = neighbors
             self.step.objective.train()
 
     @property
@@ -174,6 +191,8 @@ class Trainer:
         tensors = {"memory": self.step.memory, "random": torch.get_rng_state()}
         if self.clusters is not None:
             tensors["clusters"] = self.clusters
+        if self.neighbors is not None:
+            tensors["neighbors"] = self.neighbors
         record = {
             "history": [asdict(epoch) for epoch in self.history],
             "warnings": self.warnings,
@@ -200,6 +219,7 @@ class Trainer:
         step.memory = tensors["memory"].to(step.device)
         if "clusters" in tensors:
             self.clusters = tensors["clusters"].to(step.device)
+        self.neighbors = tensors.get("neighbors")
         if step.distributed.main:  # the other processes draw other numbers
             torch.set_rng_state(tensors["random"])
         done = total - self.steps_left()
@@ -262,10 +282,8 @@ class Trainer:
         )
         return optimizer, schedule
 
-    def _batches(self) -> Iterator[tuple[Tensor, tuple[ViewParameters, ViewParameters], Tensor | None]]:
-        """Yield images on the device and the parameters of their two views, until the epoch ends.
-
-        With a partition, also yield the clusters of the whole batch.
+    def _batches(self) -> Iterator[Batch]:
+        """Yield batches until the epoch ends.
 
         Several processes draw the same numbers and take their share, so together they see what one process
         would.
@@ -275,16 +293,31 @@ class Trainer:
             self.generator.set_state(state.order)
         state.order = self.generator.get_state()
         order = torch.randperm(len(self.images), generator=self.generator)
+        seconds = self._second_images()
         if state.images:
             self.generator.set_state(state.drawn)
         rest = order[min(state.images, len(order) - self.batch_size) :]
         plan = rest.split(self.batch_size)[: self._steps_of_epoch()]
-        batches = self.images.batches([chosen[share] for chosen in plan], self.step.device)
+        shares = [chosen[share] for chosen in plan]
+        if seconds is not None:  # one batch has the images of both views
+            shares = [torch.cat([own, seconds[own]]) for own in shares]
+        batches = self.images.batches(shares, self.step.device)
         for chosen, images in zip(plan, batches, strict=True):
-            clusters = None
+            clusters = others = None
             if self.clusters is not None:
                 clusters = self.clusters[move(chosen, self.step.device)]
-            yield images, (self._draw().rows(share), self._draw().rows(share)), clusters
+            if seconds is not None:
+                images, others = images.chunk(2)
+            yield Batch(images, (self._draw().rows(share), self._draw().rows(share)), clusters, others)
+
+    def _second_images(self) -> Tensor | None:
+        """Draw the image of each image's second view in this epoch, ``(N,)``; None if all are its own."""
+        if self.neighbors is None:
+            return None
+        n, k = self.neighbors.shape
+        own, drawn = torch.arange(n), torch.randint(k, (n,), generator=self.generator)
+        other = torch.rand(n, generator=self.generator) < self.step.joint.share
+        return torch.where(other, self.neighbors[own, drawn], own)
 
     def _draw(self) -> ViewParameters:
         shape = torch.Size([self.batch_size, *self.images.shape])
@@ -295,8 +328,8 @@ class Trainer:
         if not state.images:
             state.figures = torch.zeros(2, device=self.step.device)
             self.step.forget()
-        for step, (images, parameters, clusters) in enumerate(self._batches(), 1):
-            losses = self.step(images, parameters, stage == "joint", clusters)
+        for step, batch in enumerate(self._batches(), 1):
+            losses = self.step(batch.images, batch.parameters, stage == "joint", batch.clusters, batch.others)
             self.optimizer.zero_grad(set_to_none=True)
             losses.total.backward()
             self._average()
@@ -314,7 +347,8 @@ class Trainer:
             if step < last:
                 self._pause()
         loss, error = (state.figures / state.steps).tolist()
-        return Epoch(stage, loss, effective_rank(losses.rows), error if stage == "joint" else None)
+        expressed = stage == "joint" and self.step.model is not None
+        return Epoch(stage, loss, effective_rank(losses.rows), error if expressed else None)
 
     def _average(self) -> None:
         """Average the coefficient model's gradients over processes, to keep rounding equal."""

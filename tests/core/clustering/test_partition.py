@@ -21,8 +21,22 @@ def test_an_untrained_model_finds_subspaces(whiten: WhitenForm) -> None:
     rows = torch.einsum("nwd,nd->nw", bases[labels], torch.randn(400, 3, generator=generator))
     rows = F.normalize(rows + 0.02 * torch.randn(400, 20, generator=generator), dim=1)
     model = EnergyNetwork(EnergyOptions(hidden=8), form_width(20, whiten))
-    found = partition(rows, model, 4, whiten, seed=0)
+    found = partition(rows, model, 4, whiten, seed=0).clusters
     assert found.dtype == torch.int64
     assert adjusted_rand_score(labels.numpy(), found.numpy()) > 0.95
-    again = partition(rows, model, 4, whiten, seed=0)
+    again = partition(rows, model, 4, whiten, seed=0).clusters
     assert np.array_equal(found.numpy(), again.numpy())
+
+
+def test_neighbors_are_of_the_cluster_and_express_the_row() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(60, 5, generator=generator), dim=1)
+    model = EnergyNetwork(EnergyOptions(hidden=8), 5)
+    found = partition(rows, model, 3, False, seed=0)
+    largest = (rows @ rows.T).fill_diagonal_(-2).topk(found.neighbors.shape[1]).indices
+    own = torch.arange(60)[:, None]
+    others = found.neighbors != own
+    assert (found.clusters[found.neighbors] == found.clusters[:, None]).all()
+    assert torch.equal(others, found.clusters[largest] == found.clusters[:, None])
+    assert torch.equal(found.neighbors[others], largest[others])
+    assert 0 < others.float().mean() < 1

@@ -111,7 +111,8 @@ class TestWrongSettings:
             ("joint.weight=inf", "option 'joint.weight': input should be a finite number"),
             (
                 "joint.form=other",
-                "option 'joint.form': input should be 'reconstruction', 'agreement' or 'prototypes'",
+                "option 'joint.form': input should be 'reconstruction', 'agreement', 'prototypes' or "
+                "'neighbors'",
             ),
             (
                 "n_clusters=1",

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -45,7 +45,7 @@ def trainer(
     kind: type[Objective] = SimCLR,
     batch: int = BATCH,
     epochs: int = EPOCHS,
-    partition: bool = False,
+    form: Literal["prototypes", "neighbors"] | None = None,
 ) -> Trainer:
     torch.manual_seed(0)
     objective = kind(kind.Options(hidden=16, width=8), Tiny()).to(memory_format=torch.channels_last)
@@ -54,21 +54,20 @@ def trainer(
     )
     step = JointStep(
         objective=objective,
-        model=EnergyNetwork(EnergyOptions(hidden=8), 8),
+        model=None if form else EnergyNetwork(EnergyOptions(hidden=8), 8),
         device=torch.device("cpu"),
         views=GRAY_VIEWS,
-        joint=JointChoice(start=0.25, form="prototypes", renew=2)
-        if partition
-        else JointChoice(start=0.5, memory=20),
+        joint=JointChoice(start=0.25, form=form, renew=2) if form else JointChoice(start=0.5, memory=20),
         whiten=True,
         express="embeddings",
         n_clusters=2,
     )
 
-    def halves() -> Tensor:
-        """Divide the images by what the network makes of them now."""
+    def halves() -> tuple[Tensor, Tensor]:
+        """Divide the images by what the network makes of them now; pair those of near values."""
         values = objective.eval().embed(objective.backbone(pixels.float() / 255))[:, 0]
-        return (values > values.median()).long()
+        near = (values[:, None] - values).abs().topk(3, largest=False).indices[:, 1:]
+        return (values > values.median()).long(), near
 
     return Trainer(
         step=step,
@@ -79,13 +78,13 @@ def trainer(
         seed=0,
         progress=Progress(),
         checkpoints=CheckpointStore(path) if path else None,
-        partition=halves if partition else None,
+        partition=halves if form else None,
     )
 
 
 def weights(made: Trainer) -> dict[str, Tensor]:
-    assert made.step.model is not None
-    both = nn.ModuleDict({"objective": made.step.objective, "model": made.step.model})
+    modules = {"objective": made.step.objective, "model": made.step.model}
+    both = nn.ModuleDict({name: module for name, module in modules.items() if module is not None})
     return {name: value.clone() for name, value in both.state_dict().items()}
 
 
@@ -134,16 +133,19 @@ def test_an_interrupted_training_ends_where_one_that_was_not_would(
     assert second.seconds > second.earlier > 0
 
 
+@pytest.mark.parametrize("form", ["prototypes", "neighbors"])
 @pytest.mark.parametrize("steps", [3, 4, 6, 9, 12, 14])
-def test_a_partition_is_kept_with_the_training(path: Path, steps: int) -> None:
-    whole = trainer(partition=True)
+def test_a_partition_is_kept_with_the_training(
+    path: Path, steps: int, form: Literal["prototypes", "neighbors"]
+) -> None:
+    whole = trainer(form=form)
     whole.fit()
-    first = trainer(path, partition=True)
+    first = trainer(path, form=form)
     after(first, steps, fail)
     with pytest.raises(torch.OutOfMemoryError):
         first.fit()
     first.save_checkpoint()
-    second = trainer(path, partition=True)
+    second = trainer(path, form=form)
     second.fit(second.checkpoints.load())
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(whole).items())
 

@@ -40,6 +40,13 @@ def tiny_images() -> Tensor:
     return ((0.8 * patterns + noise) * 255).flatten(0, 1).to(torch.uint8)
 
 
+# The clusters of these images, and as neighbors of each those of its pattern that follow it.
+PATTERNS = (
+    torch.arange(64) // 16,
+    16 * (torch.arange(64) // 16)[:, None] + (torch.arange(64)[:, None] + torch.arange(1, 5)) % 16,
+)
+
+
 def image_set(images: Tensor) -> ImageSet:
     return ImageSet("tiny", images, [str(i) for i in range(len(images))])
 
@@ -140,13 +147,13 @@ def test_the_joint_term_moves_the_backbone_by_its_weight(form: str) -> None:
 
 @pytest.mark.parametrize(("renew", "expected"), [(1, 4), (2, 2), (3, 2), (9, 1)])
 def test_clusters_that_are_pushed_apart_are_renewed(renew: int, expected: int) -> None:
-    made = trainer(form="prototypes", start=0.0, epochs=4, renew=renew)
+    made = trainer(joint=False, form="prototypes", start=0.0, epochs=4, renew=renew)
     made.step.n_clusters = 4
     calls: list[bool] = []
 
-    def partition() -> Tensor:
+    def partition() -> tuple[Tensor, Tensor]:
         calls.append(made.step.objective.training)
-        return torch.arange(64) // 16
+        return PATTERNS
 
     made.partition = partition
     made.fit()
@@ -158,8 +165,8 @@ def test_clusters_that_are_pushed_apart_part() -> None:
     """Prototypes of the true patterns end farther from one another than without the term."""
 
     def likeness(weight: float) -> float:
-        made = trainer(form="prototypes", start=0.0, epochs=15, weight=weight)
-        made.step.n_clusters, made.partition = 4, lambda: torch.arange(64) // 16
+        made = trainer(joint=False, form="prototypes", start=0.0, epochs=15, weight=weight)
+        made.step.n_clusters, made.partition = 4, lambda: PATTERNS
         made.fit()
         objective = made.step.objective.eval()
         with torch.no_grad():
@@ -168,6 +175,47 @@ def test_clusters_that_are_pushed_apart_part() -> None:
         return float((prototypes @ prototypes.T).fill_diagonal_(0).sum() / 12)
 
     assert likeness(5.0) < likeness(0.0) - 0.05
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_second_views_are_of_neighbors_by_their_share(share: float) -> None:
+    made = trainer(joint=False, form="neighbors", start=0.5, epochs=40, share=share, weight=0.0)
+    made.step.n_clusters, made.partition = 4, lambda: PATTERNS
+    real, of_others, patterns = type(made.step).__call__, [], []
+
+    class Watching(JointStep):
+        def __call__(self, images: Tensor, parameters: Any, joint: bool, *rest: Any) -> Losses:
+            others = rest[1]
+            assert (others is not None) == joint
+            if joint:
+                numbers = [(shown[:, None] == tiny_images()).all(dim=(2, 3, 4)) for shown in (images, others)]
+                first, second = (number.float().argmax(dim=1) for number in numbers)
+                of_others.append((first != second).float().mean())
+                patterns.append(first // 16 == second // 16)
+            return real(self, images, parameters, joint, *rest)
+
+    made.step.__class__ = Watching
+    made.fit()
+    assert torch.stack(of_others).mean().item() == pytest.approx(share, abs=0.05)
+    assert torch.cat(patterns).all()
+    assert all(epoch.joint_error is None for epoch in made.history)
+
+
+def test_neighbors_bring_their_images_together() -> None:
+    """Patterns 0 and 1 come nearer if their images are said to be neighbors."""
+    clusters, neighbors = PATTERNS
+    pairs = (clusters, neighbors ^ 16)  # patterns 0 and 1, and 2 and 3, change places
+
+    def likeness(share: float) -> float:
+        made = trainer(joint=False, form="neighbors", start=0.0, epochs=15, share=share, weight=0.0)
+        made.step.n_clusters, made.partition = 4, lambda: pairs
+        made.fit()
+        objective = made.step.objective.eval()
+        with torch.no_grad():
+            rows = objective.embed(objective.backbone(tiny_images().float() / 255))
+        return float((rows[:16] @ rows[16:32].T).mean())
+
+    assert likeness(0.8) > likeness(0.0) + 0.1
 
 
 def test_the_coefficient_model_learns_in_the_joint_phase_alone() -> None:

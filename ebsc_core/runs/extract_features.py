@@ -18,6 +18,7 @@ from ebsc_core.utils.device import prepare, resolve_device
 from ebsc_core.utils.errors import ConfigError, DataError, TrainingError
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress
+from ebsc_core.utils.weights import weights_digest
 
 
 def extract_features(config: RunConfig, registry: Registry, progress: Progress, out: Path) -> tuple[int, int]:
@@ -36,9 +37,11 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     assert plan.data
     device = resolve_device(config.device)
     prepare(device)
-    images = read_images(plan.data, config.data, config.seed, progress.warn)
+    images = read_images(plan.data, config.data, config.seed, progress.warn, side=plan.side)
     backbone: Backbone = plan.backbone.build_seeded(config.seed, images.info())
-    untrained = _weights_are_random(backbone, plan.backbone.build_seeded(config.seed + 1, images.info()))
+    untrained = not backbone.pretrained and _weights_are_random(
+        backbone, plan.backbone.build_seeded(config.seed + 1, images.info())
+    )
     backbone = backbone.to(device)
     if type(backbone).fit is not Backbone.fit:
         backbone.fit(images.to_fit())
@@ -49,6 +52,8 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
             f"(`ebsc plugins show {plan.backbone.name}` lists the options), or let `ebsc run` train it"
         )
     made_from = {"images": images.digest(), "backbone": plan.backbone.record(), "seed": config.seed}
+    if backbone.pretrained:
+        made_from["weights"] = weights_digest(backbone)
     try:
         with (
             closing(images),

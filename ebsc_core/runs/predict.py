@@ -116,12 +116,17 @@ class Predictor:
             settings = {"size": self.side} | settings
         chosen = Choice(component, check_options(component, settings, Kind.DATA.section))
         seed, warn = self.run.config.seed, self.progress.warn
-        return self.alike(read_images(chosen, choice, seed, warn, download=download))
+        return self.alike(read_images(chosen, choice, seed, warn, download=download, side=self.wanted_side))
 
     @property
     def side(self) -> int | None:
         """The side of the images of the run if they are square."""
         return self._info.height if self._info.height == self._info.width else None
+
+    @property
+    def wanted_side(self) -> int | None:
+        """The side at which the backbone wants photos, in pixels, if it has a wish."""
+        return self.plan.side if isinstance(self.plan, ImagePlan) else None
 
     def alike(self, images: ImageSource) -> ImageSource:
         """Convert images to the channels of the run.
@@ -198,7 +203,7 @@ class Predictor:
     def _network(self) -> tuple[Backbone, Objective | None]:
         assert isinstance(self.plan, ImagePlan)
         seed = self.run.config.seed
-        backbone: Backbone = self.plan.backbone.build_seeded(seed, self._info)
+        backbone: Backbone = self.plan.backbone.without_weights().build_seeded(seed, self._info)
         modules: dict[str, nn.Module] = {"backbone": backbone}
         objective: Objective | None = None
         if self.run.has_weights("objective"):

@@ -36,6 +36,7 @@ from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.paths import features_folder
 from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.system import peak_memory_mib
+from ebsc_core.utils.weights import weights_digest
 
 # The user is warned if training waits for images for more than this share of its time.
 WAITED_SHARE = 0.1
@@ -182,8 +183,11 @@ class TrainingStage:
             "images": self.data.digest(),
             "backbone": self.plan.backbone.record(),
         }
-        # A backbone without weights is the same for every seed.
-        if any(True for _ in self.backbone.parameters()):
+        if self.backbone.pretrained:
+            made_from["weights"] = weights_digest(self.backbone)
+        # A backbone without weights, or with given ones that nothing trains, is the same for every seed.
+        has_weights = any(True for _ in self.backbone.parameters())
+        if has_weights and (self.resolved.trains or not self.backbone.pretrained):
             made_from["seed"] = self.config.seed
         if self.resolved.trains:
             made_from |= {

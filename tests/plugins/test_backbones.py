@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,10 +173,14 @@ def test_pretrained_without_a_network_says_what_to_do(
 ) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ComponentError, match=r"backbone\.weights") as error:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    began = time.monotonic()
+    with pytest.raises(ComponentError, match=r"not reached.*backbone\.weights") as error:
         build("resnet10t", 32, pretrained=True)
+    assert time.monotonic() - began < 20  # the client alone would try for a minute
+    assert not constants.HF_HUB_OFFLINE
     one_line(error)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ebsc_core import Backbone, BackboneStart, ComponentError, ComponentSpec, ImageInfo, Options, text_of
 from ebsc_plugins.backbones.framing import Framing
+from ebsc_plugins.backbones.hub import cache_alone_without_network
 from ebsc_plugins.backbones.weight_files import RunBackbone, backbone_of_a_run, load_foreign, read_tensors
 
 # timm's function has no types.
@@ -189,16 +191,17 @@ def _create(name: str, options: TimmOptions, channels: int, size: tuple[int, ...
         arguments["drop_path_rate"] = options.drop_path
     if timm.get_pretrained_cfg_value(name, "fixed_input_size"):
         arguments["img_size"] = size  # position embeddings are scaled to it
-    try:
-        return timm.create_model(name, **arguments)
-    except Exception as error:  # timm, its hub client and its models raise many kinds
-        why = _first_line(error)
-        cure = (
-            "without a network use `backbone.weights=FILE.safetensors`"
-            if downloads
-            else f"it may not accept {channels}x{size[0]}x{size[1]} images or an option"
-        )
-        raise ComponentError(f"timm cannot build backbone {name!r} ({why}); {cure}") from None
+    with cache_alone_without_network() if downloads else nullcontext(False) as offline:
+        try:
+            return timm.create_model(name, **arguments)
+        except Exception as error:  # timm, its hub client and its models raise many kinds
+            why = _first_line(error)
+    cure = f"it may not accept {channels}x{size[0]}x{size[1]} images or an option"
+    if offline:
+        why = "the hub is not reached, and its cache does not hold the weights"
+    if downloads:
+        cure = "without a network use `backbone.weights=FILE`"
+    raise ComponentError(f"timm cannot build backbone {name!r} ({why}); {cure}")
 
 
 def _statistics(

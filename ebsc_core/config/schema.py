@@ -288,7 +288,8 @@ class RunConfig(BaseModel):
     """The device of the run: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """The precision of training. ``auto`` takes bf16 on devices with bf16 instructions, but fp32 on a CPU
-    for images under 16 pixels."""
+    for images under 16 pixels. Features of a network with trained weights are extracted in bf16 with
+    ``bf16``, and with ``auto`` on CUDA; all others in fp32."""
     compile: Literal[True, False, "auto"] = "auto"
     """If true, the backbone is compiled for training in one process, except in a joint phase whose gradient
     reaches it. ``auto`` compiles on CUDA if training has at least 10,000 steps, which repay the compilation

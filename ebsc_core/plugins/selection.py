@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -39,8 +40,11 @@ class Choice:
         ComponentError
             If the factory raises any error that is not meant for the user.
         """
+        return self._call(self.component.factory, *arguments)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return self.component.factory(self.options, *arguments)
+            return function(self.options, *arguments)
         except (EbscError, KeyboardInterrupt):
             raise
         except BaseException as error:  # third-party code; it may even call exit
@@ -68,7 +72,7 @@ class Choice:
     def start(self) -> BackboneStart:
         """What the options of a backbone decide before it is built."""
         start = self.component.start
-        return start(self.options) if start else BackboneStart()
+        return self._call(start) if start else BackboneStart()
 
     def without_weights(self) -> Choice:
         """Return the same choice for a component that gets its weights afterwards."""

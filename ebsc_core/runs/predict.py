@@ -34,6 +34,7 @@ from ebsc_core.runs.store.directory import CONFIG
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import outside
 from ebsc_core.training.extract import feature_blocks
+from ebsc_core.training.precision import extracts_in_bf16
 from ebsc_core.utils.errors import DataError, RunDirectoryError
 from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.hashing import digest
@@ -149,7 +150,8 @@ class Predictor:
         """Yield features and embeddings of images, block by block in their order."""
         backbone, objective = self._network()
         with closing(images):
-            yield from feature_blocks(backbone, objective, images, self.device, self.progress)
+            bf16 = extracts_in_bf16(self.run.config.precision, self.device, backbone)
+            yield from feature_blocks(backbone, objective, images, self.device, self.progress, bf16=bf16)
 
     def rows_of(self, table: FeatureTable) -> Tensor:
         """Return the rows of a block that join, unit length: features or embeddings, as in the run."""

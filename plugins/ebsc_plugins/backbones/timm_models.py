@@ -45,11 +45,12 @@ class TimmOptions(Options):
     input_size: PositiveInt | Literal["auto", "images"] = "auto"
     """The side, in pixels, to which images are brought on the device, right before the network. ``auto`` is
     the side that trained weights expect, as timm states it, together with filter, crop, mean and standard
-    deviation; networks without trained weights, and those of an earlier run, keep the size of the images.
-    With ``images``, all keep it, and weights from a file get the statistics of the images."""
+    deviation. Networks without trained weights keep the size of the images, and the network of an earlier run
+    does as it did there. With ``images``, all keep the size, and weights from a file get the statistics of
+    the images."""
     stem: bool | None = None
-    """The model uses the small-image stem (3x3, stride 1, no max-pool). By default, ResNets without weights
-    of other programs use it for images under 64 px."""
+    """The model uses the small-image stem (3x3, stride 1, no max-pool). By default, ResNets without
+    trained weights use it for images under 64 px."""
     drop_path: float = 0.0
     """The stochastic depth rate, for models that support it."""
     _loads: bool = PrivateAttr(True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ebsc_core.config.options import Options
 from ebsc_core.plugins.hookspecs import (
+    BackboneStart,
     Component,
     ComponentFamily,
     ComponentSpec,
@@ -139,6 +140,7 @@ _LAZY = {
 __all__ = [
     "EBSC",
     "Backbone",
+    "BackboneStart",
     "BadImage",
     "Clusterer",
     "CoefficientModel",

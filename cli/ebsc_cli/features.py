@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ebsc_cli.flags import OPTION, Device, Quiet, Seed, Settings
+from ebsc_cli.flags import OPTION, Device, Pretrained, Quiet, Seed, Settings, Weights
 
 
 class ShowByDefault(TyperGroup):
@@ -56,6 +56,8 @@ def extract(
         str, typer.Argument(help="A data set's name, or a folder, .zip, .npz or .npy of images.")
     ],
     backbone: Annotated[str | None, OPTION(help="Any timm model by its name. \\[default: resnet18]")] = None,
+    pretrained: Pretrained = None,
+    weights: Weights = None,
     out: Annotated[
         Path, OPTION("-o", "--out", metavar="FILE.h5", help="The file for features, names and labels.")
     ] = Path("features.h5"),
@@ -85,6 +87,8 @@ def extract(
         "data.limit": limit,
         "data.skip_bad_images": skip_bad_images,
         "backbone.name": backbone,
+        "backbone.pretrained": pretrained,
+        "backbone.weights": None if weights is None else str(weights),
         "seed": seed,
         "device": device,
     }

@@ -16,6 +16,22 @@ OPTION = typer.Option
 OPTIONS = {"devices": "--devices", "into": "--into", "settings": "--set"}
 METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
 
+Pretrained = Annotated[
+    bool | None,
+    OPTION(
+        "--pretrained",
+        help="Start from timm's weights of this backbone, at the size of images that these expect.",
+        rich_help_panel=METHOD,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    OPTION(
+        metavar="FILE",
+        help="Start from the weights in a file: of a run, of timm, or a checkpoint of torch.",
+        rich_help_panel=METHOD,
+    ),
+]
 Coefficients = Annotated[
     str | None,
     OPTION(

@@ -18,9 +18,11 @@ from ebsc_cli.flags import (
     NClusters,
     ObserverNames,
     Out,
+    Pretrained,
     Quiet,
     Seed,
     Settings,
+    Weights,
     WithReport,
 )
 from ebsc_cli.start import configured, start
@@ -44,6 +46,8 @@ def run(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    pretrained: Pretrained = None,
+    weights: Weights = None,
     objective: Annotated[
         str | None,
         OPTION(
@@ -72,7 +76,8 @@ def run(
     epochs: Annotated[
         int | None,
         OPTION(
-            help="Passes over the data; with 0 the backbone is not trained. \\[default: 40]",
+            help="Passes over the data; with 0 the backbone is not trained. Trained weights have 0. "
+            "\\[default: 40]",
             rich_help_panel=TRAINING,
         ),
     ] = None,
@@ -118,6 +123,8 @@ def run(
         "data.limit": limit,
         "data.skip_bad_images": skip_bad_images,
         "backbone.name": backbone,
+        "backbone.pretrained": pretrained,
+        "backbone.weights": None if weights is None else str(weights),
         "objective.name": objective,
         "coefficients.name": coefficients,
         "clusterer.name": clusterer,

@@ -22,6 +22,8 @@ FLAGS: dict[str, tuple[str, type | None]] = {
     "features.ids": ("--ids", None),
     "features.images": ("--images", None),
     "backbone.name": ("--backbone", str),
+    "backbone.pretrained": ("--pretrained", None),
+    "backbone.weights": ("--weights", str),
     "objective.name": ("--objective", str),
     "coefficients.name": ("--coefficients", str),
     "clusterer.name": ("--clusterer", str),

@@ -32,12 +32,23 @@ def load_config(
         The message names the setting and the nearest known one.
     """
     tree = read_toml(file) if file else {}
-    tree.pop(PROVENANCE, None)
+    recorded = tree.pop(PROVENANCE, None) is not None
     given = parse_settings(settings)
     for key, value in (flags or {}).items():
         if value is not None:
             _put(given, key, value)
-    return checked(overlay(tree, given))
+    config = checked(overlay(tree, given))
+    if recorded:
+        _mark_recorded(config, tree)
+    return config
+
+
+def _mark_recorded(config: RunConfig, tree: Mapping[str, Any]) -> None:
+    """Mark the sections of a recorded run that still name its components."""
+    for section in COMPONENT_SECTIONS:
+        choice = getattr(config, section)
+        if section in tree and tree[section].get("name") == choice.name:
+            choice.mark_recorded()
 
 
 def checked(tree: Mapping[str, Any]) -> RunConfig:

@@ -1,5 +1,7 @@
 """Define the base class of every component's options: strict, frozen, documented by docstrings."""
 
+from typing import Any, ClassVar, Self
+
 from pydantic import BaseModel, ConfigDict
 
 
@@ -23,3 +25,19 @@ class Options(BaseModel):
         use_attribute_docstrings=True,
         allow_inf_nan=False,
     )
+
+    former: ClassVar[dict[str, Any]] = {}
+    """Values of options that were added later, as a run from before had them. A recorded run without such an
+    option gets this value in place of the default, and so can be repeated."""
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the component's results, as plain values, for digests.
+
+        By default, these are all options. A component may leave out a path and, as long as it has no effect,
+        an option that was added later: then features that were stored before are found again.
+        """
+        return self.model_dump(mode="json")
+
+    def without_weights(self) -> Self:
+        """Return options for a component that gets its weights afterwards and need not load any."""
+        return self

@@ -25,6 +25,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     TypeAdapter,
     ValidationError,
 )
@@ -78,6 +79,16 @@ class ComponentChoice(BaseModel):
 
     name: Text | None = None
     """The name of the component. By default, the run uses the installed default component."""
+    _recorded: bool = PrivateAttr(False)
+
+    @property
+    def recorded(self) -> bool:
+        """Return whether a run has recorded this section: an option that it lacks did not exist then."""
+        return self._recorded
+
+    def mark_recorded(self) -> None:
+        """Mark this section as one that a run has recorded."""
+        self._recorded = True
 
     @property
     def options(self) -> dict[str, Any]:
@@ -172,7 +183,8 @@ class TrainOptions(Options):
     """Hold the options of self-supervised training, for warm-up and joint phase together."""
 
     epochs: int = Field(40, ge=0)
-    """The number of passes over the data. With 0, the run uses the backbone without training it."""
+    """The number of passes over the data. With 0, the run uses the backbone without training it. A backbone
+    that starts from trained weights has 0 by default."""
     batch_size: int | None = Field(None, ge=2)
     """The number of images per step. By default, it is 256. Data sets below 5,000 images use 128, because
     more steps help them more than larger batches. Still smaller data sets use all their images."""
@@ -289,7 +301,8 @@ class RunConfig(BaseModel):
     """The device of the run: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """The precision of training. ``auto`` takes bf16 on devices with bf16 instructions, but fp32 on a CPU
-    for images under 16 pixels."""
+    for images under 16 pixels. Features of a network with trained weights are extracted in bf16 with
+    ``bf16``, and with ``auto`` on CUDA; all others in fp32."""
     compile: Literal[True, False, "auto"] = "auto"
     """If true, the backbone is compiled for training in one process, except in a joint phase whose gradient
     reaches it. ``auto`` compiles on CUDA if training has at least 10,000 steps, which repay the compilation

@@ -21,6 +21,7 @@ from ebsc_core.data.images.python_inputs import given_images
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.plan import ImagePlan, make_plan
 from ebsc_core.runs.predict import Predictor
 from ebsc_core.runs.run import run
 from ebsc_core.runs.store.saved import SavedRun
@@ -113,7 +114,7 @@ class FinishedRun:
             source = predictor.read(os.fspath(images), root=root, download=root is None)
             assert isinstance(source, ImageSource)
         else:
-            source = predictor.alike(given_images(images, size=predictor.side))
+            source = predictor.alike(given_images(images, size=predictor.side, largest=predictor.wanted_side))
         return predictor.extract(source)
 
     @contextmanager
@@ -144,7 +145,8 @@ def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) 
         raise DeviceError("EBSC trains in one process; use `ebsc run` to train in several")
     data = None
     if not isinstance(images, str | os.PathLike):
-        data = given_images(images, labels)
+        plan = make_plan(config, Registry(), reads=False)
+        data = given_images(images, labels, largest=plan.side if isinstance(plan, ImagePlan) else None)
     elif labels is not None:
         raise ConfigError(f"y is given, but {images} is read with labels of its own; leave it out")
     folder = Folder(config.out)

@@ -38,7 +38,8 @@ class EBSC(ClusterMixin, BaseEstimator):
         The component that partitions the graph; by default spectral clustering with eigenvalue-weighted
         vectors.
     epochs : int, default=None
-        Number of passes over the images, by default 40; 0 uses the backbone as it is.
+        Number of passes over the images; 0 uses the backbone as it is. By default 40, or 0 if the backbone
+        starts from trained weights (``settings={"backbone.pretrained": True}``).
     batch_size : int, default=None
         Number of images in each step; by default 256, or 128 if there are fewer than 5,000 images.
     dictionary_size : int, default=None

@@ -37,6 +37,16 @@ hookimpl = pluggy.HookimplMarker(ENTRY_POINT_GROUP)
 
 
 @dataclass(frozen=True)
+class BackboneStart:
+    """Hold what the options of a backbone decide before it is built."""
+
+    trained: bool = False
+    """Whether it starts from trained weights. A run leaves these as they are unless `train.epochs` is set."""
+    side: int | None = None
+    """The side, in pixels, at which photos are read for it; None for the framework's own rule."""
+
+
+@dataclass(frozen=True)
 class ComponentSpec:
     """Describe one component, as a hook yields it."""
 
@@ -70,6 +80,9 @@ class ComponentSpec:
     trainable: bool = field(default=True, kw_only=True)
     """Whether a backbone has parameters that an objective can train. If not, the names of its runs leave the
     objective out."""
+    start: str | Callable[[Any], BackboneStart] | None = field(default=None, kw_only=True)
+    """A function of a backbone's options, or its import string, that says whether the backbone starts from
+    trained weights, and at which side it wants photos; None for random weights and any side."""
 
 
 @dataclass(frozen=True)

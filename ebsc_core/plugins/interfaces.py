@@ -71,6 +71,9 @@ class DataContext:
     download: bool = True
     """Whether a data set that is missing may be downloaded to ``root``. It may not if the images of a
     finished run are read again, because somebody else may have made that run."""
+    side: int | None = None
+    """The side, in pixels, at which the backbone wants photos, or None if it has no wish. Photos are read at
+    most this large. Data sets whose images have one size keep it."""
 
 
 class Backbone(nn.Module, ABC):
@@ -82,6 +85,9 @@ class Backbone(nn.Module, ABC):
 
     width: int
     """The number of features, ``D``."""
+    pretrained: bool = False
+    """Whether it has started from weights that were trained elsewhere. Stored features then depend on the
+    content of these weights."""
 
     def describe(self) -> str:
         """Describe the backbone in one line for the start of a run, for instance which stem it uses."""

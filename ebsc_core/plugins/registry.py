@@ -128,6 +128,10 @@ class SelectedComponent:
             raise ComponentError(f"{self.kind.words} {self.name!r} of {self.provider}: {problem}")
         return options
 
+    @cached_property
+    def start(self) -> Callable[..., Any] | None:
+        return _load(self.spec.start, self)
+
 
 class Registry:
     """Hold all components of all installed plugins.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +13,7 @@ from ebsc_core.config.loading import own_settings
 from ebsc_core.config.messages import describe
 from ebsc_core.config.options import Options
 from ebsc_core.config.schema import ComponentChoice
+from ebsc_core.plugins.hookspecs import BackboneStart
 from ebsc_core.plugins.registry import Kind, Registry, SelectedComponent
 from ebsc_core.plugins.validation import describe_former, former_preferences
 from ebsc_core.utils.errors import ComponentError, ConfigError, EbscError, told
@@ -37,8 +40,11 @@ class Choice:
         ComponentError
             If the factory raises any error that is not meant for the user.
         """
+        return self._call(self.component.factory, *arguments)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            return self.component.factory(self.options, *arguments)
+            return function(self.options, *arguments)
         except (EbscError, KeyboardInterrupt):
             raise
         except BaseException as error:  # third-party code; it may even call exit
@@ -59,8 +65,18 @@ class Choice:
         return {
             "name": self.component.bare_name,
             "from": str(self.component.provider),
-            "options": self.options.model_dump(mode="json"),
+            "options": self.options.identity(),
         }
+
+    @cached_property
+    def start(self) -> BackboneStart:
+        """What the options of a backbone decide before it is built."""
+        start = self.component.start
+        return self._call(start) if start else BackboneStart()
+
+    def without_weights(self) -> Choice:
+        """Return the same choice for a component that gets its weights afterwards."""
+        return replace(self, options=self.options.without_weights())
 
 
 def choose(registry: Registry, kind: Kind, choice: ComponentChoice, section: str | None = None) -> Choice:
@@ -72,7 +88,10 @@ def choose(registry: Registry, kind: Kind, choice: ComponentChoice, section: str
         If the component is unknown or cannot be loaded, or if an option is unknown or has the wrong type.
     """
     component = registry.find(kind, choice.name or registry.default(kind))
-    options = check_options(component, choice.options, section or kind.section)
+    values = choice.options
+    if choice.recorded:
+        values = getattr(component.options_class, "former", {}) | values
+    options = check_options(component, values, section or kind.section)
     component, warnings = _with_former_preferences(component)
     return Choice(component, options, warnings)
 

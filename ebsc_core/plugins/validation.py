@@ -77,6 +77,9 @@ def check_record(kind: Kind, component: Component) -> None:
         if problem := claimed(options, kind):
             raise TypeError(f"{component.name!r}: {problem}")
         _check_preferences(kind, component)
+        if component.start is not None and kind is not Kind.BACKBONE:
+            owner = Kind.BACKBONE.hook
+            raise TypeError(f"{component.name!r}: start is for records of {owner}, this is of {kind.hook}")
 
 
 def _check_preferences(kind: Kind, spec: ComponentSpec) -> None:

@@ -35,6 +35,8 @@ def announce_images(
         if plan.joint:
             first = round(joint.start * epochs) + 1
             say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
+    elif not config.train.epochs and backbone.pretrained:
+        say("objective     none: trained weights stay as they are; `train.epochs=40` trains them on")
     elif config.train.epochs > 0:
         say(f"objective     none: backbone {plan.backbone.name} has nothing to train")
     _announce_clustering(context, resolved, resolved.express, len(data), "images")

@@ -14,10 +14,12 @@ from ebsc_core.plugins.interfaces import Backbone
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import ImagePlan, make_plan
 from ebsc_core.training.extract import feature_blocks
+from ebsc_core.training.precision import extracts_in_bf16
 from ebsc_core.utils.device import prepare, resolve_device
 from ebsc_core.utils.errors import ConfigError, DataError, TrainingError
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress
+from ebsc_core.utils.weights import weights_digest
 
 
 def extract_features(config: RunConfig, registry: Registry, progress: Progress, out: Path) -> tuple[int, int]:
@@ -36,9 +38,11 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     assert plan.data
     device = resolve_device(config.device)
     prepare(device)
-    images = read_images(plan.data, config.data, config.seed, progress.warn)
+    images = read_images(plan.data, config.data, config.seed, progress.warn, side=plan.side)
     backbone: Backbone = plan.backbone.build_seeded(config.seed, images.info())
-    untrained = _weights_are_random(backbone, plan.backbone.build_seeded(config.seed + 1, images.info()))
+    untrained = not backbone.pretrained and _weights_are_random(
+        backbone, plan.backbone.build_seeded(config.seed + 1, images.info())
+    )
     backbone = backbone.to(device)
     if type(backbone).fit is not Backbone.fit:
         backbone.fit(images.to_fit())
@@ -49,12 +53,17 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
             f"(`ebsc plugins show {plan.backbone.name}` lists the options), or let `ebsc run` train it"
         )
     made_from = {"images": images.digest(), "backbone": plan.backbone.record(), "seed": config.seed}
+    if backbone.pretrained:
+        made_from["weights"] = weights_digest(backbone)
+    if bf16 := extracts_in_bf16(config.precision, device, backbone):
+        made_from["precision"] = "bf16"
+        progress.note("precision     bf16 (`precision=fp32` is slower and more exact)")
     try:
         with (
             closing(images),
             FeatureWriter(out, digest(made_from), made_from, images.ids, images.labels) as writer,
         ):
-            for block in feature_blocks(backbone, None, images, device, progress):
+            for block in feature_blocks(backbone, None, images, device, progress, bf16=bf16):
                 if not bool(torch.isfinite(block.features).all()):
                     raise TrainingError("the backbone's features are not finite")
                 writer.append(block)

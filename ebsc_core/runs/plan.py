@@ -68,6 +68,11 @@ class ImagePlan(Plan):
     joint: Choice | None
     """The coefficient model of the joint phase; None without a joint phase."""
 
+    @property
+    def side(self) -> int | None:
+        """The side at which the backbone wants photos, in pixels, if it has a wish."""
+        return self.backbone.start.side
+
     def uses_objective(self) -> bool:
         return self.config.train.epochs > 0 and self.backbone.component.spec.trainable
 
@@ -102,6 +107,8 @@ def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan
         return Plan(
             **clustering, images=choose(registry, Kind.DATA, ComponentChoice(name=name)) if name else None
         )
+    backbone = choose(registry, Kind.BACKBONE, config.backbone)
+    config = clustering["config"] = _frozen(config, backbone)
     joint = None
     if trains_jointly(config):
         joint = choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
@@ -109,10 +116,17 @@ def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan
     return ImagePlan(
         **clustering,
         data=choose(registry, Kind.DATA, config.data) if reads else None,
-        backbone=choose(registry, Kind.BACKBONE, config.backbone),
+        backbone=backbone,
         objective=choose(registry, Kind.OBJECTIVE, config.objective),
         joint=joint,
     )
+
+
+def _frozen(config: RunConfig, backbone: Choice) -> RunConfig:
+    """Leave trained weights as they are, unless the run says for how many epochs they train on."""
+    if "epochs" in config.train.model_fields_set or not backbone.start.trained:
+        return config
+    return config.model_copy(update={"train": config.train.model_copy(update={"epochs": 0})})
 
 
 def _require_no_images(config: RunConfig) -> None:

@@ -34,6 +34,7 @@ from ebsc_core.runs.store.directory import CONFIG
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import outside
 from ebsc_core.training.extract import feature_blocks
+from ebsc_core.training.precision import extracts_in_bf16
 from ebsc_core.utils.errors import DataError, RunDirectoryError
 from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.hashing import digest
@@ -116,12 +117,17 @@ class Predictor:
             settings = {"size": self.side} | settings
         chosen = Choice(component, check_options(component, settings, Kind.DATA.section))
         seed, warn = self.run.config.seed, self.progress.warn
-        return self.alike(read_images(chosen, choice, seed, warn, download=download))
+        return self.alike(read_images(chosen, choice, seed, warn, download=download, side=self.wanted_side))
 
     @property
     def side(self) -> int | None:
         """The side of the images of the run if they are square."""
         return self._info.height if self._info.height == self._info.width else None
+
+    @property
+    def wanted_side(self) -> int | None:
+        """The side at which the backbone wants photos, in pixels, if it has a wish."""
+        return self.plan.side if isinstance(self.plan, ImagePlan) else None
 
     def alike(self, images: ImageSource) -> ImageSource:
         """Convert images to the channels of the run.
@@ -144,7 +150,8 @@ class Predictor:
         """Yield features and embeddings of images, block by block in their order."""
         backbone, objective = self._network()
         with closing(images):
-            yield from feature_blocks(backbone, objective, images, self.device, self.progress)
+            bf16 = extracts_in_bf16(self.run.config.precision, self.device, backbone)
+            yield from feature_blocks(backbone, objective, images, self.device, self.progress, bf16=bf16)
 
     def rows_of(self, table: FeatureTable) -> Tensor:
         """Return the rows of a block that join, unit length: features or embeddings, as in the run."""
@@ -198,7 +205,7 @@ class Predictor:
     def _network(self) -> tuple[Backbone, Objective | None]:
         assert isinstance(self.plan, ImagePlan)
         seed = self.run.config.seed
-        backbone: Backbone = self.plan.backbone.build_seeded(seed, self._info)
+        backbone: Backbone = self.plan.backbone.without_weights().build_seeded(seed, self._info)
         modules: dict[str, nn.Module] = {"backbone": backbone}
         objective: Objective | None = None
         if self.run.has_weights("objective"):

@@ -201,7 +201,7 @@ def _absolute(name: str) -> str:
 def _read(context: RunContext, plan: ImagePlan, memory: int | None) -> ImageSource:
     assert plan.data
     config = context.config
-    return read_images(plan.data, config.data, config.seed, context.progress.warn, memory)
+    return read_images(plan.data, config.data, config.seed, context.progress.warn, memory, side=plan.side)
 
 
 def _extract_held_out(

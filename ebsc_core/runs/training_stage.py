@@ -28,7 +28,7 @@ from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.training.cache import Trained, TrainedCache, save_modules
 from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore
 from ebsc_core.training.extract import feature_blocks
-from ebsc_core.training.precision import Arithmetic, choose_arithmetic
+from ebsc_core.training.precision import Arithmetic, choose_arithmetic, extracts_in_bf16
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
@@ -37,6 +37,7 @@ from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.paths import features_folder
 from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.system import peak_memory_mib
+from ebsc_core.utils.weights import weights_digest
 
 # The user is warned if training waits for images for more than this share of its time.
 WAITED_SHARE = 0.1
@@ -66,6 +67,8 @@ class TrainingStage:
 
     def __post_init__(self) -> None:
         self.config: RunConfig = self.plan.config
+        self.bf16 = extracts_in_bf16(self.config.precision, self.device, self.backbone)
+        """Whether features are extracted in bf16."""
         self.seconds: dict[str, float] = {}
         self.objective: Objective | None = None
         self.joint: TrainableCoefficientModel | None = None
@@ -156,7 +159,7 @@ class TrainingStage:
             If they are not finite.
         """
         blocks = feature_blocks(
-            self.backbone, self.objective, images, self.device, self.progress, self.distributed
+            self.backbone, self.objective, images, self.device, self.progress, self.distributed, self.bf16
         )
         writing = FeatureWriter(path, digest(self.made_from), self.made_from) if path else nullcontext()
         with writing as writer:
@@ -183,8 +186,13 @@ class TrainingStage:
             "images": self.data.digest(),
             "backbone": self.plan.backbone.record(),
         }
-        # A backbone without weights is the same for every seed.
-        if any(True for _ in self.backbone.parameters()):
+        if self.backbone.pretrained:
+            made_from["weights"] = weights_digest(self.backbone)
+        if self.bf16:
+            made_from["precision"] = "bf16"
+        # A backbone without weights, or with given ones that nothing trains, is the same for every seed.
+        has_weights = any(True for _ in self.backbone.parameters())
+        if has_weights and (self.resolved.trains or not self.backbone.pretrained):
             made_from["seed"] = self.config.seed
         if self.resolved.trains:
             made_from |= {

@@ -24,11 +24,11 @@ def feature_blocks(
     device: torch.device,
     progress: Progress,
     distributed: DistributedContext = SINGLE_PROCESS,
+    bf16: bool = False,
 ) -> Iterator[FeatureTable]:
     """Yield features and, with an objective, embeddings: float32, on the CPU, in blocks, in order.
 
-    The computation always uses float32: it is a single pass, and cached features should not contain bf16's
-    rounding. If there are several processes, each computes a share of every block and all yield whole
+    If there are several processes, each computes a share of every block and all yield whole
     blocks.
 
     Parameters
@@ -38,6 +38,9 @@ def feature_blocks(
     objective : Objective, optional
         The trained objective that computes the embeddings.
     images : ImageSource
+    bf16 : bool
+        Whether the backbone computes in bf16 autocast; see
+        :func:`ebsc_core.training.precision.extracts_in_bf16`.
     """
     backbone.eval()
     if objective is not None:
@@ -47,7 +50,8 @@ def feature_blocks(
     plan = [_share(block, distributed) for block in blocks]
     for block, pixels in zip(blocks, images.batches(plan, device), strict=True):
         batch = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
-        out = backbone(batch)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            out = backbone(batch).float()
         features = distributed.gather(out)[: len(block)].cpu()
         embeddings = None
         if objective is not None:

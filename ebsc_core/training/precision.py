@@ -107,6 +107,20 @@ def choose_precision(
     return True, f"bf16, this {device.type} has bf16 instructions"
 
 
+def extracts_in_bf16(
+    requested: Literal["auto", "fp32", "bf16"], device: torch.device, backbone: Backbone
+) -> bool:
+    """Decide whether features are extracted in bf16 autocast.
+
+    Networks that start from trained weights are large, and extraction is all that they do. ``auto`` takes
+    bf16 on CUDA devices with bf16 instructions. Others compute in float32: one pass of a small network takes
+    no time, and its features should not contain bf16's rounding.
+    """
+    if not backbone.pretrained or device.type == "mps":
+        return False
+    return requested == "bf16" or (requested == "auto" and device.type == "cuda" and has_bf16(device))
+
+
 def choose_compiling(
     requested: Literal["auto", True, False], device: torch.device, steps: int
 ) -> tuple[bool, str]:

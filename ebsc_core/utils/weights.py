@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -52,3 +53,12 @@ def read_weights(module: nn.Module, path: Path) -> dict[str, Tensor]:
         more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
         raise DataError(f"{path} does not fit {type(module).__name__}: {wrong[0]}{more} differs")
     return state
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Hash the names, types, shapes and values of a module's tensors."""
+    hashed = hashlib.blake2b(digest_size=12)
+    for name, value in sorted(module.state_dict().items()):
+        hashed.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        hashed.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return hashed.hexdigest()

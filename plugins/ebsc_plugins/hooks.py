@@ -61,6 +61,7 @@ def ebsc_backbones() -> Iterator[Component]:
         "ResNet-18 of timm; 3x3 stem without max-pool under 64 px",
         "ebsc_plugins.backbones.timm_models:resnet18",
         options="ebsc_plugins.backbones.timm_models:TimmOptions",
+        start="ebsc_plugins.backbones.timm_models:start_of_resnet18",
         reference="arXiv:1512.03385",
         default=True,
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -172,10 +173,14 @@ def test_pretrained_without_a_network_says_what_to_do(
 ) -> None:
     from huggingface_hub import constants
 
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ComponentError, match=r"backbone\.weights") as error:
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    began = time.monotonic()
+    with pytest.raises(ComponentError, match=r"not reached.*backbone\.weights") as error:
         build("resnet10t", 32, pretrained=True)
+    assert time.monotonic() - began < 20  # the client alone would try for a minute
+    assert not constants.HF_HUB_OFFLINE
     one_line(error)
 
 
@@ -194,14 +199,79 @@ def test_identity_gives_the_pixels(channels: int) -> None:
     assert str(backbone.width) in backbone.describe()
 
 
-def test_weights_in_timms_own_layout_load_without_their_classifier(tmp_path):
-    donor = timm.create_model("resnet10t", num_classes=7, in_chans=1)
-    file = tmp_path / "donor.safetensors"
-    save_file(donor.state_dict(), file)
-    backbone = build("resnet10t", 32, 1, weights=str(file), stem=False)
-    assert torch.equal(backbone.model.conv1[0].weight, donor.conv1[0].weight)
-    with pytest.raises(ComponentError, match=r"backbone\.stem=false"):
-        build("resnet10t", 32, 1, weights=str(file))
+def test_trained_weights_get_images_of_their_size(tmp_path: Path) -> None:
+    donor = timm.create_model("test_resnet", num_classes=7).eval()
+    save_file(donor.state_dict(), tmp_path / "w.safetensors")
+    backbone = build("test_resnet", 32, weights=str(tmp_path / "w.safetensors")).eval()
+    assert not backbone.small_stem
+    assert "images brought to 160x160" in backbone.describe()
+    assert timm_models.start("test_resnet", TimmOptions(weights="w")).trained
+    x = images(32)
+    config = timm.data.resolve_model_data_config(donor)
+    mean, std = (torch.tensor(config[name]).view(1, 3, 1, 1) for name in ("mean", "std"))
+    assert backbone.framing
+    expected = donor.forward_head(donor.forward_features((backbone.framing(x) - mean) / std), pre_logits=True)
+    torch.testing.assert_close(backbone(x), expected)
+    many = x.repeat(40, 1, 1, 1)
+    with torch.no_grad():  # more than are computed at a time
+        torch.testing.assert_close(backbone(many), expected.repeat(40, 1), rtol=1e-4, atol=1e-4)
+
+
+def test_other_networks_keep_the_size_of_the_images(tmp_path: Path) -> None:
+    own = build("test_resnet", 32)
+    save_file(own.state_dict(), tmp_path / "own.safetensors")
+    again = TimmOptions(weights=str(tmp_path / "own.safetensors"))
+    for options in (TimmOptions(), again, TimmOptions(pretrained=True, input_size="images")):
+        assert timm_models.start("test_resnet", options).side is None
+    assert TimmBackbone("test_resnet", again, info(32)).framing is None
+    assert timm_models.start("test_resnet", TimmOptions(input_size=95)).side == 100
+    assert not timm_models.start("test_resnet", TimmOptions(input_size=95)).trained
+
+
+def test_digests_know_the_size_only_where_it_matters() -> None:
+    before = {"pretrained": False, "weights": None, "stem": None, "drop_path": 0.0}
+    assert TimmOptions().identity() == before
+    assert TimmOptions(input_size="images").identity() == before
+    assert TimmOptions(input_size=64).identity() == before | {"input_size": 64}
+    sized = {"input_size": "auto"}
+    assert TimmOptions(pretrained=True).identity() == before | sized | {"pretrained": True}
+    assert TimmOptions(weights="some/file").identity() == before | sized
+
+
+def test_a_finished_run_needs_no_download() -> None:
+    bare = TimmOptions(pretrained=True).without_weights()
+    backbone = TimmBackbone("test_resnet", bare, info(32))
+    assert backbone.framing
+    assert backbone.pretrained
+    assert TimmOptions(pretrained=True)._loads
+
+
+def test_a_tag_that_timm_does_not_have_is_one_line(one_line: OneLine) -> None:
+    with pytest.raises(ComponentError, match=r"test_resnet\.none") as error:
+        build("test_resnet.none", 32, pretrained=True)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "width"),
+    [
+        ("vit_xsmall_patch16_clip_224", 32, 288),
+        ("vit_small_patch14_dinov2", 28, 384),
+        ("vit_small_patch16_dinov3", 32, 384),
+        pytest.param("vit_base_patch16_clip_224", 32, 768, marks=pytest.mark.slow),
+        pytest.param("vit_base_patch16_siglip_224", 32, 768, marks=pytest.mark.slow),
+        pytest.param("vit_small_patch14_reg4_dinov2", 28, 384, marks=pytest.mark.slow),
+    ],
+)
+def test_transformers_of_large_sets_take_any_size_and_give_features_before_the_head(
+    tmp_path: Path, name: str, size: int, width: int
+) -> None:
+    donor = timm.create_model(name).eval()
+    save_file({key: value.contiguous() for key, value in donor.state_dict().items()}, tmp_path / "w")
+    backbone = build(name, 20, weights=str(tmp_path / "w"), input_size=size).eval()
+    features = backbone(images(20))
+    assert features.shape == (2, backbone.width) == (2, width)
+    assert bool(torch.isfinite(features).all())
 
 
 def test_the_record_says_whether_there_is_anything_to_train() -> None:

@@ -82,16 +82,23 @@ def read_header(file: BinaryIO) -> ImageHeader | BadImage:
         return BadImage(_reason(error))
 
 
-def common_shape(headers: list[ImageHeader], size: int | None) -> tuple[int, int, int]:
-    """Choose the common shape ``(C, H, W)`` of all images."""
+def common_shape(
+    headers: list[ImageHeader], size: int | None, largest: int | None = None
+) -> tuple[int, int, int]:
+    """Choose the common shape ``(C, H, W)`` of all images.
+
+    Without ``size``, images of one size keep it if no side is above ``largest`` (224 by default). Others get
+    their median shorter side, at most ``largest``.
+    """
+    largest = largest or LARGEST_SIDE
     channels = 1 if all(header.gray for header in headers) else 3
     if size is not None:
         return channels, size, size
     shapes = {(h.height, h.width) for h in headers}
-    if len(shapes) == 1 and max(shape := shapes.pop()) <= LARGEST_SIDE:
+    if len(shapes) == 1 and max(shape := shapes.pop()) <= largest:
         return channels, *shape
-    side = int(median(min(h.height, h.width) for h in headers)) if headers else LARGEST_SIDE
-    side = max(4, min(side, LARGEST_SIDE))
+    side = int(median(min(h.height, h.width) for h in headers)) if headers else largest
+    side = max(4, min(side, largest))
     return channels, side, side
 
 

@@ -20,8 +20,10 @@ from ebsc_core.utils.system import available_memory
 T = TypeVar("T")
 
 
-def read_paths(paths: Sequence[str | PathLike[str]], size: int | None = None) -> np.ndarray:
-    """Read image files into pixels ``(N, C, H, W)`` uint8.
+def read_paths(
+    paths: Sequence[str | PathLike[str]], size: int | None = None, largest: int | None = None
+) -> np.ndarray:
+    """Read image files into pixels ``(N, C, H, W)`` uint8; :func:`common_shape` decides their size.
 
     Raises
     ------
@@ -31,7 +33,7 @@ def read_paths(paths: Sequence[str | PathLike[str]], size: int | None = None) ->
     files = [Path(fspath(path)).expanduser() for path in paths]
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # PIL warns of odd but readable files
-        shape = common_shape(list(pool.map(_header, files)), size)
+        shape = common_shape(list(pool.map(_header, files)), size, largest)
         check_memory(len(files), prod(shape))
         pixels = np.empty((len(files), *shape), np.uint8)
         for position, image in enumerate(pool.map(lambda file: _decoded(file, shape), files)):

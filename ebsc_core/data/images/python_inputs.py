@@ -28,7 +28,9 @@ TEXTS = "OUT"
 IMAGE_KEYS = ("image", "img")
 
 
-def given_images(images: Any, labels: Any = None, size: int | None = None) -> ImageSource:
+def given_images(
+    images: Any, labels: Any = None, size: int | None = None, largest: int | None = None
+) -> ImageSource:
     """Convert images in memory to an :class:`ImageSource`; their names are their paths or positions.
 
     Parameters
@@ -43,6 +45,8 @@ def given_images(images: Any, labels: Any = None, size: int | None = None) -> Im
         The classes, which only the scores use. They replace the classes of a data set.
     size : int, optional
         The side of images that are read from paths; by default, that of a folder of them.
+    largest : int, optional
+        The largest side of images that are read from paths, if ``size`` is not given.
 
     Raises
     ------
@@ -58,7 +62,7 @@ def given_images(images: Any, labels: Any = None, size: int | None = None) -> Im
     if isinstance(images, Tensor) or (isinstance(images, np.ndarray) and images.dtype.kind not in TEXTS):
         pixels = to_uint8(IN_MEMORY, _array(images))
     else:
-        pixels, found, ids = _of_items(images, size)
+        pixels, found, ids = _of_items(images, size, largest)
         class_names = _class_names(images, found)
     if labels is not None:
         found, class_names = classes_of(labels)
@@ -84,7 +88,9 @@ def _array(images: Tensor | np.ndarray) -> np.ndarray:
     return (images.float() if images.is_floating_point() else images).numpy()  # NumPy has no bfloat16
 
 
-def _of_items(items: Any, size: int | None) -> tuple[np.ndarray, np.ndarray | None, list[str] | None]:
+def _of_items(
+    items: Any, size: int | None, largest: int | None
+) -> tuple[np.ndarray, np.ndarray | None, list[str] | None]:
     """Return the pixels ``(N, C, H, W)`` uint8, the classes if all items have one, and paths if they are."""
     n = _count(items)
     if not n:
@@ -95,7 +101,7 @@ def _of_items(items: Any, size: int | None) -> tuple[np.ndarray, np.ndarray | No
     paths = None
     if isinstance(first, str | PathLike):
         paths = list(map(_path, chain([first], images), range(n)))
-        pixels = read_paths(paths, size)
+        pixels = read_paths(paths, size, largest)
     else:
         pixels = _held(chain([first], images), n)
     return pixels, np.array(labels, dtype=np.int64) if len(labels) == n else None, paths

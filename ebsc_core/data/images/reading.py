@@ -26,6 +26,7 @@ def read_images(
     warn: Callable[[str], None],
     memory: int | None = None,
     download: bool = True,
+    side: int | None = None,
 ) -> ImageSource:
     """Read the images that ``choice`` asks for, or a seeded sample of them.
 
@@ -37,6 +38,8 @@ def read_images(
         The bytes of memory for images; by default, the available memory.
     download : bool
         Whether a data set that is missing may be downloaded.
+    side : int, optional
+        The side at which the backbone wants photos, in pixels.
 
     Raises
     ------
@@ -52,6 +55,7 @@ def read_images(
         workers=choice.workers,
         warn=warn,
         download=download,
+        side=side,
     )
     data = part.build(context)
     if not isinstance(data, ImageSource):

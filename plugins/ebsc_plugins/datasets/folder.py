@@ -52,7 +52,7 @@ class FolderOptions(Options):
     size: int | None = Field(None, ge=4)
     """Every image is scaled and cropped to this side, in pixels: the shorter side is scaled, and the centre
     is kept. By default, images that share one size of at most 224 pixels keep it; others get their median
-    shorter side, at most 224."""
+    shorter side, at most 224. A pretrained backbone has its own limit in place of the 224 pixels."""
     labels: Literal["folders", "none"] = "folders"
     """With ``folders``, the subfolders of the first level that branches are classes, used for scoring
     only."""
@@ -108,7 +108,7 @@ def _hold(files: Files, chosen: np.ndarray, options: FolderOptions, context: Dat
     """Decode all images now."""
     chosen, headers = _good(files, chosen, _all_headers(files, chosen, context), context)
     _say_pages(files, headers, context)
-    shape = common_shape(headers, options.size)
+    shape = common_shape(headers, options.size, context.side)
     _check_memory(files, shape, len(chosen), context.memory)
     decoded = _each(partial(_attempt, files, shape), chosen)
     chosen, pixels = _good(files, chosen, decoded, context)
@@ -128,7 +128,7 @@ def _stream(files: Files, chosen: np.ndarray, options: FolderOptions, context: D
     if not good:
         raise DataError(f"{files.path} holds no readable image")
     _say_pages(files, good, context)
-    reader = FileReader(files, common_shape(good, options.size))
+    reader = FileReader(files, common_shape(good, options.size, context.side))
     workers = Workers(reader, context.workers)
     images = StreamedImages(
         _name(files), reader, workers, chosen, **_classes(files, chosen, options, context)
@@ -222,11 +222,12 @@ def _say_pages(files: Files, headers: list[ImageHeader], context: DataContext) -
 
 def _too_large(files: Files, chosen: np.ndarray, options: FolderOptions, context: DataContext) -> bool:
     """Estimate from a sample whether the images are too large for memory."""
-    largest = (3, *common_shape([], options.size)[1:])
+    largest = (3, *common_shape([], options.size, context.side)[1:])
     if context.memory is None or _bytes_held(largest, len(chosen)) <= context.memory:
         return False  # they fit at any size
     headers = [header for header in _sample_headers(files, chosen)[1] if isinstance(header, ImageHeader)]
-    return _bytes_held(common_shape(headers, options.size), len(chosen)) > context.memory
+    shape = common_shape(headers, options.size, context.side)
+    return _bytes_held(shape, len(chosen)) > context.memory
 
 
 def _bytes_held(shape: tuple[int, int, int], n: int) -> int:

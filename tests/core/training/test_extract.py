@@ -105,3 +105,22 @@ def test_progress_counts_every_image(images: ImageSet, monkeypatch: pytest.Monke
 
     extract(Noisy(), None, images, Heard())
     assert heard == [11, 4, 8, 11]
+
+
+def test_bf16_rounds_the_features_of_the_backbone_alone(images: ImageSet) -> None:
+    class Linear(Backbone):
+        width = 8
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Flatten(), nn.Linear(WIDTH, 8))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layers(images)
+
+    backbone = Linear()
+    (exact,) = feature_blocks(backbone, None, images, CPU, Progress())
+    (rounded,) = feature_blocks(backbone, None, images, CPU, Progress(), bf16=True)
+    assert rounded.features.dtype == torch.float32
+    assert not torch.equal(rounded.features, exact.features)
+    torch.testing.assert_close(rounded.features, exact.features, rtol=0.05, atol=0.02)

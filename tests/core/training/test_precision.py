@@ -19,6 +19,7 @@ from ebsc_core.training.precision import (
     choose_arithmetic,
     choose_compiling,
     choose_precision,
+    extracts_in_bf16,
     run_eagerly,
     try_compiled,
 )
@@ -225,3 +226,24 @@ def test_a_gpu_takes_bf16_if_it_is_native(monkeypatch: pytest.MonkeyPatch, nativ
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation
     )
     assert choose_precision("auto", CUDA, 8)[0] == native
+
+
+@pytest.mark.parametrize(
+    ("requested", "kind", "pretrained", "expected"),
+    [
+        ("auto", "cuda", True, True),
+        ("auto", "cuda", False, False),
+        ("auto", "cpu", True, False),
+        ("bf16", "cpu", True, True),
+        ("bf16", "cpu", False, False),
+        ("bf16", "mps", True, False),
+        ("fp32", "cuda", True, False),
+    ],
+)
+def test_features_of_trained_weights_alone_are_extracted_in_bf16(
+    monkeypatch: pytest.MonkeyPatch, requested: Any, kind: str, pretrained: bool, expected: bool
+) -> None:
+    monkeypatch.setattr("ebsc_core.training.precision.has_bf16", lambda device: True)
+    backbone = nn.Identity()
+    backbone.pretrained = pretrained  # type: ignore[assignment]
+    assert extracts_in_bf16(requested, torch.device(kind), backbone) is expected  # type: ignore[arg-type]

@@ -1,0 +1,135 @@
+"""Measure `ebsc features extract` with trained weights: images a second beside the bare network's.
+
+    EBSC_DATA_DIR=... OMP_NUM_THREADS=1 python benchmarks/extraction.py --weights FILE --limit 2000
+
+The bare network computes on images that are in memory at its size already, before and after the extraction,
+with as many images at a time. Both figures are per second of CPU time, so that a busy machine counts for both
+alike. The agreement is the share of images whose class most of their ten nearest neighbors (by cosine) have.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import timm
+import torch
+from safetensors.torch import save_file
+
+from ebsc_core.config.loading import load_config
+from ebsc_core.plugins.registry import Kind, Registry
+from ebsc_core.plugins.selection import choose
+from ebsc_core.runs.extract_features import extract_features
+from ebsc_core.utils.progress import Progress
+
+NEIGHBORS = 10
+AT_ONCE = 64
+
+
+def main() -> None:
+    given = arguments()
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder, "weights.safetensors") if given.by_order else Path(given.weights)
+        if given.by_order:
+            in_order(given.backbone, given.weights, weights)
+        settings = {
+            "data.name": str(Path(os.environ["EBSC_DATA_DIR"], given.data)),
+            "data.limit": given.limit,
+            "backbone.name": given.backbone,
+            "backbone.weights": str(weights),
+            "device": "cpu",
+        }
+        record = measured(settings, given.bare, Path(folder, "features.h5"))
+    record |= {"data": given.data, "backbone": given.backbone, "threads": torch.get_num_threads()}
+    text = json.dumps(record, indent=1)
+    print(text)
+    if given.out:
+        given.out.write_text(text + "\n", encoding="utf-8")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="cifar10-test.zip", help="a file in EBSC_DATA_DIR")
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument(
+        "--by-order",
+        action="store_true",
+        help="the tensors of the file have other names than timm's, but the same order",
+    )
+    parser.add_argument("--limit", type=int, default=2000)
+    parser.add_argument(
+        "--bare", type=int, default=512, help="images for the bare network, in each of two turns"
+    )
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+def in_order(backbone: str, file: str, out: Path) -> None:
+    """Rename the tensors of a checkpoint to those of timm's model, one after another."""
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    renamed = timm.models.remap_state_dict(state, timm.create_model(backbone))
+    save_file({name: value.contiguous() for name, value in renamed.items()}, out)
+
+
+def measured(settings: dict[str, Any], bare: int, out: Path) -> dict[str, Any]:
+    config, registry = load_config(flags=settings), Registry()
+    network = choose(registry, Kind.BACKBONE, config.backbone)
+    before = bare_rate(network, bare)
+    wall, cpu = time.perf_counter(), time.process_time()
+    n, width = extract_features(config, registry, Progress(), out)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    rates = [before, bare_rate(network, bare)]
+    return {
+        "images": n,
+        "width": width,
+        "seconds": round(wall, 1),
+        "cpu_seconds": round(cpu, 1),
+        "images_per_cpu_second": round(n / cpu, 2),
+        "bare_images_per_cpu_second": [round(rate, 2) for rate in rates],
+        "share_of_bare": round(n / cpu / np.mean(rates), 3),
+        "neighbor_agreement": round(agreement(out), 4),
+    }
+
+
+@torch.no_grad()
+def bare_rate(choice: Any, n: int) -> float:
+    """Return images per CPU second of the network alone, on images of its size."""
+    from ebsc_core import ImageInfo
+
+    side = choice.start.side
+    backbone = choice.build(ImageInfo(3, side, side, (0.5,) * 3, (0.25,) * 3)).eval()
+    size = backbone.framing.size
+    images = torch.rand(AT_ONCE, 3, size, size).contiguous(memory_format=torch.channels_last)
+    backbone.model(images[:8])  # the first call prepares
+    start = time.process_time()
+    for _ in range(n // AT_ONCE):
+        backbone.model(images)
+    return n // AT_ONCE * AT_ONCE / (time.process_time() - start)
+
+
+def agreement(path: Path) -> float:
+    """Return the share of rows whose class most of their nearest neighbors have."""
+    with h5py.File(path) as file:
+        rows, labels = torch.from_numpy(file["features"][:]), file["labels"][:]
+    rows = torch.nn.functional.normalize(rows, dim=1)
+    right = 0
+    for start in range(0, len(rows), 1000):
+        cosines = rows[start : start + 1000] @ rows.T
+        block = torch.arange(len(cosines))
+        cosines[block, start + block] = -2.0
+        votes = labels[cosines.topk(NEIGHBORS).indices.numpy()]
+        elected = np.array([np.bincount(vote).argmax() for vote in votes])
+        right += int((elected == labels[start : start + 1000]).sum())
+    return right / len(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,6 +15,7 @@ from ebsc_cli import features, plugins
 from ebsc_cli.benchmark import benchmark
 from ebsc_cli.cluster import cluster
 from ebsc_cli.compare import compare
+from ebsc_cli.decisions import merge, name, split
 from ebsc_cli.doctor import doctor
 from ebsc_cli.flags import in_flags
 from ebsc_cli.predict import predict
@@ -90,6 +91,9 @@ app.command()(resume)
 app.command()(runs)
 app.command()(compare)
 app.command()(report)
+app.command()(name)
+app.command()(merge)
+app.command()(split)
 app.command()(doctor)
 app.command()(benchmark)
 app.add_typer(features.app, name="features")

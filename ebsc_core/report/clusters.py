@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.utils.sampling import sample_positions
+from ebsc_core.curation.graph import Graph, own_affinity
+from ebsc_core.runs.store.saved import Assignments
 
 
 @dataclass(frozen=True)
@@ -44,37 +44,6 @@ class Tie:
     share: float
 
 
-@dataclass(frozen=True)
-class Graph:
-    """Hold the affinity with the positions and clusters of its rows."""
-
-    matrix: sparse.csr_matrix
-    """The affinity has shape ``(M, M)``."""
-    positions: np.ndarray
-    """The positions ``(M,)`` of the rows in ``assignments.csv``."""
-    clusters: np.ndarray
-    """The clusters ``(M,)`` of the rows."""
-
-
-def graph_of(run: SavedRun) -> Graph | None:
-    """Return the affinity of a run; None if the run did not keep it or if its size does not fit the run."""
-    matrix, found = run.affinity, run.assignments
-    if matrix is None:
-        return None
-    size = run.metrics.get("dictionary_size")
-    positions = sample_positions(found.fitted, size, run.config.seed)
-    if matrix.shape != (len(positions), len(positions)):
-        return None
-    return Graph(matrix, positions, found.clusters[positions])
-
-
-def own_affinity(graph: Graph) -> np.ndarray:
-    """Return the sum ``(M,)`` of each row's affinity to its own cluster, not as a share."""
-    rows = np.repeat(np.arange(len(graph.clusters)), np.diff(graph.matrix.indptr))
-    same = (graph.clusters[rows] == graph.clusters[graph.matrix.indices]) & (graph.clusters[rows] >= 0)
-    return np.bincount(rows, weights=graph.matrix.data * same, minlength=len(graph.clusters))
-
-
 def between(graph: Graph, k: int) -> np.ndarray:
     """Return ``(K, K)``: the share of a cluster's affinity (row) that goes to each cluster (column).
 
@@ -98,14 +67,13 @@ def ties(shares: np.ndarray, most: int) -> list[Tie]:
 
 
 def describe(
-    run: SavedRun, graph: Graph | None, leaning: np.ndarray | None, pictures: int, most: int
+    found: Assignments, graph: Graph | None, leaning: np.ndarray | None, pictures: int, most: int
 ) -> list[Cluster]:
     """Describe the ``most`` largest clusters, in the order of their numbers.
 
     Each has up to ``pictures`` images to show, with two typical images for each doubtful one. ``leaning``
     is the result of :func:`between`, if it is known.
     """
-    found = run.assignments
     clusters, confidence = found.clusters[: found.fitted], found.confidence[: found.fitted]
     sizes = np.bincount(clusters[clusters >= 0])
     largest = np.sort(np.argsort(-sizes, kind="stable")[:most])

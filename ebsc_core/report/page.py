@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
@@ -13,10 +14,11 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ebsc_core.curation.graph import graph_of
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.report import charts, formatting
 from ebsc_core.report.advice import advice
-from ebsc_core.report.clusters import between, describe, graph_of, ties
+from ebsc_core.report.clusters import between, describe, ties
 from ebsc_core.report.confusion import ClassFigures, compare, confusions, natural
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.report.how_made import made
@@ -51,14 +53,15 @@ class Page:
 
     def __init__(self, run: SavedRun, images: RunImages | None, why_none: str = "") -> None:
         self.run, self.images, self.why_none = run, images, why_none
-        self.assignments, self.metrics = run.assignments, run.metrics
+        self.curated, self.metrics = run.curated, run.metrics
+        self.assignments = replace(run.assignments, clusters=self.curated.clusters)
         self.graph = graph_of(run)
         present = self.assignments.clusters[self.assignments.clusters >= 0]
         wanted = run.config.n_clusters
         self.k = max(wanted if isinstance(wanted, int) else 0, int(present.max(initial=-1)) + 1)
         each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(self.k, MAX_CLUSTERS))))
         self.between = between(self.graph, self.k) if self.graph and self.k <= MAX_DENSE else None
-        self.clusters = describe(run, self.graph, self.between, each, MAX_CLUSTERS)
+        self.clusters = describe(self.assignments, self.graph, self.between, each, MAX_CLUSTERS)
         self.comparison = compare(self.assignments)
         self.wrong = (
             confusions(self.comparison, self.assignments, CONFUSIONS, OF_EACH) if self.comparison else []
@@ -92,7 +95,7 @@ class Page:
     def _context(self) -> dict[str, Any]:
         layout, k, free = self.layout, self.k, self.metrics.get("label_free") or {}
         return {
-            **summary(self.run, self.k, self.comparison),
+            **summary(self.run, self.assignments, self.k, self.comparison),
             "advice": advice(
                 self.metrics, self.assignments, k, layout.rank if layout else None, self.run.rows.width
             ),

@@ -17,6 +17,7 @@ from ebsc_cli.cluster import cluster
 from ebsc_cli.compare import compare
 from ebsc_cli.decisions import merge, name, split
 from ebsc_cli.doctor import doctor
+from ebsc_cli.export import export
 from ebsc_cli.flags import in_flags
 from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, end_with_launcher, is_first, is_one_of_several, leave
@@ -94,6 +95,7 @@ app.command()(report)
 app.command()(name)
 app.command()(merge)
 app.command()(split)
+app.command()(export)
 app.command()(doctor)
 app.command()(benchmark)
 app.add_typer(features.app, name="features")

@@ -25,6 +25,7 @@ from ebsc_cli.report import report
 from ebsc_cli.resume import resume
 from ebsc_cli.run import run
 from ebsc_cli.runs import runs
+from ebsc_cli.tree import tree
 from ebsc_cli.version import show_version
 from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
 from ebsc_core.utils.errors import EbscError, Interrupted, advice, is_out_of_memory, text_of
@@ -95,6 +96,7 @@ app.command()(report)
 app.command()(name)
 app.command()(merge)
 app.command()(split)
+app.command()(tree)
 app.command()(export)
 app.command()(doctor)
 app.command()(benchmark)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,3 +58,23 @@ def own_affinity(graph: Graph) -> np.ndarray:
     rows = np.repeat(np.arange(len(graph.clusters)), np.diff(graph.matrix.indptr))
     same = (graph.clusters[rows] == graph.clusters[graph.matrix.indices]) & (graph.clusters[rows] >= 0)
     return np.bincount(rows, weights=graph.matrix.data * same, minlength=len(graph.clusters))
+
+
+def affinity_between(graph: Graph, numbers: Sequence[int]) -> np.ndarray:
+    """Return ``(K, K)`` float64: the sum of the affinity from each cluster (row) to each cluster (column).
+
+    Images of other clusters, or of none, are left out.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        The numbers of the ``K`` clusters, ascending.
+    """
+    place = np.full(max(int(graph.clusters.max(initial=-1)), *numbers, 0) + 1, -1)
+    place[np.array(numbers, dtype=np.int64)] = np.arange(len(numbers))
+    at = np.where(graph.clusters >= 0, place[graph.clusters], -1)
+    rows, columns = np.repeat(at, np.diff(graph.matrix.indptr)), at[graph.matrix.indices]
+    inside = (rows >= 0) & (columns >= 0)
+    shape = (len(numbers), len(numbers))
+    mass = sparse.coo_matrix((graph.matrix.data[inside], (rows[inside], columns[inside])), shape=shape)
+    return mass.toarray().astype(np.float64)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
-from ebsc_core.curation.graph import Graph, own_affinity
+from ebsc_core.curation.graph import Graph, affinity_between
+from ebsc_core.curation.memberships import from_typical_to_doubtful, own_masses
 from ebsc_core.runs.store.saved import Assignments
 
 
@@ -49,11 +49,7 @@ def between(graph: Graph, k: int) -> np.ndarray:
 
     The row of a cluster without affinity is zero. Images of no cluster are left out.
     """
-    rows = np.repeat(graph.clusters, np.diff(graph.matrix.indptr))
-    columns = graph.clusters[graph.matrix.indices]
-    inside = (rows >= 0) & (columns >= 0)
-    mass = sparse.coo_matrix((graph.matrix.data[inside], (rows[inside], columns[inside])), shape=(k, k))
-    dense = mass.toarray().astype(np.float64)
+    dense = affinity_between(graph, range(k))
     total = dense.sum(axis=1, keepdims=True)
     return np.divide(dense, total, out=np.zeros_like(dense), where=total > 0)
 
@@ -77,9 +73,7 @@ def describe(
     clusters, confidence = found.clusters[: found.fitted], found.confidence[: found.fitted]
     sizes = np.bincount(clusters[clusters >= 0])
     largest = np.sort(np.argsort(-sizes, kind="stable")[:most])
-    mass = np.zeros(found.fitted)
-    if graph is not None:
-        mass[graph.positions] = own_affinity(graph)
+    mass = own_masses(graph, found.fitted)
     result = []
     for number in largest.tolist():
         members = np.flatnonzero(clusters == number)
@@ -107,11 +101,8 @@ def describe(
 def _exemplary(
     members: np.ndarray, confidence: np.ndarray, mass: np.ndarray, pictures: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the most typical of these positions, and the most doubtful of the others.
-
-    Of equal confidence, the image with the larger affinity to the cluster is the more typical one.
-    """
-    order = members[np.lexsort((-mass[members], -confidence[members]))]
+    """Return the most typical of these positions, and the most doubtful of the others."""
+    order = from_typical_to_doubtful(members, confidence, mass)
     n_typical = min(-(-2 * pictures // 3), -(-2 * len(members) // 3))
     return order[:n_typical], order[n_typical:][::-1][: pictures - n_typical]
 

@@ -136,3 +136,33 @@ def test_a_split_of_held_out_images_is_refused(ebsc, tmp_path: Path) -> None:
     assert done.code == 2
     assert "held out" in done.err
     assert "--set protocol=all" in done.err
+
+
+def test_the_tree_shows_names_and_sizes(ebsc, run: Path) -> None:
+    assert ebsc("name", "run", "3", "[b]herbs").code == 0
+    assert ebsc("merge", "run", "0", "1").code == 0
+    lines = ebsc("tree", "run").out.splitlines()
+    assert len(lines) == 2 * 11 - 1
+    assert lines[0].endswith("%, 400 images")
+    assert sum("3 [b]herbs, " in line for line in lines) == 1
+    nodes = json.loads(ebsc("tree", "run", "--json").out)
+    assert sorted(node["cluster"] for node in nodes if node["cluster"] is not None) == [0, *range(2, 12)]
+    assert nodes[-1]["size"] == 400
+
+
+def test_of_new_images_the_largest_shares_are_the_surest(ebsc, run: Path, tmp_path: Path) -> None:
+    assert ebsc("predict", "run", "digits", "-o", "new.csv", "-q", "--top", "3").code == 0
+    assert ebsc("predict", "run", "digits", "-o", "plain.csv", "-q").code == 0
+    rows, plain = lines(tmp_path / "new.csv"), lines(tmp_path / "plain.csv")
+    added = ["share", "cluster_2", "share_2", "cluster_3", "share_3"]
+    assert list(rows[0]) == [*plain[0], *added]
+    assert [{name: row[name] for name in plain[0]} for row in rows] == plain
+    assert all(float(row["share"]) >= float(row["share_2"] or 0) for row in rows)
+    main = {}
+    for cluster in {row["cluster"] for row in rows}:
+        labels = [row["label"] for row in rows if row["cluster"] == cluster]
+        main[cluster] = max(set(labels), key=labels.count)
+    ordered = sorted(rows, key=lambda row: float(row["share"]))
+    right = [row["label"] == main[row["cluster"]] for row in ordered]
+    half = len(right) // 2
+    assert np.mean(right[half:]) > np.mean(right[:half]) + 0.05

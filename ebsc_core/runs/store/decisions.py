@@ -20,7 +20,9 @@ from ebsc_core.utils.errors import RunDirectoryError, shortened
 from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.manifest import digest_of
 
-Number = Annotated[int, Field(ge=0, le=10**9)]
+# Numbers of clusters stay small, because arrays are as long as the largest one.
+Number = Annotated[int, Field(ge=0, lt=1 << 20)]
+Row = Annotated[int, Field(ge=0, lt=1 << 40)]
 
 
 class _Strict(BaseModel):
@@ -58,7 +60,7 @@ class Part(_Strict):
     """Move rows into a new cluster."""
 
     number: Number
-    rows: list[Number] = Field(min_length=1)
+    rows: list[Row] = Field(min_length=1)
     """Positions in ``assignments.csv``, counted from 0."""
 
 

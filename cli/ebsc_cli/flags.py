@@ -53,6 +53,14 @@ DictionarySize = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
+Like = Annotated[
+    str | None,
+    OPTION(
+        metavar="RUN",
+        help="Keep the numbers and names of clusters of an earlier run, matched by the images of both.",
+        rich_help_panel=METHOD,
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     OPTION(

@@ -32,10 +32,5 @@ def tree(
         return
     console = table_console()
     for lead, node in found.lines():
-        if node.cluster is None:
-            what = f"[dim]{100 * (node.affinity or 0):.2f} %, {node.size:,} images[/]"
-        else:
-            what = (
-                f"[bold]{node.cluster}[/]{escape(' ' + node.name) if node.name else ''}, {node.size:,} images"
-            )
-        console.print(f"{lead}{what}", soft_wrap=True)
+        style = "dim" if node.cluster is None else "bold"
+        console.print(f"{lead}[{style}]{escape(str(node))}[/]", soft_wrap=True)

@@ -66,7 +66,12 @@ def memberships(run: SavedRun) -> Memberships:
     RunDirectoryError
         If the run has not kept its affinity.
     """
-    graph, numbers = required_graph(run, "a share of the affinity"), run.curated.numbers
+    graph = required_graph(run, "a share of the affinity")
+    return memberships_of(graph, run.curated.numbers, len(run.assignments.ids))
+
+
+def memberships_of(graph: Graph, numbers: list[int], n: int) -> Memberships:
+    """Compute the share of the affinity of each of ``n`` images that goes to each cluster."""
     inside = np.flatnonzero(graph.clusters >= 0)
     columns = np.searchsorted(numbers, graph.clusters[inside])
     shape = (len(graph.clusters), len(numbers))
@@ -74,8 +79,8 @@ def memberships(run: SavedRun) -> Memberships:
     total = np.asarray(graph.matrix.sum(axis=1, dtype=np.float64)).ravel()
     scale = np.divide(1.0, total, out=np.zeros(len(total)), where=total > 0)
     found = (sparse.diags_array(scale) @ graph.matrix @ members).tocoo()
-    rows, n = graph.positions[found.row], len(run.assignments.ids)
-    shares = sparse.csr_matrix((found.data, (rows, found.col)), shape=(n, len(numbers)))
+    places = graph.positions[found.row], found.col
+    shares = sparse.csr_matrix((found.data, places), shape=(n, len(numbers)))
     return Memberships(numbers, shares)
 
 

@@ -37,12 +37,20 @@ class Node:
     affinity: float | None = None
     """The affinity, in [0, 1], at which the two are joined; None for a cluster."""
 
+    def __str__(self) -> str:
+        if self.cluster is None:
+            return f"{100 * (self.affinity or 0):.2f} %, {self.size:,} images"
+        return f"{' '.join(filter(None, (str(self.cluster), self.name)))}, {self.size:,} images"
+
 
 @dataclass(frozen=True)
 class ClusterTree:
     """Hold the nodes: the clusters by their numbers, then the joins. The last node is the root."""
 
     nodes: list[Node]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{lead}{node}" for lead, node in self.lines())
 
     def record(self) -> list[dict[str, Any]]:
         """Return plain values, a table for each node in its place."""

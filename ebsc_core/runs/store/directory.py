@@ -170,7 +170,7 @@ class RunDirectory:
             self._leave_nothing()
 
     def _finish(self) -> None:
-        write_manifest(self.work_folder, leave_out=(LOCK,))
+        write_manifest(self.work_folder, leave_out=(LOCK, DECISIONS))
         for item in sorted(self.work_folder.iterdir(), key=lambda item: item.name == MANIFEST):
             if item.name != LOCK:
                 remove(self.target / item.name)  # left by a process that was killed here

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from ebsc_core.curation.memberships import sureness
 from ebsc_core.curation.output import new_file
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, shortened
@@ -83,7 +84,7 @@ def labeling_configuration(run: SavedRun) -> str:
 
 
 def _lines(run: SavedRun, files: Sequence[str]) -> Any:
-    return zip(files, run.curated.clusters.tolist(), run.assignments.confidence.tolist(), strict=True)
+    return zip(files, run.curated.clusters.tolist(), sureness(run).round(4).tolist(), strict=True)
 
 
 def _write(path: Path, tree: Any) -> None:

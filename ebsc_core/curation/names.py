@@ -1,4 +1,4 @@
-"""Check the names of clusters, which are also names of folders on any system."""
+"""Check and read the names that a person gives to clusters."""
 
 from __future__ import annotations
 
@@ -7,22 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ebsc_core.config.toml import read_toml
+from ebsc_core.runs.store.cluster_names import NAME_RULES, is_usable
 from ebsc_core.utils.errors import ConfigError, shortened
-
-MAX_BYTES = 100
-RULES = (
-    f'a name is printable, of at most {MAX_BYTES} bytes, without any of / \\ : * ? " < > |, without a dot or '
-    "a blank at an end, not a number, and not 'none'"
-)
-# Windows reserves the first of these as names of files; images of no cluster lie in the folder of the last.
-RESERVED = {
-    "con",
-    "prn",
-    "aux",
-    "nul",
-    *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)),
-    "none",
-}
 
 
 def checked_names(wanted: Mapping[int, str], taken: Mapping[int, str]) -> dict[int, str]:
@@ -35,8 +21,8 @@ def checked_names(wanted: Mapping[int, str], taken: Mapping[int, str]) -> dict[i
     """
     names = {number: unicodedata.normalize("NFC", name) for number, name in wanted.items()}
     for number, name in names.items():
-        if name and not _is_usable(name):
-            raise ConfigError(f"cluster {number} cannot be called {shortened(name)!r}: {RULES}")
+        if name and not is_usable(name):
+            raise ConfigError(f"cluster {number} cannot be called {shortened(name)!r}: {NAME_RULES}")
     owners: dict[str, int] = {}
     for number, name in (dict(taken) | names).items():
         if name and owners.setdefault(name.casefold(), number) != number:
@@ -65,14 +51,3 @@ def read_names(path: Path) -> dict[int, str]:
     if len(names) < len(tables):
         raise ConfigError(f"{path} names a cluster twice")
     return names
-
-
-def _is_usable(name: str) -> bool:
-    return (
-        name.isprintable()
-        and len(name.encode("utf-8", "surrogatepass")) <= MAX_BYTES
-        and not set(name) & set('/\\:*?"<>|')
-        and name == name.strip(". ")
-        and not name.isdigit()
-        and name.casefold() not in RESERVED
-    )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.curation.memberships import memberships
+from ebsc_core.curation.memberships import memberships, sureness
 from ebsc_core.curation.output import check_new, new_file
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, missing_package
@@ -19,8 +19,8 @@ Columns = Mapping[str, Sequence[Any]]
 def table(run: SavedRun, top: int = 0) -> dict[str, Sequence[Any]]:
     """Return the columns of a table with a row for each image, after all decisions.
 
-    They are ``image``, ``cluster`` (-1 for none), ``name`` if there are names, ``confidence`` as the run
-    found it, and ``label`` and ``split`` if the run has them.
+    They are ``image``, ``cluster`` (-1 for none), ``name`` if there are names, ``confidence``
+    (:func:`ebsc_core.curation.memberships.sureness`), and ``label`` and ``split`` if the run has them.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def table(run: SavedRun, top: int = 0) -> dict[str, Sequence[Any]]:
     columns: dict[str, Sequence[Any]] = {"image": found.ids, "cluster": curated.clusters.tolist()}
     if curated.names:
         columns["name"] = curated.texts()
-    columns["confidence"] = found.confidence.tolist()
+    columns["confidence"] = sureness(run).round(4).tolist()
     if found.labels is not None:
         columns["label"] = found.labels
     if found.fitted < len(found.ids):

@@ -15,6 +15,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ebsc_core.curation.graph import graph_of
+from ebsc_core.curation.memberships import sureness
+from ebsc_core.curation.tree import Node, tree_of
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.report import charts, formatting
 from ebsc_core.report.advice import advice
@@ -54,12 +56,16 @@ class Page:
     def __init__(self, run: SavedRun, images: RunImages | None, why_none: str = "") -> None:
         self.run, self.images, self.why_none = run, images, why_none
         self.curated, self.metrics = run.curated, run.metrics
-        self.assignments = replace(run.assignments, clusters=self.curated.clusters)
+        self.assignments = replace(run.assignments, clusters=self.curated.clusters, confidence=sureness(run))
         self.graph = graph_of(run)
         present = self.assignments.clusters[self.assignments.clusters >= 0]
         wanted = run.config.n_clusters
-        self.k = max(wanted if isinstance(wanted, int) else 0, int(present.max(initial=-1)) + 1)
-        each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(self.k, MAX_CLUSTERS))))
+        self.wanted = wanted if isinstance(wanted, int) else 0
+        self.k = max(self.wanted, int(present.max(initial=-1)) + 1)
+        # After merges and splits, and if clusters have kept their numbers, some numbers belong to none.
+        gaps = bool(self.curated.changed) or "like" in self.metrics
+        self.numbers = self.curated.numbers if gaps else list(range(self.k))
+        each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(len(self.numbers), MAX_CLUSTERS))))
         self.between = between(self.graph, self.k) if self.graph and self.k <= MAX_DENSE else None
         self.clusters = describe(self.assignments, self.graph, self.between, each, MAX_CLUSTERS)
         self.comparison = compare(self.assignments)
@@ -93,15 +99,18 @@ class Page:
         )
 
     def _context(self) -> dict[str, Any]:
-        layout, k, free = self.layout, self.k, self.metrics.get("label_free") or {}
+        layout, k, free = self.layout, len(self.numbers), self.metrics.get("label_free") or {}
         return {
-            **summary(self.run, self.assignments, self.k, self.comparison),
+            **summary(self.run, self.assignments, k, self.comparison),
             "advice": advice(
                 self.metrics, self.assignments, k, layout.rank if layout else None, self.run.rows.width
             ),
             "why_none": self.why_none if self.images is None else "",
             "has_pictures": bool(self.gallery),
             "clusters": self.clusters,
+            "called": self._called,
+            "decided": bool(self.curated.changed),
+            "tree": self._tree(),
             "hidden": max(0, int((np.bincount(self._assigned) > 0).sum()) - len(self.clusters)),
             "picture": self._picture,
             "comparison": self.comparison,
@@ -111,15 +120,28 @@ class Page:
             "heat": heat(self.graph, self.assignments.confidence[self.graph.positions])
             if self.graph
             else None,
+            "numbers": self.numbers,
             "between": self.between if k <= LARGEST_TABLE else None,
             "ties": ties(self.between, MAX_TIES) if self.between is not None else [],
             "map": self._map() if layout else None,
             "components": free.get("connected_components"),
             "training": charts.training_charts(self.metrics.get("training") or []),
-            "spectrum": charts.spectrum_charts(self.metrics, k),
+            "spectrum": charts.spectrum_charts(self.metrics, self.wanted or self.k),
             "drawing": charts,
             **made(self.run),
         }
+
+    def _called(self, number: int) -> str:
+        """Return the number of a cluster and its name, if it has one."""
+        name = self.curated.names.get(number)
+        return str(number) if name is None else f"{number} {formatting.short(name)}"
+
+    def _tree(self) -> list[tuple[str, Node]]:
+        """Return the lines of the tree of clusters; none without affinity, or if there are many clusters."""
+        sizes = {cluster.number: cluster.size for cluster in self.clusters}
+        if self.graph is None or not 2 <= len(sizes) < MAX_CLUSTERS:
+            return []
+        return tree_of(self.graph, sizes, self.curated.names).lines()
 
     @property
     def _assigned(self) -> np.ndarray:
@@ -186,6 +208,7 @@ class Page:
             "sheet": pictures,
             "data": {
                 "names": [formatting.short(assignments.ids[p]) for p in places],
+                "called": {number: self._called(number) for number in self.curated.names},
                 "confidence": [round(float(assignments.confidence[p]), 3) for p in places],
                 "labels": [formatting.short(label) for label in labels],
                 "neighbours": layout.neighbors,

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from ebsc_core.runs.store.cluster_names import is_usable
 from ebsc_core.utils.errors import RunDirectoryError, shortened
 from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.manifest import digest_of
@@ -23,6 +24,13 @@ from ebsc_core.utils.manifest import digest_of
 # Numbers of clusters stay small, because arrays are as long as the largest one.
 Number = Annotated[int, Field(ge=0, lt=1 << 20)]
 Row = Annotated[int, Field(ge=0, lt=1 << 40)]
+
+
+def _usable(name: str) -> str:
+    # The file may come from somebody else, and names become folders.
+    if name and not is_usable(name):
+        raise ValueError(f"{shortened(name)!r} is no name of a cluster")
+    return name
 
 
 class _Strict(BaseModel):
@@ -33,7 +41,7 @@ class Name(_Strict):
     """Give one cluster a name; an empty name takes its name away."""
 
     number: Number
-    name: str
+    name: Annotated[str, AfterValidator(_usable)]
 
 
 class Naming(_Strict):
@@ -138,6 +146,8 @@ def _named(curated: Curated, naming: Naming) -> Curated:
         _require(curated, one.number)
         names[one.number] = one.name
     names = {number: name for number, name in sorted(names.items()) if name}
+    if len({name.casefold() for name in names.values()}) < len(names):
+        raise ValueError("two clusters have the same name")
     return Curated(curated.clusters, names, curated.changed, curated.highest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,7 @@ def test_a_merge_keeps_the_smaller_number_and_a_name() -> None:
         (Merge(numbers=[0, 7]), "no cluster 7"),
         (Merge(numbers=[0, 0]), "twice"),
         (Naming(names=[Name(number=9, name="x")]), "no cluster 9"),
+        (Naming(names=[Name(number=k, name=name) for k, name in ((0, "a"), (1, "A"))]), "the same name"),
         (Split(number=0, parts=[Part(number=3, rows=[2])]), "not in cluster 0"),
         (Split(number=0, parts=[Part(number=3, rows=[99])]), "not in cluster 0"),
         (Split(number=0, parts=[Part(number=2, rows=[1])]), "a second time"),
@@ -99,6 +101,11 @@ def test_a_merge_keeps_the_smaller_number_and_a_name() -> None:
 def test_a_decision_that_does_not_fit_is_refused(decision, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         apply(SIX, [decision])
+
+
+def named(name: str) -> dict[str, Any]:
+    """A decision as it is in the file."""
+    return {"kind": "name", "names": [{"number": 0, "name": name}]}
 
 
 @pytest.mark.parametrize(
@@ -185,6 +192,8 @@ def test_a_damaged_file_is_refused_in_one_line(run: SavedRun) -> None:
         json.dumps(tree | {"format": "ebsc-decisions-2"}).encode(),
         json.dumps(tree | {"assignments": "0" * 64}).encode(),
         json.dumps(tree | {"decisions": [{"kind": "burn"}]}).encode(),
+        json.dumps(tree | {"decisions": [named("../x")]}).encode(),
+        json.dumps(tree | {"decisions": [named("x" * 200)]}).encode(),
     ):
         file.write_bytes(content)
         with pytest.raises(RunDirectoryError, match=r"decisions\.json is damaged \(.*remove it") as error:

@@ -30,6 +30,8 @@ def name_clusters(run: SavedRun, names: Mapping[int, str]) -> SavedRun:
     """
     require_clusters(run, list(names))
     checked = checked_names(names, run.curated.names)
+    if all(run.curated.names.get(number, "") == name for number, name in checked.items()):
+        return run
     return _decided(run, Naming(names=[Name(number=n, name=name) for n, name in checked.items()]))
 
 

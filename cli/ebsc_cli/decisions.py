@@ -115,11 +115,9 @@ def _undone(run: SavedRun) -> SavedRun:
 
 def _show(run: SavedRun) -> None:
     """Print the clusters as they are now."""
-    from ebsc_core.curation.decide import sizes
-
     table = Table("cluster", "images", "name")
     for column in table.columns[:2]:
         column.justify = "right"
-    for number, size in sizes(run).items():
+    for number, size in run.curated.sizes().items():
         table.add_row(str(number), f"{size:,}", escape(run.curated.names.get(number, "")))
     table_console().print(table)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from ebsc_core.curation.names import checked_names
 from ebsc_core.curation.splitting import parts_of
 from ebsc_core.plugins.registry import Registry
@@ -107,10 +105,3 @@ def _decided(run: SavedRun, decision: Decision) -> SavedRun:
 def _written(run: SavedRun, decisions: Sequence[Decision]) -> SavedRun:
     write_decisions(run.path / DECISIONS, run.files.file(ASSIGNMENTS), decisions)
     return SavedRun(run.path)
-
-
-def sizes(run: SavedRun) -> dict[int, int]:
-    """Return the number of images in each cluster."""
-    clusters = run.curated.clusters
-    numbers, counts = np.unique(clusters[clusters >= 0], return_counts=True)
-    return dict(zip(numbers.tolist(), counts.tolist(), strict=True))

@@ -86,9 +86,7 @@ def cluster_tree(run: SavedRun) -> ClusterTree:
     curated = run.curated
     if not 1 <= len(curated.numbers) <= MAX_CLUSTERS:
         raise ConfigError(f"{run.path} has {len(curated.numbers)} clusters; a tree needs 1 to {MAX_CLUSTERS}")
-    numbers, counts = np.unique(curated.clusters[curated.clusters >= 0], return_counts=True)
-    sizes = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
-    return tree_of(required_graph(run, "a tree"), sizes, curated.names)
+    return tree_of(required_graph(run, "a tree"), curated.sizes(), curated.names)
 
 
 def tree_of(graph: Graph, sizes: dict[int, int], names: dict[int, str]) -> ClusterTree:

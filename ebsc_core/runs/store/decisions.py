@@ -114,6 +114,11 @@ class Curated:
         """The numbers of the clusters, ascending."""
         return np.unique(self.clusters[self.clusters >= 0]).tolist()
 
+    def sizes(self) -> dict[int, int]:
+        """Return the number of rows in each cluster."""
+        numbers, counts = np.unique(self.clusters[self.clusters >= 0], return_counts=True)
+        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
     def called(self, number: int) -> str:
         """Return the name of a cluster or, if it has none, its number."""
         return self.names.get(number, str(number))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ebsc_core.curation.decide import merge_clusters, name_clusters, sizes, split_cluster, undo
+from ebsc_core.curation.decide import merge_clusters, name_clusters, split_cluster, undo
 from ebsc_core.curation.names import checked_names, read_names
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.decisions import (
@@ -143,7 +143,7 @@ def test_a_split_finds_the_groups_within_a_cluster(run: SavedRun) -> None:
     assert (groups == groups[:, :1]).all()
     assert set(groups[:2, 0].tolist()) == {whole, 2}
     assert after.curated.names == {whole: "first"}
-    assert sizes(after) == dict.fromkeys(sorted({0, 1, 2}), 15) | {1 - whole: 30}
+    assert after.curated.sizes() == dict.fromkeys(sorted({0, 1, 2}), 15) | {1 - whole: 30}
     assert {file: file.read_bytes() for file in before} == before
     merged = merge_clusters(after, [2, whole])
     assert (merged.curated.clusters == run.assignments.clusters).all()

@@ -11,7 +11,16 @@ from collections.abc import Mapping, Sequence
 from ebsc_core.curation.names import checked_names
 from ebsc_core.curation.splitting import parts_of
 from ebsc_core.plugins.registry import Registry
-from ebsc_core.runs.store.decisions import Decision, Merge, Name, Naming, Part, Split, write_decisions
+from ebsc_core.runs.store.decisions import (
+    MAX_NUMBERS,
+    Decision,
+    Merge,
+    Name,
+    Naming,
+    Part,
+    Split,
+    write_decisions,
+)
 from ebsc_core.runs.store.directory import ASSIGNMENTS, DECISIONS
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import ConfigError
@@ -65,6 +74,8 @@ def split_cluster(
     parts = parts_of(run, number, into, registry, progress or Progress())
     largest_first = sorted(parts, key=len, reverse=True)
     free = _next_number(run)
+    if free + into > MAX_NUMBERS:
+        raise ConfigError(f"no numbers are left for new clusters: {free} have been given")
     moved = [Part(number=free + i, rows=rows.tolist()) for i, rows in enumerate(largest_first[1:])]
     return _decided(run, Split(number=number, parts=moved))
 

@@ -22,7 +22,8 @@ from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.manifest import digest_of
 
 # Numbers of clusters stay small, because arrays are as long as the largest one.
-Number = Annotated[int, Field(ge=0, lt=1 << 20)]
+MAX_NUMBERS = 1 << 20
+Number = Annotated[int, Field(ge=0, lt=MAX_NUMBERS)]
 Row = Annotated[int, Field(ge=0, lt=1 << 40)]
 
 

@@ -237,7 +237,7 @@ class Page:
         spare = iter(range(self.k, self.k + len(labels)))
         at = [matched[label] if label in matched else next(spare) for label in labels]
         wheel = colors(max([self.k, *(i + 1 for i in at)]))
-        rules = [f".k{k}{{--k:{wheel[k]}}}" for k in range(self.k)]
+        rules = [f".k{k}{{--k:{wheel[k]}}}" for k in self.numbers]
         return "".join(rules + [f".l{i}{{--l:{wheel[k]}}}" for i, k in enumerate(at)])
 
 

@@ -25,6 +25,7 @@ FLOORS = [
     {"data"},
     {"training", "clustering"},
     {"runs"},
+    {"curation"},
     {"report", "testing"},
     {"estimators", "benchmark"},
 ]

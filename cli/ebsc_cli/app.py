@@ -15,7 +15,9 @@ from ebsc_cli import features, plugins
 from ebsc_cli.benchmark import benchmark
 from ebsc_cli.cluster import cluster
 from ebsc_cli.compare import compare
+from ebsc_cli.decisions import merge, name, split
 from ebsc_cli.doctor import doctor
+from ebsc_cli.export import export
 from ebsc_cli.flags import in_flags
 from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, end_with_launcher, is_first, is_one_of_several, leave
@@ -23,6 +25,7 @@ from ebsc_cli.report import report
 from ebsc_cli.resume import resume
 from ebsc_cli.run import run
 from ebsc_cli.runs import runs
+from ebsc_cli.tree import tree
 from ebsc_cli.version import show_version
 from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
 from ebsc_core.utils.errors import EbscError, Interrupted, advice, is_out_of_memory, text_of
@@ -90,6 +93,11 @@ app.command()(resume)
 app.command()(runs)
 app.command()(compare)
 app.command()(report)
+app.command()(name)
+app.command()(merge)
+app.command()(split)
+app.command()(tree)
+app.command()(export)
 app.command()(doctor)
 app.command()(benchmark)
 app.add_typer(features.app, name="features")

@@ -14,6 +14,7 @@ from ebsc_cli.flags import (
     ConfigFile,
     Device,
     DictionarySize,
+    Like,
     NClusters,
     ObserverNames,
     Out,
@@ -33,6 +34,7 @@ def cluster(
     clusterer: ClustererName = None,
     n_clusters: NClusters = None,
     dictionary_size: DictionarySize = None,
+    like: Like = None,
     array: Annotated[
         str | None,
         OPTION(
@@ -84,6 +86,7 @@ def cluster(
         "clusterer.name": clusterer,
         "n_clusters": n_clusters,
         "dictionary_size": dictionary_size,
+        "like": like,
         "seed": seed,
         "device": device,
         "out": None if out is None else str(out),

@@ -13,7 +13,10 @@ from ebsc_core.plugins.kinds import Kind
 
 OPTION = typer.Option
 # What messages of core name that is given to a command without being a setting of the run.
-OPTIONS = {"devices": "--devices", "into": "--into", "settings": "--set"}
+OPTIONS = {"devices": "--devices", "into": "--into", "settings": "--set"} | {
+    name: f"--{name.replace('_', '-')}"
+    for name in ("table", "memberships", "fiftyone", "label_studio", "copy", "typical", "doubtful", "sheets")
+}
 METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
 
 Pretrained = Annotated[
@@ -63,6 +66,14 @@ DictionarySize = Annotated[
     OPTION(
         help="Cluster a seeded sample of this many images and assign the others to its clusters. "
         "\\[default: all up to 2,000,000]",
+        rich_help_panel=METHOD,
+    ),
+]
+Like = Annotated[
+    str | None,
+    OPTION(
+        metavar="RUN",
+        help="Keep the numbers and names of clusters of an earlier run, matched by the images of both.",
         rich_help_panel=METHOD,
     ),
 ]

@@ -25,6 +25,14 @@ def predict(
     features: Annotated[
         Path | None, OPTION(metavar="FILE.h5", help="Also write the features and embeddings of the images.")
     ] = None,
+    top: Annotated[
+        int,
+        OPTION(
+            min=1,
+            metavar="N",
+            help="From 2 on, also the N clusters with the largest shares of each image, and these shares.",
+        ),
+    ] = 1,
     settings: Annotated[
         list[str] | None,
         OPTION(
@@ -42,8 +50,9 @@ def predict(
 ) -> None:
     """Assign new images to the clusters of a finished run.
 
-    The CSV file gets one line per image: image, cluster, confidence. The command works batch by batch, so
-    memory does not limit the number of images.
+    The CSV file gets one line per image: image, cluster, confidence and, if clusters have names, name. Names,
+    merges and splits of the run count. The command works batch by batch, so memory does not limit the number
+    of images.
     """
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.clustering import metrics
@@ -70,7 +79,7 @@ def predict(
         source = predictor.read(data, settings or [], root=data_root, skip_bad_images=skip_bad_images)
         if features and not isinstance(source, ImageSource):
             raise ConfigError(f"{run} clustered features and has no others to write; leave out --features")
-        clusters = predict_to(predictor, source, out, features)
+        clusters = predict_to(predictor, source, out, features, top)
     shown.note(f"{len(clusters)} {'images' if predictor.takes_images else 'rows'} -> {out}")
     none = int((clusters < 0).sum())
     if none:

@@ -15,6 +15,7 @@ from ebsc_cli.flags import (
     ConfigFile,
     Device,
     DictionarySize,
+    Like,
     NClusters,
     ObserverNames,
     Out,
@@ -60,6 +61,7 @@ def run(
     clusterer: ClustererName = None,
     n_clusters: NClusters = None,
     dictionary_size: DictionarySize = None,
+    like: Like = None,
     settings: Settings = None,
     config: ConfigFile = None,
     data_root: Annotated[
@@ -130,6 +132,7 @@ def run(
         "clusterer.name": clusterer,
         "n_clusters": n_clusters,
         "dictionary_size": dictionary_size,
+        "like": like,
         "train.epochs": epochs,
         "train.batch_size": batch_size,
         "seed": seed,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -11,6 +13,21 @@ from ebsc_core.plugins.interfaces import Coefficients
 
 # Number of votes counted at once: 2^23 float64 are 64 MiB.
 HELD_VOTES = 1 << 23
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Hold how ``B`` new rows are shared among the clusters."""
+
+    labels: np.ndarray
+    """The cluster of each row, ``(B,)`` int64; -1 for none."""
+    confidence: np.ndarray
+    """``(B,)``, as :func:`vote` has it."""
+    clusters: np.ndarray
+    """The clusters with the largest shares of a row's coefficients, ``(B, top)`` int64; -1 where there are
+    no more."""
+    shares: np.ndarray
+    """Their shares, ``(B, top)``, in descending order."""
 
 
 def assign(
@@ -55,10 +72,57 @@ def vote(coefficients: Coefficients, labels: np.ndarray, trust: np.ndarray) -> t
     return np.concatenate(winners), np.concatenate(shares)
 
 
-def _vote(voted: np.ndarray, trust: np.ndarray, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+def assign_shares(
+    rows: Rows, dictionary: Dictionary, labels: np.ndarray, trust: np.ndarray, top_k: int, top: int
+) -> Shares:
+    """Assign each new row as :func:`assign` does, and share it among the ``top`` clusters with most votes."""
+    parts = []
+    for _, block in rows.blocks():
+        new = torch.full((len(block),), -1, device=block.device)
+        coefficients = dictionary.express(block, top_k, new)
+        parts.append(Shares(*vote(coefficients, labels, trust), *ranked(coefficients, labels, top)))
+    columns = zip(*((one.labels, one.confidence, one.clusters, one.shares) for one in parts), strict=True)
+    return Shares(*map(np.concatenate, columns))
+
+
+def ranked(coefficients: Coefficients, labels: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """Find for each query the clusters with the largest sums of absolute coefficients, and their shares.
+
+    Returns
+    -------
+    clusters : ndarray of shape (B, top), int64
+        -1 where no more clusters have a share.
+    shares : ndarray of shape (B, top)
+        In descending order; 0 where there is no cluster.
+    """
+    k = int(labels.max(initial=0)) + 1
+    size = max(1, HELD_VOTES // k)
+    blocks = zip(coefficients.indices.split(size), coefficients.values.split(size), strict=True)
+    parts = [_ranked(labels[indices.numpy()], values.abs().numpy(), k, top) for indices, values in blocks]
+    clusters, shares = zip(*parts, strict=True)
+    return np.concatenate(clusters), np.concatenate(shares)
+
+
+def _ranked(voted: np.ndarray, weights: np.ndarray, k: int, top: int) -> tuple[np.ndarray, np.ndarray]:
+    votes, n = _votes(voted, weights, k), len(voted)
+    order = np.argsort(-votes, axis=1, kind="stable")[:, :top]
+    sums = np.take_along_axis(votes, order, axis=1)
+    total = weights.sum(axis=1, dtype=np.float64, keepdims=True)
+    clusters, shares = np.full((n, top), -1), np.zeros((n, top))
+    clusters[:, : order.shape[1]] = np.where(sums > 0, order, -1)
+    np.divide(sums, total, out=shares[:, : order.shape[1]], where=total > 0)
+    return clusters, shares
+
+
+def _votes(voted: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
+    """Sum the weights of each query by the clusters that they go to, ``(B, k)``."""
     n, named = len(voted), voted >= 0
     places = np.arange(n)[:, None] * k + voted
-    votes = np.bincount(places[named], weights[named], minlength=n * k).reshape(n, k)
+    return np.bincount(places[named], weights[named], minlength=n * k).reshape(n, k)
+
+
+def _vote(voted: np.ndarray, trust: np.ndarray, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    n, votes = len(voted), _votes(voted, weights, k)
     best, winner = votes.max(axis=1), votes.argmax(axis=1)
     total = weights.sum(axis=1, dtype=np.float64)
     trusted = (weights * trust * (voted == winner[:, None])).sum(axis=1, dtype=np.float64)

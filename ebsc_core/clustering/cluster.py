@@ -16,7 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 from ebsc_core.clustering.affinity import affinity
-from ebsc_core.clustering.assign import assign, vote
+from ebsc_core.clustering.assign import Shares, assign, assign_shares, vote
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.confidence import confidence as confidence_of
 from ebsc_core.clustering.copies import Copies, find_copies
@@ -75,6 +75,11 @@ class OutOfSampleAssigner:
         """Return labels and confidence of new rows, as :func:`assign` does; nothing else changes."""
         moved = MappedRows(rows, self.transform)
         return assign(moved, self.dictionary, self.labels, self.confidence, self.top_k)
+
+    def shares(self, rows: Rows, top: int) -> Shares:
+        """Return how new rows are shared among the clusters, as :func:`assign_shares` does."""
+        moved = MappedRows(rows, self.transform)
+        return assign_shares(moved, self.dictionary, self.labels, self.confidence, self.top_k, top)
 
 
 @dataclass(frozen=True)

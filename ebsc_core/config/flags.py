@@ -28,6 +28,7 @@ FLAGS: dict[str, tuple[str, type | None]] = {
     "coefficients.name": ("--coefficients", str),
     "clusterer.name": ("--clusterer", str),
     "n_clusters": ("--n-clusters", int),
+    "like": ("--like", str),
     "dictionary_size": ("--dictionary-size", int),
     "train.epochs": ("--epochs", int),
     "train.batch_size": ("--batch-size", int),

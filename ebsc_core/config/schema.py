@@ -294,6 +294,10 @@ class RunConfig(BaseModel):
     clusters."""
     test_share: float = Field(0.2, gt=0, lt=1)
     """The share of the images that ``train-test`` holds out. The seed decides which images."""
+    like: Text | None = None
+    """The directory of an earlier run, usually on fewer images. Its clusters, with all merges and splits,
+    keep their numbers and names: they are matched by the images that both runs have. New clusters get new
+    numbers."""
     seed: int = Field(0, ge=0, lt=2**32)
     """The seed of every random number in the run. It has at most 32 bits, because scikit-learn takes no
     more."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked
 from ebsc_core.config.schema import RunConfig
+from ebsc_core.curation.graph import Graph
 from ebsc_core.data.features.rows import HeldRows, unit_rows
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
@@ -63,6 +64,11 @@ class ClusteredRows:
         self.affinity, self.positions = result.affinity, result.positions
         self.figures: dict[str, Any] = result.figures
         self._assigner: OutOfSampleAssigner | None = result.assigner
+
+    @property
+    def graph(self) -> Graph:
+        """The affinity, with the positions and clusters of its rows."""
+        return Graph(self.affinity, self.positions, self.labels[self.positions])
 
     def predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the clusters ``(M,)`` and the confidence ``(M,)`` of other rows ``(M, D)``."""

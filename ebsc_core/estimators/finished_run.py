@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ import numpy as np
 import torch
 
 from ebsc_core.config.schema import RunConfig
+from ebsc_core.curation.export import Export, export
+from ebsc_core.curation.image_files import ImageFiles, image_files
 from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.data.images.python_inputs import given_images
+from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
@@ -27,7 +30,7 @@ from ebsc_core.runs.run import run
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import is_unfinished
 from ebsc_core.utils.device import prepare, resolve_device
-from ebsc_core.utils.errors import ConfigError, DeviceError
+from ebsc_core.utils.errors import ConfigError, DataError, DeviceError
 from ebsc_core.utils.launched import process_count
 from ebsc_core.utils.progress import Progress
 
@@ -106,6 +109,26 @@ class FinishedRun:
         """Compute the rows of new images, ``(N, D)`` float32 of unit length."""
         with self._open_predictor(progress) as predictor:
             return torch.cat([predictor.rows_of(table) for table in self._tables(images, predictor)]).numpy()
+
+    def decide(self, decision: Callable[[SavedRun], SavedRun]) -> None:
+        """Make a decision about the clusters, or take one back; new images follow it from then on."""
+        self.saved = decision(self.saved)
+        vars(self).pop("_predictor", None)
+
+    def export(self, wanted: Export, images: Any, progress: Progress) -> None:
+        """Export the clusters; ``images`` are those of the run, if they were in memory."""
+        files = partial(self._files, images, progress)
+        export(self.saved, wanted, files, progress.note)
+
+    def _files(self, images: Any, progress: Progress) -> ImageFiles:
+        if images is None:
+            return image_files(self.saved, Registry(), progress.warn, progress.note)
+        source, count = given_images(images), len(self.saved.assignments.ids)
+        if len(source) != count:
+            raise DataError(
+                f"there are {len(source)} images, and the run was on {count}; give the same images"
+            )
+        return ImageFiles(RunImages(source), None, list(source.ids))
 
     def _tables(self, images: Any, predictor: Predictor) -> Iterator[FeatureTable]:
         if isinstance(images, str | os.PathLike):

@@ -81,6 +81,11 @@ class EBSC(ClusterMixin, BaseEstimator):
         Everything in ``metrics.json`` of the run: label-free figures, timings, training history.
     run_dir_ : Path
         The directory of the run.
+    curated_labels_ : ndarray of shape (n_images,)
+        ``labels_`` after all decisions: merges and splits. ``labels_`` stays as ``fit`` found it, and
+        ``predict`` follows the decisions.
+    cluster_names_ : dict
+        The names that were given to clusters, by number.
     embedding_ : ndarray of shape (n_images, width)
         The rows that were clustered, of unit length; read from the run on demand.
     affinity_ : csr_matrix
@@ -192,8 +197,9 @@ class EBSC(ClusterMixin, BaseEstimator):
     def predict(self, X: Any, return_confidence: bool = False) -> Any:
         """Assign new images to the clusters that get most of their coefficients over the fitted images.
 
-        The fitted images stay in their clusters. If ``X`` contains fitted images, they are treated as new
-        ones. Near the border of two clusters the result may then differ from ``labels_``.
+        Merges and splits of clusters count. The fitted images stay in their clusters. If ``X`` contains
+        fitted images, they are treated as new ones. Near the border of two clusters the result may then
+        differ from ``labels_``.
 
         Parameters
         ----------
@@ -225,6 +231,86 @@ class EBSC(ClusterMixin, BaseEstimator):
         with mistakes():
             return self._run.rows(X, Spoken(self.verbose))
 
+    def name_clusters(self, names: Mapping[int, str]) -> Self:
+        """Give clusters names, by their numbers, as ``ebsc name`` does; an empty name takes one away.
+
+        Like the other decisions, this is kept in ``decisions.json`` of the run; ``labels_`` stays.
+        """
+        from ebsc_core.curation.decide import name_clusters
+
+        return self._decide(lambda run: name_clusters(run, names))
+
+    def merge_clusters(self, *numbers: int) -> Self:
+        """Join clusters, as ``ebsc merge`` does; the smallest number stays."""
+        from ebsc_core.curation.decide import merge_clusters
+
+        return self._decide(lambda run: merge_clusters(run, numbers))
+
+    def split_cluster(self, number: int, into: int = 2) -> Self:
+        """Cut a cluster into parts, as ``ebsc split`` does; the largest part keeps the number."""
+        from ebsc_core.curation.decide import split_cluster
+        from ebsc_core.estimators.progress import Spoken
+        from ebsc_core.plugins.registry import Registry
+
+        return self._decide(lambda run: split_cluster(run, number, into, Registry(), Spoken(self.verbose)))
+
+    def undo_decision(self) -> Self:
+        """Take the last name, merge or split back."""
+        from ebsc_core.curation.decide import undo
+
+        return self._decide(lambda run: undo(run)[0])
+
+    def cluster_tree(self) -> Any:
+        """Return the tree of clusters of ``ebsc tree``: its ``nodes``, and as text with ``str``."""
+        from ebsc_core.curation.tree import cluster_tree
+
+        check_is_fitted(self)
+        with mistakes():
+            return cluster_tree(self._run.saved)
+
+    def memberships(self) -> sparse.csr_matrix:
+        """Return the share of each image's affinity that goes to each cluster, ``(n_images, K)`` in [0, 1].
+
+        The columns are the clusters of ``curated_labels_`` in ascending order. With ``dictionary_size``,
+        images outside the sample have no shares.
+        """
+        from ebsc_core.curation.memberships import memberships
+
+        check_is_fitted(self)
+        with mistakes():
+            return memberships(self._run.saved).shares
+
+    def export(self, out: str | PathLike[str], X: Any = None, **options: Any) -> None:
+        """Write a folder for each cluster, as ``ebsc export --out`` does.
+
+        Parameters
+        ----------
+        out : path-like
+            A folder that does not exist yet.
+        X : as for fit, optional
+            The fitted images, if they were in memory; they are then written as PNG files.
+        options
+            ``copy``, ``typical``, ``doubtful`` and ``sheets``, as the flags of ``ebsc export``.
+        """
+        from ebsc_core.curation.export import Export
+        from ebsc_core.curation.folders import FolderOptions
+        from ebsc_core.estimators.progress import Spoken
+
+        check_is_fitted(self)
+        with mistakes():
+            wanted = Export(out=Path(out).expanduser(), folders=FolderOptions(**options))
+            self._run.export(wanted, X, Spoken(self.verbose))
+
+    @property
+    def curated_labels_(self) -> np.ndarray:
+        check_is_fitted(self)
+        return self._run.saved.curated.clusters
+
+    @property
+    def cluster_names_(self) -> dict[int, str]:
+        check_is_fitted(self)
+        return dict(self._run.saved.curated.names)
+
     @property
     def run_dir_(self) -> Path:
         check_is_fitted(self)
@@ -244,6 +330,12 @@ class EBSC(ClusterMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
+
+    def _decide(self, decision: Any) -> Self:
+        check_is_fitted(self)
+        with mistakes():
+            self._run.decide(decision)
+        return self
 
     def _adopt(self, run: Any) -> Self:
         self._run, found = run, run.saved.assignments

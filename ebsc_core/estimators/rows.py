@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
+from scipy import sparse
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -170,6 +171,28 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
             labels, confidence = self._clustered.predict(X)
         return (labels, confidence) if return_confidence else labels
 
+    def memberships(self) -> sparse.csr_matrix:
+        """Return the share of each row's affinity that goes to each cluster, ``(n_samples, K)`` in [0, 1].
+
+        The columns are the clusters of ``labels_`` in ascending order. With ``dictionary_size``, rows outside
+        the sample have no shares.
+        """
+        from ebsc_core.curation.memberships import memberships_of
+
+        check_is_fitted(self)
+        return memberships_of(self._clustered.graph, list(self._sizes()), len(self.labels_)).shares
+
+    def cluster_tree(self) -> Any:
+        """Return the tree of clusters, as ``ebsc tree`` shows it: its ``nodes``, and as text with ``str``."""
+        from ebsc_core.curation.tree import tree_of
+
+        check_is_fitted(self)
+        return tree_of(self._clustered.graph, self._sizes(), {})
+
+    def _sizes(self) -> dict[int, int]:
+        numbers, counts = np.unique(self.labels_[self.labels_ >= 0], return_counts=True)
+        return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
     def _configuration(self) -> Any:
         config = configuration(
             None,
@@ -186,7 +209,7 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
                 "seed": drawn_seed(self.random_state),
             },
         )
-        useless = sorted({"out", "observers", "cache"} & config.model_fields_set)
+        useless = sorted({"out", "observers", "cache", "like"} & config.model_fields_set)
         if useless:
             raise ConfigError(f"{useless[0]!r} has no effect: rows are clustered without a run directory")
         return config

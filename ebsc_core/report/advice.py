@@ -38,7 +38,7 @@ def advice(
         The contents of ``metrics.json``.
     assignments : Assignments
     k : int
-        The requested number of clusters.
+        The number of clusters, empty ones included.
     rank : float, optional
         The effective rank of the rows that express one another; they have ``width`` columns.
     """
@@ -98,7 +98,7 @@ def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
     median = float(np.median(present))
     merged = np.flatnonzero(sizes > MERGED * median).tolist()
     tiny = np.flatnonzero((sizes > 0) & (sizes < TINY * median)).tolist()
-    empty = int((sizes == 0).sum())
+    empty = max(0, k - len(present))
     return [
         Advice(
             f"{_clusters(merged)} {_has(merged)} more than {MERGED:.0f} times the size of the median "

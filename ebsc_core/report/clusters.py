@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse
 
-from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.utils.sampling import sample_positions
+from ebsc_core.curation.graph import Graph, affinity_between
+from ebsc_core.curation.memberships import from_typical_to_doubtful, own_masses
+from ebsc_core.runs.store.saved import Assignments
 
 
 @dataclass(frozen=True)
@@ -44,47 +44,12 @@ class Tie:
     share: float
 
 
-@dataclass(frozen=True)
-class Graph:
-    """Hold the affinity with the positions and clusters of its rows."""
-
-    matrix: sparse.csr_matrix
-    """The affinity has shape ``(M, M)``."""
-    positions: np.ndarray
-    """The positions ``(M,)`` of the rows in ``assignments.csv``."""
-    clusters: np.ndarray
-    """The clusters ``(M,)`` of the rows."""
-
-
-def graph_of(run: SavedRun) -> Graph | None:
-    """Return the affinity of a run; None if the run did not keep it or if its size does not fit the run."""
-    matrix, found = run.affinity, run.assignments
-    if matrix is None:
-        return None
-    size = run.metrics.get("dictionary_size")
-    positions = sample_positions(found.fitted, size, run.config.seed)
-    if matrix.shape != (len(positions), len(positions)):
-        return None
-    return Graph(matrix, positions, found.clusters[positions])
-
-
-def own_affinity(graph: Graph) -> np.ndarray:
-    """Return the sum ``(M,)`` of each row's affinity to its own cluster, not as a share."""
-    rows = np.repeat(np.arange(len(graph.clusters)), np.diff(graph.matrix.indptr))
-    same = (graph.clusters[rows] == graph.clusters[graph.matrix.indices]) & (graph.clusters[rows] >= 0)
-    return np.bincount(rows, weights=graph.matrix.data * same, minlength=len(graph.clusters))
-
-
 def between(graph: Graph, k: int) -> np.ndarray:
     """Return ``(K, K)``: the share of a cluster's affinity (row) that goes to each cluster (column).
 
     The row of a cluster without affinity is zero. Images of no cluster are left out.
     """
-    rows = np.repeat(graph.clusters, np.diff(graph.matrix.indptr))
-    columns = graph.clusters[graph.matrix.indices]
-    inside = (rows >= 0) & (columns >= 0)
-    mass = sparse.coo_matrix((graph.matrix.data[inside], (rows[inside], columns[inside])), shape=(k, k))
-    dense = mass.toarray().astype(np.float64)
+    dense = affinity_between(graph, range(k))
     total = dense.sum(axis=1, keepdims=True)
     return np.divide(dense, total, out=np.zeros_like(dense), where=total > 0)
 
@@ -98,20 +63,17 @@ def ties(shares: np.ndarray, most: int) -> list[Tie]:
 
 
 def describe(
-    run: SavedRun, graph: Graph | None, leaning: np.ndarray | None, pictures: int, most: int
+    found: Assignments, graph: Graph | None, leaning: np.ndarray | None, pictures: int, most: int
 ) -> list[Cluster]:
     """Describe the ``most`` largest clusters, in the order of their numbers.
 
     Each has up to ``pictures`` images to show, with two typical images for each doubtful one. ``leaning``
     is the result of :func:`between`, if it is known.
     """
-    found = run.assignments
     clusters, confidence = found.clusters[: found.fitted], found.confidence[: found.fitted]
     sizes = np.bincount(clusters[clusters >= 0])
     largest = np.sort(np.argsort(-sizes, kind="stable")[:most])
-    mass = np.zeros(found.fitted)
-    if graph is not None:
-        mass[graph.positions] = own_affinity(graph)
+    mass = own_masses(graph, found.fitted)
     result = []
     for number in largest.tolist():
         members = np.flatnonzero(clusters == number)
@@ -139,11 +101,8 @@ def describe(
 def _exemplary(
     members: np.ndarray, confidence: np.ndarray, mass: np.ndarray, pictures: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the most typical of these positions, and the most doubtful of the others.
-
-    Of equal confidence, the image with the larger affinity to the cluster is the more typical one.
-    """
-    order = members[np.lexsort((-mass[members], -confidence[members]))]
+    """Return the most typical of these positions, and the most doubtful of the others."""
+    order = from_typical_to_doubtful(members, confidence, mass)
     n_typical = min(-(-2 * pictures // 3), -(-2 * len(members) // 3))
     return order[:n_typical], order[n_typical:][::-1][: pictures - n_typical]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
@@ -13,10 +14,13 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ebsc_core.curation.graph import graph_of
+from ebsc_core.curation.memberships import sureness
+from ebsc_core.curation.tree import Node, tree_of
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.report import charts, formatting
 from ebsc_core.report.advice import advice
-from ebsc_core.report.clusters import between, describe, graph_of, ties
+from ebsc_core.report.clusters import between, describe, ties
 from ebsc_core.report.confusion import ClassFigures, compare, confusions, natural
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.report.how_made import made
@@ -51,14 +55,19 @@ class Page:
 
     def __init__(self, run: SavedRun, images: RunImages | None, why_none: str = "") -> None:
         self.run, self.images, self.why_none = run, images, why_none
-        self.assignments, self.metrics = run.assignments, run.metrics
+        self.curated, self.metrics = run.curated, run.metrics
+        self.assignments = replace(run.assignments, clusters=self.curated.clusters, confidence=sureness(run))
         self.graph = graph_of(run)
         present = self.assignments.clusters[self.assignments.clusters >= 0]
         wanted = run.config.n_clusters
-        self.k = max(wanted if isinstance(wanted, int) else 0, int(present.max(initial=-1)) + 1)
-        each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(self.k, MAX_CLUSTERS))))
+        self.wanted = wanted if isinstance(wanted, int) else 0
+        self.k = max(self.wanted, int(present.max(initial=-1)) + 1)
+        # After merges and splits, and if clusters have kept their numbers, some numbers belong to none.
+        gaps = bool(self.curated.changed) or "like" in self.metrics
+        self.numbers = self.curated.numbers if gaps else list(range(self.k))
+        each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(len(self.numbers), MAX_CLUSTERS))))
         self.between = between(self.graph, self.k) if self.graph and self.k <= MAX_DENSE else None
-        self.clusters = describe(run, self.graph, self.between, each, MAX_CLUSTERS)
+        self.clusters = describe(self.assignments, self.graph, self.between, each, MAX_CLUSTERS)
         self.comparison = compare(self.assignments)
         self.wrong = (
             confusions(self.comparison, self.assignments, CONFUSIONS, OF_EACH) if self.comparison else []
@@ -90,15 +99,18 @@ class Page:
         )
 
     def _context(self) -> dict[str, Any]:
-        layout, k, free = self.layout, self.k, self.metrics.get("label_free") or {}
+        layout, k, free = self.layout, len(self.numbers), self.metrics.get("label_free") or {}
         return {
-            **summary(self.run, self.k, self.comparison),
+            **summary(self.run, self.assignments, k, self.comparison),
             "advice": advice(
                 self.metrics, self.assignments, k, layout.rank if layout else None, self.run.rows.width
             ),
             "why_none": self.why_none if self.images is None else "",
             "has_pictures": bool(self.gallery),
             "clusters": self.clusters,
+            "called": self._called,
+            "decided": bool(self.curated.changed),
+            "tree": self._tree(),
             "hidden": max(0, int((np.bincount(self._assigned) > 0).sum()) - len(self.clusters)),
             "picture": self._picture,
             "comparison": self.comparison,
@@ -108,15 +120,28 @@ class Page:
             "heat": heat(self.graph, self.assignments.confidence[self.graph.positions])
             if self.graph
             else None,
+            "numbers": self.numbers,
             "between": self.between if k <= LARGEST_TABLE else None,
             "ties": ties(self.between, MAX_TIES) if self.between is not None else [],
             "map": self._map() if layout else None,
             "components": free.get("connected_components"),
             "training": charts.training_charts(self.metrics.get("training") or []),
-            "spectrum": charts.spectrum_charts(self.metrics, k),
+            "spectrum": charts.spectrum_charts(self.metrics, self.wanted or self.k),
             "drawing": charts,
             **made(self.run),
         }
+
+    def _called(self, number: int) -> str:
+        """Return the number of a cluster and its name, if it has one."""
+        name = self.curated.names.get(number)
+        return str(number) if name is None else f"{number} {formatting.short(name)}"
+
+    def _tree(self) -> list[tuple[str, Node]]:
+        """Return the lines of the tree of clusters; none without affinity, or if there are many clusters."""
+        sizes = {cluster.number: cluster.size for cluster in self.clusters}
+        if self.graph is None or not 2 <= len(sizes) < MAX_CLUSTERS:
+            return []
+        return tree_of(self.graph, sizes, self.curated.names).lines()
 
     @property
     def _assigned(self) -> np.ndarray:
@@ -183,6 +208,7 @@ class Page:
             "sheet": pictures,
             "data": {
                 "names": [formatting.short(assignments.ids[p]) for p in places],
+                "called": {number: self._called(number) for number in self.curated.names},
                 "confidence": [round(float(assignments.confidence[p]), 3) for p in places],
                 "labels": [formatting.short(label) for label in labels],
                 "neighbours": layout.neighbors,
@@ -211,7 +237,7 @@ class Page:
         spare = iter(range(self.k, self.k + len(labels)))
         at = [matched[label] if label in matched else next(spare) for label in labels]
         wheel = colors(max([self.k, *(i + 1 for i in at)]))
-        rules = [f".k{k}{{--k:{wheel[k]}}}" for k in range(self.k)]
+        rules = [f".k{k}{{--k:{wheel[k]}}}" for k in self.numbers]
         return "".join(rules + [f".l{i}{{--l:{wheel[k]}}}" for i, k in enumerate(at)])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ebsc_core.report.confusion import Comparison
 from ebsc_core.report.formatting import number, percent, short
-from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.runs.store.saved import Assignments, SavedRun
 from ebsc_core.utils.progress import clock
 
 
@@ -35,7 +35,7 @@ FREE = {
 }
 
 
-def summary(run: SavedRun, k: int, comparison: Comparison | None) -> dict[str, Any]:
+def summary(run: SavedRun, found: Assignments, k: int, comparison: Comparison | None) -> dict[str, Any]:
     """Return the title, components, lede and tiles."""
     metrics, tables = run.metrics, run.tables
     seconds = sum((metrics.get("seconds") or {}).values())
@@ -48,7 +48,7 @@ def summary(run: SavedRun, k: int, comparison: Comparison | None) -> dict[str, A
         "parts": _parts(run),
         "created": str(run.provenance.get("created", ""))[:16].replace("T", " "),
         "k": k,
-        "lede": _lede(run, k, comparison),
+        "lede": _lede(run, found, comparison),
         "score_tiles": [
             Tile(name, percent(metrics["scores"][key], 1), note)
             for key, (name, note) in SCORES.items()
@@ -102,8 +102,7 @@ def _part(tables: dict[str, Any], section: str) -> Any:
     return found.get("name", "?") if isinstance(found, dict) else "?"
 
 
-def _lede(run: SavedRun, k: int, comparison: Comparison | None) -> str:
-    found = run.assignments
+def _lede(run: SavedRun, found: Assignments, comparison: Comparison | None) -> str:
     clusters = found.clusters[: found.fitted]
     sizes = np.bincount(clusters[clusters >= 0], minlength=1)
     sizes = sizes[sizes > 0]

@@ -64,10 +64,16 @@ class ClusteringStage:
         self.plan, self.resolved, self.config = plan, resolved, plan.config
         self.device, self.stage, self.progress = device, stage, progress
 
-    def run(self, rows: Rows, joint: Joint | None = None) -> ClusteringResult:
+    def run(
+        self,
+        rows: Rows,
+        joint: Joint | None = None,
+        renumber: Callable[[ClusteringResult], ClusteringResult] | None = None,
+    ) -> ClusteringResult:
         """Cluster unit-length rows ``(N, D)``, and compute the figures that need no class labels.
 
-        If the coefficient model is the one in ``joint``, it starts from those weights.
+        If the coefficient model is the one in ``joint``, it starts from those weights. ``renumber`` gives the
+        clusters other numbers.
         """
         whiten = self.resolved.whiten
         choices: tuple[WhitenForm, ...] = (False, True) if whiten == "choose" else (whiten,)
@@ -81,6 +87,8 @@ class ClusteringStage:
             self._note_whitening(result, within_by_whitening)
         self._note_n_clusters(result.number)
         self._check_clusters(result)
+        if renumber:
+            result = renumber(result)
         with self.stage("figures"):
             figures = self._figures(rows, result, within_by_whitening)
         with self.stage("comparison"):

@@ -16,6 +16,7 @@ from ebsc_core.clustering.cluster import ClusteringResult
 from ebsc_core.config.schema import PROVENANCE
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.runs.context import RunContext
+from ebsc_core.runs.like import Earlier
 from ebsc_core.utils.provenance import provenance
 from ebsc_core.utils.system import peak_memory_mib
 from ebsc_core.utils.weights import save_weights
@@ -48,7 +49,11 @@ Assignment = tuple[Named, np.ndarray, np.ndarray]
 
 
 def run_figures(
-    context: RunContext, result: ClusteringResult, assignments: Sequence[Assignment], n: int
+    context: RunContext,
+    result: ClusteringResult,
+    assignments: Sequence[Assignment],
+    n: int,
+    earlier: Earlier | None = None,
 ) -> dict[str, Any]:
     """Return the figures that every run has; the scores are those of the last assignment.
 
@@ -56,18 +61,25 @@ def run_figures(
     ----------
     n : int
         Number of images or rows that were clustered.
+    earlier : Earlier, optional
+        The run from which clusters have kept their numbers.
     """
     named, clusters, _ = assignments[-1]
     scores = None if named.labels is None else metrics.scores(named.labels, clusters)
-    return result.figures | {
-        "protocol": context.config.protocol,
-        "scored_images": len(clusters),
-        "scores": scores,
-        "images": n,
-        "seconds": {name: round(value, 2) for name, value in context.stage.seconds.items()},
-        "peak_memory_mib": peak_memory_mib(),
-        "warnings": context.progress.warnings,
-    }
+    kept = {"like": earlier.record()} if earlier else {}
+    return (
+        result.figures
+        | kept
+        | {
+            "protocol": context.config.protocol,
+            "scored_images": len(clusters),
+            "scores": scores,
+            "images": n,
+            "seconds": {name: round(value, 2) for name, value in context.stage.seconds.items()},
+            "peak_memory_mib": peak_memory_mib(),
+            "warnings": context.progress.warnings,
+        }
+    )
 
 
 def write_run(
@@ -76,8 +88,12 @@ def write_run(
     assignments: Sequence[Assignment],
     resolved: dict[str, Any],
     figures: dict[str, Any],
+    earlier: Earlier | None = None,
 ) -> None:
-    """Write the files of a run; ``resolved`` settings come on top of the requested ones."""
+    """Write the files of a run; ``resolved`` settings come on top of the requested ones.
+
+    Clusters that have kept their numbers from an ``earlier`` run keep their names, too.
+    """
     directory, model = context.directory, result.method.model
     made_with = provenance() | {"parts": context.plan.suppliers()} | resolved.pop(PROVENANCE, {})
     with directory.writing():
@@ -87,6 +103,8 @@ def write_run(
         directory.write_assignments(_columns(assignments))
         directory.write_config(context.requested | resolved | {PROVENANCE: made_with})
         directory.write_metrics(figures)
+        if earlier:
+            earlier.write_names(directory.work_folder)
 
 
 def _columns(assignments: Sequence[Assignment]) -> dict[str, Iterable[Any]]:

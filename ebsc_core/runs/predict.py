@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ebsc_core.clustering.assign import Shares
 from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked, overlay, parse_settings
 from ebsc_core.config.schema import DataChoice
@@ -43,7 +44,12 @@ from ebsc_core.utils.weights import read_weights
 
 
 class Predictor:
-    """Hold the components of a finished run as it left them.
+    """Hold the components of a finished run as it left them, and its clusters after all decisions.
+
+    Parameters
+    ----------
+    clusters : ndarray of shape (N,), optional
+        Other clusters of the fitted rows to assign to; -1 for rows that shall have no vote.
 
     Raises
     ------
@@ -52,7 +58,12 @@ class Predictor:
     """
 
     def __init__(
-        self, run: SavedRun, registry: Registry, device: torch.device, progress: Progress | None = None
+        self,
+        run: SavedRun,
+        registry: Registry,
+        device: torch.device,
+        progress: Progress | None = None,
+        clusters: np.ndarray | None = None,
     ) -> None:
         self.run, self.registry, self.device = run, registry, device
         self.progress = progress or Progress()
@@ -67,7 +78,7 @@ class Predictor:
                 self.progress.note(f"the run names {path} (`{setting}`), which its component may read")
         self.width = run.rows.width
         """Number of columns of a row."""
-        self.assigner = self._rebuild_assigner()
+        self.assigner = self._rebuild_assigner(run.curated.clusters if clusters is None else clusters)
 
     @property
     def takes_images(self) -> bool:
@@ -161,6 +172,10 @@ class Predictor:
         """Return the clusters ``(B,)`` and the confidence ``(B,)`` of unit-length rows ``(B, D)``."""
         return self.assigner.predict(HeldRows(rows))
 
+    def shares(self, rows: Tensor, top: int) -> Shares:
+        """Return clusters and confidence of unit-length rows ``(B, D)``, and the ``top`` largest shares."""
+        return self.assigner.shares(HeldRows(rows), top)
+
     def _check_width(self, features: FeatureSource) -> None:
         if features.shape[1] != self.width:
             raise DataError(
@@ -168,7 +183,7 @@ class Predictor:
                 f"{self.width}; give features of the same kind"
             )
 
-    def _rebuild_assigner(self) -> OutOfSampleAssigner:
+    def _rebuild_assigner(self, clusters: np.ndarray) -> OutOfSampleAssigner:
         run, config = self.run, self.run.config
         found = run.assignments
         count, whiten = config.n_clusters, config.whiten
@@ -183,7 +198,7 @@ class Predictor:
         clustering_stage = ClusteringStage(self.plan, resolved, self.device, Stages(), self.progress)
         return clustering_stage.rebuild_assigner(
             run.rows,
-            found.clusters[: found.fitted],
+            clusters[: found.fitted],
             found.confidence[: found.fitted],
             lambda model: self._weights("coefficients", model),
         )
@@ -220,9 +235,13 @@ class Predictor:
 
 
 def predict_to(
-    predictor: Predictor, source: ImageSource | FeatureSource, out: Path, features: Path | None = None
+    predictor: Predictor,
+    source: ImageSource | FeatureSource,
+    out: Path,
+    features: Path | None = None,
+    top: int = 1,
 ) -> np.ndarray:
-    """Write one line per image or row: ``image,cluster,confidence`` and, if known, ``label``.
+    """Write one line per image or row: ``image,cluster,confidence`` and, if known, ``name`` and ``label``.
 
     Block by block: neither images nor lines are held. Files appear under their names only when complete.
 
@@ -234,6 +253,9 @@ def predict_to(
         A CSV.
     features : Path, optional
         An HDF5 file for the images' features and embeddings (see ``ebsc_core.data.features.store``).
+    top : int
+        From 2 on: add ``share``, the share of the coefficients that goes to the cluster, and the clusters
+        with the next largest shares as ``cluster_2``, ``share_2`` and so on; empty where there are no more.
 
     Returns
     -------
@@ -257,26 +279,45 @@ def predict_to(
                 temporary_path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
             )
             lines = csv.writer(file)
-            lines.writerow(["image", "cluster", "confidence"] + ["label"] * (labels is not None))
             writer = features and stack.enter_context(
                 FeatureWriter(features, digest(made_from), made_from, source.ids, source.labels)
             )
             for table in tables:
-                assigned, confidence = predictor.assign(predictor.rows_of(table))
-                columns: list[Iterable[Any]] = [
-                    islice(names, len(assigned)),
-                    assigned,
-                    (f"{value:.4f}" for value in confidence),
-                ]
+                found = predictor.shares(predictor.rows_of(table), top)
+                columns = _columns(found, predictor.run.curated.names, islice(names, len(found.labels)))
                 if labels is not None:
-                    columns.append(islice(classes, len(assigned)))
-                lines.writerows(zip(*columns, strict=True))
-                clusters.append(assigned)
+                    columns["label"] = islice(classes, len(found.labels))
+                columns |= _next_columns(found)
+                if not clusters:
+                    lines.writerow(columns)
+                lines.writerows(zip(*columns.values(), strict=True))
+                clusters.append(found.labels)
                 if writer:
                     writer.append(table)
     except OSError as error:
         raise DataError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
     return np.concatenate(clusters)
+
+
+def _columns(found: Shares, names: Mapping[int, str], images: Iterable[str]) -> dict[str, Iterable[Any]]:
+    columns: dict[str, Iterable[Any]] = {"image": images, "cluster": found.labels}
+    columns["confidence"] = (f"{value:.4f}" for value in found.confidence)
+    if names:
+        columns["name"] = (names.get(cluster, "") for cluster in found.labels.tolist())
+    return columns
+
+
+def _next_columns(found: Shares) -> dict[str, Iterable[Any]]:
+    """Return the columns of shares, if more than one cluster is wanted."""
+    columns: dict[str, Iterable[Any]] = {}
+    for place in range(found.clusters.shape[1] if found.clusters.shape[1] > 1 else 0):
+        clusters, shares = found.clusters[:, place].tolist(), found.shares[:, place].tolist()
+        suffix = f"_{place + 1}" if place else ""
+        if place:
+            columns[f"cluster{suffix}"] = ("" if cluster < 0 else cluster for cluster in clusters)
+        pairs = zip(clusters, shares, strict=True)
+        columns[f"share{suffix}"] = ["" if cluster < 0 else f"{share:.4f}" for cluster, share in pairs]
+    return columns
 
 
 def _tables(features: FeatureSource) -> Iterator[FeatureTable]:

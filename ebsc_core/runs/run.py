@@ -22,6 +22,7 @@ from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.announce import announce_features, announce_images
 from ebsc_core.runs.clustering_stage import ClusteringStage, Joint
 from ebsc_core.runs.context import RunContext
+from ebsc_core.runs.like import Earlier
 from ebsc_core.runs.outcome import Assignment, RunResult, run_figures, write_run
 from ebsc_core.runs.plan import ImagePlan, Plan, make_plan
 from ebsc_core.runs.resolve import InputSummary, Preferences, ResolvedSettings, resolve, resolve_clustering
@@ -90,6 +91,7 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
         info = data.info()
         backbone: Backbone = plan.backbone.build_seeded(config.seed, info).to(context.device)
         resolved = resolve(config, data, info, backbone, Preferences.of(plan), distributed.count)
+        earlier = Earlier(config.like, data.ids, context.progress) if config.like else None
     announce_images(context, plan, data, held_out, info, backbone, resolved)
     training = TrainingStage(
         plan=plan,
@@ -113,7 +115,7 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
         rows = StoredRows(directory.work_folder / FEATURES, resolved.express)
         clustering = ClusteringStage(plan, resolved, context.device, stage, context.progress)
         joint = Joint(training.joint, resolved.joint_whiten) if training.joint else None
-        result = clustering.run(rows, joint)
+        result = clustering.run(rows, joint, earlier.renumber if earlier else None)
         assignments: list[Assignment] = [(data, result.labels, result.confidence)]
         if held_out:
             with stage("held-out images"):
@@ -121,7 +123,7 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
                 assignments.append((held_out, *result.assigner.predict(held_out_rows)))
                 held_out_rows.path.unlink()
         clustering.pass_on_warnings(result.method.model)
-        figures = run_figures(context, result, assignments, len(data)) | {
+        figures = run_figures(context, result, assignments, len(data), earlier) | {
             "processes": distributed.count,
             "features_cost": trained.cost,
             "training": trained.history,
@@ -129,7 +131,7 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
         with directory.writing():
             training.write(directory)
         tables = clustering.resolved_tables(result) | _resolved_tables(context, resolved, info, trained)
-        write_run(context, result, assignments, tables, figures)
+        write_run(context, result, assignments, tables, figures, earlier)
     return RunResult(directory.path, figures, RunImages(data, held_out))
 
 
@@ -148,23 +150,24 @@ def _run_on_features(context: RunContext, plan: Plan) -> RunResult:
     n = len(features)
     inputs = InputSummary(features.name, n, features.n_classes, "rows")
     resolved = resolve_clustering(config, inputs, Preferences.of(plan))
+    earlier = Earlier(config.like, features.ids, context.progress) if config.like else None
     announce_features(context, features, pictures, resolved)
     with context.directory as directory:
         with stage("read features"), directory.writing():
             _store(features, directory.work_folder / FEATURES)
         rows = StoredRows(directory.work_folder / FEATURES, "features")
         clustering = ClusteringStage(plan, resolved, context.device, stage, context.progress)
-        result = clustering.run(rows)
+        result = clustering.run(rows, renumber=earlier.renumber if earlier else None)
         clustering.pass_on_warnings(result.method.model)
         assignments: list[Assignment] = [(features, result.labels, result.confidence)]
-        figures = run_figures(context, result, assignments, n) | {
+        figures = run_figures(context, result, assignments, n, earlier) | {
             # Every run says these; here the features were made elsewhere.
             "processes": 1,
             "features_cost": {"seconds": {}, "peak_memory_mib": None},
             "training": [],
         }
         tables = clustering.resolved_tables(result) | {"device": str(context.device)}
-        write_run(context, result, assignments, tables, figures)
+        write_run(context, result, assignments, tables, figures, earlier)
     return RunResult(directory.path, figures, images)
 
 
@@ -189,6 +192,8 @@ def _requested(plan: Plan, data: ImageSource | None) -> dict[str, Any]:
         for option in ("path", "images"):
             if tables["features"][option] is not None:
                 tables["features"][option] = _absolute(tables["features"][option])
+    if tables["like"] is not None:
+        tables["like"] = _absolute(tables["like"])
     return tables
 
 

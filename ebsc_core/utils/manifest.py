@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 20
 def write_manifest(folder: Path, leave_out: tuple[str, ...] = ()) -> None:
     """Write the manifest of all files in a folder and below it, except those in ``leave_out``."""
     names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
-    lines = [f"{_digest(folder / name)}  {name}\n" for name in names if name not in (MANIFEST, *leave_out)]
+    lines = [f"{digest_of(folder / name)}  {name}\n" for name in names if name not in (MANIFEST, *leave_out)]
     with written_whole(folder / MANIFEST) as temporary_path:
         temporary_path.write_text("".join(lines), encoding="utf-8")
 
@@ -91,12 +91,26 @@ class GuardedFolder:
             if name not in self.digests:
                 raise self._refusal(f"{path} is not in {self.path / MANIFEST}")
             try:
-                same = _digest(path) == self.digests[name]
+                same = digest_of(path) == self.digests[name]
             except OSError as error:
                 raise self.error(f"cannot read {path}: {error.strerror or error}") from None
             if not same:
                 raise self._refusal(f"{path} is not the file that was written (its checksum differs)")
         self.checked.add(name)
+        return path
+
+    def unlisted(self, name: str) -> Path | None:
+        """Return the path of a file that changes alone and is in no manifest; None if there is none.
+
+        Raises
+        ------
+        EbscError
+            If it is a link, or no file.
+        """
+        path = self.path / name
+        if not (path.exists() or path.is_symlink()):
+            return None
+        self._check_plain(name)
         return path
 
     def _check_plain(self, name: str) -> None:
@@ -119,6 +133,7 @@ def _is_below(name: str) -> bool:
     return not PurePosixPath(name).is_absolute() and ".." not in name.split("/") and name == printable(name)
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -32,6 +32,7 @@ def ebsc(*arguments: str, python: tuple[str, ...] = ()) -> subprocess.CompletedP
         ["plugins", "check", "--help"],
         ["--version"],
         ["runs", "--help"],
+        ["export", "--help"],
     ],
     ids=" ".join,
 )

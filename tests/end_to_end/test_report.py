@@ -58,6 +58,31 @@ def test_the_same_page_ends_a_run(ebsc, tmp_path: Path, with_reports: None) -> N
     assert page(tmp_path / "run") == first
 
 
+def test_it_shows_what_was_decided(ebsc, tmp_path: Path) -> None:
+    assert ebsc("run", *QUICK, "--limit", "200").code == 0
+    assert ebsc("report", "run").code == 0
+    first = page(tmp_path / "run")
+    assert ebsc("name", "run", "4", "herbs & trees").code == 0
+    assert ebsc("merge", "run", "3", "8").code == 0
+    assert ebsc("report", "run").code == 0
+    text = page(tmp_path / "run")
+    for said in (
+        "digits: 9 clusters",
+        "Cluster 4 herbs &amp; trees",
+        "put into 9 clusters",
+        "merged or split since",
+    ):
+        assert said in text
+        assert said not in first
+    assert "Cluster 8" in first
+    assert "Cluster 8" not in text
+    assert "are empty" not in text
+    assert ebsc("name", "run", "--undo").code == 0
+    assert ebsc("name", "run", "--undo").code == 0
+    assert ebsc("report", "run").code == 0
+    assert page(tmp_path / "run") == first
+
+
 def test_a_run_may_leave_it_out(ebsc, tmp_path: Path, with_reports: None) -> None:
     done = ebsc("run", *QUICK, "--limit", "100", "--no-report")
     assert "report:" not in done.out

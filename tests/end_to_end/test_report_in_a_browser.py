@@ -13,9 +13,11 @@ import pytest
 from PIL import Image
 
 from ebsc_core.config.loading import load_config
+from ebsc_core.curation.decide import merge_clusters, name_clusters
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.report import rewrite_report
 from ebsc_core.runs.run import run
+from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.progress import Progress
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
@@ -81,11 +83,20 @@ def many(folder: Path, data_dir: Path) -> Path:
     )
 
 
+def decided(folder: Path, data_dir: Path) -> Path:
+    """Clusters with names, two of which are merged."""
+    digits(folder, data_dir)
+    named = name_clusters(SavedRun(folder / "run"), {2: "herbs & 'trees'", 5: "{{ 7 + 7 }}", 7: "Herb"})
+    merge_clusters(named, [3, 8])
+    return rewrite_report(folder / "run", Registry(), lambda warning: None)
+
+
 MAKERS: dict[str, Callable[[Path, Path], Path]] = {
     "digits": digits,
     "cifar": cifar,
     "nasty": nasty,
     "many": many,
+    "decided": decided,
 }
 
 
@@ -242,6 +253,27 @@ class TestMap:
         assert page.locator("#points .k4:not(.dim)").count() == 0
         page.keyboard.press("Enter")
         assert page.locator("#points .dim").count() == 0
+
+
+def test_clusters_are_found_by_name_and_number(opened) -> None:
+    page = opened("decided")
+    clusters = "#clusters > .cluster:not([hidden])"
+    assert page.locator(clusters).count() == 9
+    for words, numbers in {"HERB": ["2", "7"], "8": [], "3": ["3"], "{{ 7": ["5"], "": None}.items():
+        page.fill("#find", words)
+        found = [one.get_attribute("data-number") for one in page.locator(clusters).all()]
+        assert found == (numbers if numbers is not None else [*"012345679"])
+        assert page.text_content("#found") == (f"{len(found)} of 9" if words else "")
+    assert page.text_content("h1").endswith("9 clusters")
+    page.focus("#plane")
+    for _ in range(9):
+        page.keyboard.press("PageDown")
+        if "cluster 2" in point(page):
+            break
+    assert "cluster 2 herbs & 'trees'," in point(page)
+    page.click("text=Clusters as a tree")
+    page.click("pre a:has-text('7 Herb')")
+    assert page.evaluate("location.hash") == "#cluster-7"
 
 
 def test_names_are_text_whatever_they_hold(opened) -> None:

@@ -3,6 +3,23 @@
 // fill the page.
 for (const picture of document.querySelectorAll(".strip img")) picture.title = picture.alt;
 
+const find = document.getElementById("find");
+if (find) (() => {
+  const clusters = [...document.querySelectorAll("#clusters > .cluster")];
+  document.getElementById("finder").hidden = false;
+  find.addEventListener("input", () => {
+    const wanted = find.value.trim().toLowerCase();
+    let shown = 0;
+    for (const cluster of clusters) {
+      const { number, called } = cluster.dataset;
+      const name = called.slice(number.length).toLowerCase();
+      cluster.hidden = wanted !== "" && wanted !== number && !name.includes(wanted);
+      shown += !cluster.hidden;
+    }
+    document.getElementById("found").textContent = wanted && `${shown} of ${clusters.length}`;
+  });
+})();
+
 const map = document.getElementById("map-data");
 if (map) (() => {
   const data = JSON.parse(map.textContent);
@@ -51,7 +68,7 @@ if (map) (() => {
     const { x, y, cluster, label } = points[point];
     ring.setAttribute("cx", x);
     ring.setAttribute("cy", y);
-    said.textContent = `${data.names[point]}: ${cluster < 0 ? "no cluster" : `cluster ${cluster}`}` +
+    said.textContent = `${data.names[point]}: ${cluster < 0 ? "no cluster" : `cluster ${data.called[cluster] ?? cluster}`}` +
       (label < 0 ? "" : `, class ${data.labels[label]}`) +
       `, confidence ${Math.round(100 * data.confidence[point])} %`;
     if (place.has(point)) draw(canvas, point, 144);

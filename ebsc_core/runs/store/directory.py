@@ -11,6 +11,8 @@ other files are complete. So a directory without it is finished.
 ``assignments.csv`` image, cluster, confidence and, if known, label; the test set after the fit set
 ``metrics.json``    scores, label-free figures, timings, training history, warnings
 ``manifest``        the SHA-256 of each of these files, written after them (see ``ebsc_core.utils.manifest``)
+``decisions.json``  what was decided about the clusters since: names, merges, splits; not in the manifest,
+                    since it changes alone; it has its own checksum (``ebsc_core.runs.store.decisions``)
 ``report.html``     all of that on a page, with pictures; not in the manifest, since no command reads it
                     and ``ebsc report`` writes it again (see ``ebsc_core.report``)
 ==================  ===========================================================================
@@ -51,14 +53,14 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
-AFFINITY, CHECKPOINTS = "affinity.npz", "checkpoints"
+AFFINITY, CHECKPOINTS, DECISIONS = "affinity.npz", "checkpoints", "decisions.json"
 # Bytes of the components, and of components and source together, in the name of a directory.
 MAX_COMPONENTS, MAX_NAME = 120, 200
 
 
 def own_files(path: Path) -> list[Path]:
     """Return the files that the run in a directory has written and needs, except the report."""
-    names = (CONFIG, ASSIGNMENTS, METRICS, AFFINITY, "features.h5", MANIFEST, UNFINISHED)
+    names = (CONFIG, ASSIGNMENTS, METRICS, AFFINITY, "features.h5", MANIFEST, UNFINISHED, DECISIONS)
     return [*(path / name for name in names), *(path / CHECKPOINTS).glob("*")]
 
 
@@ -168,7 +170,7 @@ class RunDirectory:
             self._leave_nothing()
 
     def _finish(self) -> None:
-        write_manifest(self.work_folder, leave_out=(LOCK,))
+        write_manifest(self.work_folder, leave_out=(LOCK, DECISIONS))
         for item in sorted(self.work_folder.iterdir(), key=lambda item: item.name == MANIFEST):
             if item.name != LOCK:
                 remove(self.target / item.name)  # left by a process that was killed here

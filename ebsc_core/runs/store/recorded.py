@@ -88,6 +88,13 @@ class Cost(_Record):
     seconds: dict[str, Seconds] = {}
 
 
+class Like(_Record):
+    """Hold what became of the clusters of an earlier run, if numbers were kept."""
+
+    run: str | None = None
+    next: Count = 0
+
+
 class Metrics(_Record):
     """Hold the content of ``metrics.json``."""
 
@@ -104,6 +111,7 @@ class Metrics(_Record):
     warnings: list[str] | None = None
     features_cost: Cost | None = None
     training: list[EpochFigures] | None = None
+    like: Like | None = None
 
 
 class ImageRecord(_Record):

@@ -21,7 +21,16 @@ from ebsc_core.config.toml import read_toml
 from ebsc_core.data.features.hdf5 import opened
 from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.data.features.store import FEATURES
-from ebsc_core.runs.store.directory import AFFINITY, ASSIGNMENTS, CHECKPOINTS, CONFIG, METRICS, files_of
+from ebsc_core.runs.store.decisions import Curated, Decision, apply, read_decisions
+from ebsc_core.runs.store.directory import (
+    AFFINITY,
+    ASSIGNMENTS,
+    CHECKPOINTS,
+    CONFIG,
+    DECISIONS,
+    METRICS,
+    files_of,
+)
 from ebsc_core.runs.store.recorded import Provenance, checked_as, read_metrics
 from ebsc_core.runs.store.unfinished import how_unfinished, is_unfinished
 from ebsc_core.utils.errors import ConfigError, EbscError, RunDirectoryError, text_of
@@ -116,6 +125,28 @@ class SavedRun:
                     f"{found.fitted} images"
                 )
         return found
+
+    @cached_property
+    def decisions(self) -> list[Decision]:
+        """What was decided about the clusters since, in its order; see ``ebsc_core.curation``."""
+        return self._decided[0]
+
+    @cached_property
+    def curated(self) -> Curated:
+        """The clusters after all decisions, and their names."""
+        return self._decided[1]
+
+    @cached_property
+    def _decided(self) -> tuple[list[Decision], Curated]:
+        found, path = self.assignments, self.files.unlisted(DECISIONS)
+        try:
+            decisions = read_decisions(path, self.files.file(ASSIGNMENTS)) if path else []
+            return decisions, apply(found.clusters, decisions)
+        except (OSError, ValueError) as error:
+            raise RunDirectoryError(
+                f"{path} is damaged ({text_of(error)}); restore it from a copy, or remove it to have the "
+                "clusters as the run found them"
+            ) from None
 
     @property
     def rows(self) -> StoredRows:

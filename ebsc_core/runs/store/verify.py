@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from ebsc_core.runs.store.directory import files_of, own_files
+from ebsc_core.runs.store.directory import DECISIONS, files_of, own_files
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import UNFINISHED, how_unfinished, is_unfinished, read_unfinished
 from ebsc_core.utils.errors import EbscError
@@ -43,7 +43,7 @@ def _verify_finished(path: Path) -> Checked:
         yield "note", files.unchecked
     else:
         there = [str(file.relative_to(path)) for file in own_files(path) if file.exists()]
-        names += [name for name in there if name not in names and name != MANIFEST]
+        names += [name for name in there if name not in (*names, MANIFEST, DECISIONS)]
         checks = {name: partial(files.file, name) for name in names}
         results = list(_tried(checks))
         yield from results
@@ -55,7 +55,7 @@ def _verify_finished(path: Path) -> Checked:
 
 def _read_all(run: SavedRun) -> None:
     """Read everything that a command may read, except weights, which only the network itself can check."""
-    _ = run.config, run.provenance, run.metrics, run.assignments, run.affinity
+    _ = run.config, run.provenance, run.metrics, run.assignments, run.affinity, run.curated
     for _ in run.rows.blocks():
         pass
 

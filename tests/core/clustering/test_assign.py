@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebsc_core.clustering import assign as assignment
-from ebsc_core.clustering.assign import assign, vote
+from ebsc_core.clustering.assign import assign, ranked, vote
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.plugins.interfaces import Coefficients
@@ -69,6 +69,26 @@ class TestVote:
         assert found.tolist() == chosen
         assert found.dtype == np.int64
         np.testing.assert_allclose(confidence, shares)
+
+    @given(
+        n=st.integers(1, 12), m=st.integers(1, 8), k=st.integers(1, 6), top=st.integers(1, 4), data=st.data()
+    )
+    def test_ranks_are_those_of_counting_by_hand(
+        self, n: int, m: int, k: int, top: int, data: st.DataObject
+    ) -> None:
+        clusters = np.array(data.draw(st.lists(st.integers(-1, 4), min_size=n, max_size=n)))
+        rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+        indices = rng.integers(0, n, (m, k))
+        values = rng.integers(-4, 5, (m, k)).astype(np.float32) / 2
+        coefficients = Coefficients(torch.from_numpy(indices), torch.from_numpy(values))
+        found, shares = ranked(coefficients, clusters, top)
+        assert found[:, 0].tolist() == vote(coefficients, clusters, np.ones(n))[0].tolist()
+        for row in range(m):
+            sums = [float(np.abs(values[row])[clusters[indices[row]] == c].sum()) for c in range(5)]
+            order = sorted((c for c in range(5) if sums[c] > 0), key=lambda c: -sums[c])[:top]
+            assert found[row].tolist() == order + [-1] * (top - len(order))
+            expected = [sums[c] / np.abs(values[row]).sum() for c in order] + [0.0] * (top - len(order))
+            np.testing.assert_allclose(shares[row], expected)
 
     def test_noise_votes_for_nothing_but_counts_against_confidence(self) -> None:
         coefficients = Coefficients(torch.tensor([[0, 1], [0, 0]]), torch.tensor([[3.0, -1.0], [1.0, 1.0]]))

@@ -14,8 +14,9 @@ from PIL import Image
 from scipy import sparse
 
 from ebsc_core.clustering.metrics import clustering_accuracy, own_share
+from ebsc_core.curation.graph import Graph, graph_of, own_affinity
 from ebsc_core.report.advice import advice
-from ebsc_core.report.clusters import Graph, between, describe, graph_of, own_affinity, ties
+from ebsc_core.report.clusters import between, describe, ties
 from ebsc_core.report.confusion import compare, confusions
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.runs.store.saved import Assignments
@@ -60,7 +61,7 @@ class TestClusters:
 
     def test_of_each_cluster(self) -> None:
         found = assignments([0, 0, 1, 1], ["a", "b", "b", "b"], [0.75, 1, 0.8, 1])
-        first, second = describe(SimpleNamespace(assignments=found), FOUR, between(FOUR, 2), 2, 10)
+        first, second = describe(found, FOUR, between(FOUR, 2), 2, 10)
         assert (first.number, first.size, first.confidence) == (0, 2, 0.875)
         assert (first.label, first.purity) == ("a", 0.5)
         assert (second.label, second.purity) == ("b", 1)
@@ -72,7 +73,7 @@ class TestClusters:
         found = assignments([0] * n, None, np.arange(n) / n)
         ring = np.roll(np.eye(n), 1, axis=1) * np.arange(n)[:, None]
         one = graph(ring + ring.T, [0] * n)
-        (cluster,) = describe(SimpleNamespace(assignments=found), one, None, 9, 10)
+        (cluster,) = describe(found, one, None, 9, 10)
         assert (len(cluster.typical), len(cluster.doubtful)) == (6, 3)
         assert not set(cluster.typical) & set(cluster.doubtful)
         assert cluster.doubtful.tolist() == [0, 1, 2]
@@ -80,7 +81,7 @@ class TestClusters:
 
     def test_of_equal_confidence_the_largest_affinity_is_the_most_typical(self) -> None:
         (cluster, _) = describe(
-            SimpleNamespace(assignments=assignments([0, 0, 0, 1])),
+            assignments([0, 0, 0, 1]),
             graph([[0, 1, 2, 0], [1, 0, 5, 0], [2, 5, 0, 0], [0, 0, 0, 0]], [0, 0, 0, 1]),
             None,
             3,
@@ -91,17 +92,18 @@ class TestClusters:
 
     def test_without_an_affinity_the_confident_are_typical(self) -> None:
         found = assignments([0, 0, 0], None, [0.2, 0.9, 0.5])
-        (cluster,) = describe(SimpleNamespace(assignments=found), None, None, 3, 10)
+        (cluster,) = describe(found, None, None, 3, 10)
         assert (cluster.typical.tolist(), cluster.doubtful.tolist()) == ([1, 2], [0])
 
     def test_the_largest_are_shown_and_held_out_images_do_not_count(self) -> None:
         found = assignments([0, 1, 1, 2, 2, 2, 0, 0, 0], fitted=6)
-        shown = describe(SimpleNamespace(assignments=found), None, None, 6, 2)
+        shown = describe(found, None, None, 6, 2)
         assert [(cluster.number, cluster.size) for cluster in shown] == [(1, 2), (2, 3)]
 
     def test_an_affinity_that_is_not_of_the_images_is_not_used(self) -> None:
         run = SimpleNamespace(
             assignments=assignments([0, 0, 1]),
+            curated=assignments([0, 0, 1]),
             affinity=FOUR.matrix,
             metrics={},
             config=SimpleNamespace(seed=0),
@@ -111,6 +113,7 @@ class TestClusters:
     def test_of_a_dictionary_the_positions_are_those_of_the_sample(self) -> None:
         run = SimpleNamespace(
             assignments=assignments([0, 1] * 5),
+            curated=assignments([0, 1] * 5),
             affinity=FOUR.matrix,
             metrics={"dictionary_size": 4},
             config=SimpleNamespace(seed=3),

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import sparse
 
+from ebsc_core.curation.graph import Graph
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.report import charts, formatting
-from ebsc_core.report.clusters import Graph
 from ebsc_core.report.map import MAX_POINTS, SIDE, lay_out
 from ebsc_core.report.palette import DARK, LIGHT, colors, contrast
 from ebsc_core.report.thumbnails import gallery, sheet

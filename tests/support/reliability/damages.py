@@ -37,6 +37,8 @@ RUN_READERS: tuple[Words, ...] = (
     ("compare", "run", "other"),
     ("runs", "."),
     ("doctor", "run"),
+    ("name", "run"),
+    ("export", "run", "--table", "table.csv", "--memberships"),
 )
 ROWS_READERS: tuple[Words, ...] = (
     ("predict", "rows-run", "later.npy", "-o", "out.csv"),
@@ -48,6 +50,8 @@ MAKING: tuple[Words, ...] = (
     TRAINED,
     (*PIXELS, "--out", "other"),
     (*CLUSTERED[:-1], "rows-run"),
+    ("name", "run", "0", "herbs"),
+    ("merge", "run", "1", "2"),
 )
 
 
@@ -62,6 +66,8 @@ class Victim:
     """The damages that fit the file, beside those that fit any."""
     read: Callable[[Path], np.ndarray] | None = None
     """For inputs, another reader: whatever it can read is right if the run has read the same."""
+    unless: tuple[str, ...] = ()
+    """The damages that are no damage of this file."""
 
 
 def _cluster(name: str) -> tuple[Words, ...]:
@@ -101,6 +107,8 @@ VICTIMS = {
     "configuration": Victim("run/run.toml", RUN_READERS, ("toml",)),
     "assignments": Victim("run/assignments.csv", RUN_READERS),
     "affinity": Victim("run/affinity.npz", RUN_READERS),
+    # Who removes the file wants the clusters as the run found them.
+    "decisions": Victim("run/decisions.json", RUN_READERS, ("json",), unless=("delete",)),
     "manifest": Victim("run/manifest*", RUN_READERS),
     "cached features": Victim("cache/*/features.h5", (AGAIN,)),
     "cached weights": Victim("cache/*/*.safetensors", (AGAIN,)),
@@ -305,7 +313,8 @@ class Ward:
 
 def kinds_of(name: str) -> list[str]:
     """Return the damages that fit a victim."""
-    return [*ANY, *VICTIMS[name].kinds]
+    victim = VICTIMS[name]
+    return [kind for kind in (*ANY, *victim.kinds) if kind not in victim.unless]
 
 
 def _write_inputs(folder: Path) -> None:

@@ -80,6 +80,8 @@ COMMANDS = {
         ((*PIXELS, "--out", "run"), (*EXTRACTED, "--limit", "30")),
     ),
     "report": Killed(("report", "run"), ((*PIXELS, "--out", "run"),)),
+    "name": Killed(("name", "run", "0", "herbs"), ((*PIXELS, "--out", "run"),)),
+    "export": Killed(("export", "run", "--out", "new", "--typical", "2"), ((*PIXELS, "--out", "run"),)),
     "features extract": Killed((*EXTRACTED, "--limit", "40"), ((*EXTRACTED, "--limit", "30"),)),
     "benchmark": Killed(("benchmark", "suite.toml", *BENCHMARK)),
     "cell of a benchmark": Killed(("benchmark", "cell.toml", *BENCHMARK), process="cell"),
@@ -202,7 +204,7 @@ class Bench:
         if found := re.search(r"to go on: ebsc ([^;,]+)", line):
             then = self.run((*shlex.split(found[1]), "--quiet"))
             return self._judged(REFUSED, then) if then.code == 0 else Verdict(LOST, f"{line}\nthen: {then}")
-        if re.search(r"is finished; nothing is left|already holds files", line):
+        if re.search(r"is finished; nothing is left|already holds files|is there already", line):
             # Only the report, the last file of a run, may be missing.
             if not (self.work / "run" / REPORT).exists() and self.run(("report", "run")).code:
                 return Verdict(LOST, f"no run, but: {line}")

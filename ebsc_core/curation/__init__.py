@@ -1,0 +1,1 @@
+"""Name, merge, split and export the clusters of a finished run."""

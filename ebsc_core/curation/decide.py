@@ -1,0 +1,118 @@
+"""Name, merge and split the clusters of a finished run, and take decisions back.
+
+Each function writes ``decisions.json`` (:mod:`ebsc_core.runs.store.decisions`) and returns the run as it is
+then. A number that a cluster has had is never given to another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ebsc_core.curation.names import checked_names
+from ebsc_core.curation.splitting import parts_of
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.store.decisions import (
+    MAX_NUMBERS,
+    Decision,
+    Merge,
+    Name,
+    Naming,
+    Part,
+    Split,
+    write_decisions,
+)
+from ebsc_core.runs.store.directory import ASSIGNMENTS, DECISIONS
+from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.utils.errors import ConfigError
+from ebsc_core.utils.progress import Progress
+
+
+def name_clusters(run: SavedRun, names: Mapping[int, str]) -> SavedRun:
+    """Give clusters names, which replace earlier ones; an empty name takes a name away.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such cluster, or a name cannot be used (:mod:`ebsc_core.curation.names`).
+    """
+    require_clusters(run, list(names))
+    checked = checked_names(names, run.curated.names)
+    if all(run.curated.names.get(number, "") == name for number, name in checked.items()):
+        return run
+    return _decided(run, Naming(names=[Name(number=n, name=name) for n, name in checked.items()]))
+
+
+def merge_clusters(run: SavedRun, numbers: Sequence[int]) -> SavedRun:
+    """Join clusters. The smallest number stays, with its name or else the first name of the others.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such cluster, one is named twice, or fewer than two are named.
+    """
+    require_clusters(run, numbers)
+    if len(set(numbers)) < 2 or len(set(numbers)) < len(numbers):
+        raise ConfigError(f"a merge needs at least two different clusters, not {' '.join(map(str, numbers))}")
+    return _decided(run, Merge(numbers=list(numbers)))
+
+
+def split_cluster(
+    run: SavedRun, number: int, into: int, registry: Registry, progress: Progress | None = None
+) -> SavedRun:
+    """Cut a cluster anew by the affinity that the run has saved (:mod:`ebsc_core.curation.splitting`).
+
+    The largest part keeps the number and the name; the others get the next free numbers.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such cluster, or it cannot be cut into so many parts.
+    RunDirectoryError
+        If the run has not saved what is needed.
+    """
+    require_clusters(run, [number])
+    parts = parts_of(run, number, into, registry, progress or Progress())
+    largest_first = sorted(parts, key=len, reverse=True)
+    free = _next_number(run)
+    if free + into > MAX_NUMBERS:
+        raise ConfigError(f"no numbers are left for new clusters: {free} have been given")
+    moved = [Part(number=free + i, rows=rows.tolist()) for i, rows in enumerate(largest_first[1:])]
+    return _decided(run, Split(number=number, parts=moved))
+
+
+def undo(run: SavedRun) -> tuple[SavedRun, Decision]:
+    """Take the last decision back, and return it, too.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    if not run.decisions:
+        raise ConfigError(f"nothing was decided about {run.path}, so there is nothing to take back")
+    *before, last = run.decisions
+    return _written(run, before), last
+
+
+def require_clusters(run: SavedRun, numbers: Sequence[int]) -> None:
+    """Raise a ConfigError unless the run has clusters of these numbers."""
+    there = run.curated.numbers
+    for number in numbers:
+        if number not in there:
+            shown = ", ".join(map(str, there[:20])) + (", …" if len(there) > 20 else "")
+            raise ConfigError(f"{run.path} has no cluster {number}; its clusters are {shown}")
+
+
+def _next_number(run: SavedRun) -> int:
+    """Return the first number that no cluster has had, in this run or in those that it took numbers from."""
+    earlier = run.metrics.get("like") or {}
+    return max(run.curated.highest + 1, int(earlier.get("next", 0)))
+
+
+def _decided(run: SavedRun, decision: Decision) -> SavedRun:
+    return _written(run, [*run.decisions, decision])
+
+
+def _written(run: SavedRun, decisions: Sequence[Decision]) -> SavedRun:
+    write_decisions(run.path / DECISIONS, run.files.file(ASSIGNMENTS), decisions)
+    return SavedRun(run.path)

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markdown import Markdown
-from rich.markup import escape
 
 OPTION = typer.Option
 # The table has this width, in characters, if the output is no terminal.
@@ -48,7 +46,10 @@ def benchmark(
 
     Finished cells are kept. If the suite stops early, the same command resumes it.
     """
-    # Import this here, so that `ebsc --help` does not wait for torch.
+    # Import these here, so that help does not wait for them.
+    from rich.markdown import Markdown
+    from rich.markup import escape
+
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.benchmark.runner import run_suite
     from ebsc_core.benchmark.suite import load_suite

@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ebsc_core.config.loading import parse_settings
 from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.plugins.registry import Registry, UnknownComponentError
 from ebsc_core.utils.errors import ConfigError
@@ -39,6 +38,9 @@ def check(
     as_json: Annotated[bool, OPTION("--json", help="Print one JSON object per line instead.")] = False,
 ) -> None:
     """Check that a component keeps the contract of its kind; exit with status 1 if it does not."""
+    # Import this here, so that help does not wait for pydantic.
+    from ebsc_core.config.loading import parse_settings
+
     kinds = [one for one in REQUIRED if kind is None or one.section == kind.value]
     registry = Registry()
     kinds_found = [one for one in kinds if _answers(registry, one, name)]
@@ -50,7 +52,7 @@ def check(
     if strange := tree.keys() - {one.section for one in kinds_found}:
         chosen = " or ".join(one.section for one in kinds_found)
         raise ConfigError(f"--set cannot change {strange.pop()}; options here begin with {chosen}.")
-    # Import this here, so that `ebsc --help` does not wait for torch.
+    # Import this here, so that a wrong name is reported without waiting for torch.
     from ebsc_core.testing.suites import make_suite
 
     console = Console(highlight=False, soft_wrap=True)

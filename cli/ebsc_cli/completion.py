@@ -11,9 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import redirect_stderr
 
-from ebsc_core.plugins.hookspecs import ComponentSpec
 from ebsc_core.plugins.kinds import Kind
-from ebsc_core.plugins.registry import Registry
 
 Completer = Callable[[str], list[tuple[str, str]]]
 
@@ -22,6 +20,10 @@ def parts(kind: Kind) -> Completer:
     """Return a completer that offers the names and summaries of one kind of component."""
 
     def complete(incomplete: str) -> list[tuple[str, str]]:
+        # Imported here, so that `ebsc --help` does not wait for pluggy.
+        from ebsc_core.plugins.hookspecs import ComponentSpec
+        from ebsc_core.plugins.registry import Registry
+
         # The shell must not show it if a plugin does not load, or prints something.
         with open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
             try:

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from ebsc_cli.flags import OPTION, Device, Quiet, Seed, Settings
 
 
-class ShowByDefault(TyperGroup):
-    """Treat ``ebsc features FILE`` as ``ebsc features show FILE``."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
-
-
-app = typer.Typer(
-    cls=ShowByDefault,
-    help="Describe a file of features (ebsc features RUN or FILE), or make one from images (extract).",
-    no_args_is_help=True,
-)
-
-
-@app.command()
 def show(
     file: Annotated[
         Path, typer.Argument(metavar="RUN|FILE", help="The directory of a run, or a file of features.")
@@ -50,7 +34,6 @@ def show(
     Console(highlight=False, soft_wrap=True).print(table)
 
 
-@app.command()
 def extract(
     data: Annotated[
         str, typer.Argument(help="A data set's name, or a folder, .zip, .npz or .npy of images.")

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ebsc_cli.check import check
 from ebsc_core.config.flags import FLAGS
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
 from ebsc_core.plugins.registry import (
@@ -25,17 +24,9 @@ from ebsc_core.plugins.registry import (
     SelectedComponent,
     UnknownComponentError,
 )
-from ebsc_core.plugins.scaffold import write_package
 from ebsc_core.utils.errors import ComponentError
 
-app = typer.Typer(
-    help="List the installed components, show their options, check them, or write your own.",
-    no_args_is_help=True,
-)
-app.command()(check)
 
-
-@app.command("list")
 def list_plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
@@ -109,7 +100,6 @@ def _listing(registry: Registry, defaults: list[Entry]) -> dict[str, Any]:
     }
 
 
-@app.command()
 def show(name: Annotated[str, typer.Argument(help="The name of a component, e.g. simclr.")]) -> None:
     """Show one component: its options with types, defaults and meaning, its source and its distribution."""
     registry = Registry()
@@ -124,7 +114,6 @@ def show(name: Annotated[str, typer.Argument(help="The name of a component, e.g.
         _print_options(console, component.kind.settings(component.name), component.options_class)
 
 
-@app.command()
 def new(
     kind: Annotated[
         str, typer.Argument(help="The kind: data, backbone, objective, coefficients or clusterer.")
@@ -136,6 +125,8 @@ def new(
     ] = None,
 ) -> None:
     """Write a package with a new component and its tests. It works as it is, and you can change it."""
+    from ebsc_core.plugins.scaffold import write_package
+
     folder = write_package(kind, name, into, Registry())
     print(f"wrote {folder}: its README.md says what to change; next, run:")
     print(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from ebsc_cli.commands import COMMANDS, Group
-from ebsc_cli.flags import in_flags
+from ebsc_cli.help import with_plain_default
 from ebsc_cli.process import complain, end_with_launcher, is_first, is_one_of_several, leave
 from ebsc_cli.version import show_version
 from ebsc_core.utils.errors import EbscError, Interrupted, advice, is_out_of_memory, text_of
@@ -82,10 +82,24 @@ def command() -> Any:
     """Return the command with all its options; it loads its subcommands when they are called."""
     made = typer.main.get_command(app)
     for option in made.params:
-        # Typer has no value for its own flags of completion, and would import pydantic to check that.
         if option.name in ("install_completion", "show_completion"):
-            option.default = False
+            with_plain_default(option)
     return made
+
+
+def _complain_in_flags(*parts: str) -> None:
+    from ebsc_cli.flags import in_flags  # help does not wait for it
+
+    complain(in_flags("; ".join(parts)))
+
+
+def _usage_message(error: Any, words: list[str]) -> str:
+    """Return what is wrong with the command line, with the option that was probably meant."""
+    if type(error).__name__ != "NoSuchOption":
+        return error.format_message()
+    from ebsc_cli.nearest import unknown_option
+
+    return unknown_option(error, words)
 
 
 def main() -> None:
@@ -102,22 +116,22 @@ def main() -> None:
     given = sys.argv[1:]
     words = sorted(given, key=lambda word: word not in EVERYWHERE)  # a stable order
     try:
-        status = command()(words, standalone_mode=False)
+        status = command()(words, prog_name="ebsc", standalone_mode=False)
     except Interrupted as error:
-        complain(in_flags("; ".join([str(error), *advice(error)])))
+        _complain_in_flags(str(error), *advice(error))
         leave(exit_status())
     except EbscError as error:
         if "--traceback" in given:
             traceback.print_exception(error)
-        complain(in_flags("; ".join([f"error: {error}", *advice(error)])))
+        _complain_in_flags(f"error: {error}", *advice(error))
         leave(2)
     except UsageError as error:
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError" and context:
             print(context.get_help())
             sys.exit(2)
-        command = context.command_path if context else "ebsc"
-        complain(f"error: {error.format_message()} (see `{command} --help`)")
+        path = context.command_path if context else "ebsc"
+        complain(f"error: {_usage_message(error, given)} (see `{path} --help`)")
         leave(2)
     except (KeyboardInterrupt, typer.Abort) as error:
         # Typer treats an EOFError as Ctrl-D, but no command here asks for input.
@@ -131,7 +145,7 @@ def main() -> None:
             leave(2)
         if is_out_of_memory(error) and "--traceback" not in given:
             shown = (text_of(error) or type(error).__name__)[:SHOWN]
-            complain(in_flags("; ".join([f"error: {NO_MEMORY} ({shown})", *advice(error)])))
+            _complain_in_flags(f"error: {NO_MEMORY} ({shown})", *advice(error))
             leave(2)
         if not is_one_of_several():
             raise

@@ -24,8 +24,17 @@ KindName = Enum("KindName", {kind.section: kind.section for kind in REQUIRED})  
 
 
 def check(
-    name: Annotated[str, typer.Argument(help="The name of a component, e.g. simclr, or the path of data.")],
-    kind: Annotated[KindName | None, OPTION(help="The kind, if several kinds use this name.")] = None,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name of a component, e.g. simclr, or the path of data.")
+    ],
+    kind: Annotated[
+        KindName | None,
+        OPTION(
+            metavar="KIND",
+            help="The kind, if several kinds use this name: data, backbone, objective, coefficients or "
+            "clusterer. \\[default: all]",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         OPTION(
@@ -33,7 +42,8 @@ def check(
         ),
     ] = None,
     root: Annotated[
-        Path | None, OPTION(help="Folder of the named data sets. \\[default: the user's cache]")
+        Path | None,
+        OPTION(metavar="DIR", help="Folder of the named data sets. \\[default: in the user's cache]"),
     ] = None,
     as_json: Annotated[bool, OPTION("--json", help="Print one JSON object per line instead.")] = False,
 ) -> None:

@@ -127,10 +127,10 @@ class Commands(Mapping[str, Any]):
         return (name for name in names if " " not in name)
 
     def __len__(self) -> int:
-        return len(list(self))
+        return sum(1 for _ in self)
 
     def __contains__(self, name: object) -> bool:
-        return name in list(self)
+        return any(name == one for one in self)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.loaded:

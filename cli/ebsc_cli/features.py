@@ -15,7 +15,13 @@ def show(
     file: Annotated[
         Path, typer.Argument(metavar="RUN|FILE", help="The directory of a run, or a file of features.")
     ],
-    array: Annotated[str | None, OPTION(help="The array of an .npz or .h5 file to describe.")] = None,
+    array: Annotated[
+        str | None,
+        OPTION(
+            metavar="NAME",
+            help="The array of an .npz or .h5 file to describe. \\[default: features, or the only one]",
+        ),
+    ] = None,
 ) -> None:
     """Show the number of rows, their width, names, classes, lengths and effective rank."""
     from rich.console import Console
@@ -36,15 +42,25 @@ def show(
 
 def extract(
     data: Annotated[
-        str, typer.Argument(help="A data set's name, or a folder, .zip, .npz or .npy of images.")
+        str,
+        typer.Argument(metavar="DATA", help="A data set's name, or a folder, .zip, .npz or .npy of images."),
     ],
-    backbone: Annotated[str | None, OPTION(help="Any timm model by its name. \\[default: resnet18]")] = None,
+    backbone: Annotated[
+        str | None, OPTION(metavar="NAME", help="Any timm model by its name. \\[default: resnet18]")
+    ] = None,
     out: Annotated[
         Path, OPTION("-o", "--out", metavar="FILE.h5", help="The file for features, names and labels.")
     ] = Path("features.h5"),
     settings: Settings = None,
-    data_root: Annotated[str | None, OPTION(help="Folder of named data sets and downloads.")] = None,
-    limit: Annotated[int | None, OPTION(help="Use a seeded sample of this many images.")] = None,
+    data_root: Annotated[
+        str | None,
+        OPTION(
+            metavar="DIR", help="Folder of named data sets and downloads. \\[default: in the user's cache]"
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, OPTION(metavar="N", help="Use a seeded sample of this many images. \\[default: all]")
+    ] = None,
     skip_bad_images: Annotated[
         bool | None, OPTION("--skip-bad-images", help="Leave out unreadable images.")
     ] = None,

@@ -19,6 +19,7 @@ METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
 Coefficients = Annotated[
     str | None,
     OPTION(
+        metavar="NAME",
         help="The model of the self-expressive coefficients. \\[default: energy]",
         autocompletion=parts(Kind.COEFFICIENTS),
         rich_help_panel=METHOD,
@@ -28,6 +29,7 @@ ClustererName = Annotated[
     str | None,
     OPTION(
         "--clusterer",
+        metavar="NAME",
         help="The clusterer: spectral, k-subspaces, or any of scikit-learn. \\[default: spectral]",
         autocompletion=parts(Kind.CLUSTERER),
         rich_help_panel=METHOD,
@@ -45,6 +47,7 @@ NClusters = Annotated[
 DictionarySize = Annotated[
     int | None,
     OPTION(
+        metavar="N",
         help="Cluster a seeded sample of this many images and assign the others to its clusters. "
         "\\[default: all up to 2,000,000]",
         rich_help_panel=METHOD,
@@ -68,14 +71,24 @@ ConfigFile = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
-Seed = Annotated[int | None, OPTION(help="The random seed. \\[default: 0]", rich_help_panel=TRAINING)]
+Seed = Annotated[
+    int | None, OPTION(metavar="N", help="The random seed. \\[default: 0]", rich_help_panel=TRAINING)
+]
 Device = Annotated[
     str | None,
-    OPTION(help="The device: auto, cpu, cuda, cuda:N or mps. \\[default: auto]", rich_help_panel=OUTPUT),
+    OPTION(
+        metavar="NAME",
+        help="The device: auto, cpu, cuda, cuda:N or mps. \\[default: auto]",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Out = Annotated[
     Path | None,
-    OPTION(help="The run directory. \\[default: a new one under runs/]", rich_help_panel=OUTPUT),
+    OPTION(
+        metavar="DIR",
+        help="The run directory. \\[default: a new one under runs/]",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 ObserverNames = Annotated[
     list[str] | None,

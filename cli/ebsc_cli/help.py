@@ -23,6 +23,9 @@ WIDEST, INDENT, NARROWEST = 24, "  ", 24
 class HelpfulCommand(TyperCommand):
     """Show help in the layout of this module."""
 
+    def get_help_option(self, ctx: Any) -> Any:
+        return with_plain_default(super().get_help_option(ctx))
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(page(self, ctx))
 
@@ -30,12 +33,25 @@ class HelpfulCommand(TyperCommand):
 class HelpfulGroup(TyperGroup):
     """Show help in the layout of this module, with the commands of the group."""
 
+    def get_help_option(self, ctx: Any) -> Any:
+        return with_plain_default(super().get_help_option(ctx))
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         formatter.write(page(self, ctx, self.summaries()))
 
     def summaries(self) -> dict[str, str]:
         """Return what each command does, in one line."""
         raise NotImplementedError
+
+
+def with_plain_default(option: Any) -> Any:
+    """Give one of Typer's own flags the value False unless it is set.
+
+    Typer gives it None, and imports pydantic in every command to check that.
+    """
+    if option is not None:
+        option.default = False
+    return option
 
 
 def page(command: Any, ctx: Any, commands: dict[str, str] | None = None) -> str:
@@ -60,7 +76,7 @@ def page(command: Any, ctx: Any, commands: dict[str, str] | None = None) -> str:
         if command.epilog:
             console.print("\n[bold]Example[/]")
             console.print(Text(f"{INDENT}{command.epilog}"), soft_wrap=True)
-    return captured.get()
+    return "\n".join(line.rstrip() for line in captured.get().split("\n"))
 
 
 def _usage(command: Any, ctx: Any) -> Iterable[str]:
@@ -91,15 +107,21 @@ def _meaning(parameter: Any) -> Text:
     """Return the help of an option or argument, which ends with its default."""
     from rich.text import Text
 
-    text = parameter.help or ""
-    default = parameter.default
-    if "[default:" not in text and not parameter.required and default not in (None, False):
-        if default is True:
-            default = parameter.opts[0]
-        text += f" \\[default: {default}]"
-    meaning = Text.from_markup(text)
+    meaning = Text.from_markup(parameter.help or "")
+    if "[default:" not in meaning.plain and (default := _default(parameter)):
+        meaning.append(f" [default: {default}]")
     meaning.highlight_regex(r"\[default: .*\]", "dim")
     return meaning
+
+
+def _default(parameter: Any) -> str:
+    """Return the default to show; an argument that must be given and a plain switch have none."""
+    default = parameter.default
+    if parameter.required or (getattr(parameter, "is_flag", False) and not default):
+        return ""
+    if default is True:
+        return parameter.opts[0]
+    return "none" if default is None else str(default)
 
 
 def _print_rows(console: Console, title: str, rows: list[tuple[str, Text]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ebsc_core.config.flags import FLAGS
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
@@ -37,6 +37,8 @@ def list_plugins(
     registry = Registry()
     defaults = _defaults(registry)
     if as_json:
+        import json
+
         print(json.dumps(_listing(registry, defaults), indent=2))
         return
     console = Console(highlight=False)
@@ -46,7 +48,7 @@ def list_plugins(
         for entry in registry.of(kind):
             single = isinstance(entry.component, ComponentSpec)
             name = entry.name + "*" * (entry in defaults) if single else f"({entry.name})"
-            table.add_row(escape(name), escape(entry.component.summary), escape(str(entry.provider)))
+            table.add_row(*map(Text, (name, entry.component.summary, str(entry.provider))))
         console.print(table)
     console.print("[dim]* default; (…) family of components, named by path or by their library's names[/]")
     problems = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]

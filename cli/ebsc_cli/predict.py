@@ -33,7 +33,12 @@ def predict(
             help="Set any option of the data set (for features: features.OPTION=VALUE); repeatable.",
         ),
     ] = None,
-    data_root: Annotated[str | None, OPTION(help="Folder of named data sets and downloads.")] = None,
+    data_root: Annotated[
+        str | None,
+        OPTION(
+            metavar="DIR", help="Folder of named data sets and downloads. \\[default: in the user's cache]"
+        ),
+    ] = None,
     skip_bad_images: Annotated[
         bool, OPTION("--skip-bad-images", help="Leave out unreadable images.")
     ] = False,

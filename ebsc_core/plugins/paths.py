@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +30,8 @@ def described_path(name: str, readable: Sequence[str]) -> str | None:
     if not there:
         said = f"{name} does not exist, and no data set has this name"
         return said if len(path.parts) > 1 or name.endswith("/") else None
+    import mimetypes  # importing this module, as every command does, must not wait for it
+
     suffix = path.suffix.lower()
     kind = mimetypes.guess_type(name)[0] or ""
     if suffix in ARCHIVES:

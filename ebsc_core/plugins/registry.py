@@ -330,6 +330,9 @@ def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
     found: dict[tuple[str, str], tuple[EntryPoint, Provider]] = {}
     for distribution in distributions():
         try:
+            # Few distributions have plugins, and parsing takes longer than this search.
+            if ENTRY_POINT_GROUP not in (distribution.read_text("entry_points.txt") or ""):
+                continue
             offered = distribution.entry_points.select(group=ENTRY_POINT_GROUP)
             provided = [(entry_point, _provider(distribution)) for entry_point in offered]
         except Exception:  # unreadable metadata: even the name of the distribution is unknown

@@ -73,6 +73,11 @@ COMMANDS = {
         "ebsc benchmark suite.toml --minutes 60",
         "ebsc_cli.benchmark:benchmark",
     ),
+    "cache": Entry(
+        "Show what ebsc keeps between runs, how large it is and where; or remove features.",
+        "ebsc cache clear --older-than 30d",
+        "ebsc_cli.cache:cache",
+    ),
     "features": Entry(
         "Describe a file of features (ebsc features RUN or FILE), or make one from images (extract).",
         "ebsc features runs/SOME-RUN",

@@ -12,6 +12,19 @@ IMAGES = frozenset({".avif", ".heic", ".jp2", ".webp"})
 TABLES = frozenset({".csv", ".h5", ".hdf5", ".parquet", ".tsv"})
 
 
+def missing_path(name: str) -> str | None:
+    """Return one line about a path that does not exist, or None if it does, or looks like a name."""
+    path = Path(os.path.expanduser(name))
+    try:
+        if path.exists():
+            return None
+    except (OSError, ValueError):  # no path, or one that must not be looked at
+        return None
+    if len(path.parts) > 1 or name.endswith("/"):
+        return f"{name} does not exist, and no data set has this name"
+    return None
+
+
 def described_path(name: str, readable: Sequence[str]) -> str | None:
     """Return one line about a path, or None if it looks like a name.
 
@@ -24,12 +37,10 @@ def described_path(name: str, readable: Sequence[str]) -> str | None:
     """
     path = Path(os.path.expanduser(name))
     try:
-        there = path.exists()
-    except (OSError, ValueError):  # no path, or one that must not be looked at
+        if not path.exists():
+            return missing_path(name)
+    except (OSError, ValueError):
         return None
-    if not there:
-        said = f"{name} does not exist, and no data set has this name"
-        return said if len(path.parts) > 1 or name.endswith("/") else None
     import mimetypes  # importing this module, as every command does, must not wait for it
 
     suffix = path.suffix.lower()

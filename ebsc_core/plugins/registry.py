@@ -194,6 +194,9 @@ class Registry:
         """Return the entries of one kind, sorted by name."""
         return sorted((e for e in self.entries if e.kind is kind), key=lambda e: e.name)
 
+    def has_families(self, kind: Kind) -> bool:
+        return not all(map(_single, self.of(kind)))
+
     def default(self, kind: Kind) -> str:
         """Return the name of the component that a run uses if it names none.
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.report import charts, formatting
-from ebsc_core.report.advice import advice
+from ebsc_core.report.advice import advice, cluster_count
 from ebsc_core.report.clusters import between, describe, graph_of, ties
 from ebsc_core.report.confusion import ClassFigures, compare, confusions, natural
 from ebsc_core.report.heatmap import heat, table_heat
@@ -53,9 +53,7 @@ class Page:
         self.run, self.images, self.why_none = run, images, why_none
         self.assignments, self.metrics = run.assignments, run.metrics
         self.graph = graph_of(run)
-        present = self.assignments.clusters[self.assignments.clusters >= 0]
-        wanted = run.config.n_clusters
-        self.k = max(wanted if isinstance(wanted, int) else 0, int(present.max(initial=-1)) + 1)
+        self.k = cluster_count(run)
         each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(self.k, MAX_CLUSTERS))))
         self.between = between(self.graph, self.k) if self.graph and self.k <= MAX_DENSE else None
         self.clusters = describe(run, self.graph, self.between, each, MAX_CLUSTERS)

@@ -47,6 +47,26 @@ def test_reading_imports_nothing_heavy(arguments: list[str], not_needed: tuple[s
     assert imported.isdisjoint(not_needed)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run --objective simcrl", "unknown objective 'simcrl': did you mean simclr?"),
+        ("run --data nowhere/photos", "nowhere/photos does not exist"),
+        ("run --set train.lrr=1", "unknown option 'train.lrr': did you mean 'lr'?"),
+        ("cluster nowhere.npy", "nowhere.npy does not exist"),
+        ("predict nowhere photos -o out.csv", "nowhere does not exist"),
+        ("report nowhere", "nowhere does not exist"),
+    ],
+)
+def test_a_mistake_that_is_known_at_once_is_reported_before_heavy_imports(words: str, said: str) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "ebsc_cli", *words.split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert f"ebsc: error: {said}" in done.stderr
+    imported = set(re.findall(r"\|\s+(\w+)\S*$", done.stderr, flags=re.MULTILINE))
+    assert imported.isdisjoint({"torch", "sklearn", "scipy"})
+
+
 def test_help_imports_no_command() -> None:
     log = ebsc("--help", python=("-X", "importtime")).stderr
     ours = set(re.findall(r"\|\s+(ebsc_cli\.\w+)$", log, flags=re.MULTILINE))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.completion import parts
+from ebsc_cli.completion import one_of, parts, settings
 from ebsc_core.config.flags import FLAGS, respell
 from ebsc_core.plugins.kinds import Kind
 
@@ -59,6 +59,7 @@ Settings = Annotated[
         "--set",
         metavar="SECTION.OPTION=VALUE",
         help="Set any option of any component, e.g. objective.temperature=0.3; repeatable.",
+        autocompletion=settings,
         rich_help_panel=METHOD,
     ),
 ]
@@ -79,6 +80,7 @@ Device = Annotated[
     OPTION(
         metavar="NAME",
         help="The device: auto, cpu, cuda, cuda:N or mps. \\[default: auto]",
+        autocompletion=one_of("auto", "cpu", "cuda", "mps"),
         rich_help_panel=OUTPUT,
     ),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from ebsc_cli.completion import parts
+from ebsc_cli.completion import one_of, parts
 from ebsc_cli.flags import (
     METHOD,
     OPTION,
@@ -112,6 +112,7 @@ def run(
         OPTION(
             metavar="NAME",
             help="auto, fp32 or bf16; auto uses bf16 where it is faster. \\[default: auto]",
+            autocompletion=one_of("auto", "fp32", "bf16"),
             rich_help_panel=OUTPUT,
         ),
     ] = None,

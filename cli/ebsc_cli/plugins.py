@@ -13,8 +13,10 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ebsc_cli.completion import one_of
 from ebsc_core.config.flags import FLAGS
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
+from ebsc_core.plugins.kinds import REQUIRED
 from ebsc_core.plugins.registry import (
     BrokenPluginError,
     Entry,
@@ -25,6 +27,9 @@ from ebsc_core.plugins.registry import (
     UnknownComponentError,
 )
 from ebsc_core.utils.errors import ComponentError
+
+# The kinds of component that `ebsc plugins new` writes a package for.
+KINDS = (*(kind.section for kind in REQUIRED), "observer")
 
 
 def list_plugins(
@@ -118,7 +123,12 @@ def show(name: Annotated[str, typer.Argument(help="The name of a component, e.g.
 
 def new(
     kind: Annotated[
-        str, typer.Argument(help="The kind: data, backbone, objective, coefficients or clusterer.")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="The kind: data, backbone, objective, coefficients, clusterer or observer.",
+            autocompletion=one_of(*KINDS),
+        ),
     ],
     name: Annotated[str, typer.Argument(help="The name of the component in runs, e.g. my-loss.")],
     into: Annotated[
@@ -127,10 +137,13 @@ def new(
     ] = None,
 ) -> None:
     """Write a package with a new component and its tests. It works as it is, and you can change it."""
-    from ebsc_core.plugins.scaffold import write_package
+    from ebsc_core.plugins.scaffold import LICENSE, UNKNOWN, author, write_package
 
-    folder = write_package(kind, name, into, Registry())
-    print(f"wrote {folder}: its README.md says what to change; next, run:")
+    by = author()
+    folder = write_package(kind, name, into, Registry(), by)
+    print(f"wrote {folder}: its README.md says what to change")
+    who = "the author is a placeholder" if by == UNKNOWN else f"the author is {by.name}, as git says"
+    print(f"in its pyproject.toml, {who}, and the licence is {LICENSE}: change what is wrong; next, run:")
     print(
         f"  cd {shlex.quote(str(folder))} && pip install -e '.[test]' && pytest && ebsc run --{kind} {name}"
     )

@@ -1,25 +1,12 @@
 """Cluster images without labels, by energy-based self-expressive subspace clustering.
 
 The public names below and ``ebsc_core.testing`` are all that a plugin imports, ours included. Importing
-this package is light: a name that needs torch is loaded when it is first used.
+this package is light: what a name needs is loaded when the name is first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ebsc_core.config.options import Options
-from ebsc_core.plugins.hookspecs import (
-    BackboneStart,
-    Component,
-    ComponentFamily,
-    ComponentSpec,
-    EpochFinished,
-    RunFailed,
-    RunFinished,
-    RunStarted,
-    StageFinished,
-    hookimpl,
-)
 from ebsc_core.utils.errors import (
     ComponentError,
     ConfigError,
@@ -41,6 +28,7 @@ if TYPE_CHECKING:
         weighted_rows,
     )
     from ebsc_core.clustering.spectral.kmeans import kmeans
+    from ebsc_core.config.options import Options
     from ebsc_core.data.features.rows import HeldRows, Rows
     from ebsc_core.data.features.whitening import RidgeInverse, mean_eigenvalue
     from ebsc_core.data.images.arrays import channels_first, opaque_channels, to_uint8
@@ -60,6 +48,18 @@ if TYPE_CHECKING:
     from ebsc_core.data.images.workers import BadImage, ImageReader, Workers, unreadable, warn_unreadable
     from ebsc_core.estimators.images import EBSC
     from ebsc_core.estimators.rows import EnergySubspaceClustering
+    from ebsc_core.plugins.hookspecs import (
+        BackboneStart,
+        Component,
+        ComponentFamily,
+        ComponentSpec,
+        EpochFinished,
+        RunFailed,
+        RunFinished,
+        RunStarted,
+        StageFinished,
+        hookimpl,
+    )
     from ebsc_core.plugins.interfaces import (
         Backbone,
         Clusterer,
@@ -91,6 +91,7 @@ _LAZY = {
     "eigenvalue_weights": "ebsc_core.clustering.spectral.embedding",
     "weighted_rows": "ebsc_core.clustering.spectral.embedding",
     "kmeans": "ebsc_core.clustering.spectral.kmeans",
+    "Options": "ebsc_core.config.options",
     "related": "ebsc_core.utils.cosines",
     "HeldRows": "ebsc_core.data.features.rows",
     "Rows": "ebsc_core.data.features.rows",
@@ -119,6 +120,16 @@ _LAZY = {
     "warn_unreadable": "ebsc_core.data.images.workers",
     "EBSC": "ebsc_core.estimators.images",
     "EnergySubspaceClustering": "ebsc_core.estimators.rows",
+    "BackboneStart": "ebsc_core.plugins.hookspecs",
+    "Component": "ebsc_core.plugins.hookspecs",
+    "ComponentFamily": "ebsc_core.plugins.hookspecs",
+    "ComponentSpec": "ebsc_core.plugins.hookspecs",
+    "EpochFinished": "ebsc_core.plugins.hookspecs",
+    "RunFailed": "ebsc_core.plugins.hookspecs",
+    "RunFinished": "ebsc_core.plugins.hookspecs",
+    "RunStarted": "ebsc_core.plugins.hookspecs",
+    "StageFinished": "ebsc_core.plugins.hookspecs",
+    "hookimpl": "ebsc_core.plugins.hookspecs",
     "Backbone": "ebsc_core.plugins.interfaces",
     "Clusterer": "ebsc_core.plugins.interfaces",
     "CoefficientModel": "ebsc_core.plugins.interfaces",

@@ -11,23 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from ebsc_cli import features, plugins
-from ebsc_cli.benchmark import benchmark
-from ebsc_cli.cluster import cluster
-from ebsc_cli.compare import compare
-from ebsc_cli.decisions import merge, name, split
-from ebsc_cli.doctor import doctor
-from ebsc_cli.export import export
-from ebsc_cli.flags import in_flags
-from ebsc_cli.predict import predict
+from ebsc_cli.commands import COMMANDS, Group
+from ebsc_cli.help import with_plain_default
 from ebsc_cli.process import complain, end_with_launcher, is_first, is_one_of_several, leave
-from ebsc_cli.report import report
-from ebsc_cli.resume import resume
-from ebsc_cli.run import run
-from ebsc_cli.runs import runs
-from ebsc_cli.tree import tree
 from ebsc_cli.version import show_version
-from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
 from ebsc_core.utils.errors import EbscError, Interrupted, advice, is_out_of_memory, text_of
 from ebsc_core.utils.signals import exit_status, listen
 
@@ -38,9 +25,12 @@ INTERRUPTED = 130
 
 app = typer.Typer(
     name="ebsc",
+    cls=Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=COMMANDS["run"].example,
 )
 # These flags apply to the whole command, wherever they stand on the command line.
 EVERYWHERE = ("--no-plugins", "--traceback")
@@ -74,34 +64,42 @@ def everywhere(
 ) -> None:
     """Cluster images by deep subspace clustering. Every component can be exchanged."""
     if no_plugins:  # set in the environment, so that child processes see it too
+        from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
+
         before = os.environ.get(DISABLED)
         os.environ[DISABLED] = ALL_OTHERS
-        context.call_on_close(lambda: _restore(before))
+        context.call_on_close(lambda: _restore(DISABLED, before))
 
 
-def _restore(disabled: str | None) -> None:
-    if disabled is None:
-        del os.environ[DISABLED]
+def _restore(variable: str, value: str | None) -> None:
+    if value is None:
+        del os.environ[variable]
     else:
-        os.environ[DISABLED] = disabled
+        os.environ[variable] = value
 
 
-app.command()(run)
-app.command()(cluster)
-app.command()(predict)
-app.command()(resume)
-app.command()(runs)
-app.command()(compare)
-app.command()(report)
-app.command()(name)
-app.command()(merge)
-app.command()(split)
-app.command()(tree)
-app.command()(export)
-app.command()(doctor)
-app.command()(benchmark)
-app.add_typer(features.app, name="features")
-app.add_typer(plugins.app, name="plugins")
+def command() -> Any:
+    """Return the command with all its options; it loads its subcommands when they are called."""
+    made = typer.main.get_command(app)
+    for option in made.params:
+        if option.name in ("install_completion", "show_completion"):
+            with_plain_default(option)
+    return made
+
+
+def _complain_in_flags(*parts: str) -> None:
+    from ebsc_cli.flags import in_flags  # help does not wait for it
+
+    complain(in_flags("; ".join(parts)))
+
+
+def _usage_message(error: Any, words: list[str]) -> str:
+    """Return what is wrong with the command line, with the option that was probably meant."""
+    if type(error).__name__ != "NoSuchOption":
+        return error.format_message()
+    from ebsc_cli.nearest import unknown_option
+
+    return unknown_option(error, words)
 
 
 def main() -> None:
@@ -118,22 +116,22 @@ def main() -> None:
     given = sys.argv[1:]
     words = sorted(given, key=lambda word: word not in EVERYWHERE)  # a stable order
     try:
-        status = app(words, standalone_mode=False)
+        status = command()(words, prog_name="ebsc", standalone_mode=False)
     except Interrupted as error:
-        complain(in_flags("; ".join([str(error), *advice(error)])))
+        _complain_in_flags(str(error), *advice(error))
         leave(exit_status())
     except EbscError as error:
         if "--traceback" in given:
             traceback.print_exception(error)
-        complain(in_flags("; ".join([f"error: {error}", *advice(error)])))
+        _complain_in_flags(f"error: {error}", *advice(error))
         leave(2)
     except UsageError as error:
         context = getattr(error, "ctx", None)
         if type(error).__name__ == "NoArgsIsHelpError" and context:
             print(context.get_help())
             sys.exit(2)
-        command = context.command_path if context else "ebsc"
-        complain(f"error: {error.format_message()} (see `{command} --help`)")
+        path = context.command_path if context else "ebsc"
+        complain(f"error: {_usage_message(error, given)} (see `{path} --help`)")
         leave(2)
     except (KeyboardInterrupt, typer.Abort) as error:
         # Typer treats an EOFError as Ctrl-D, but no command here asks for input.
@@ -147,7 +145,7 @@ def main() -> None:
             leave(2)
         if is_out_of_memory(error) and "--traceback" not in given:
             shown = (text_of(error) or type(error).__name__)[:SHOWN]
-            complain(in_flags("; ".join([f"error: {NO_MEMORY} ({shown})", *advice(error)])))
+            _complain_in_flags(f"error: {NO_MEMORY} ({shown})", *advice(error))
             leave(2)
         if not is_one_of_several():
             raise

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markdown import Markdown
-from rich.markup import escape
 
 OPTION = typer.Option
 # The table has this width, in characters, if the output is no terminal.
@@ -18,12 +16,21 @@ def benchmark(
     suite: Annotated[Path, typer.Argument(metavar="SUITE.toml", help="The file of the suite.")],
     out: Annotated[
         Path | None,
-        OPTION(help="Folder for finished cells and the table. \\[default: runs/benchmark-SUITE]"),
+        OPTION(
+            metavar="DIR", help="Folder for finished cells and the table. \\[default: runs/benchmark-SUITE]"
+        ),
     ] = None,
     jobs: Annotated[
-        int, OPTION(min=1, help="Run this many cells at once, in processes that share the threads.")
+        int,
+        OPTION(metavar="N", min=1, help="Run this many cells at once, in processes that share the threads."),
     ] = 1,
-    baseline: Annotated[str | None, OPTION(help="Show the gains of the other rows over this row.")] = None,
+    baseline: Annotated[
+        str | None,
+        OPTION(
+            metavar="ROW",
+            help="Show the gains of the other rows over this row. \\[default: as the suite says]",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         OPTION(
@@ -33,13 +40,20 @@ def benchmark(
         ),
     ] = None,
     cache: Annotated[
-        str | None, OPTION(help="Folder that keeps trained features for reuse; none keeps nothing.")
+        str | None,
+        OPTION(
+            metavar="DIR",
+            help="Folder that keeps trained features for reuse; none keeps nothing. "
+            "\\[default: in the user's cache]",
+        ),
     ] = None,
     minutes: Annotated[
         float | None,
         OPTION(
+            metavar="MINUTES",
             min=0,
-            help="Stop after this many minutes; the same command resumes, even during a training.",
+            help="Stop after this many minutes; the same command resumes, even during a training. "
+            "\\[default: no limit]",
         ),
     ] = None,
     quiet: Annotated[bool, OPTION("--quiet", "-q", help="Print the table and warnings only.")] = False,
@@ -48,7 +62,10 @@ def benchmark(
 
     Finished cells are kept. If the suite stops early, the same command resumes it.
     """
-    # Import this here, so that `ebsc --help` does not wait for torch.
+    # Import these here, so that help does not wait for them.
+    from rich.markdown import Markdown
+    from rich.markup import escape
+
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.benchmark.runner import run_suite
     from ebsc_core.benchmark.suite import load_suite

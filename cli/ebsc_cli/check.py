@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ebsc_core.config.loading import parse_settings
 from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.plugins.registry import Registry, UnknownComponentError
 from ebsc_core.utils.errors import ConfigError
@@ -25,8 +24,17 @@ KindName = Enum("KindName", {kind.section: kind.section for kind in REQUIRED})  
 
 
 def check(
-    name: Annotated[str, typer.Argument(help="The name of a component, e.g. simclr, or the path of data.")],
-    kind: Annotated[KindName | None, OPTION(help="The kind, if several kinds use this name.")] = None,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The name of a component, e.g. simclr, or the path of data.")
+    ],
+    kind: Annotated[
+        KindName | None,
+        OPTION(
+            metavar="KIND",
+            help="The kind, if several kinds use this name: data, backbone, objective, coefficients or "
+            "clusterer. \\[default: all]",
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         OPTION(
@@ -34,11 +42,15 @@ def check(
         ),
     ] = None,
     root: Annotated[
-        Path | None, OPTION(help="Folder of the named data sets. \\[default: the user's cache]")
+        Path | None,
+        OPTION(metavar="DIR", help="Folder of the named data sets. \\[default: in the user's cache]"),
     ] = None,
     as_json: Annotated[bool, OPTION("--json", help="Print one JSON object per line instead.")] = False,
 ) -> None:
     """Check that a component keeps the contract of its kind; exit with status 1 if it does not."""
+    # Import this here, so that help does not wait for pydantic.
+    from ebsc_core.config.loading import parse_settings
+
     kinds = [one for one in REQUIRED if kind is None or one.section == kind.value]
     registry = Registry()
     kinds_found = [one for one in kinds if _answers(registry, one, name)]
@@ -50,7 +62,7 @@ def check(
     if strange := tree.keys() - {one.section for one in kinds_found}:
         chosen = " or ".join(one.section for one in kinds_found)
         raise ConfigError(f"--set cannot change {strange.pop()}; options here begin with {chosen}.")
-    # Import this here, so that `ebsc --help` does not wait for torch.
+    # Import this here, so that a wrong name is reported without waiting for torch.
     from ebsc_core.testing.suites import make_suite
 
     console = Console(highlight=False, soft_wrap=True)

@@ -38,6 +38,7 @@ def cluster(
     array: Annotated[
         str | None,
         OPTION(
+            metavar="NAME",
             help="The array of an .npz or .h5 file that holds the features. "
             "\\[default: features, or the only one]",
             rich_help_panel=METHOD,
@@ -62,6 +63,7 @@ def cluster(
     images: Annotated[
         str | None,
         OPTION(
+            metavar="DATA",
             help="The images of the features, for the report: a data set, folder, .zip, .npz or .npy.",
             rich_help_panel=METHOD,
         ),

@@ -33,9 +33,11 @@ def compare(
     """
     if len(runs) < 2:
         raise ConfigError("there is nothing to compare: give the directories of two runs or more")
-    # Import these here, so that `ebsc --help` does not wait for them.
+    from ebsc_core.runs.store.directory import check_finished, own_files
+
+    for run in runs:
+        check_finished(run)  # before the imports below, which take a second
     from ebsc_core.runs.store.compare import compare as compare_runs
-    from ebsc_core.runs.store.directory import own_files
     from ebsc_core.runs.store.saved import SavedRun
     from ebsc_core.utils.files import check_writable
 

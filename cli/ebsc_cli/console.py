@@ -21,12 +21,15 @@ LINE_EVERY_SECONDS = 10.0
 
 
 class ConsoleProgress(Progress):
-    """Print notes and progress on standard output, and warnings on standard error."""
+    """Print notes and progress on standard output, and warnings on standard error.
 
-    def __init__(self, quiet: bool = False) -> None:
+    With ``on_errors``, everything goes to standard error, because standard output is for the result.
+    """
+
+    def __init__(self, quiet: bool = False, on_errors: bool = False) -> None:
         super().__init__()
         self.quiet = quiet
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(stderr=on_errors, highlight=False, soft_wrap=True)
         self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self.live = self.console.is_terminal and not quiet
         self.bars = Bars(

@@ -81,7 +81,7 @@ def merge(
 def split(
     run: Run,
     cluster: Annotated[int | None, typer.Argument(metavar="CLUSTER", help="The number of a cluster.")] = None,
-    into: Annotated[int, OPTION(min=2, help="The number of parts.")] = 2,
+    into: Annotated[int, OPTION(min=2, metavar="N", help="The number of parts.")] = 2,
     undo: Undo = False,
 ) -> None:
     """Cut a cluster into parts by the affinity that the run has saved, without training anything again.

@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from ebsc_cli.flags import OPTION, Device, Pretrained, Quiet, Seed, Settings, Weights
 
 
-class ShowByDefault(TyperGroup):
-    """Treat ``ebsc features FILE`` as ``ebsc features show FILE``."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
-
-
-app = typer.Typer(
-    cls=ShowByDefault,
-    help="Describe a file of features (ebsc features RUN or FILE), or make one from images (extract).",
-    no_args_is_help=True,
-)
-
-
-@app.command()
 def show(
     file: Annotated[
         Path, typer.Argument(metavar="RUN|FILE", help="The directory of a run, or a file of features.")
     ],
-    array: Annotated[str | None, OPTION(help="The array of an .npz or .h5 file to describe.")] = None,
+    array: Annotated[
+        str | None,
+        OPTION(
+            metavar="NAME",
+            help="The array of an .npz or .h5 file to describe. \\[default: features, or the only one]",
+        ),
+    ] = None,
 ) -> None:
     """Show the number of rows, their width, names, classes, lengths and effective rank."""
     from rich.console import Console
@@ -50,20 +40,29 @@ def show(
     Console(highlight=False, soft_wrap=True).print(table)
 
 
-@app.command()
 def extract(
     data: Annotated[
-        str, typer.Argument(help="A data set's name, or a folder, .zip, .npz or .npy of images.")
+        str,
+        typer.Argument(metavar="DATA", help="A data set's name, or a folder, .zip, .npz or .npy of images."),
     ],
-    backbone: Annotated[str | None, OPTION(help="Any timm model by its name. \\[default: resnet18]")] = None,
+    backbone: Annotated[
+        str | None, OPTION(metavar="NAME", help="Any timm model by its name. \\[default: resnet18]")
+    ] = None,
     pretrained: Pretrained = None,
     weights: Weights = None,
     out: Annotated[
         Path, OPTION("-o", "--out", metavar="FILE.h5", help="The file for features, names and labels.")
     ] = Path("features.h5"),
     settings: Settings = None,
-    data_root: Annotated[str | None, OPTION(help="Folder of named data sets and downloads.")] = None,
-    limit: Annotated[int | None, OPTION(help="Use a seeded sample of this many images.")] = None,
+    data_root: Annotated[
+        str | None,
+        OPTION(
+            metavar="DIR", help="Folder of named data sets and downloads. \\[default: in the user's cache]"
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, OPTION(metavar="N", help="Use a seeded sample of this many images. \\[default: all]")
+    ] = None,
     skip_bad_images: Annotated[
         bool | None, OPTION("--skip-bad-images", help="Leave out unreadable images.")
     ] = None,

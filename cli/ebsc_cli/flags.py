@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.completion import parts
+from ebsc_cli.completion import one_of, parts, settings
 from ebsc_core.config.flags import FLAGS, respell
 from ebsc_core.plugins.kinds import Kind
 
@@ -38,6 +38,7 @@ Weights = Annotated[
 Coefficients = Annotated[
     str | None,
     OPTION(
+        metavar="NAME",
         help="The model of the self-expressive coefficients. \\[default: energy]",
         autocompletion=parts(Kind.COEFFICIENTS),
         rich_help_panel=METHOD,
@@ -47,6 +48,7 @@ ClustererName = Annotated[
     str | None,
     OPTION(
         "--clusterer",
+        metavar="NAME",
         help="The clusterer: spectral, k-subspaces, or any of scikit-learn. \\[default: spectral]",
         autocompletion=parts(Kind.CLUSTERER),
         rich_help_panel=METHOD,
@@ -64,6 +66,7 @@ NClusters = Annotated[
 DictionarySize = Annotated[
     int | None,
     OPTION(
+        metavar="N",
         help="Cluster a seeded sample of this many images and assign the others to its clusters. "
         "\\[default: all up to 2,000,000]",
         rich_help_panel=METHOD,
@@ -83,6 +86,7 @@ Settings = Annotated[
         "--set",
         metavar="SECTION.OPTION=VALUE",
         help="Set any option of any component, e.g. objective.temperature=0.3; repeatable.",
+        autocompletion=settings,
         rich_help_panel=METHOD,
     ),
 ]
@@ -95,14 +99,25 @@ ConfigFile = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
-Seed = Annotated[int | None, OPTION(help="The random seed. \\[default: 0]", rich_help_panel=TRAINING)]
+Seed = Annotated[
+    int | None, OPTION(metavar="N", help="The random seed. \\[default: 0]", rich_help_panel=TRAINING)
+]
 Device = Annotated[
     str | None,
-    OPTION(help="The device: auto, cpu, cuda, cuda:N or mps. \\[default: auto]", rich_help_panel=OUTPUT),
+    OPTION(
+        metavar="NAME",
+        help="The device: auto, cpu, cuda, cuda:N or mps. \\[default: auto]",
+        autocompletion=one_of("auto", "cpu", "cuda", "mps"),
+        rich_help_panel=OUTPUT,
+    ),
 ]
 Out = Annotated[
     Path | None,
-    OPTION(help="The run directory. \\[default: a new one under runs/]", rich_help_panel=OUTPUT),
+    OPTION(
+        metavar="DIR",
+        help="The run directory. \\[default: a new one under runs/]",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 ObserverNames = Annotated[
     list[str] | None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from contextlib import suppress
 from pathlib import Path
@@ -12,10 +11,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from ebsc_cli.check import check
+from ebsc_cli.completion import one_of
 from ebsc_core.config.flags import FLAGS
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
+from ebsc_core.plugins.kinds import REQUIRED
 from ebsc_core.plugins.registry import (
     BrokenPluginError,
     Entry,
@@ -25,17 +26,12 @@ from ebsc_core.plugins.registry import (
     SelectedComponent,
     UnknownComponentError,
 )
-from ebsc_core.plugins.scaffold import write_package
 from ebsc_core.utils.errors import ComponentError
 
-app = typer.Typer(
-    help="List the installed components, show their options, check them, or write your own.",
-    no_args_is_help=True,
-)
-app.command()(check)
+# The kinds of component that `ebsc plugins new` writes a package for.
+KINDS = (*(kind.section for kind in REQUIRED), "observer")
 
 
-@app.command("list")
 def list_plugins(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
@@ -46,6 +42,8 @@ def list_plugins(
     registry = Registry()
     defaults = _defaults(registry)
     if as_json:
+        import json
+
         print(json.dumps(_listing(registry, defaults), indent=2))
         return
     console = Console(highlight=False)
@@ -55,7 +53,7 @@ def list_plugins(
         for entry in registry.of(kind):
             single = isinstance(entry.component, ComponentSpec)
             name = entry.name + "*" * (entry in defaults) if single else f"({entry.name})"
-            table.add_row(escape(name), escape(entry.component.summary), escape(str(entry.provider)))
+            table.add_row(*map(Text, (name, entry.component.summary, str(entry.provider))))
         console.print(table)
     console.print("[dim]* default; (…) family of components, named by path or by their library's names[/]")
     problems = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]
@@ -109,7 +107,6 @@ def _listing(registry: Registry, defaults: list[Entry]) -> dict[str, Any]:
     }
 
 
-@app.command()
 def show(name: Annotated[str, typer.Argument(help="The name of a component, e.g. simclr.")]) -> None:
     """Show one component: its options with types, defaults and meaning, its source and its distribution."""
     registry = Registry()
@@ -124,10 +121,14 @@ def show(name: Annotated[str, typer.Argument(help="The name of a component, e.g.
         _print_options(console, component.kind.settings(component.name), component.options_class)
 
 
-@app.command()
 def new(
     kind: Annotated[
-        str, typer.Argument(help="The kind: data, backbone, objective, coefficients or clusterer.")
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="The kind: data, backbone, objective, coefficients, clusterer or observer.",
+            autocompletion=one_of(*KINDS),
+        ),
     ],
     name: Annotated[str, typer.Argument(help="The name of the component in runs, e.g. my-loss.")],
     into: Annotated[
@@ -136,8 +137,13 @@ def new(
     ] = None,
 ) -> None:
     """Write a package with a new component and its tests. It works as it is, and you can change it."""
-    folder = write_package(kind, name, into, Registry())
-    print(f"wrote {folder}: its README.md says what to change; next, run:")
+    from ebsc_core.plugins.scaffold import LICENSE, UNKNOWN, author, write_package
+
+    by = author()
+    folder = write_package(kind, name, into, Registry(), by)
+    print(f"wrote {folder}: its README.md says what to change")
+    who = "the author is a placeholder" if by == UNKNOWN else f"the author is {by.name}, as git says"
+    print(f"in its pyproject.toml, {who}, and the licence is {LICENSE}: change what is wrong; next, run:")
     print(
         f"  cd {shlex.quote(str(folder))} && pip install -e '.[test]' && pytest && ebsc run --{kind} {name}"
     )

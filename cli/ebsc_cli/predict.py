@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -14,14 +15,22 @@ from ebsc_cli.flags import OPTION, Device, Quiet
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
     data: Annotated[
-        str,
+        list[str],
         typer.Argument(
-            metavar="DATA",
-            help="New images: the name of a data set, a folder, .zip, .npz or .npy. "
-            "If the run clustered features: a file of features.",
+            metavar="DATA...",
+            help="New images: the name of a data set, a folder, .zip, .npz or .npy, or one or more files of "
+            "single images. If the run clustered features: a file of features.",
         ),
     ],
-    out: Annotated[Path, OPTION("-o", "--out", metavar="FILE.csv", help="The output, a line per image.")],
+    out: Annotated[
+        Path,
+        OPTION(
+            "-o",
+            "--out",
+            metavar="FILE.csv",
+            help="The output, a line per image; - is standard output, and notes then go to standard error.",
+        ),
+    ],
     features: Annotated[
         Path | None, OPTION(metavar="FILE.h5", help="Also write the features and embeddings of the images.")
     ] = None,
@@ -41,7 +50,12 @@ def predict(
             help="Set any option of the data set (for features: features.OPTION=VALUE); repeatable.",
         ),
     ] = None,
-    data_root: Annotated[str | None, OPTION(help="Folder of named data sets and downloads.")] = None,
+    data_root: Annotated[
+        str | None,
+        OPTION(
+            metavar="DIR", help="Folder of named data sets and downloads. \\[default: in the user's cache]"
+        ),
+    ] = None,
     skip_bad_images: Annotated[
         bool, OPTION("--skip-bad-images", help="Leave out unreadable images.")
     ] = False,
@@ -54,33 +68,47 @@ def predict(
     merges and splits of the run count. The command works batch by batch, so memory does not limit the number
     of images.
     """
+    from ebsc_core.runs.store.directory import check_finished, own_files
+
+    check_finished(run)  # before the imports below, which take seconds
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.clustering import metrics
+    from ebsc_core.data.features.source import FeatureSource
+    from ebsc_core.data.images.decoding import are_image_files
     from ebsc_core.data.images.source import ImageSource
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.predict import Predictor, predict_to
-    from ebsc_core.runs.store.directory import own_files
     from ebsc_core.runs.store.saved import SavedRun
     from ebsc_core.utils.device import prepare, resolve_device
     from ebsc_core.utils.errors import ConfigError
     from ebsc_core.utils.files import check_writable
 
-    read = [Path(os.path.expanduser(data)), *own_files(run)]
-    check_writable(out, read)
+    read = [*(Path(os.path.expanduser(one)) for one in data), *own_files(run)]
+    piped = out == Path("-")
+    if not piped:
+        check_writable(out, read)
     if features:
         check_writable(features, read)
         if features.absolute() == out.absolute():
             raise ConfigError(f"-o and --features are both {out}; give two files")
     saved, registry, chosen = SavedRun(run), Registry(), resolve_device(device or "auto")
-    shown = ConsoleProgress(quiet=quiet)
+    shown = ConsoleProgress(quiet=quiet, on_errors=piped)
     with shown:
         prepare(chosen)
         predictor = Predictor(saved, registry, chosen, shown)
-        source = predictor.read(data, settings or [], root=data_root, skip_bad_images=skip_bad_images)
+        if predictor.takes_images and are_image_files(data):
+            if settings or skip_bad_images or data_root:
+                raise ConfigError("options of data sets say nothing about single images; leave them out")
+            source: ImageSource | FeatureSource = predictor.read_files(data)
+        elif len(data) > 1:
+            raise ConfigError("give one data set, folder or file, or only files of single images")
+        else:
+            source = predictor.read(data[0], settings or [], root=data_root, skip_bad_images=skip_bad_images)
         if features and not isinstance(source, ImageSource):
             raise ConfigError(f"{run} clustered features and has no others to write; leave out --features")
-        clusters = predict_to(predictor, source, out, features, top)
-    shown.note(f"{len(clusters)} {'images' if predictor.takes_images else 'rows'} -> {out}")
+        clusters = predict_to(predictor, source, sys.stdout if piped else out, features, top)
+    what = "images" if predictor.takes_images else "rows"
+    shown.note(f"{len(clusters)} {what} -> {'standard output' if piped else out}")
     none = int((clusters < 0).sum())
     if none:
         shown.warn(f"{none} of them have no cluster (-1): nothing of any cluster expresses them")

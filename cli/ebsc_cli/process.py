@@ -17,6 +17,8 @@ from ebsc_core.utils.launched import is_launched, local_process_index, process_c
 GRACE = 3.0
 # A process looks this often whether its launcher is still there.
 LOOK_SECONDS = 5.0
+# How a terminal gets a red "error:".
+RED = "\033[31merror:\033[0m"
 
 
 def is_one_of_several() -> bool:
@@ -65,7 +67,17 @@ def complain(message: str) -> None:
             time.sleep(GRACE)
         except KeyboardInterrupt:
             return
-    print(f"ebsc: {' '.join(message.split())}", file=sys.stderr)
+    line = f"ebsc: {' '.join(message.split())}"
+    print(line.replace("error:", RED, 1) if shows_colors() else line, file=sys.stderr)
+
+
+def shows_colors() -> bool:
+    """Return whether standard error is a terminal that shows colours, and the user wants them.
+
+    Rich answers this, too, but its import needs memory that may have run out.
+    """
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM", "dumb") in ("dumb", "unknown")
+    return sys.stderr.isatty() and not plain
 
 
 def leave(status: int | None) -> NoReturn:

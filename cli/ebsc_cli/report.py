@@ -24,7 +24,9 @@ def report(
 
     The command reads the images again from the run's data. If they are gone, the page says so.
     """
-    # Import these here, so that `ebsc --help` does not wait for torch.
+    from ebsc_core.runs.store.directory import check_finished
+
+    check_finished(run)  # before the imports below, which take seconds
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.report import rewrite_report
 

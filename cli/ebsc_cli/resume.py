@@ -18,7 +18,8 @@ OPTION = typer.Option
 def resume(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of an unfinished run.")],
     device: Annotated[
-        str | None, OPTION(help="The device: auto, cpu, cuda, cuda:N or mps. \\[default: as before]")
+        str | None,
+        OPTION(metavar="NAME", help="The device: auto, cpu, cuda, cuda:N or mps. \\[default: as before]"),
     ] = None,
     devices: Annotated[
         str | None,
@@ -28,11 +29,15 @@ def resume(
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, OPTION(help="Images per step, e.g. fewer if memory ran out. \\[default: as before]")
+        int | None,
+        OPTION(metavar="N", help="Images per step, e.g. fewer if memory ran out. \\[default: as before]"),
     ] = None,
     cache: Annotated[
         str | None,
-        OPTION(help="Folder that keeps trained features and the checkpoint. \\[default: as before]"),
+        OPTION(
+            metavar="DIR",
+            help="Folder that keeps trained features and the checkpoint. \\[default: as before]",
+        ),
     ] = None,
     quiet: Annotated[bool, OPTION("--quiet", "-q", help="Print only the result and warnings.")] = False,
 ) -> None:

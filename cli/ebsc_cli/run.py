@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from ebsc_cli.completion import parts
+from ebsc_cli.completion import one_of, parts
 from ebsc_cli.flags import (
     METHOD,
     OPTION,
@@ -34,6 +34,7 @@ def run(
     data: Annotated[
         str | None,
         OPTION(
+            metavar="DATA",
             help="The name of a data set, or a folder, .zip, .npz or .npy of images. \\[default: digits]",
             autocompletion=parts(Kind.DATA),
             rich_help_panel=METHOD,
@@ -42,6 +43,7 @@ def run(
     backbone: Annotated[
         str | None,
         OPTION(
+            metavar="NAME",
             help="Any timm model by its name, pca, scattering or identity. \\[default: resnet18]",
             autocompletion=parts(Kind.BACKBONE),
             rich_help_panel=METHOD,
@@ -52,6 +54,7 @@ def run(
     objective: Annotated[
         str | None,
         OPTION(
+            metavar="NAME",
             help="The self-supervised objective. \\[default: simclr]",
             autocompletion=parts(Kind.OBJECTIVE),
             rich_help_panel=METHOD,
@@ -66,10 +69,19 @@ def run(
     config: ConfigFile = None,
     data_root: Annotated[
         str | None,
-        OPTION(help="Folder of named data sets and downloads.", rich_help_panel=METHOD),
+        OPTION(
+            metavar="DIR",
+            help="Folder of named data sets and downloads. \\[default: in the user's cache]",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     limit: Annotated[
-        int | None, OPTION(help="Use a seeded sample of this many images.", rich_help_panel=METHOD)
+        int | None,
+        OPTION(
+            metavar="N",
+            help="Use a seeded sample of this many images. \\[default: all]",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     skip_bad_images: Annotated[
         bool | None,
@@ -78,6 +90,7 @@ def run(
     epochs: Annotated[
         int | None,
         OPTION(
+            metavar="N",
             help="Passes over the data; with 0 the backbone is not trained. Trained weights have 0. "
             "\\[default: 40]",
             rich_help_panel=TRAINING,
@@ -85,7 +98,11 @@ def run(
     ] = None,
     batch_size: Annotated[
         int | None,
-        OPTION(help="Images per step. \\[default: 256; 128 below 5,000 images]", rich_help_panel=TRAINING),
+        OPTION(
+            metavar="N",
+            help="Images per step. \\[default: 256; 128 below 5,000 images]",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
     seed: Seed = None,
     device: Device = None,
@@ -100,7 +117,9 @@ def run(
     precision: Annotated[
         str | None,
         OPTION(
+            metavar="NAME",
             help="auto, fp32 or bf16; auto uses bf16 where it is faster. \\[default: auto]",
+            autocompletion=one_of("auto", "fp32", "bf16"),
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -108,7 +127,10 @@ def run(
     cache: Annotated[
         str | None,
         OPTION(
-            help="Folder that keeps trained features for reuse; none keeps nothing.", rich_help_panel=OUTPUT
+            metavar="DIR",
+            help="Folder that keeps trained features for reuse; none keeps nothing. "
+            "\\[default: in the user's cache]",
+            rich_help_panel=OUTPUT,
         ),
     ] = None,
     observer: ObserverNames = None,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -41,22 +41,35 @@ def runs(
         console.print(f"no runs in {escape(printable(str(folder)))}")
         return
     table = Table("run", "when", "data", "parts", *NUMBERS, "state")
-    for column in table.columns[:4]:
-        column.overflow = "fold"
     for column in table.columns[4:-1]:
         column.justify = "right"
     for run in found:
-        table.add_row(*map(escape, _row(run, folder)), f"[{COLORS[run.state]}]{run.state}[/]")
-    console.print(table)
+        table.add_row(*map(escape, _row(run)), f"[{COLORS[run.state]}]{run.state}[/]")
+    wide = console.options.update_width(10**6)
+    if console.measure(table, options=wide).maximum <= console.width:
+        console.print(table)
+    else:
+        for run in found:
+            _print_below_one_another(console, run)
     for run in found:
         if run.problem:
             console.print(f"[red]damaged:[/] {escape(printable(run.problem))}", soft_wrap=True)
 
 
-def _row(run: Listed, folder: Path) -> list[str]:
+def _print_below_one_another(console: Console, run: Listed) -> None:
+    """Print a run on lines of its own: a table that does not fit would cut its path into pieces."""
+    path, when, data, parts, *figures = map(escape, _row(run))
+    named = zip(NUMBERS, figures, strict=True)
+    lines = [(when, data), (parts,), [f"{name} {figure}" for name, figure in named if figure]]
+    console.print(f"[bold]{path}[/]  [{COLORS[run.state]}]{run.state}[/]", soft_wrap=True)
+    for line in filter(any, lines):
+        console.print(f"    {'  '.join(filter(None, line))}", soft_wrap=True)
+
+
+def _row(run: Listed) -> list[str]:
     scores, within = run.scores or {}, run.label_free.get("within_cluster_mass")
     cells = [
-        os.path.relpath(run.path, folder),
+        run.path,
         f"{datetime.fromisoformat(run.when).astimezone():%Y-%m-%d %H:%M}" if run.when else "",
         Path(run.data).name if run.data else "",
         " ".join(run.parts.values()),

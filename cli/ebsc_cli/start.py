@@ -10,7 +10,11 @@ from typing import TYPE_CHECKING, Any
 from ebsc_cli.process import is_first, leave
 
 if TYPE_CHECKING:
+    from ebsc_cli.console import ConsoleProgress
     from ebsc_core.config.schema import RunConfig
+
+# Points that deserve a look, after a result; the report has all.
+MAX_ADVICE = 3
 
 
 def configured(
@@ -54,11 +58,16 @@ def start(
         version has changed since.
     devices : str, optional
         The number of devices for the training, or ``all``; each device gets one process.
-    going_on : bool
+    resuming : bool
         Whether to finish an unfinished run directory.
     with_report : bool
         Whether to write the report.
     """
+    from ebsc_core.plugins.registry import Registry
+    from ebsc_core.runs.plan import check_names
+
+    registry = Registry()
+    check_names(config, registry)
     if devices is not None:
         from ebsc_core.utils.launch import launch
 
@@ -66,14 +75,14 @@ def start(
         if status is not None:
             leave(status)  # the processes have printed the reason
 
+    # Imported here, since they import torch: mistakes that are known without it are reported before.
     from ebsc_cli.console import ConsoleProgress, print_result
-    from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.run import run
     from ebsc_core.runs.store.compatibility import compare_suppliers
     from ebsc_core.utils.progress import Progress
 
     shown = ConsoleProgress(quiet=quiet or not is_first())
-    progress, registry = shown if is_first() else Progress(), Registry()
+    progress = shown if is_first() else Progress()
     with shown:
         if file:
             compare_suppliers(file, config, registry, progress.warn)
@@ -84,3 +93,22 @@ def start(
             report = report_on(result.directory, result.images, progress.warn)
     if result:
         print_result(shown.console, result, report)
+        if not quiet:
+            _print_advice(shown, result.directory)
+
+
+def _print_advice(shown: ConsoleProgress, directory: Path) -> None:
+    """Print the first points of the run that deserve a second look."""
+    from ebsc_core.report.advice import advice_from_figures
+    from ebsc_core.runs.store.saved import SavedRun
+    from ebsc_core.utils.errors import EbscError
+
+    try:
+        found = advice_from_figures(SavedRun(directory))
+    except EbscError as error:  # the run is complete all the same
+        shown.warn(str(error))
+        return
+    for number, item in enumerate(found[:MAX_ADVICE], 1):
+        left = len(found) - MAX_ADVICE if number == MAX_ADVICE else 0
+        more = f"(and {left} more, see the report)" if left > 0 else ""
+        shown.note(" ".join(filter(None, ["worth a second look:", item.said, item.help, more])))

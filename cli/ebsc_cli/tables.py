@@ -1,6 +1,8 @@
-"""Print tables as wide as the terminal, or as wide as needed if the output is no terminal."""
+"""Print tables as wide as the terminal, or wide if the output is no terminal and nobody says how wide."""
 
 from __future__ import annotations
+
+import os
 
 from rich.console import Console
 
@@ -10,6 +12,6 @@ WIDTH = 160
 def table_console() -> Console:
     """Make a console for tables."""
     console = Console(highlight=False)
-    if not console.is_terminal:
+    if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = max(WIDTH, console.width)
     return console

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import platform
-
 import typer
-
-from ebsc_core.utils.provenance import cuda_build, versions
 
 SHOWN = ("torch", "torchvision", "timm", "scikit-learn", "h5py", "pluggy")
 
@@ -15,6 +11,10 @@ def show_version(asked: bool) -> None:
     """Print the versions and exit, if the user asked for them."""
     if not asked:
         return
+    import platform
+
+    from ebsc_core.utils.provenance import cuda_build, versions
+
     installed = versions()
     print(f"ebsc {installed.get('ebsc', 'unknown')}")
     print(f"Python {platform.python_version()}")

@@ -154,6 +154,8 @@ def _command(command: Any, path: str) -> Iterator[str]:
     yield ""
     yield _markdown(inspect.cleandoc(command.help or ""))
     yield ""
+    if command.epilog:  # an example
+        yield from ("```sh", command.epilog, "```", "")
     shown = [option for option in command.params if option.name not in ("help",)]
     for title, kind in (("argument", "argument"), ("option", "option")):
         rows = [option for option in shown if option.param_type_name == kind]

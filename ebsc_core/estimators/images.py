@@ -63,7 +63,7 @@ class EBSC(ClusterMixin, BaseEstimator):
     random_state : int or RandomState instance, default=None
         Decides every random number. By default it is the seed of the configuration file, or 0.
     verbose : bool, default=False
-        Print the progress.
+        Print the progress. In any case, the logger ``ebsc`` gets the messages.
 
     Attributes
     ----------

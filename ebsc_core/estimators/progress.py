@@ -1,7 +1,8 @@
-"""Report the progress of an estimator as Python programs do: by warnings and by print."""
+"""Report the progress of an estimator as Python programs do: by logging, by warnings and by print."""
 
 from __future__ import annotations
 
+import logging
 import time
 import warnings
 from collections.abc import Mapping
@@ -10,21 +11,26 @@ from ebsc_core.estimators.settings import in_parameters
 from ebsc_core.utils.progress import Progress, clock
 
 LINE_EVERY_SECONDS = 10.0
+# Silent unless the program configures logging: warnings are Python's, and ``verbose`` prints.
+LOG = logging.getLogger("ebsc")
+LOG.addHandler(logging.NullHandler())
 
 
 class Spoken(Progress):
-    """Turn warnings into Python's warnings, and print progress if ``verbose``."""
+    """Log all messages, turn warnings into Python's warnings, and print progress if ``verbose``."""
 
     def __init__(self, verbose: bool) -> None:
         super().__init__()
         self.verbose = verbose
 
     def note(self, message: str) -> None:
+        LOG.info(message)
         if self.verbose:
             print(message, flush=True)
 
     def warn(self, message: str) -> None:
         super().warn(message)
+        LOG.warning(in_parameters(message))
         warnings.warn(in_parameters(message), UserWarning, stacklevel=3)
 
     def start(self, stage: str, total: int, unit: str) -> None:

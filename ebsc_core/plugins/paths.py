@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,19 @@ ARCHIVES = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz", ".tgz", ".tx
 # Besides those of ``mimetypes``, which differ from system to system.
 IMAGES = frozenset({".avif", ".heic", ".jp2", ".webp"})
 TABLES = frozenset({".csv", ".h5", ".hdf5", ".parquet", ".tsv"})
+
+
+def missing_path(name: str) -> str | None:
+    """Return one line about a path that does not exist, or None if it does, or looks like a name."""
+    path = Path(os.path.expanduser(name))
+    try:
+        if path.exists():
+            return None
+    except (OSError, ValueError):  # no path, or one that must not be looked at
+        return None
+    if len(path.parts) > 1 or name.endswith("/"):
+        return f"{name} does not exist, and no data set has this name"
+    return None
 
 
 def described_path(name: str, readable: Sequence[str]) -> str | None:
@@ -25,12 +37,12 @@ def described_path(name: str, readable: Sequence[str]) -> str | None:
     """
     path = Path(os.path.expanduser(name))
     try:
-        there = path.exists()
-    except (OSError, ValueError):  # no path, or one that must not be looked at
+        if not path.exists():
+            return missing_path(name)
+    except (OSError, ValueError):
         return None
-    if not there:
-        said = f"{name} does not exist, and no data set has this name"
-        return said if len(path.parts) > 1 or name.endswith("/") else None
+    import mimetypes  # importing this module, as every command does, must not wait for it
+
     suffix = path.suffix.lower()
     kind = mimetypes.guess_type(name)[0] or ""
     if suffix in ARCHIVES:

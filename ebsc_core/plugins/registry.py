@@ -198,6 +198,9 @@ class Registry:
         """Return the entries of one kind, sorted by name."""
         return sorted((e for e in self.entries if e.kind is kind), key=lambda e: e.name)
 
+    def has_families(self, kind: Kind) -> bool:
+        return not all(map(_single, self.of(kind)))
+
     def default(self, kind: Kind) -> str:
         """Return the name of the component that a run uses if it names none.
 
@@ -334,6 +337,9 @@ def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
     found: dict[tuple[str, str], tuple[EntryPoint, Provider]] = {}
     for distribution in distributions():
         try:
+            # Few distributions have plugins, and parsing takes longer than this search.
+            if ENTRY_POINT_GROUP not in (distribution.read_text("entry_points.txt") or ""):
+                continue
             offered = distribution.entry_points.select(group=ENTRY_POINT_GROUP)
             provided = [(entry_point, _provider(distribution)) for entry_point in offered]
         except Exception:  # unreadable metadata: even the name of the distribution is unknown

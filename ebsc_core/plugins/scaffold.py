@@ -7,8 +7,11 @@ Placeholders such as ``$name`` are filled in (``string.Template``).
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import subprocess
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import version
 from importlib.resources import files
@@ -19,7 +22,7 @@ from string import Template
 
 from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Registry
-from ebsc_core.utils.errors import PackageError
+from ebsc_core.utils.errors import PackageError, printable
 from ebsc_core.utils.files import folder_written_whole
 
 # Each file of the new package, and the template that it is made from.
@@ -27,16 +30,59 @@ FILES = {
     "pyproject.toml": "package/pyproject.toml",
     "README.md": "package/README.md",
     ".gitignore": "package/gitignore",
-    "tests/test_$package.py": "package/test.py",
+    "tests/test_$package.py": "$test/test.py",
     "$package/__init__.py": "$section/__init__.py",
     "$package/$section.py": "$section/part.py",
 }
+# The kinds by the words of the command line; a run has many observers, and a package has one.
+KINDS = {kind.section: kind for kind in REQUIRED} | {"observer": Kind.OBSERVER}
+LICENSE = "MIT"
 LONGEST = 100
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+EMAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
 TEMPLATES = files("ebsc_core.plugins") / "templates"
 
 
-def write_package(section: str, name: str, folder: Path | None, registry: Registry) -> Path:
+@dataclass(frozen=True)
+class Author:
+    """Name the author of a package."""
+
+    name: str
+    email: str
+
+    def toml(self) -> str:
+        """Return an entry of ``authors`` in ``pyproject.toml``."""
+        values = {"name": self.name} | ({"email": self.email} if EMAIL.fullmatch(self.email) else {})
+        return "{ " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items()) + " }"
+
+
+UNKNOWN = Author("Your Name", "you@example.com")
+
+
+def author() -> Author:
+    """Return the author that git knows here, or a placeholder."""
+    name = _git("user.name")
+    return Author(name, _git("user.email")) if name else UNKNOWN
+
+
+def _git(setting: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "config", setting],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=5,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):  # git is not installed
+        return ""
+    return printable(done.stdout)
+
+
+def write_package(
+    section: str, name: str, folder: Path | None, registry: Registry, by: Author = UNKNOWN
+) -> Path:
     """Write the package ``ebsc-<name>`` with one component; return its folder.
 
     If anything fails, nothing is left behind.
@@ -47,6 +93,8 @@ def write_package(section: str, name: str, folder: Path | None, registry: Regist
         The kind of component, as the command line and the configuration call it.
     folder : Path, optional
         The new folder. None means ``ebsc-<name>`` in the current folder.
+    by : Author
+        The author in its ``pyproject.toml``.
 
     Raises
     ------
@@ -56,7 +104,7 @@ def write_package(section: str, name: str, folder: Path | None, registry: Regist
     """
     kind = _kind(section)
     _check_name(kind, name, registry)
-    contents = package_files(kind, name)
+    contents = package_files(kind, name, by)
     folder = Path(os.path.expanduser(folder or f"ebsc-{name}"))
     try:
         if folder.exists() or folder.is_symlink():
@@ -73,14 +121,20 @@ def write_package(section: str, name: str, folder: Path | None, registry: Regist
     return folder
 
 
-def package_files(kind: Kind, name: str) -> dict[str, str]:
+def package_files(kind: Kind, name: str, by: Author = UNKNOWN) -> dict[str, str]:
     """Return the files of the package: their texts by path."""
     hook = kind.hook.removeprefix("ebsc_").removesuffix("s")
+    observes = kind is Kind.OBSERVER
     words = {
         "name": name,
-        "section": kind.section,
+        "section": _word(kind),
         "words": kind.words,
-        "page": kind.words.replace(" ", "-").replace("data-set", "dataset"),
+        "page": "observers" if observes else kind.words.replace(" ", "-").replace("data-set", "dataset"),
+        # There are no contract checks for observers, so these have a test of their own.
+        "test": _word(kind) if observes else "package",
+        "tested": "a small run tells the observer" if observes else "one line checks the contract",
+        "license": LICENSE,
+        "authors": by.toml(),
         "checks": f"{hook}_checks",
         "distribution": f"ebsc-{name}",
         "package": _package(name),
@@ -98,12 +152,15 @@ def package_files(kind: Kind, name: str) -> dict[str, str]:
 
 
 def _kind(section: str) -> Kind:
-    kinds = {kind.section: kind for kind in REQUIRED}
-    if section not in kinds:
-        near = get_close_matches(section, kinds, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(kinds)}"
+    if section not in KINDS:
+        near = get_close_matches(section, KINDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(KINDS)}"
         raise PackageError(f"there is no kind of component {section!r}: {hint}")
-    return kinds[section]
+    return KINDS[section]
+
+
+def _word(kind: Kind) -> str:
+    return next(word for word, known in KINDS.items() if known is kind)
 
 
 def _check_name(kind: Kind, name: str, registry: Registry) -> None:
@@ -128,7 +185,7 @@ def _check_name(kind: Kind, name: str, registry: Registry) -> None:
 
 def _is_imported(kind: Kind, name: str, names: set[str]) -> bool:
     """Return whether the component's module imports something under one of these names."""
-    tree = ast.parse(package_files(kind, name)[f"{_package(name)}/{kind.section}.py"])
+    tree = ast.parse(package_files(kind, name)[f"{_package(name)}/{_word(kind)}.py"])
     imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
     return any((alias.asname or alias.name) in names for node in imports for alias in node.names)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ebsc_core.report.formatting import listed, number, percent, ranges
-from ebsc_core.runs.store.saved import Assignments
+from ebsc_core.runs.store.saved import Assignments, SavedRun
 
 # Ratios of a cluster's size to the median. Above the first, several groups may have merged; below the
 # second, the cluster may be a fragment.
@@ -49,6 +49,26 @@ def advice(
             Advice(f"The run gave {len(warnings) - MAX_WARNINGS:,} more warnings; metrics.json has all.")
         )
     told = " ".join(item.said for item in own)
+    return own + _derived(metrics, assignments, k, rank, width, told)
+
+
+def advice_from_figures(run: SavedRun) -> list[Advice]:
+    """Return the advice from the figures of a run, without its warnings, which it has shown already."""
+    told = " ".join(map(str, run.metrics.get("warnings") or []))
+    return _derived(run.metrics, run.assignments, cluster_count(run), None, 0, told)
+
+
+def cluster_count(run: SavedRun) -> int:
+    """Return the number of clusters that a run was asked for, or has found if that is more."""
+    wanted = run.config.n_clusters
+    found = int(run.assignments.clusters.max(initial=-1)) + 1
+    return max(wanted if isinstance(wanted, int) else 0, found)
+
+
+def _derived(
+    metrics: dict[str, Any], assignments: Assignments, k: int, rank: float | None, width: int, told: str
+) -> list[Advice]:
+    """Return the advice from figures; what the warnings have told is not repeated."""
     free = metrics.get("label_free") or {}
     derived = [
         None if "collaps" in told else _collapsed(rank, width, k),
@@ -58,7 +78,7 @@ def advice(
         None if "have no cluster" in told else _unassigned(assignments),
         *_confidence(assignments),
     ]
-    return own + [item for item in derived if item]
+    return [item for item in derived if item]
 
 
 def _collapsed(rank: float | None, width: int, k: int) -> Advice | None:

@@ -19,7 +19,7 @@ from ebsc_core.curation.memberships import sureness
 from ebsc_core.curation.tree import Node, tree_of
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.report import charts, formatting
-from ebsc_core.report.advice import advice
+from ebsc_core.report.advice import advice, cluster_count
 from ebsc_core.report.clusters import between, describe, ties
 from ebsc_core.report.confusion import ClassFigures, compare, confusions, natural
 from ebsc_core.report.heatmap import heat, table_heat
@@ -58,10 +58,9 @@ class Page:
         self.curated, self.metrics = run.curated, run.metrics
         self.assignments = replace(run.assignments, clusters=self.curated.clusters, confidence=sureness(run))
         self.graph = graph_of(run)
-        present = self.assignments.clusters[self.assignments.clusters >= 0]
+        self.k = max(cluster_count(run), int(self.assignments.clusters.max(initial=-1)) + 1)
         wanted = run.config.n_clusters
         self.wanted = wanted if isinstance(wanted, int) else 0
-        self.k = max(self.wanted, int(present.max(initial=-1)) + 1)
         # After merges and splits, and if clusters have kept their numbers, some numbers belong to none.
         gaps = bool(self.curated.changed) or "like" in self.metrics
         self.numbers = self.curated.numbers if gaps else list(range(self.k))

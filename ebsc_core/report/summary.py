@@ -27,11 +27,17 @@ SCORES = {
     "ari": ("ARI", "adjusted Rand index"),
 }
 FREE = {
-    "within_cluster_mass": ("Kept within", "share of the affinity that stays within the clusters"),
-    "silhouette": ("Silhouette", "mean over a sample of the rows, from −1 to 1"),
-    "eigengap": ("Eigengap", "how clearly the graph separates into K parts"),
-    "connected_components": ("Pieces", "unconnected parts of the affinity graph"),
-    "dictionary_agreement": ("Agreement", "of the sample with its out-of-sample assignment"),
+    "within_cluster_mass": (
+        "Kept within",
+        "of the affinity stays in its own cluster; the rest leads to others",
+    ),
+    "silhouette": (
+        "Silhouette",
+        "from −1 to 1: how much nearer rows are to their own cluster than to the next",
+    ),
+    "eigengap": ("Eigengap", "how clearly the graph separates into K parts; 0 is not at all"),
+    "connected_components": ("Pieces", "parts of the affinity graph without a connection between them"),
+    "dictionary_agreement": ("Agreement", "of the sample would be assigned to the cluster that it is in"),
 }
 
 

@@ -7,9 +7,11 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from ebsc_core.config.schema import COMPONENT_SECTIONS, OF_IMAGES, ComponentChoice, RunConfig, trains_jointly
-from ebsc_core.plugins.registry import Kind, Registry
+from ebsc_core.plugins.paths import missing_path
+from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Kind, Registry, UnknownComponentError
 from ebsc_core.plugins.selection import Choice, check_options, choose
 from ebsc_core.utils.errors import ConfigError
+from ebsc_core.utils.paths import existing_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +129,39 @@ def _frozen(config: RunConfig, backbone: Choice) -> RunConfig:
     if "epochs" in config.train.model_fields_set or not backbone.start.trained:
         return config
     return config.model_copy(update={"train": config.train.model_copy(update={"epochs": 0})})
+
+
+def check_names(config: RunConfig, registry: Registry) -> None:
+    """Raise the errors of names that no component or file has, as far as they need no heavy import.
+
+    :func:`make_plan` raises them, too, but after seconds that the import of the components takes.
+
+    Raises
+    ------
+    ComponentError, DataError
+        If a component is unknown, or if data or features are not there.
+    """
+    kinds = [Kind.COEFFICIENTS, Kind.CLUSTERER]
+    if config.features:
+        existing_file(config.features.path)
+    else:
+        kinds += [Kind.DATA, Kind.BACKBONE, Kind.OBJECTIVE]
+    for kind in kinds:
+        name = getattr(config, kind.section).name
+        if name and not registry.has_families(kind):
+            registry.find(kind, name)
+        elif name and kind is Kind.DATA:
+            _require_existing(name, registry)
+    for name in config.observers:
+        registry.find(Kind.OBSERVER, name)
+
+
+def _require_existing(name: str, registry: Registry) -> None:
+    """Refuse data that is named by a path at which nothing is."""
+    # What others read need not be a path of this machine.
+    ours = all(entry.provider.distribution == OWN_DISTRIBUTION for entry in registry.of(Kind.DATA))
+    if ours and (described := missing_path(name)):
+        raise UnknownComponentError(described)
 
 
 def _require_no_images(config: RunConfig) -> None:

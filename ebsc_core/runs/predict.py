@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.features.store import FeatureTable, FeatureWriter
 from ebsc_core.data.images.channels import InChannels
+from ebsc_core.data.images.python_inputs import given_images
 from ebsc_core.data.images.reading import read_images
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective
@@ -130,6 +131,16 @@ class Predictor:
         seed, warn = self.run.config.seed, self.progress.warn
         return self.alike(read_images(chosen, choice, seed, warn, download=download, side=self.wanted_side))
 
+    def read_files(self, paths: Sequence[str]) -> ImageSource:
+        """Read files of single images, in the size and the channels of the run; their names are the paths.
+
+        Raises
+        ------
+        DataError
+            If a file cannot be read, or if the images do not fit.
+        """
+        return self.alike(given_images(list(paths), size=self.side))
+
     @property
     def side(self) -> int | None:
         """The side of the images of the run if they are square."""
@@ -237,7 +248,7 @@ class Predictor:
 def predict_to(
     predictor: Predictor,
     source: ImageSource | FeatureSource,
-    out: Path,
+    out: Path | TextIO,
     features: Path | None = None,
     top: int = 1,
 ) -> np.ndarray:
@@ -249,8 +260,8 @@ def predict_to(
     ----------
     source : ImageSource or FeatureSource
         As the run had.
-    out : Path
-        A CSV.
+    out : Path or text file
+        A CSV; an open file gets its lines block by block.
     features : Path, optional
         An HDF5 file for the images' features and embeddings (see ``ebsc_core.data.features.store``).
     top : int
@@ -274,11 +285,7 @@ def predict_to(
     clusters: list[np.ndarray] = []
     try:
         with ExitStack() as stack:
-            temporary_path = stack.enter_context(written_whole(out))
-            file = stack.enter_context(
-                temporary_path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-            )
-            lines = csv.writer(file)
+            lines = csv.writer(_opened(out, stack))
             writer = features and stack.enter_context(
                 FeatureWriter(features, digest(made_from), made_from, source.ids, source.labels)
             )
@@ -295,7 +302,8 @@ def predict_to(
                 if writer:
                     writer.append(table)
     except OSError as error:
-        raise DataError(f"cannot write {error.filename or out}: {error.strerror or error}") from error
+        where = error.filename or (out if isinstance(out, Path) else "the output")
+        raise DataError(f"cannot write {where}: {error.strerror or error}") from error
     return np.concatenate(clusters)
 
 
@@ -318,6 +326,16 @@ def _next_columns(found: Shares) -> dict[str, Iterable[Any]]:
         pairs = zip(clusters, shares, strict=True)
         columns[f"share{suffix}"] = ["" if cluster < 0 else f"{share:.4f}" for cluster, share in pairs]
     return columns
+
+
+def _opened(out: Path | TextIO, stack: ExitStack) -> TextIO:
+    """Return the file for the lines; a path appears when ``stack`` ends without an error."""
+    if not isinstance(out, Path):
+        return out
+    temporary_path = stack.enter_context(written_whole(out))
+    return stack.enter_context(
+        temporary_path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+    )
 
 
 def _tables(features: FeatureSource) -> Iterator[FeatureTable]:

@@ -31,6 +31,7 @@ from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.precision import Arithmetic, choose_arithmetic, extracts_in_bf16
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trainer import Trainer
+from ebsc_core.utils.cached_entries import CHECKPOINT_SUFFIX
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
 from ebsc_core.utils.errors import DataError, EbscError, TrainingError, is_out_of_memory
 from ebsc_core.utils.hashing import digest
@@ -105,7 +106,7 @@ class TrainingStage:
         cached = self._reuse(cache, directory)
         if cache.folder is not None and self.resolved.trains:
             self.checkpoints = CheckpointStore(
-                cache.folder / f"{digest(self._resumable_from)}.training.safetensors"
+                cache.folder / f"{digest(self._resumable_from)}{CHECKPOINT_SUFFIX}"
             )
             directory.training = self.checkpoints.path
         self.distributed.broadcast(cached is not None)
@@ -120,6 +121,8 @@ class TrainingStage:
             else:
                 if self.checkpoints:
                     self.checkpoints.remove()
+                if told := cache.keep_within_limit(self.made_from):
+                    self.progress.note(told)
         return trained
 
     def run_worker(self) -> None:
@@ -137,13 +140,15 @@ class TrainingStage:
 
     def _reuse(self, cache: TrainedCache, directory: RunDirectory) -> Trained | None:
         wanted = self.config.precision if self.resolved.trains else "any"
-        trained, problem = cache.load(self.made_from, self._modules(), len(self.data), wanted)
+        with cache.in_use(self.made_from):
+            trained, problem = cache.load(self.made_from, self._modules(), len(self.data), wanted)
+            if trained:
+                with directory.writing():
+                    shutil.copyfile(trained.features, directory.work_folder / FEATURES)
         if trained:
             self.progress.note(f"features reused, no training ({cache.folder}/{digest(self.made_from)})")
             for warning in filter(None, [problem, *trained.warnings]):
                 self.progress.warn(warning)
-            with directory.writing():
-                shutil.copyfile(trained.features, directory.work_folder / FEATURES)
         elif problem:
             self.progress.warn(f"{problem}; computing them anew")
         return trained

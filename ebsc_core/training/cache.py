@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,22 @@ from typing import Any
 from torch import nn
 
 from ebsc_core.data.features.store import FEATURES, check_features
+from ebsc_core.utils.cached_entries import (
+    LARGE,
+    LIMIT,
+    TRAINING,
+    cache_limit,
+    entries_of,
+    in_bytes,
+    shrink,
+)
 from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.files import lock
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.manifest import GuardedFolder, write_manifest
 from ebsc_core.utils.paths import mark_cache
 from ebsc_core.utils.weights import read_weights, save_weights
 
-TRAINING = "training.json"
 # The fields of a Trained that training.json holds.
 RECORDED = {"history": list, "precision": str, "warnings": list, "cost": dict}
 
@@ -54,10 +64,28 @@ class TrainedCache:
         self.folder = folder
 
     def mark(self) -> None:
-        """Mark the folder as one of ebsc; if it cannot be written, that shows when an entry is stored."""
+        """Mark the folder as one of ebsc; if it cannot be written, that shows when an entry is stored.
+
+        Raises
+        ------
+        ConfigError
+            If the limit of the cache is no size. It is used after the training, but this is said before.
+        """
         if self.folder is not None:
+            cache_limit()
             with suppress(OSError):
                 mark_cache(self.folder)
+
+    @contextmanager
+    def in_use(self, made_from: Mapping[str, Any]) -> Iterator[None]:
+        """Keep the entry for ``made_from``, if there is one, from being removed while the block runs."""
+        with ExitStack() as stack:
+            if self.folder is not None:
+                entry = self.folder / digest(made_from)
+                with suppress(OSError):  # there is none, or another user's
+                    lock(stack.enter_context((entry / TRAINING).open("rb")), shared=True)
+                    os.utime(entry)
+            yield
 
     def load(
         self,
@@ -115,6 +143,27 @@ class TrainedCache:
         finally:
             shutil.rmtree(temporary_folder, ignore_errors=True)
             shutil.rmtree(temporary_folder.with_name(f"{temporary_folder.name}.old"), ignore_errors=True)
+
+    def keep_within_limit(self, made_from: Mapping[str, Any]) -> str:
+        """Remove what was used least recently if the cache is above its limit; return what to tell the user.
+
+        The entry for ``made_from`` stays.
+        """
+        if self.folder is None:
+            return ""
+        limit = cache_limit()
+        if limit is not None:
+            gone = shrink(self.folder, limit, keep=digest(made_from))
+            removed = in_bytes(sum(entry.size for entry in gone))
+            told = f"the cache was above {LIMIT}: the features of {len(gone)} trainings ({removed}) are gone"
+            return told if gone else ""
+        size = sum(entry.size for entry in entries_of(self.folder))
+        if size <= LARGE:
+            return ""
+        return (
+            f"the cache of features, {self.folder}, has grown to {in_bytes(size)}; `ebsc cache` shows it, "
+            f"and the environment variable {LIMIT}=20GB limits it"
+        )
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -5,11 +5,25 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ebsc_core.utils.errors import ConfigError
+from ebsc_core.utils.errors import ConfigError, DataError
 from ebsc_core.utils.files import written_whole
 
 # What marks a folder as a cache.
 TAG, SIGNATURE = "CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55"
+
+
+def existing_file(name: str) -> Path:
+    """Return the path of a file.
+
+    Raises
+    ------
+    DataError
+        If it is not there or is no file.
+    """
+    path = Path(os.path.expanduser(name))  # unlike Path.expanduser, takes any name
+    if not os.path.isfile(path):
+        raise DataError(f"{path} does not exist or is not a file")
+    return path
 
 
 def user_cache() -> Path:
@@ -26,6 +40,11 @@ def user_cache() -> Path:
     if base.startswith("~"):
         raise ConfigError("this user has no home folder for the cache; set EBSC_CACHE_DIR to a folder")
     return Path(base) / "ebsc"
+
+
+def data_folder() -> Path:
+    """Return the folder of named data sets, unless a run names another."""
+    return user_cache() / "data"
 
 
 def mark_cache(folder: Path) -> None:

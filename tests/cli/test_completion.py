@@ -47,6 +47,12 @@ def asked(*words: str, python: tuple[str, ...] = (), **environment: str) -> subp
         (("run", "--data", "dig"), ["digits"]),
         (("run", "--data", "photos/"), []),  # bash then offers files
         (("run", "--observer", "tensor"), ["tensorboard"]),
+        (("run", "--precision", "f"), ["fp32"]),
+        (("run", "--device", "cu"), ["cuda"]),
+        (("run", "--set", "train.l"), ["train.lr="]),
+        (("cluster", "f.npy", "--set", "search.pro"), ["search.probes="]),
+        (("run", "--objective", "simclr", "--set", "objective.temp"), ["objective.temperature="]),
+        (("plugins", "new", "ob"), ["objective", "observer"]),
     ],
 )
 def test_names_are_offered(words: tuple[str, ...], offered: list[str]) -> None:

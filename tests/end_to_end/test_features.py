@@ -140,6 +140,31 @@ def test_new_images_may_be_of_another_size_and_in_color(ebsc, tmp_path: Path, mo
     assert agreement(tmp_path / "run/assignments.csv", tmp_path / "new.csv") > 0.9
 
 
+def test_files_of_single_images_join_and_standard_output_gets_the_lines_alone(ebsc, tmp_path: Path) -> None:
+    write_images(tmp_path / "old", "L", 8)
+    assert ebsc("run", "--data", "old", "--n-clusters", "5", *PIXELS, "--out", "run").code == 0
+    assert ebsc("predict", "run", "old", "-o", "all.csv").code == 0
+    clusters = {line["image"]: line["cluster"] for line in lines_of(tmp_path / "all.csv")}
+    (tmp_path / "old" / "0-0.png").rename(tmp_path / "one.PNG")
+    done = ebsc("predict", "run", "one.PNG", "old/1-1.png", "old/2-2.png", "-o", "-")
+    assert done.code == 0
+    lines = {line["image"]: line["cluster"] for line in csv.DictReader(done.out.splitlines())}
+    assert lines == {
+        name: clusters[old]
+        for name, old in (("one.PNG", "0-0.png"), ("old/1-1.png", "1-1.png"), ("old/2-2.png", "2-2.png"))
+    }
+    assert "3 images -> standard output" in done.err
+    assert ebsc("predict", "run", "one.PNG", "-o", "one.csv").code == 0
+    assert lines_of(tmp_path / "one.csv")[0]["cluster"] == clusters["0-0.png"]
+    for words, said in (
+        (("old", "one.PNG"), "only files of single images"),
+        (("one.PNG", "--skip-bad-images"), "say nothing about single images"),
+    ):
+        done = ebsc("predict", "run", *words, "-o", "-")
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
+
+
 def test_images_join_though_those_of_the_run_are_gone(ebsc, tmp_path: Path) -> None:
     write_images(tmp_path / "old", "L", 8)
     write_images(tmp_path / "new", "L", 8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import json
+import logging
 import pickle
 import signal
 import subprocess
@@ -142,6 +143,16 @@ def test_gray_and_color_pictures_may_be_mixed(digits) -> None:
     mixed = [image.convert("RGB") if i % 2 else image for i, image in enumerate(gray)]
     all_color = [image.convert("RGB") for image in gray]
     np.testing.assert_array_equal(pixels().fit_transform(mixed), pixels().fit_transform(all_color))
+
+
+def test_a_logger_gets_the_messages_and_only_verbose_prints(
+    digits, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO, logger="ebsc"):
+        pixels(cache="none", coefficients="knn").fit(digits[0])
+    told = [record.getMessage() for record in caplog.records if record.name == "ebsc"]
+    assert any("150 images" in message for message in told)
+    assert capsys.readouterr().out == ""
 
 
 def test_paths_are_read_as_the_command_reads_them(digits, fitted: EBSC, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ its real size allows (``ebsc_core.utils.limits``).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ebsc_core.data.features.parquet_files import read_parquet
 from ebsc_core.data.features.source import UNREADABLE, FeatureSource
 from ebsc_core.utils.errors import DataError, text_of
 from ebsc_core.utils.manifest import GuardedFolder
+from ebsc_core.utils.paths import existing_file
 
 READERS: dict[str, Callable[[Path, FeaturesChoice], FeatureSource]] = {
     ".npy": read_npy,
@@ -42,9 +42,7 @@ def read_features(choice: FeaturesChoice) -> FeatureSource:
     ComponentError
         If the package that reads this type is missing.
     """
-    path = Path(os.path.expanduser(choice.path))  # unlike Path.expanduser, takes any name
-    if not os.path.isfile(path):
-        raise DataError(f"{path} does not exist or is not a file")
+    path = existing_file(choice.path)
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise DataError(f"{path}: features are read from {', '.join(READERS)}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from statistics import median
 from threading import Condition
 from typing import BinaryIO
@@ -66,6 +68,14 @@ def image_suffixes() -> frozenset[str]:
     """Return the suffixes of the files that can be decoded, in lower case, with the dot."""
     known = set(image_formats()) | {"MPO"}  # opened as JPEG
     return frozenset(end for end, kind in Image.registered_extensions().items() if kind in known)
+
+
+def are_image_files(paths: Iterable[str]) -> bool:
+    """Return whether all paths are files whose names say that they are images."""
+    suffixes = image_suffixes()
+    return all(
+        Path(path).suffix.lower() in suffixes and os.path.isfile(os.path.expanduser(path)) for path in paths
+    )
 
 
 def read_header(file: BinaryIO) -> ImageHeader | BadImage:

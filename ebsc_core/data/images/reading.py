@@ -15,7 +15,7 @@ from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import DataContext
 from ebsc_core.plugins.selection import Choice
 from ebsc_core.utils.errors import DataError, printable
-from ebsc_core.utils.paths import user_cache
+from ebsc_core.utils.paths import data_folder
 from ebsc_core.utils.system import available_memory
 
 
@@ -47,7 +47,7 @@ def read_images(
         If the images cannot be read, or the component returns something else.
     """
     context = DataContext(
-        root=Path(os.path.expanduser(choice.root)) if choice.root else user_cache() / "data",
+        root=Path(os.path.expanduser(choice.root)) if choice.root else data_folder(),
         skip_bad_images=choice.skip_bad_images,
         limit=choice.limit,
         seed=seed,

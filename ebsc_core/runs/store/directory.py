@@ -58,6 +58,19 @@ AFFINITY, CHECKPOINTS, DECISIONS = "affinity.npz", "checkpoints", "decisions.jso
 MAX_COMPONENTS, MAX_NAME = 120, 200
 
 
+def check_finished(path: Path) -> None:
+    """Raise a RunDirectoryError unless ``path`` is the directory of a finished run; read no file of it."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise RunDirectoryError(f"{path} {what}; give the directory of a run")
+    if is_unfinished(path):
+        raise RunDirectoryError(how_unfinished(path))
+    needed = (CONFIG, METRICS, ASSIGNMENTS, "features.h5")
+    missing = [name for name in needed if not (path / name).is_file()]
+    if missing:
+        raise RunDirectoryError(f"{path} holds no finished run: {missing[0]} is missing")
+
+
 def own_files(path: Path) -> list[Path]:
     """Return the files that the run in a directory has written and needs, except the report."""
     names = (CONFIG, ASSIGNMENTS, METRICS, AFFINITY, "features.h5", MANIFEST, UNFINISHED, DECISIONS)

@@ -29,10 +29,10 @@ from ebsc_core.runs.store.directory import (
     CONFIG,
     DECISIONS,
     METRICS,
+    check_finished,
     files_of,
 )
 from ebsc_core.runs.store.recorded import Provenance, checked_as, read_metrics
-from ebsc_core.runs.store.unfinished import how_unfinished, is_unfinished
 from ebsc_core.utils.errors import ConfigError, EbscError, RunDirectoryError, text_of
 
 T = TypeVar("T")
@@ -83,14 +83,7 @@ class SavedRun:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.files = files_of(path)
-        if not path.is_dir():
-            what = "is a file" if path.exists() else "does not exist"
-            raise RunDirectoryError(f"{path} {what}; give the directory of a run")
-        if is_unfinished(path):
-            raise RunDirectoryError(how_unfinished(path))
-        missing = [name for name in (CONFIG, METRICS, ASSIGNMENTS, FEATURES) if not (path / name).is_file()]
-        if missing:
-            raise RunDirectoryError(f"{path} holds no finished run: {missing[0]} is missing")
+        check_finished(path)
 
     @cached_property
     def tables(self) -> dict[str, Any]:

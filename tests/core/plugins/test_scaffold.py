@@ -8,16 +8,18 @@ import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ebsc_core.plugins import scaffold
-from ebsc_core.plugins.kinds import REQUIRED, Kind
+from ebsc_core.plugins.kinds import Kind
 from ebsc_core.plugins.registry import Registry, installed_entry_points
-from ebsc_core.plugins.scaffold import package_files, write_package
+from ebsc_core.plugins.scaffold import KINDS, LICENSE, UNKNOWN, Author, author, package_files, write_package
 from ebsc_core.utils.errors import PackageError
 
-each_kind = pytest.mark.parametrize("kind", REQUIRED, ids=lambda kind: kind.section)
+each_kind = pytest.mark.parametrize("kind", Kind, ids=lambda kind: kind.section)
+WORDS = {kind: word for word, kind in KINDS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def test_an_objective_takes_at_most_40_lines() -> None:
 
 @each_kind
 def test_the_package_is_written_whole(kind: Kind, tmp_path: Path, registry: Registry) -> None:
-    folder = write_package(kind.section, "my-part", tmp_path / "deep" / "mine", registry)
+    folder = write_package(WORDS[kind], "my-part", tmp_path / "deep" / "mine", registry)
     assert folder == tmp_path / "deep" / "mine"
     assert os.listdir(tmp_path / "deep") == ["mine"]
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -42,12 +44,38 @@ def test_the_package_is_written_whole(kind: Kind, tmp_path: Path, registry: Regi
     project = tomllib.loads((folder / "pyproject.toml").read_text())
     assert project["project"]["name"] == "ebsc-my-part"
     assert project["project"]["entry-points"]["ebsc"] == {"my-part": "ebsc_my_part"}
+    assert project["project"]["license"] == LICENSE
+    assert project["project"]["authors"] == [{"name": UNKNOWN.name, "email": UNKNOWN.email}]
     assert all("$" not in path.read_text() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize(
+    ("by", "authors"),
+    [
+        (Author("Ada Lovelace", "ada@example.org"), [{"name": "Ada Lovelace", "email": "ada@example.org"}]),
+        (Author('A "B" \\ Ç', "root@(none)"), [{"name": 'A "B" \\ Ç'}]),
+    ],
+)
+def test_its_author_is_as_git_knows_him(
+    by: Author, authors: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "2")
+    for number, (name, value) in enumerate((("user.name", by.name), ("user.email", by.email))):
+        monkeypatch.setenv(f"GIT_CONFIG_KEY_{number}", name)
+        monkeypatch.setenv(f"GIT_CONFIG_VALUE_{number}", value)
+    assert author() == by
+    project = tomllib.loads(package_files(Kind.OBJECTIVE, "my-loss", author())["pyproject.toml"])
+    assert project["project"]["authors"] == authors
+
+
+def test_without_git_the_author_is_a_placeholder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert author() == UNKNOWN
 
 
 @each_kind
 def test_what_is_written_is_tidy(kind: Kind, tmp_path: Path, registry: Registry) -> None:
-    folder = write_package(kind.section, "my-part", tmp_path / "mine", registry)
+    folder = write_package(WORDS[kind], "my-part", tmp_path / "mine", registry)
     ruff = [sys.executable, "-m", "ruff"]
     rules = ["--select", "E,F,I,UP,B,SIM,C4,RUF,PT,D1", "--ignore", "D107"]
     for command in (["check", *rules], ["format", "--check"]):
@@ -69,7 +97,7 @@ def test_its_readme_names_a_page_of_ours(kind: Kind) -> None:
     ("section", "name", "said"),
     [
         ("objectve", "mine", "there is no kind of component 'objectve': did you mean objective?"),
-        ("loss", "mine", "choose one of data, backbone, objective, coefficients, clusterer"),
+        ("loss", "mine", "choose one of data, backbone, objective, coefficients, clusterer, observer"),
         ("objective", "", "cannot be called ''"),
         ("objective", "My_Loss", "names are lower-case letters"),
         ("objective", "../mine", "cannot be called '../mine'"),
@@ -129,6 +157,22 @@ class TestCommand:
         wanted = "cd ebsc-my-loss && pip install -e '.[test]' && pytest && ebsc run --objective my-loss"
         assert wanted in out
         assert Path("ebsc-my-loss/ebsc_my_loss/objective.py").is_file()
+        assert f"the licence is {LICENSE}: change what is wrong" in out
+        assert "the author is" in out
+
+    def test_the_test_of_a_new_observer_passes(
+        self, ebsc: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert ebsc("plugins", "new", "observer", "my-watch").code == 0
+        folder = tmp_path / "ebsc-my-watch"
+        info = folder / "ebsc_my_watch-0.1.0.dist-info"  # as an installation would leave it
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: ebsc-my-watch\nVersion: 0.1.0\n")
+        (info / "entry_points.txt").write_text("[ebsc]\nmy-watch = ebsc_my_watch\n")
+        monkeypatch.syspath_prepend(folder)
+        namespace: dict[str, Any] = {}
+        exec((folder / "tests" / "test_ebsc_my_watch.py").read_text(), namespace)
+        namespace["test_a_run_is_told_from_start_to_end"](tmp_path)
 
     def test_a_mistake_is_one_line(self, ebsc: Callable[..., tuple[int, str, str]]) -> None:
         code, _, err = ebsc("plugins", "new", "objective", "simclr", "--into", "here")

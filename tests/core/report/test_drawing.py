@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import unicodedata
 from io import BytesIO
+from itertools import combinations
+from math import dist
 
 import numpy as np
 import pytest
@@ -22,6 +24,20 @@ from ebsc_core.report.palette import DARK, LIGHT, colors, contrast
 from ebsc_core.report.thumbnails import gallery, sheet
 
 
+def lab(color: str) -> tuple[float, float, float]:
+    """Convert ``#rrggbb`` to CIELAB (CIE 15:2004, D65)."""
+    channels = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    to_xyz = [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+    xyz = np.array(to_xyz) @ linear / (0.95047, 1, 1.08883)
+    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116).tolist()
+    return 116 * y - 16, 500 * (x - y), 200 * (y - z)
+
+
 class TestPalette:
     @pytest.mark.parametrize("n", [1, 2, 3, 10, 12, 13, 38, 100])
     def test_every_color_is_seen_on_both_pages(self, n: int) -> None:
@@ -30,6 +46,18 @@ class TestPalette:
         assert all(contrast(color, page) >= 3 for color in found for page in (LIGHT, DARK))
         if n <= 40:
             assert len(set(found)) == n
+
+    @pytest.mark.parametrize("n", [2, 3, 5, 8, 10, 12, 13, 20, 40, 100])
+    def test_neighbors_can_be_told_apart(self, n: int) -> None:
+        """In CIELAB, where 2.3 is the least that can be seen; all of up to 12 colours differ clearly."""
+        points = [lab(color) for color in colors(n)]
+        assert min(map(dist, points, points[1:])) > 30
+        if n <= 12:
+            assert min(dist(*pair) for pair in combinations(points, 2)) > 15
+
+    def test_distances_are_those_of_cielab(self) -> None:
+        assert lab("#ffffff") == pytest.approx((100, 0, 0), abs=0.02)
+        assert lab("#ff0000") == pytest.approx((53.24, 80.09, 67.2), abs=0.02)
 
     def test_contrast_is_that_of_the_recommendation(self) -> None:
         assert contrast("#000000", "#ffffff") == pytest.approx(21)

@@ -68,8 +68,11 @@ def test_a_command_without_memory_says_so_in_one_line_and_leaves_nothing(
 LIMITED = """
 import resource, sys
 import torch
+import ebsc_core.runs.plan  # without memory for an import, Python itself may fail
 from ebsc_cli.app import main
+from ebsc_cli.commands import load
 
+load("cluster")
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 limit = used + (int(sys.argv.pop(1)) << 20)
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

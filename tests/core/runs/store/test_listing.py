@@ -153,6 +153,15 @@ class TestTheCommand:
         assert "damaged: runs/second/metrics.json is damaged" in done.out
         assert "\x1b[31m" not in done.out
 
+    def test_keeps_paths_whole_on_a_narrow_terminal(self, ebsc, tmp_path: Path, monkeypatch) -> None:
+        name = "runs/photos-of-a-long-name-resnet18-simclr-energy-spectral-0"
+        make(tmp_path / name)
+        monkeypatch.setenv("COLUMNS", "80")
+        path, *lines = ebsc("runs").out.splitlines()
+        assert path.split() == [name, "finished"]
+        assert "resnet18 simclr energy spectral" in [line.strip() for line in lines]
+        assert "ACC 95.1  NMI 92.5  ARI 90.3  within 0.971  time 1 min 02 s" in lines[-1]
+
     def test_is_json_for_programs(self, ebsc, tmp_path: Path) -> None:
         make(tmp_path / "mine/first")
         done = ebsc("runs", "mine", "--json")

@@ -12,7 +12,8 @@ from pathlib import Path
 import ebsc_core
 import ebsc_core.testing
 from ebsc_core.plugins.hookspecs import ComponentSpec
-from ebsc_core.plugins.registry import Registry, installed_entry_points
+from ebsc_core.plugins.installed import installed_entry_points
+from ebsc_core.plugins.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[1]
 HOLDERS = {"ebsc_core": ROOT, "ebsc_plugins": ROOT / "plugins", "ebsc_cli": ROOT / "cli"}

@@ -64,7 +64,7 @@ def everywhere(
 ) -> None:
     """Cluster images by deep subspace clustering. Every component can be exchanged."""
     if no_plugins:  # set in the environment, so that child processes see it too
-        from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
+        from ebsc_core.plugins.installed import ALL_OTHERS, DISABLED
 
         before = os.environ.get(DISABLED)
         os.environ[DISABLED] = ALL_OTHERS

@@ -16,12 +16,12 @@ from rich.text import Text
 from ebsc_cli.completion import one_of
 from ebsc_core.config.flags import FLAGS
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
+from ebsc_core.plugins.installed import Provider
 from ebsc_core.plugins.kinds import REQUIRED
 from ebsc_core.plugins.registry import (
     BrokenPluginError,
     Entry,
     Kind,
-    Provider,
     Registry,
     SelectedComponent,
     UnknownComponentError,

@@ -29,8 +29,9 @@ from ebsc_cli.app import app as command_line
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.views.options import ViewOptions
 from ebsc_core.plugins.hookspecs import ComponentFamily, ComponentSpec
+from ebsc_core.plugins.installed import OWN_DISTRIBUTION
 from ebsc_core.plugins.kinds import Kind
-from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Entry, Registry
+from ebsc_core.plugins.registry import Entry, Registry
 
 MARKER = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
 LINK = re.compile(r"\]\((\.\.?/[^)#]*)(#[^)]*)?\)")

@@ -8,7 +8,6 @@ A plugin that cannot be loaded does not stop the program. The registry keeps it 
 from __future__ import annotations
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -17,10 +16,11 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
-from importlib.metadata import Distribution, EntryPoint, distributions
+from importlib.metadata import EntryPoint
 from typing import Any
 
-from ebsc_core.plugins.hookspecs import ENTRY_POINT_GROUP, Component, ComponentFamily, ComponentSpec
+from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
+from ebsc_core.plugins.installed import OWN_DISTRIBUTION, Provider, canonical, installed_entry_points
 from ebsc_core.plugins.kinds import Kind as Kind
 from ebsc_core.plugins.paths import described_path
 from ebsc_core.plugins.validation import check_record, claimed, records_of
@@ -35,22 +35,8 @@ class BrokenPluginError(UnknownComponentError):
     """Report that the name belongs to a plugin that could not be registered."""
 
 
-OWN_DISTRIBUTION = "ebsc"
-# EBSC_DISABLE_PLUGINS lists the plugins to leave out; * means all except those of our own distribution.
-DISABLED, ALL_OTHERS = "EBSC_DISABLE_PLUGINS", "*"
 # A plugin that takes longer to load delays every command, even help.
 SLOW_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Provider:
-    """Identify the installed distribution that a component comes from."""
-
-    distribution: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.distribution} {self.version}"
 
 
 @dataclass(frozen=True)
@@ -91,9 +77,9 @@ class Plugin:
 
     def meant_by(self, kind: Kind, name: str) -> bool:
         """Decide whether ``name`` refers to a component of this plugin."""
-        own = {_canonical(self.plugin), _canonical(self.provider.distribution)}
+        own = {canonical(self.plugin), canonical(self.provider.distribution)}
         bare = _within(self.provider, name)
-        return bare != name or (kind, name) in self.offered or _canonical(name) in own
+        return bare != name or (kind, name) in self.offered or canonical(name) in own
 
 
 @dataclass(frozen=True)
@@ -331,45 +317,10 @@ class Registry:
         return hint + also
 
 
-def installed_entry_points() -> list[tuple[EntryPoint, Provider]]:
-    """Return the entry points of the group ``ebsc`` with their distributions, in a fixed order."""
-    disabled = {_canonical(name) for name in os.environ.get(DISABLED, "").split(",")}
-    found: dict[tuple[str, str], tuple[EntryPoint, Provider]] = {}
-    for distribution in distributions():
-        try:
-            # Few distributions have plugins, and parsing takes longer than this search.
-            if ENTRY_POINT_GROUP not in (distribution.read_text("entry_points.txt") or ""):
-                continue
-            offered = distribution.entry_points.select(group=ENTRY_POINT_GROUP)
-            provided = [(entry_point, _provider(distribution)) for entry_point in offered]
-        except Exception:  # unreadable metadata: even the name of the distribution is unknown
-            continue
-        for entry_point, provider in provided:
-            names = {_canonical(entry_point.name), _canonical(provider.distribution)}
-            if provider.distribution != OWN_DISTRIBUTION:
-                names.add(ALL_OTHERS)
-            if not disabled & names:
-                # An editable install may show the same distribution twice on sys.path.
-                key = (provider.distribution, entry_point.name)
-                found.setdefault(key, (entry_point, provider))
-    return [found[key] for key in sorted(found)]
-
-
-def _provider(distribution: Distribution) -> Provider:
-    """Identify a distribution; a half removed one may lack its name or version."""
-    metadata = distribution.metadata
-    return Provider(metadata["Name"] or "unknown", metadata["Version"] or "unknown")
-
-
-def _canonical(name: str) -> str:
-    """Normalise a name: ``My_Package`` and ``my-package`` are one distribution (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name.strip()).lower()
-
-
 def _within(provider: Provider, name: str) -> str:
     """Remove the prefix ``distribution:`` from ``name`` if it names this provider."""
     distribution, colon, bare = name.partition(":")
-    return bare if colon and _canonical(distribution) == _canonical(provider.distribution) else name
+    return bare if colon and canonical(distribution) == canonical(provider.distribution) else name
 
 
 def strict() -> bool:

@@ -20,8 +20,9 @@ from keyword import iskeyword
 from pathlib import Path
 from string import Template
 
+from ebsc_core.plugins.installed import OWN_DISTRIBUTION
 from ebsc_core.plugins.kinds import REQUIRED, Kind
-from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Registry
+from ebsc_core.plugins.registry import Registry
 from ebsc_core.utils.errors import PackageError, printable
 from ebsc_core.utils.files import folder_written_whole
 

@@ -18,7 +18,8 @@ from importlib.metadata import PackageNotFoundError, metadata, version
 from pathlib import Path
 
 from ebsc_core.config.loading import load_config
-from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Registry
+from ebsc_core.plugins.installed import OWN_DISTRIBUTION
+from ebsc_core.plugins.registry import Registry
 from ebsc_core.utils.errors import EbscError, told
 from ebsc_core.utils.provenance import cuda_build
 from ebsc_core.utils.system import available_memory, processors

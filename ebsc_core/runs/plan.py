@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from ebsc_core.config.schema import COMPONENT_SECTIONS, OF_IMAGES, ComponentChoice, RunConfig, trains_jointly
+from ebsc_core.plugins.installed import OWN_DISTRIBUTION
 from ebsc_core.plugins.paths import missing_path
-from ebsc_core.plugins.registry import OWN_DISTRIBUTION, Kind, Registry, UnknownComponentError
+from ebsc_core.plugins.registry import Kind, Registry, UnknownComponentError
 from ebsc_core.plugins.selection import Choice, check_options, choose
 from ebsc_core.utils.errors import ConfigError
 from ebsc_core.utils.paths import existing_file

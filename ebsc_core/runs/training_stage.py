@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from ebsc_core.clustering.partition import partition
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.features.forms import form_width
 from ebsc_core.data.features.store import FEATURES, FeatureWriter, add_identity
-from ebsc_core.data.images.in_memory import ImageSet
+from ebsc_core.data.images.in_memory import place_images
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plugins.observers import Observers
@@ -42,8 +42,6 @@ from ebsc_core.utils.weights import weights_digest
 
 # The user is warned if training waits for images for more than this share of its time.
 WAITED_SHARE = 0.1
-# Weights and activations need the rest of a GPU; larger data sets stay on the host.
-DEVICE_SHARE = 0.25
 # Collapse is judged by this number if the number of clusters is found later.
 UNKNOWN_CLUSTERS = 4
 # The sections of the components that train.
@@ -260,7 +258,7 @@ class TrainingStage:
 
     def _train(self) -> tuple[ImageSource, Arithmetic | None, list[dict[str, Any]]]:
         """Train; return the images on the device, the arithmetic, and a record of each epoch."""
-        images = self._place_images()
+        images = place_images(self.data, self.device, self.progress.note)
         arithmetic, history = None, []
         start = time.perf_counter()
         with self.distributed.synchronized_errors():
@@ -381,18 +379,6 @@ class TrainingStage:
         if self.device.type == "cuda" or self.config.compile != "auto":
             self.progress.note(f"compile       {chosen.reasons['compile']}")
         return chosen
-
-    def _place_images(self) -> ImageSource:
-        """Move images in memory to the device as uint8 if they leave enough room there."""
-        data = self.data
-        if not isinstance(data, ImageSet):
-            return data
-        if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
-            if data.images.nbytes > DEVICE_SHARE * free:
-                self.progress.note("images stay in host memory: they would crowd the device")
-                return data
-        return replace(data, images=data.images.to(self.device))
 
 
 def _without_versions(record: Any) -> Any:

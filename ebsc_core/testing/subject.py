@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ebsc_core.plugins.hookspecs import ComponentFamily, ComponentSpec
-from ebsc_core.plugins.registry import Kind, Provider, Registry, SelectedComponent
+from ebsc_core.plugins.installed import Provider
+from ebsc_core.plugins.registry import Kind, Registry, SelectedComponent
 from ebsc_core.plugins.selection import Choice, check_options
 from ebsc_core.utils.errors import ComponentError
 

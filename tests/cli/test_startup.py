@@ -14,8 +14,9 @@ import pytest
 from ebsc_cli.app import command
 from ebsc_cli.commands import COMMANDS, load
 from ebsc_core.config.schema import RunConfig
+from ebsc_core.plugins.installed import installed_entry_points
 from ebsc_core.plugins.kinds import REQUIRED
-from ebsc_core.plugins.registry import Kind, Registry, installed_entry_points
+from ebsc_core.plugins.registry import Kind, Registry
 
 HEAVY = ("accelerate", "torch", "torchvision", "timm", "sklearn", "scipy", "h5py")
 # What takes longer to import than to print help, and what only some commands need.

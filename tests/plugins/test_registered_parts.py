@@ -9,7 +9,8 @@ import pytest
 
 from ebsc_core import Options
 from ebsc_core.plugins.hookspecs import ComponentSpec, Hooks
-from ebsc_core.plugins.registry import Entry, Kind, Registry, SelectedComponent, installed_entry_points
+from ebsc_core.plugins.installed import installed_entry_points
+from ebsc_core.plugins.registry import Entry, Kind, Registry, SelectedComponent
 from ebsc_core.plugins.validation import former_preferences
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,7 @@ import itertools
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 
-from ebsc_core.plugins.registry import (
-    Provider,
-)
+from ebsc_core.plugins.installed import Provider
 
 Plugin = tuple[EntryPoint, Provider]
 MakePlugin = Callable[..., Plugin]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Self, TypeVar
@@ -18,6 +18,8 @@ from ebsc_core.utils.device import move
 from ebsc_core.utils.errors import DataError
 
 T = TypeVar("T")
+# Weights and activations need the rest of a GPU; larger data sets stay on the host.
+DEVICE_SHARE = 0.25
 # Images per block: bincount copies to int64, and a hash needs contiguous memory.
 BLOCK = 4096
 
@@ -104,3 +106,15 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         while (item := coming.result()) is not end:
             coming = pool.submit(next, items, end)
             yield item  # type: ignore[misc]
+
+
+def place_images(data: ImageSource, device: torch.device, note: Callable[[str], None]) -> ImageSource:
+    """Move images in memory to the device as uint8, if they leave enough room there."""
+    if not isinstance(data, ImageSet):
+        return data
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        if data.images.nbytes > DEVICE_SHARE * free:
+            note("images stay in host memory: they would crowd the device")
+            return data
+    return replace(data, images=data.images.to(device))

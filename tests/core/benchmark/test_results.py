@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from ebsc_core.benchmark.results import Results, Spread, set_aside, source_digest, write
 from ebsc_core.benchmark.table import html, markdown
 from ebsc_core.plugins.hookspecs import ENTRY_POINT_GROUP
-from ebsc_core.plugins.registry import Provider, Registry
+from ebsc_core.plugins.installed import Provider
+from ebsc_core.plugins.registry import Registry
 
 MakeResults = Callable[..., Results]
 

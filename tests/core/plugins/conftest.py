@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from ebsc_core.plugins.hookspecs import ENTRY_POINT_GROUP
-from ebsc_core.plugins.registry import (
-    Provider,
-)
+from ebsc_core.plugins.installed import Provider
 from support.plugin_sources import NUMBERS, MakePlugin, Plugin, objective
 
 

@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 
 from ebsc_core import Options, __version__
+from ebsc_core.plugins.installed import Provider, installed_entry_points
 from ebsc_core.plugins.kinds import REQUIRED
-from ebsc_core.plugins.registry import (
-    Kind,
-    Provider,
-    Registry,
-    UnknownComponentError,
-    installed_entry_points,
-)
+from ebsc_core.plugins.registry import Kind, Registry, UnknownComponentError
 from ebsc_core.utils.errors import ComponentError
 from support.plugin_sources import HEAD, MakePlugin, answers_to, family, objective
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from ebsc_core.plugins import scaffold
+from ebsc_core.plugins.installed import installed_entry_points
 from ebsc_core.plugins.kinds import Kind
-from ebsc_core.plugins.registry import Registry, installed_entry_points
+from ebsc_core.plugins.registry import Registry
 from ebsc_core.plugins.scaffold import KINDS, LICENSE, UNKNOWN, Author, author, package_files, write_package
 from ebsc_core.utils.errors import PackageError
 

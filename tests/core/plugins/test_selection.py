@@ -9,7 +9,8 @@ import pytest
 
 from ebsc_core import ComponentSpec, hookimpl
 from ebsc_core.config.schema import ComponentChoice, RunConfig
-from ebsc_core.plugins.registry import Kind, Provider, Registry, installed_entry_points
+from ebsc_core.plugins.installed import Provider, installed_entry_points
+from ebsc_core.plugins.registry import Kind, Registry
 from ebsc_core.plugins.selection import Choice, choose
 from ebsc_core.runs.plan import make_plan
 from ebsc_core.runs.resolve import Preferences

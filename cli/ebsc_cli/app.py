@@ -16,6 +16,7 @@ from ebsc_cli.benchmark import benchmark
 from ebsc_cli.cluster import cluster
 from ebsc_cli.compare import compare
 from ebsc_cli.doctor import doctor
+from ebsc_cli.duplicates import duplicates
 from ebsc_cli.flags import in_flags
 from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, end_with_launcher, is_first, is_one_of_several, leave
@@ -91,6 +92,7 @@ app.command()(runs)
 app.command()(compare)
 app.command()(report)
 app.command()(doctor)
+app.command()(duplicates)
 app.command()(benchmark)
 app.add_typer(features.app, name="features")
 app.add_typer(plugins.app, name="plugins")

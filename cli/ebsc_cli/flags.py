@@ -14,6 +14,7 @@ from ebsc_core.plugins.kinds import Kind
 OPTION = typer.Option
 # What messages of core name that is given to a command without being a setting of the run.
 OPTIONS = {"devices": "--devices", "into": "--into", "settings": "--set"}
+OPTIONS |= {"threshold": "--threshold", "top": "--top"}
 METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
 
 Coefficients = Annotated[

@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from ebsc_core.report.clusters import Graph
+from ebsc_core.runs.store.graph import Graph
 from ebsc_core.report.thumbnails import data_uri
 
 MIN_BINS, MAX_BINS = 64, 320

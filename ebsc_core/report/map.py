@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from ebsc_core.data.features.effective_rank import effective_rank
 from ebsc_core.data.features.rows import Rows
-from ebsc_core.report.clusters import Graph
+from ebsc_core.runs.store.graph import Graph
 from ebsc_core.utils.sampling import sample_positions
 
 # t-SNE takes about 4 s on one core.

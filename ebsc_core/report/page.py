@@ -16,7 +16,7 @@ from markupsafe import Markup
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.report import charts, formatting
 from ebsc_core.report.advice import advice
-from ebsc_core.report.clusters import between, describe, graph_of, ties
+from ebsc_core.report.clusters import between, describe, ties
 from ebsc_core.report.confusion import ClassFigures, compare, confusions, natural
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.report.how_made import made
@@ -24,6 +24,7 @@ from ebsc_core.report.map import SIDE, lay_out
 from ebsc_core.report.palette import colors
 from ebsc_core.report.summary import summary
 from ebsc_core.report.thumbnails import Sheet, gallery, read_pictures, sheet
+from ebsc_core.runs.store.graph import graph_of
 from ebsc_core.runs.store.saved import SavedRun
 
 # Limits: clusters with pictures, pictures of all clusters, least and most pictures of one cluster.

@@ -37,10 +37,12 @@ RUN_READERS: tuple[Words, ...] = (
     ("compare", "run", "other"),
     ("runs", "."),
     ("doctor", "run"),
+    ("duplicates", "run", "--quiet", "-o", "out.csv"),
 )
 ROWS_READERS: tuple[Words, ...] = (
     ("predict", "rows-run", "later.npy", "-o", "out.csv"),
     ("report", "rows-run"),
+    ("duplicates", "rows-run", "--quiet", "-o", "out.csv"),
 )
 AGAIN = (*TRAINED[:-1], "again")
 RESUMED: tuple[Words, ...] = (("resume", "stopped", "--quiet"),)

@@ -79,6 +79,10 @@ COMMANDS = {
         ("predict", "run", "digits", "-o", "out.csv", "--features", "f.h5"),
         ((*PIXELS, "--out", "run"), (*EXTRACTED, "--limit", "30")),
     ),
+    "duplicates": Killed(
+        ("duplicates", "run", "--quiet", "-o", "out.csv", "--picture", "pairs.png"),
+        ((*PIXELS, "--out", "run"), ("duplicates", "run", "--threshold", "1", "-o", "out.csv")),
+    ),
     "report": Killed(("report", "run"), ((*PIXELS, "--out", "run"),)),
     "features extract": Killed((*EXTRACTED, "--limit", "40"), ((*EXTRACTED, "--limit", "30"),)),
     "benchmark": Killed(("benchmark", "suite.toml", *BENCHMARK)),

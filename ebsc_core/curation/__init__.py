@@ -1,0 +1,1 @@
+"""Name, merge, search and export the clusters of a finished run."""

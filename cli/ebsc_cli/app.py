@@ -18,12 +18,14 @@ from ebsc_cli.compare import compare
 from ebsc_cli.doctor import doctor
 from ebsc_cli.duplicates import duplicates
 from ebsc_cli.flags import in_flags
+from ebsc_cli.outliers import outliers
 from ebsc_cli.predict import predict
 from ebsc_cli.process import complain, end_with_launcher, is_first, is_one_of_several, leave
 from ebsc_cli.report import report
 from ebsc_cli.resume import resume
 from ebsc_cli.run import run
 from ebsc_cli.runs import runs
+from ebsc_cli.similar import similar
 from ebsc_cli.version import show_version
 from ebsc_core.plugins.registry import ALL_OTHERS, DISABLED
 from ebsc_core.utils.errors import EbscError, Interrupted, advice, is_out_of_memory, text_of
@@ -93,6 +95,8 @@ app.command()(compare)
 app.command()(report)
 app.command()(doctor)
 app.command()(duplicates)
+app.command()(outliers)
+app.command()(similar)
 app.command()(benchmark)
 app.add_typer(features.app, name="features")
 app.add_typer(plugins.app, name="plugins")

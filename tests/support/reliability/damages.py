@@ -38,6 +38,8 @@ RUN_READERS: tuple[Words, ...] = (
     ("runs", "."),
     ("doctor", "run"),
     ("duplicates", "run", "--quiet", "-o", "out.csv"),
+    ("outliers", "run", "-o", "out.csv"),
+    ("similar", "run", "0", "--quiet", "-o", "out.csv"),
 )
 ROWS_READERS: tuple[Words, ...] = (
     ("predict", "rows-run", "later.npy", "-o", "out.csv"),

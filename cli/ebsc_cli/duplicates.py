@@ -50,7 +50,7 @@ def duplicates(
     """
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.curation.contact_sheet import check_picture, draw_pairs
-    from ebsc_core.curation.finding import find_in_data, find_in_run, is_run, lines_of, read_data
+    from ebsc_core.curation.finding import find_in_data, find_in_run, images_of, is_run, lines_of, read_data
     from ebsc_core.curation.tables import write_table
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.store.directory import own_files
@@ -71,7 +71,8 @@ def duplicates(
     shown, registry = ConsoleProgress(quiet=quiet), Registry()
     with shown:
         if of_run:
-            searched = find_in_run(SavedRun(path), registry, threshold, shown)
+            run = SavedRun(path)
+            searched = find_in_run(run, images_of(run, registry, shown), threshold, shown)
         else:
             images = read_data(
                 source, registry, settings or [], shown, root=data_root, skip_bad_images=skip_bad_images

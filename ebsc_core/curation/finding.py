@@ -76,17 +76,18 @@ def find_in_data(images: RunImages, place: str, threshold: float | None, progres
     return Searched(found, len(names), images)
 
 
-def find_in_run(run: SavedRun, registry: Registry, threshold: float | None, progress: Progress) -> Searched:
-    """Find duplicates among the images of a run, held-out ones included, or else among its rows.
+def find_in_run(
+    run: SavedRun, images: RunImages | None, threshold: float | None, progress: Progress
+) -> Searched:
+    """Find duplicates among the images of a run, held-out ones included; without images, among its rows.
 
     Raises
     ------
     EbscError
-        If a file of the run is damaged.
+        If a file of the run is damaged, or an image cannot be read.
     """
     config = run.config
     search, seed = config.search, config.seed
-    images = images_of(run, registry, progress)
     if images is None:
         found = duplicate_rows(run.rows, run.assignments.ids, threshold, search, seed)
         return Searched(found, run.assignments.fitted, None)

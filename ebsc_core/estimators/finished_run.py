@@ -16,8 +16,12 @@ import numpy as np
 import torch
 
 from ebsc_core.config.schema import RunConfig
+from ebsc_core.curation.duplicates import Duplicates
+from ebsc_core.curation.finding import find_in_run, images_of
+from ebsc_core.curation.similar import Similar, find_similar
 from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.data.images.python_inputs import given_images
+from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
@@ -26,7 +30,7 @@ from ebsc_core.runs.run import run
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import is_unfinished
 from ebsc_core.utils.device import prepare, resolve_device
-from ebsc_core.utils.errors import ConfigError, DeviceError
+from ebsc_core.utils.errors import ConfigError, DataError, DeviceError
 from ebsc_core.utils.launched import process_count
 from ebsc_core.utils.progress import Progress
 
@@ -105,6 +109,27 @@ class FinishedRun:
         """Compute the rows of new images, ``(N, D)`` float32 of unit length."""
         with self._open_predictor(progress) as predictor:
             return torch.cat([predictor.rows_of(table) for table in self._tables(images, predictor)]).numpy()
+
+    def duplicates(self, images: Any, threshold: float | None, progress: Progress) -> Duplicates:
+        """Find duplicates among the images of the run, which are read again unless they are given."""
+        with apart(resolve_device(self.device)):
+            if images is None:
+                source = images_of(self.saved, Registry(), progress)
+            else:
+                source = RunImages(given_images(images))
+                if len(source) != len(self.saved.assignments.ids):
+                    raise DataError(
+                        f"there are {len(source)} images, and {len(self.saved.assignments.ids)} were fitted; "
+                        "give the images of `fit`"
+                    )
+            return find_in_run(self.saved, source, threshold, progress).found
+
+    def similar(self, wanted: str, top: int, progress: Progress) -> list[Similar]:
+        """Find the images that are most similar to one of the run or to a new file."""
+        device = resolve_device(self.device)
+        with apart(device):
+            prepare(device)
+            return find_similar(self.saved, wanted, top, lambda: self._predictor, progress)
 
     def _tables(self, images: Any, predictor: Predictor) -> Iterator[FeatureTable]:
         if isinstance(images, str | os.PathLike):

@@ -8,8 +8,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from ebsc_core.runs.store.graph import Graph
 from ebsc_core.report.thumbnails import data_uri
+from ebsc_core.runs.store.graph import Graph
 
 MIN_BINS, MAX_BINS = 64, 320
 # Average number of entries per pixel of a cluster's block.

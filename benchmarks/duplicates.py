@@ -7,7 +7,7 @@ to 1.6), recompressed (JPEG of quality 50 to 80), cropped (5 % of each side, any
 `--run` the same folder is clustered first (pixels, without training), and the duplicates are the run's.
 
 CIFAR-10 has duplicates of its own, tinted and edited ones among them. `OWN` lists those that the first five
-seeds found; a person has looked at each. Every other pair that was not planted counts as wrong.
+seeds found; each was looked at. Every other pair that was not planted counts as wrong.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class Likeness:
     def _one_way(self, cropped: np.ndarray, whole: np.ndarray) -> np.ndarray:
         result = np.empty(len(cropped), np.float32)
         order = np.argsort(cropped, kind="stable")  # the pairs of an image share its parts
-        parts = list(product(range(len(PARTS)), repeat=2))
+        parts = list(product(range(len(PARTS)), range(len(PARTS))))
         images, at = np.unique(cropped[order], return_inverse=True)
         for block in _blocks(np.arange(len(images))):
             described = self._described(images[block], parts)

@@ -151,7 +151,7 @@ def _described(
     own, other, others = shares or (None, None, None)
     why = []
     if distance >= FAR:
-        why.append(f"{distance:.1f} times as far from its neighbours as images are on average")
+        why.append(f"{distance:.1f} times as far from its neighbours as the median image")
     if relative >= FARTHER:
         why.append(f"{relative:.1f} times as far as these neighbours from theirs")
     if cluster < 0:

@@ -66,7 +66,7 @@ def _shrunk(pixels: np.ndarray) -> np.ndarray:
 
 
 def _digests(items: Iterable[np.ndarray]) -> np.ndarray:
-    found = [hashlib.blake2b(np.ascontiguousarray(one), digest_size=DIGEST).digest() for one in items]
+    found = [hashlib.blake2b(np.ascontiguousarray(one).data, digest_size=DIGEST).digest() for one in items]
     return np.array(found, f"V{DIGEST}")
 
 

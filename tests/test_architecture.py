@@ -31,7 +31,7 @@ FLOORS = [
     {"estimators", "benchmark"},
 ]
 # Checks of a part are of what it owes to whoever calls it, not of a run.
-NOT_FROM = {"testing": {"runs"}}
+NOT_FROM = {"testing": {"runs", "curation"}}
 # What a plugin may import from, and where plugins are written: ours, examples, templates, documentation.
 PUBLIC = (ebsc_core, ebsc_core.testing)
 PLUGINS = {

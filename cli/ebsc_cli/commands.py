@@ -88,6 +88,21 @@ COMMANDS = {
         "ebsc export runs/SOME-RUN --out sorted-photos --typical 20",
         "ebsc_cli.export:export",
     ),
+    "duplicates": Entry(
+        "Find groups of duplicates: equal images, and resized, recompressed or slightly cropped ones.",
+        "ebsc duplicates photos/ -o duplicates.csv --picture pairs.png",
+        "ebsc_cli.duplicates:duplicates",
+    ),
+    "outliers": Entry(
+        "List the images of a finished run that belong least to the others, with reasons.",
+        "ebsc outliers runs/SOME-RUN --top 20",
+        "ebsc_cli.outliers:outliers",
+    ),
+    "similar": Entry(
+        "Show the images of a finished run that are most similar to a given one, with their clusters.",
+        "ebsc similar runs/SOME-RUN photo.jpg --top 10",
+        "ebsc_cli.similar:similar",
+    ),
     "doctor": Entry(
         "Check packages, plugins, devices and disks, and do a small run; exit with status 1 on failure.",
         "ebsc doctor",

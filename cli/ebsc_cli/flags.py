@@ -13,7 +13,8 @@ from ebsc_core.plugins.kinds import Kind
 
 OPTION = typer.Option
 # What messages of core name that is given to a command without being a setting of the run.
-OPTIONS = {"devices": "--devices", "into": "--into", "settings": "--set"} | {
+OPTIONS = {"devices": "--devices", "into": "--into", "settings": "--set"}
+OPTIONS |= {"threshold": "--threshold", "top": "--top"} | {
     name: f"--{name.replace('_', '-')}"
     for name in ("table", "memberships", "fiftyone", "label_studio", "copy", "typical", "doubtful", "sheets")
 }

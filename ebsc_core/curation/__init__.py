@@ -1,1 +1,1 @@
-"""Name, merge, split and export the clusters of a finished run."""
+"""Name, merge, split, search and export the clusters of a finished run."""

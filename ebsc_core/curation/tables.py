@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from ebsc_core.curation.memberships import memberships, sureness
 from ebsc_core.curation.output import check_new, new_file
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, missing_package
+from ebsc_core.utils.files import check_writable, written_whole
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -74,6 +75,21 @@ def check_table(path: Path) -> None:
         _pyarrow()
 
 
+def check_result(path: Path, read: Iterable[Path]) -> None:
+    """Raise an EbscError unless a result can be written to ``path``, which may be one of before.
+
+    Parameters
+    ----------
+    read : iterable of Path
+        What is read, and must not be written over.
+    """
+    check_writable(path, read)
+    if not path.exists():
+        check_table(path)
+    elif path.suffix.lower() not in WRITERS:
+        raise DataError(f"{path} is no table; give a name that ends in one of {', '.join(WRITERS)}")
+
+
 def write_table(path: Path, columns: Columns) -> None:
     """Write a table whole, in the form that the end of its name says.
 
@@ -84,6 +100,21 @@ def write_table(path: Path, columns: Columns) -> None:
     """
     with new_file(path) as temporary_path:
         WRITERS[path.suffix.lower()](temporary_path, columns)
+
+
+def write_result(path: Path, columns: Columns) -> None:
+    """Write a table like :func:`write_table`, but also over a result of before.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written.
+    """
+    try:
+        with written_whole(path) as temporary_path:
+            WRITERS[path.suffix.lower()](temporary_path, columns)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _write_csv(path: Path, columns: Columns) -> None:

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked
-from ebsc_core.config.schema import RunConfig
+from ebsc_core.config.schema import RunConfig, SearchOptions
+from ebsc_core.curation.duplicates import Duplicates, duplicate_rows
 from ebsc_core.curation.graph import Graph
+from ebsc_core.curation.outliers import Outlier, rank_outliers
+from ebsc_core.curation.similar import similar_rows
 from ebsc_core.data.features.rows import HeldRows, unit_rows
+from ebsc_core.data.features.source import Positions
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.clustering_stage import ClusteringStage
@@ -79,6 +83,24 @@ class ClusteredRows:
             if self._assigner is None:
                 self._assigner = self._rebuild_assigner(config, device)
             return self._assigner.predict(HeldRows(_unit(rows)))
+
+    def find_duplicates(self, threshold: float | None) -> Duplicates:
+        """Find groups of equal and nearly equal rows."""
+        names = Positions(len(self.rows))
+        return duplicate_rows(HeldRows(self.rows), names, threshold, *self._searched())
+
+    def find_outliers(self, top: int) -> list[Outlier]:
+        """Rank the rows that belong least to the others."""
+        names = Positions(len(self.rows))
+        return rank_outliers(HeldRows(self.rows), names, self.labels, self.graph, top, *self._searched())
+
+    def find_similar(self, row: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+        """Find the rows with the largest cosines to a row ``(1, D)``."""
+        return similar_rows(HeldRows(self.rows), _unit(row)[0], top)
+
+    def _searched(self) -> tuple[SearchOptions, int]:
+        config = checked(self.tables)
+        return config.search, config.seed
 
     def _rebuild_assigner(self, config: RunConfig, device: torch.device) -> OutOfSampleAssigner:
         plan = make_plan(config, Registry())

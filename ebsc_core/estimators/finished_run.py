@@ -16,8 +16,11 @@ import numpy as np
 import torch
 
 from ebsc_core.config.schema import RunConfig
+from ebsc_core.curation.duplicates import Duplicates
 from ebsc_core.curation.export import Export, export
+from ebsc_core.curation.finding import find_in_run, images_of
 from ebsc_core.curation.image_files import ImageFiles, image_files
+from ebsc_core.curation.similar import Similar, find_similar
 from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.data.images.python_inputs import given_images
 from ebsc_core.data.images.run_images import RunImages
@@ -123,12 +126,33 @@ class FinishedRun:
     def _files(self, images: Any, progress: Progress) -> ImageFiles:
         if images is None:
             return image_files(self.saved, Registry(), progress.warn, progress.note)
+        source = self._fitted(images)
+        return ImageFiles(RunImages(source), None, list(source.ids))
+
+    def _fitted(self, images: Any) -> ImageSource:
+        """Convert the fitted images, which were in memory; refuse another number of them."""
         source, count = given_images(images), len(self.saved.assignments.ids)
         if len(source) != count:
             raise DataError(
-                f"there are {len(source)} images, and the run was on {count}; give the same images"
+                f"there are {len(source)} images, and {count} were fitted; give the images of `fit`"
             )
-        return ImageFiles(RunImages(source), None, list(source.ids))
+        return source
+
+    def duplicates(self, images: Any, threshold: float | None, progress: Progress) -> Duplicates:
+        """Find duplicates among the images of the run, which are read again unless they are given."""
+        with apart(resolve_device(self.device)):
+            if images is None:
+                source = images_of(self.saved, Registry(), progress)
+            else:
+                source = RunImages(self._fitted(images))
+            return find_in_run(self.saved, source, threshold, progress).found
+
+    def similar(self, wanted: str, top: int, progress: Progress) -> list[Similar]:
+        """Find the images that are most similar to one of the run or to a new file."""
+        device = resolve_device(self.device)
+        with apart(device):
+            prepare(device)
+            return find_similar(self.saved, wanted, top, lambda: self._predictor, progress)
 
     def _tables(self, images: Any, predictor: Predictor) -> Iterator[FeatureTable]:
         if isinstance(images, str | os.PathLike):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -14,6 +14,11 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from ebsc_core.estimators.settings import image_configuration, mistakes
+
+if TYPE_CHECKING:  # they need torch, for which importing the package does not wait
+    from ebsc_core.curation.duplicates import Duplicates
+    from ebsc_core.curation.outliers import Outlier
+    from ebsc_core.curation.similar import Similar
 
 
 class EBSC(ClusterMixin, BaseEstimator):
@@ -300,6 +305,58 @@ class EBSC(ClusterMixin, BaseEstimator):
         with mistakes():
             wanted = Export(out=Path(out).expanduser(), folders=FolderOptions(**options))
             self._run.export(wanted, X, Spoken(self.verbose))
+
+    def find_duplicates(self, images: Any = None, threshold: float | None = None) -> Duplicates:
+        """Find groups of equal images, and of resized, recompressed or slightly cropped ones.
+
+        Parameters
+        ----------
+        images : as for fit, default=None
+            The fitted images, if they were in memory. Files are read again.
+        threshold : float, default=None
+            The least similarity of near duplicates, up to 1; by default it follows from the data.
+
+        Returns
+        -------
+        Duplicates
+            ``groups`` is a list of lists of records with ``position``, ``image``, ``kind`` (``keep``,
+            ``exact`` or ``near``) and ``similarity``; ``threshold`` and ``pairs`` tell how they were found.
+        """
+        from ebsc_core.estimators.progress import Spoken
+
+        check_is_fitted(self)
+        with mistakes():
+            return self._run.duplicates(images, threshold, Spoken(self.verbose))
+
+    def find_outliers(self, top: int = 50) -> list[Outlier]:
+        """Rank the ``top`` images that belong least to the others, as records with figures and reasons."""
+        from ebsc_core.curation.outliers import find_outliers
+
+        check_is_fitted(self)
+        with mistakes():
+            return find_outliers(self._run.saved, top)
+
+    def find_similar(self, image: int | str | PathLike[str], top: int = 20) -> list[Similar]:
+        """Find the ``top`` fitted images that are most similar to one, by the cosine of their rows.
+
+        Parameters
+        ----------
+        image : int, str or path
+            The position or name of a fitted image, or the file of a new one.
+        top : int, default=20
+
+        Returns
+        -------
+        list of Similar
+            Records with ``position``, ``image``, ``similarity``, ``cluster`` and ``confidence``.
+        """
+        from ebsc_core.estimators.progress import Spoken
+
+        check_is_fitted(self)
+        with mistakes():
+            return self._run.similar(
+                str(fspath(image) if isinstance(image, PathLike) else image), top, Spoken(self.verbose)
+            )
 
     @property
     def curated_labels_(self) -> np.ndarray:

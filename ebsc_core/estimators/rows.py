@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -12,6 +12,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ebsc_core.estimators.settings import configuration, drawn_seed, mistakes
 from ebsc_core.utils.errors import ConfigError
+
+if TYPE_CHECKING:  # they need torch, for which importing the package does not wait
+    from ebsc_core.curation.duplicates import Duplicates
+    from ebsc_core.curation.outliers import Outlier
 
 # The name of the rows where a run has the name of a file.
 ROWS = "X"
@@ -192,6 +196,45 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
     def _sizes(self) -> dict[int, int]:
         numbers, counts = np.unique(self.labels_[self.labels_ >= 0], return_counts=True)
         return dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+
+    def find_duplicates(self, threshold: float | None = None) -> Duplicates:
+        """Find groups of equal and nearly equal fitted rows.
+
+        The similarity is the cosine. ``threshold`` is its least value for near duplicates, up to 1; by
+        default it follows from the data. ``groups`` of the result is a list of lists of records with
+        ``position``, ``kind`` (``keep``, ``exact`` or ``near``) and ``similarity``.
+        """
+        check_is_fitted(self)
+        with mistakes():
+            return self._clustered.find_duplicates(threshold)
+
+    def find_outliers(self, top: int = 50) -> list[Outlier]:
+        """Rank the ``top`` fitted rows that belong least to the others, as records with reasons."""
+        check_is_fitted(self)
+        with mistakes():
+            return self._clustered.find_outliers(top)
+
+    def find_similar(self, X: Any, top: int = 20) -> tuple[np.ndarray, np.ndarray]:
+        """Find the fitted rows that are most similar to a new row.
+
+        Parameters
+        ----------
+        X : array-like of shape (1, n_features)
+            A row; if it is a fitted one, it finds itself first.
+        top : int, default=20
+
+        Returns
+        -------
+        positions : ndarray of shape (top,)
+            Positions among the fitted rows, the most similar first.
+        cosines : ndarray of shape (top,)
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        with mistakes():
+            if len(X) != 1:
+                raise ConfigError(f"X has {len(X)} rows; give one")
+            return self._clustered.find_similar(X, top)
 
     def _configuration(self) -> Any:
         config = configuration(

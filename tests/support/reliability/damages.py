@@ -39,10 +39,14 @@ RUN_READERS: tuple[Words, ...] = (
     ("doctor", "run"),
     ("name", "run"),
     ("export", "run", "--table", "table.csv", "--memberships"),
+    ("duplicates", "run", "--quiet", "-o", "out.csv"),
+    ("outliers", "run", "-o", "out.csv"),
+    ("similar", "run", "0", "--quiet", "-o", "out.csv"),
 )
 ROWS_READERS: tuple[Words, ...] = (
     ("predict", "rows-run", "later.npy", "-o", "out.csv"),
     ("report", "rows-run"),
+    ("duplicates", "rows-run", "--quiet", "-o", "out.csv"),
 )
 AGAIN = (*TRAINED[:-1], "again")
 RESUMED: tuple[Words, ...] = (("resume", "stopped", "--quiet"),)

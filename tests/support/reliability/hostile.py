@@ -52,6 +52,16 @@ def _images(name: str, build: Callable[..., object], *rest: object, fine: bool =
     return Hostile(words, lambda here, run, rng: build(here / name, *rest), fine)
 
 
+def _searched(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words of `ebsc duplicates` for the images of a run."""
+    return (
+        words[words.index("--data") + 1],
+        *(word for word in words if word == "--skip-bad-images"),
+        "--set",
+        "data.size=8",
+    )
+
+
 def _text(*words: str, text: Callable[[], str]) -> Hostile:
     return Hostile(words, lambda here, run, rng: (here / "x.toml").write_text(text(), "latin-1"))
 
@@ -166,6 +176,12 @@ IMAGES: dict[str, Hostile] = {
         ),
         more=("--skip-bad-images",),
     ),
+}
+IMAGES |= {
+    f"duplicates with {name}": Hostile(
+        ("duplicates", *_searched(case.words), "-o", "d.csv"), case.build, case.may_be_fine
+    )
+    for name, case in list(IMAGES.items())
 }
 TEXTS: dict[str, Hostile] = {
     **{

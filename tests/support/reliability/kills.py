@@ -79,6 +79,10 @@ COMMANDS = {
         ("predict", "run", "digits", "-o", "out.csv", "--features", "f.h5"),
         ((*PIXELS, "--out", "run"), (*EXTRACTED, "--limit", "30")),
     ),
+    "duplicates": Killed(
+        ("duplicates", "run", "--quiet", "-o", "out.csv", "--picture", "pairs.png"),
+        ((*PIXELS, "--out", "run"), ("duplicates", "run", "--threshold", "1", "-o", "out.csv")),
+    ),
     "report": Killed(("report", "run"), ((*PIXELS, "--out", "run"),)),
     "name": Killed(("name", "run", "0", "herbs"), ((*PIXELS, "--out", "run"),)),
     "export": Killed(("export", "run", "--out", "new", "--typical", "2"), ((*PIXELS, "--out", "run"),)),

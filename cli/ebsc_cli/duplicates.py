@@ -1,0 +1,104 @@
+"""Implement ``ebsc duplicates``: find images that are equal or nearly so."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ebsc_cli.flags import OPTION, Quiet
+
+# Groups on the terminal; the table has all.
+SHOWN = 5
+
+
+def duplicates(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|DATA",
+            help="The directory of a finished run; or images: a data set, folder, .zip, .npz or .npy.",
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        OPTION("-o", "--out", metavar="FILE.csv", help="A line per image: group, image, kind, similarity."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        OPTION(
+            metavar="X",
+            help="The least similarity of near duplicates, up to 1. \\[default: follows from the data]",
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        OPTION(metavar="FILE.png", help="Draw the pairs just above and just below the threshold."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        OPTION("--set", metavar="data.OPTION=VALUE", help="Set any option of the data set; repeatable."),
+    ] = None,
+    data_root: Annotated[
+        str | None, OPTION(metavar="FOLDER", help="Folder of named data sets and downloads.")
+    ] = None,
+    skip_bad_images: Annotated[
+        bool, OPTION("--skip-bad-images", help="Leave out unreadable images.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find groups of duplicates: equal images, and resized, recompressed or slightly cropped ones.
+
+    The first image of a group is the one to keep: it has most pixels, then most bytes. No file is changed.
+    """
+    from ebsc_cli.console import ConsoleProgress
+    from ebsc_core.curation.contact_sheet import check_picture, draw_pairs
+    from ebsc_core.curation.finding import columns_of, find_in_data, find_in_run, images_of, is_run, read_data
+    from ebsc_core.curation.tables import check_result, write_result
+    from ebsc_core.plugins.registry import Registry
+    from ebsc_core.runs.store.directory import own_files
+    from ebsc_core.runs.store.saved import SavedRun
+    from ebsc_core.utils.errors import ConfigError, printable
+    from ebsc_core.utils.files import check_writable
+
+    of_run = is_run(source)
+    path = Path(os.path.expanduser(source))
+    read = own_files(path) if of_run else [path]
+    if out:
+        check_result(out, read)
+    if picture:
+        check_writable(picture, read)
+        check_picture(picture)
+    if of_run and (settings or data_root or skip_bad_images):
+        raise ConfigError(
+            f"{source} is a run, whose images are read as the run read them; leave out the options of data"
+        )
+    shown, registry = ConsoleProgress(quiet=quiet), Registry()
+    with shown:
+        if of_run:
+            run = SavedRun(path)
+            searched = find_in_run(run, images_of(run, registry, shown), threshold, shown)
+        else:
+            images = read_data(
+                source, registry, settings or [], shown, root=data_root, skip_bad_images=skip_bad_images
+            )
+            searched = find_in_data(images, source, threshold, shown)
+        if picture and searched.images is None:
+            raise ConfigError("--picture needs images, and rows alone were compared; leave it out")
+        if picture and searched.images:
+            draw_pairs(searched.found, searched.images, picture)
+        if out:
+            write_result(out, columns_of(searched.found))
+    found, unit = searched.found, "images" if searched.images else "rows"
+    say = shown.console.print
+    counts = f"{found.number('exact'):,} exact and {found.number('near'):,} near duplicates"
+    groups = f"{len(found.groups):,} groups (threshold {found.threshold:.3f})"
+    say(f"{searched.count:,} {unit}: {counts} in {groups}")
+    for group in found.groups[:SHOWN]:
+        others = ", ".join(f"{printable(one.image)} ({one.kind} {one.similarity:.3f})" for one in group[1:4])
+        more = f" and {len(group) - 4} more" if len(group) > 4 else ""
+        say(f"  {printable(group[0].image)}: {others}{more}", markup=False)
+    for file in filter(None, (out, picture)):
+        say(f"-> {file}", markup=False)

@@ -1,0 +1,49 @@
+"""Implement ``ebsc outliers``: list the images that belong least to the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ebsc_cli.flags import OPTION
+
+
+def outliers(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
+    top: Annotated[int, OPTION(min=1, metavar="N", help="How many images to list.")] = 50,
+    out: Annotated[
+        Path | None,
+        OPTION("-o", "--out", metavar="FILE.csv", help="The same as a table, with every figure."),
+    ] = None,
+) -> None:
+    """List the images of a finished run that belong least to the others, with reasons.
+
+    An image is an outlier if it is far from its nearest neighbours, compared with all images and with these
+    neighbours themselves.
+    """
+    from dataclasses import fields
+
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ebsc_cli.tables import table_console
+    from ebsc_core.curation.outliers import Outlier, find_outliers
+    from ebsc_core.curation.tables import check_result, write_result
+    from ebsc_core.runs.store.directory import own_files
+    from ebsc_core.runs.store.saved import SavedRun
+    from ebsc_core.utils.errors import printable
+
+    if out:
+        check_result(out, own_files(run))
+    found = find_outliers(SavedRun(run), top)
+    if out:
+        write_result(
+            out, {field.name: [getattr(one, field.name) for one in found] for field in fields(Outlier)}
+        )
+    table = Table("image", "score", "cluster", "why")
+    for one in found:
+        cells = (one.image, f"{one.score:.2f}", str(one.cluster), one.why)
+        table.add_row(*(escape(printable(cell)) for cell in cells))
+    table_console().print(table)

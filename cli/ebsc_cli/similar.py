@@ -1,0 +1,68 @@
+"""Implement ``ebsc similar``: show the images of a run that are most similar to one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ebsc_cli.flags import OPTION, Device, Quiet
+
+HEAD = ("image", "similarity", "cluster", "confidence")
+
+
+def similar(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE|ROW",
+            help="An image of the run, by its name or position in assignments.csv; or a new image file.",
+        ),
+    ],
+    top: Annotated[int, OPTION(min=1, metavar="N", help="How many images to show.")] = 20,
+    out: Annotated[
+        Path | None,
+        OPTION(
+            "-o",
+            "--out",
+            metavar="FILE.csv",
+            help="A line per image: image, similarity, cluster, confidence.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Show the images of a finished run that are most similar to a given one, with their clusters.
+
+    The similarity is the cosine of the rows that were clustered. A new image goes through the run's network.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from ebsc_cli.console import ConsoleProgress
+    from ebsc_cli.tables import table_console
+    from ebsc_core.curation.similar import find_similar
+    from ebsc_core.curation.tables import check_result, write_result
+    from ebsc_core.plugins.registry import Registry
+    from ebsc_core.runs.predict import Predictor
+    from ebsc_core.runs.store.directory import own_files
+    from ebsc_core.runs.store.saved import SavedRun
+    from ebsc_core.utils.device import prepare, resolve_device
+    from ebsc_core.utils.errors import printable
+
+    if out:
+        check_result(out, [Path(os.path.expanduser(image)), *own_files(run)])
+    saved, shown, chosen = SavedRun(run), ConsoleProgress(quiet=quiet), resolve_device(device or "auto")
+    with shown:
+        prepare(chosen)
+        found = find_similar(saved, image, top, lambda: Predictor(saved, Registry(), chosen, shown), shown)
+    lines = [(one.image, f"{one.similarity:.4f}", str(one.cluster), f"{one.confidence:.4f}") for one in found]
+    if out:
+        write_result(out, {name: [line[at] for line in lines] for at, name in enumerate(HEAD)})
+    table = Table(*HEAD)
+    for line in lines:
+        table.add_row(*(escape(printable(cell)) for cell in line))
+    table_console().print(table)

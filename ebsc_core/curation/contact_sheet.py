@@ -1,0 +1,86 @@
+"""Draw the pairs just above and just below the threshold of duplicates, to see whether it is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ebsc_core.curation.duplicates import Duplicates
+from ebsc_core.data.images.run_images import RunImages
+from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.files import written_whole
+
+# Pairs on each side of the threshold, in so many columns. Pixels of a picture, a margin and a line of text.
+EACH, COLUMNS = 24, 4
+PICTURE, MARGIN, LINE = 96, 12, 18
+INK, PAPER = (20, 20, 20), (255, 255, 255)
+# Formats in which a sheet of a few hundred pictures is written.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def check_picture(path: Path) -> None:
+    """Raise a DataError unless the suffix is that of a picture."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(f"{path} is no picture; give a name that ends in {', '.join(SUFFIXES)}")
+
+
+def draw_pairs(found: Duplicates, images: RunImages, path: Path) -> None:
+    """Write a picture of the pairs nearest to the threshold: those above it, then those below.
+
+    Raises
+    ------
+    DataError
+        If an image cannot be read, or the picture cannot be written.
+    """
+    border = int(np.count_nonzero(found.pairs.similarity >= found.threshold))
+    sides = {
+        f"duplicates: the least similar of {border:,} pairs": np.arange(max(0, border - EACH), border),
+        "no duplicates: the most similar of the others": np.arange(
+            border, min(border + EACH, len(found.pairs.similarity))
+        ),
+    }
+    chosen = np.concatenate(list(sides.values()))
+    wanted = np.unique(np.concatenate([found.pairs.first[chosen], found.pairs.second[chosen]]))
+    pictures = {
+        int(wanted[place]): _picture(one)
+        for which, pixels in images.read(wanted)
+        for place, one in zip(which.tolist(), pixels, strict=True)
+    }
+    parts = [_side(title, found, pairs, pictures) for title, pairs in sides.items()]
+    sheet = Image.new("RGB", (parts[0].width, sum(part.height for part in parts)), PAPER)
+    top = 0
+    for part in parts:
+        sheet.paste(part, (0, top))
+        top += part.height
+    try:
+        with written_whole(path) as temporary_path:
+            sheet.save(temporary_path, format=Image.registered_extensions()[path.suffix.lower()])
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _side(title: str, found: Duplicates, pairs: np.ndarray, pictures: dict[int, Image.Image]) -> Image.Image:
+    cell = (2 * PICTURE + 2 + MARGIN, PICTURE + LINE + MARGIN)
+    lines = -(-len(pairs) // COLUMNS)
+    side = Image.new("RGB", (MARGIN + COLUMNS * cell[0], 2 * MARGIN + LINE + lines * cell[1]), PAPER)
+    pen, font = ImageDraw.Draw(side), ImageFont.load_default(13)
+    pen.text((MARGIN, MARGIN), f"{title} (threshold {found.threshold:.3f})", INK, font)
+    for number, pair in enumerate(pairs.tolist()):
+        left = MARGIN + number % COLUMNS * cell[0]
+        top = 2 * MARGIN + LINE + number // COLUMNS * cell[1]
+        side.paste(pictures[int(found.pairs.first[pair])], (left, top))
+        side.paste(pictures[int(found.pairs.second[pair])], (left + PICTURE + 2, top))
+        pen.text((left, top + PICTURE), f"{found.pairs.similarity[pair]:.3f}", INK, font)
+    return side
+
+
+def _picture(pixels: np.ndarray) -> Image.Image:
+    """Convert ``(C, H, W)`` uint8 to a square picture; small ones show their pixels."""
+    planes = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    picture = Image.fromarray(np.ascontiguousarray(planes)).convert("RGB")
+    small = max(picture.size) <= PICTURE // 2
+    return picture.resize(
+        (PICTURE, PICTURE), Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR
+    )

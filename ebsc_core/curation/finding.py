@@ -1,0 +1,124 @@
+"""Find duplicates in data that no run has seen, or among the images or rows of a finished run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ebsc_core.config.loading import checked, overlay, parse_settings
+from ebsc_core.curation.duplicates import Duplicates, duplicate_images, duplicate_rows
+from ebsc_core.curation.originals import Originals
+from ebsc_core.curation.tables import Columns
+from ebsc_core.curation.thumbnails import make_thumbnails
+from ebsc_core.data.images.reading import read_images
+from ebsc_core.data.images.run_images import RunImages
+from ebsc_core.plugins.kinds import Kind
+from ebsc_core.plugins.registry import Registry
+from ebsc_core.plugins.selection import choose
+from ebsc_core.runs.store.directory import CONFIG
+from ebsc_core.runs.store.images import read_again
+from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.runs.store.unfinished import is_unfinished
+from ebsc_core.utils.errors import DataError, EbscError, RunDirectoryError
+from ebsc_core.utils.progress import Progress
+
+
+@dataclass(frozen=True)
+class Searched:
+    """Hold the duplicates and what they were found among."""
+
+    found: Duplicates
+    count: int
+    """The number of images or rows."""
+    images: RunImages | None
+    """None if rows alone were compared."""
+
+
+def is_run(name: str) -> bool:
+    """Return whether a path is the directory of a run, finished or not."""
+    path = Path(os.path.expanduser(name))
+    return path.is_dir() and ((path / CONFIG).is_file() or is_unfinished(path))
+
+
+def read_data(
+    name: str, registry: Registry, settings: Iterable[str], progress: Progress, **choice: Any
+) -> RunImages:
+    """Read images as ``ebsc run`` does.
+
+    Parameters
+    ----------
+    name : str
+        A data set, folder, .zip, .npz or .npy.
+    settings : iterable of str
+        ``data.OPTION=VALUE``.
+    choice
+        Entries of :class:`ebsc_core.config.schema.DataChoice`.
+
+    Raises
+    ------
+    EbscError
+        If they cannot be read.
+    """
+    config = checked(overlay({"data": {"name": name}}, parse_settings(settings)))
+    data = config.data.model_copy(update=choice)
+    return RunImages(read_images(choose(registry, Kind.DATA, data), data, config.seed, progress.warn))
+
+
+def find_in_data(images: RunImages, place: str, threshold: float | None, progress: Progress) -> Searched:
+    """Find duplicates among images; ``place`` is the folder or zip that their names are relative to."""
+    names = list(images.ids())
+    if len(names) < 2:
+        raise DataError(f"{images.fitted.name} holds one image; give at least two")
+    thumbnails = make_thumbnails(images, progress)
+    found = duplicate_images(thumbnails, names, threshold=threshold, size_of=Originals(place).size)
+    return Searched(found, len(names), images)
+
+
+def find_in_run(
+    run: SavedRun, images: RunImages | None, threshold: float | None, progress: Progress
+) -> Searched:
+    """Find duplicates among the images of a run, held-out ones included; without images, among its rows.
+
+    Raises
+    ------
+    EbscError
+        If a file of the run is damaged, or an image cannot be read.
+    """
+    config = run.config
+    search, seed = config.search, config.seed
+    if images is None:
+        found = duplicate_rows(run.rows, run.assignments.ids, threshold, search, seed)
+        return Searched(found, run.assignments.fitted, None)
+    thumbnails, names = make_thumbnails(images, progress), list(images.ids())
+    place = config.features.images if config.features else config.data.name
+    size_of = Originals(place or "").size
+    found = duplicate_images(thumbnails, names, run.rows.held(), threshold, search, seed, size_of)
+    return Searched(found, len(names), images)
+
+
+def images_of(run: SavedRun, registry: Registry, progress: Progress) -> RunImages | None:
+    """Read the images of a run again; None, with a note or a warning, if there are none."""
+    if run.config.features and not run.config.features.images:
+        progress.note("the run has no images; its rows alone are compared")
+        return None
+    try:
+        return read_again(run, registry, progress.warn, progress.note)
+    except RunDirectoryError:
+        raise
+    except EbscError as error:
+        progress.warn(f"{error}; the rows alone are compared, which says less")
+        return None
+
+
+def columns_of(found: Duplicates) -> Columns:
+    """Return ``group``, ``image``, ``kind`` and ``similarity`` of each image in a group, for a table."""
+    members = [(number, one) for number, group in enumerate(found.groups) for one in group]
+    return {
+        "group": [number for number, _ in members],
+        "image": [one.image for _, one in members],
+        "kind": [one.kind for _, one in members],
+        "similarity": [round(one.similarity, 4) for _, one in members],
+    }

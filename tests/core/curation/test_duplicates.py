@@ -1,0 +1,162 @@
+"""Copies are found, whatever was done to them, and nothing else is."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import zipfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+QUICK = (
+    "--backbone",
+    "identity",
+    "--epochs",
+    "0",
+    "--coefficients",
+    "knn",
+    "--n-clusters",
+    "3",
+    "--out",
+    "run",
+)
+
+
+def table(path: Path) -> dict[str, list[tuple[str, str, float]]]:
+    """Read the groups: image, kind and similarity of each member."""
+    groups = defaultdict(list)
+    with path.open(newline="") as file:
+        for line in csv.DictReader(file):
+            groups[line["group"]].append((line["image"], line["kind"], float(line["similarity"])))
+    return dict(groups)
+
+
+def named(path: Path) -> list[list[tuple[str, str]]]:
+    return sorted([(image, kind) for image, kind, _ in group] for group in table(path).values())
+
+
+def with_copies(folder: Path) -> list[list[tuple[str, str]]]:
+    """Add copies of all kinds; return the groups that should be found."""
+
+    def opened(number: int) -> Image.Image:
+        return Image.open(folder / f"{number:03}.png")
+
+    shutil.copy(folder / "003.png", folder / "again.png")
+    opened(3).save(folder / "third.bmp")
+    opened(7).resize((96, 96), Image.Resampling.BICUBIC).save(folder / "larger.png")
+    opened(11).resize((30, 30)).save(folder / "smaller.png")
+    opened(13).save(folder / "recompressed.jpg", quality=50)
+    opened(17).crop((0, 2, 46, 48)).save(folder / "cropped.png")
+    return sorted(
+        [
+            [("third.bmp", "keep"), ("003.png", "exact"), ("again.png", "exact")],
+            [("larger.png", "keep"), ("007.png", "near")],
+            [("011.png", "keep"), ("smaller.png", "near")],
+            [("013.png", "keep"), ("recompressed.jpg", "near")],
+            [("017.png", "keep"), ("cropped.png", "near")],
+        ]
+    )
+
+
+def test_copies_in_a_folder_are_found(ebsc, tmp_path: Path, photos) -> None:
+    folder = photos()
+    expected = with_copies(folder)
+    done = ebsc("duplicates", folder, "-o", "d.csv")
+    assert done.code == 0, done.err
+    assert named(tmp_path / "d.csv") == expected
+    assert "66 images: 2 exact and 4 near duplicates in 5 groups" in done.out
+    for group in table(tmp_path / "d.csv").values():
+        assert group[0][2] == 1
+        assert all((kind == "near") == (similarity < 1) for _, kind, similarity in group[1:])
+
+
+def test_and_in_a_zip_and_in_a_run(ebsc, tmp_path: Path, photos) -> None:
+    folder = photos()
+    expected = with_copies(folder)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for file in folder.iterdir():
+            archive.write(file, file.name)
+    assert ebsc("duplicates", "photos.zip", "-o", "zip.csv").code == 0
+    assert named(tmp_path / "zip.csv") == expected
+    assert ebsc("run", "--data", folder, *QUICK).code == 0
+    assert ebsc("duplicates", "run", "-o", "run.csv").code == 0
+    assert named(tmp_path / "run.csv") == expected
+
+
+def test_different_images_are_no_duplicates(ebsc, tmp_path: Path, photos) -> None:
+    done = ebsc("duplicates", photos(150), "-o", "d.csv")
+    assert "150 images: 0 exact and 0 near duplicates in 0 groups" in done.out
+    assert (tmp_path / "d.csv").read_text().splitlines() == ["group,image,kind,similarity"]
+
+
+def test_single_colors_are_alike_only_if_they_are_equal(ebsc, tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    for number, level in enumerate((0, 60, 120, 120, 255)):
+        Image.new("L", (20, 20), level).save(tmp_path / f"flat/{number}.png")
+    assert ebsc("duplicates", "flat", "-o", "d.csv").code == 0
+    assert named(tmp_path / "d.csv") == [[("2.png", "keep"), ("3.png", "exact")]]
+
+
+def test_the_threshold_may_be_given_and_seen(ebsc, tmp_path: Path, photos) -> None:
+    folder = photos()
+    with_copies(folder)
+    done = ebsc("duplicates", folder, "--threshold", "1", "-o", "d.csv", "--picture", "pairs.png")
+    assert done.code == 0, done.err
+    assert {kind for group in named(tmp_path / "d.csv") for _, kind in group} == {"keep", "exact"}
+    assert "threshold 1.000" in done.out
+    with Image.open(tmp_path / "pairs.png") as sheet:
+        assert len(sheet.getcolors(1 << 20) or ()) > 1000
+    for wrong in ("0", "1.5"):
+        refused = ebsc("duplicates", folder, "--threshold", wrong)
+        assert refused.code == 2
+        assert f"--threshold is {wrong}; give a similarity above 0 and at most 1" in refused.err
+
+
+def test_rows_without_images_are_compared_by_themselves(ebsc, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+    rows[50], rows[60] = rows[10], rows[20] * (1 + 1e-4 * np.arange(16))
+    np.save(tmp_path / "f.npy", rows)
+    done = ebsc("cluster", "f.npy", "--n-clusters", "3", "--coefficients", "knn", "--out", "run")
+    assert done.code == 0, done.err
+    done = ebsc("duplicates", "run", "-o", "d.csv")
+    assert "200 rows: 1 exact and 1 near duplicates" in done.out
+    assert named(tmp_path / "d.csv") == [[("10", "keep"), ("50", "exact")], [("20", "keep"), ("60", "near")]]
+    assert "--picture needs images" in ebsc("duplicates", "run", "--picture", "p.png").err
+
+
+def test_a_run_whose_images_are_gone_has_its_rows(ebsc, tmp_path: Path, photos) -> None:
+    folder = photos()
+    shutil.copy(folder / "003.png", folder / "again.png")
+    assert ebsc("run", "--data", folder, *QUICK).code == 0
+    folder.rename(tmp_path / "elsewhere")
+    done = ebsc("duplicates", "run", "-o", "d.csv")
+    assert done.code == 0, done.err
+    assert "the rows alone are compared" in done.err
+    assert named(tmp_path / "d.csv") == [[("003.png", "keep"), ("again.png", "exact")]]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nothing-there",), "nothing-there"),
+        (("run", "--data-root", "x"), "leave out the options of data"),
+        (("photos", "--picture", "pairs.txt"), "no picture"),
+        (("photos", "-o", "missing/d.csv"), "the folder of missing/d.csv is not there"),
+        (("one",), "one image; give at least two"),
+    ],
+)
+def test_a_mistake_is_one_line(ebsc, tmp_path: Path, photos, words: tuple[str, ...], said: str) -> None:
+    folder = photos(12, 12)
+    (tmp_path / "one").mkdir()
+    shutil.copy(folder / "003.png", tmp_path / "one")
+    assert ebsc("run", "--data", folder, *QUICK).code == 0
+    before = sorted(tmp_path.rglob("*"))
+    done = ebsc("duplicates", *words)
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.strip().splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,83 @@
+"""Foreign images come first, and it is said why."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+
+from ebsc_core.config.schema import SearchOptions
+from ebsc_core.curation.outliers import isolation
+from ebsc_core.data.features.rows import HeldRows, unit_rows
+
+QUICK = ("--coefficients", "knn", "--n-clusters", "10", "--out", "run")
+
+
+def listed(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_foreign_images_come_first(ebsc, tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0)
+    digits = load_digits().images[:600] / 16
+    foreign = numbers.permutation(60)[:6]
+    for place in foreign:  # the same digits, upside down in their grey values, with stripes
+        digits[place] = (1 - digits[place]) * (np.arange(8) % 2)
+    np.savez(tmp_path / "d.npz", images=digits)
+    run = ("run", "--data", "d.npz", "--backbone", "identity", "--epochs", "0", *QUICK)
+    assert ebsc(*run).code == 0
+    done = ebsc("outliers", "run", "--top", "10", "-o", "o.csv")
+    assert done.code == 0, done.err
+    lines = listed(tmp_path / "o.csv")
+    assert len(lines) == 10
+    assert {int(line["image"]) for line in lines[:6]} == set(foreign.tolist())
+    assert "times as far from its neighbours" in lines[0]["why"]
+    scores = [float(line["score"]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    assert lines[0]["why"] in done.out
+
+
+def test_an_image_between_two_clusters_is_told_to_be_there(ebsc, tmp_path: Path) -> None:
+    numbers = np.random.default_rng(0)
+    rows = np.repeat(np.eye(3, 12), 40, axis=0) + 0.05 * numbers.normal(size=(120, 12))
+    rows[0] = rows[0] + 1.02 * rows[50]
+    np.save(tmp_path / "f.npy", rows.astype(np.float32))
+    assert ebsc("cluster", "f.npy", "--coefficients", "knn", "--n-clusters", "3", "--out", "run").code == 0
+    assert ebsc("outliers", "run", "--top", "1", "-o", "o.csv").code == 0
+    (first,) = listed(tmp_path / "o.csv")
+    assert first["image"] == "0"
+    assert first["other"] != first["cluster"]
+    assert float(first["own_share"]) + float(first["other_share"]) <= 1.0001
+
+
+def test_a_mistake_is_one_line(ebsc, tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
+    assert ebsc("cluster", "f.npy", "--coefficients", "knn", "--n-clusters", "2", "--out", "run").code == 0
+    done = ebsc("outliers", "run", "--top", "0")
+    assert done.code == 2
+    assert "--top is 0; give a number from 1" in done.err
+    refused = ebsc("outliers", "run", "-o", "run/assignments.csv")
+    assert refused.code == 2
+    assert "is read here and would be lost" in refused.err
+
+
+@settings(max_examples=20)
+@given(n=st.integers(2, 60), copies=st.integers(0, 30), seed=st.integers(0, 100))
+def test_the_ratios_are_finite_and_those_of_the_definition(n: int, copies: int, seed: int) -> None:
+    drawn = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed))
+    rows = unit_rows(torch.cat([drawn, drawn[:1].expand(copies, -1)]))
+    distance, relative = isolation(HeldRows(rows), SearchOptions(), 0)
+    assert np.isfinite(distance).all()
+    assert np.isfinite(relative).all()
+    k = min(20, len(rows) - 1)
+    apart = torch.cdist(rows.double(), rows.double()).fill_diagonal_(torch.inf).topk(k, largest=False)
+    means = apart.values.mean(dim=1).numpy()
+    if not copies:
+        assert np.allclose(distance, means / np.median(means), rtol=1e-3)
+        assert np.allclose(relative, means / means[apart.indices.numpy()].mean(axis=1), rtol=1e-3)

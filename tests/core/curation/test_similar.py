@@ -1,0 +1,78 @@
+"""The most similar images of one in the run, or of a new one."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ebsc_core.runs.store.saved import SavedRun
+
+QUICK = ("--backbone", "identity", "--epochs", "0", "--coefficients", "knn", "--n-clusters", "3")
+QUICK = (*QUICK, "--out", "run")
+
+
+def listed(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def run(ebsc, photos) -> Path:
+    folder = photos(40, 16)
+    assert ebsc("run", "--data", folder, *QUICK).code == 0
+    return folder
+
+
+@pytest.mark.parametrize("wanted", ["007.png", "7", "photos/007.PNG"])
+def test_one_of_the_run_by_name_or_number(ebsc, tmp_path: Path, run: Path, wanted: str) -> None:
+    done = ebsc("similar", "run", wanted, "--top", "5", "-o", "s.csv")
+    assert done.code == 0, done.err
+    saved = SavedRun(tmp_path / "run")
+    rows = saved.rows.held().numpy()
+    cosines = rows @ rows[7]
+    cosines[7] = -2
+    expected = np.argsort(-cosines)[:5]
+    lines = listed(tmp_path / "s.csv")
+    assert [line["image"] for line in lines] == [f"{at:03}.png" for at in expected]
+    assert [int(line["cluster"]) for line in lines] == saved.assignments.clusters[expected].tolist()
+    assert np.allclose([float(line["similarity"]) for line in lines], cosines[expected], atol=1e-4)
+    assert f"{expected[0]:03}.png" in done.out
+
+
+def test_what_is_neither_is_said(ebsc, run: Path) -> None:
+    done = ebsc("similar", "run", "7.png")
+    assert done.code == 2
+    assert "7.png is no image of run and no file" in done.err
+
+
+def test_a_new_image_goes_through_the_network(ebsc, tmp_path: Path, run: Path) -> None:
+    shutil.copy(run / "011.png", tmp_path / "new.png")
+    done = ebsc("similar", "run", "new.png", "--top", "3", "-o", "s.csv")
+    assert done.code == 0, done.err
+    first = listed(tmp_path / "s.csv")[0]
+    assert (first["image"], first["similarity"]) == ("011.png", "1.0000")
+    assert f"joins cluster {first['cluster']}" in done.out
+
+
+def test_rows_have_no_network(ebsc, tmp_path: Path, photos) -> None:
+    np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
+    assert ebsc("cluster", "f.npy", "--coefficients", "knn", "--n-clusters", "2", "--out", "run").code == 0
+    assert ebsc("similar", "run", "39", "--top", "99", "-o", "s.csv").code == 0
+    assert len(listed(tmp_path / "s.csv")) == 39
+    done = ebsc("similar", "run", photos(1, 8) / "000.png")
+    assert done.code == 2
+    assert "has no network for" in done.err
+
+
+def test_what_was_held_out_has_no_row(ebsc, photos) -> None:
+    folder = photos(40, 16)
+    assert ebsc("run", "--data", folder, *QUICK, "--set", "protocol=train-test").code == 0
+    held_out = SavedRun(Path("run")).assignments.ids[-1]
+    done = ebsc("similar", "run", held_out)
+    assert done.code == 2
+    assert "was held out" in done.err
+    assert ebsc("similar", "run", folder / held_out).code == 0

@@ -22,7 +22,7 @@ def similar(
             help="An image of the run, by its name or position in assignments.csv; or a new image file.",
         ),
     ],
-    top: Annotated[int, OPTION(min=1, metavar="N", help="How many images to show.")] = 20,
+    top: Annotated[int, OPTION(metavar="N", help="How many images to show.")] = 20,
     out: Annotated[
         Path | None,
         OPTION(

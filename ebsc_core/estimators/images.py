@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
@@ -13,15 +13,11 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
+from ebsc_core.estimators.curation import CurationMixin
 from ebsc_core.estimators.settings import image_configuration, mistakes
 
-if TYPE_CHECKING:  # they need torch, for which importing the package does not wait
-    from ebsc_core.curation.duplicates import Duplicates
-    from ebsc_core.curation.outliers import Outlier
-    from ebsc_core.curation.similar import Similar
 
-
-class EBSC(ClusterMixin, BaseEstimator):
+class EBSC(CurationMixin, ClusterMixin, BaseEstimator):
     """Cluster images: train a representation, express each image by others, and partition that graph.
 
     This does the same as ``ebsc run``, with the same results. A parameter that is None has the value of the
@@ -236,138 +232,6 @@ class EBSC(ClusterMixin, BaseEstimator):
         with mistakes():
             return self._run.rows(X, Spoken(self.verbose))
 
-    def name_clusters(self, names: Mapping[int, str]) -> Self:
-        """Give clusters names, by their numbers, as ``ebsc name`` does; an empty name takes one away.
-
-        Like the other decisions, this is kept in ``decisions.json`` of the run; ``labels_`` stays.
-        """
-        from ebsc_core.curation.decide import name_clusters
-
-        return self._decide(lambda run: name_clusters(run, names))
-
-    def merge_clusters(self, *numbers: int) -> Self:
-        """Join clusters, as ``ebsc merge`` does; the smallest number stays."""
-        from ebsc_core.curation.decide import merge_clusters
-
-        return self._decide(lambda run: merge_clusters(run, numbers))
-
-    def split_cluster(self, number: int, into: int = 2) -> Self:
-        """Cut a cluster into parts, as ``ebsc split`` does; the largest part keeps the number."""
-        from ebsc_core.curation.decide import split_cluster
-        from ebsc_core.estimators.progress import Spoken
-        from ebsc_core.plugins.registry import Registry
-
-        return self._decide(lambda run: split_cluster(run, number, into, Registry(), Spoken(self.verbose)))
-
-    def undo_decision(self) -> Self:
-        """Take the last name, merge or split back."""
-        from ebsc_core.curation.decide import undo
-
-        return self._decide(lambda run: undo(run)[0])
-
-    def cluster_tree(self) -> Any:
-        """Return the tree of clusters of ``ebsc tree``: its ``nodes``, and as text with ``str``."""
-        from ebsc_core.curation.tree import cluster_tree
-
-        check_is_fitted(self)
-        with mistakes():
-            return cluster_tree(self._run.saved)
-
-    def memberships(self) -> sparse.csr_matrix:
-        """Return the share of each image's affinity that goes to each cluster, ``(n_images, K)`` in [0, 1].
-
-        The columns are the clusters of ``curated_labels_`` in ascending order. With ``dictionary_size``,
-        images outside the sample have no shares.
-        """
-        from ebsc_core.curation.memberships import memberships
-
-        check_is_fitted(self)
-        with mistakes():
-            return memberships(self._run.saved).shares
-
-    def export(self, out: str | PathLike[str], X: Any = None, **options: Any) -> None:
-        """Write a folder for each cluster, as ``ebsc export --out`` does.
-
-        Parameters
-        ----------
-        out : path-like
-            A folder that does not exist yet.
-        X : as for fit, optional
-            The fitted images, if they were in memory; they are then written as PNG files.
-        options
-            ``copy``, ``typical``, ``doubtful`` and ``sheets``, as the flags of ``ebsc export``.
-        """
-        from ebsc_core.curation.export import Export
-        from ebsc_core.curation.folders import FolderOptions
-        from ebsc_core.estimators.progress import Spoken
-
-        check_is_fitted(self)
-        with mistakes():
-            wanted = Export(out=Path(out).expanduser(), folders=FolderOptions(**options))
-            self._run.export(wanted, X, Spoken(self.verbose))
-
-    def find_duplicates(self, images: Any = None, threshold: float | None = None) -> Duplicates:
-        """Find groups of equal images, and of resized, recompressed or slightly cropped ones.
-
-        Parameters
-        ----------
-        images : as for fit, default=None
-            The fitted images, if they were in memory. Files are read again.
-        threshold : float, default=None
-            The least similarity of near duplicates, up to 1; by default it follows from the data.
-
-        Returns
-        -------
-        Duplicates
-            ``groups`` is a list of lists of records with ``position``, ``image``, ``kind`` (``keep``,
-            ``exact`` or ``near``) and ``similarity``; ``threshold`` and ``pairs`` tell how they were found.
-        """
-        from ebsc_core.estimators.progress import Spoken
-
-        check_is_fitted(self)
-        with mistakes():
-            return self._run.duplicates(images, threshold, Spoken(self.verbose))
-
-    def find_outliers(self, top: int = 50) -> list[Outlier]:
-        """Rank the ``top`` images that belong least to the others, as records with figures and reasons."""
-        from ebsc_core.curation.outliers import find_outliers
-
-        check_is_fitted(self)
-        with mistakes():
-            return find_outliers(self._run.saved, top)
-
-    def find_similar(self, image: int | str | PathLike[str], top: int = 20) -> list[Similar]:
-        """Find the ``top`` fitted images that are most similar to one, by the cosine of their rows.
-
-        Parameters
-        ----------
-        image : int, str or path
-            The position or name of a fitted image, or the file of a new one.
-        top : int, default=20
-
-        Returns
-        -------
-        list of Similar
-            Records with ``position``, ``image``, ``similarity``, ``cluster`` and ``confidence``.
-        """
-        from ebsc_core.estimators.progress import Spoken
-
-        check_is_fitted(self)
-        with mistakes():
-            return self._run.similar(
-                str(fspath(image) if isinstance(image, PathLike) else image), top, Spoken(self.verbose)
-            )
-
-    @property
-    def curated_labels_(self) -> np.ndarray:
-        check_is_fitted(self)
-        return self._run.saved.curated.clusters
-
-    @property
-    def cluster_names_(self) -> dict[int, str]:
-        check_is_fitted(self)
-        return dict(self._run.saved.curated.names)
-
     @property
     def run_dir_(self) -> Path:
         check_is_fitted(self)
@@ -387,12 +251,6 @@ class EBSC(ClusterMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array, tags.input_tags.three_d_array = False, True
         return tags
-
-    def _decide(self, decision: Any) -> Self:
-        check_is_fitted(self)
-        with mistakes():
-            self._run.decide(decision)
-        return self
 
     def _adopt(self, run: Any) -> Self:
         self._run, found = run, run.saved.assignments

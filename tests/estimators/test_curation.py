@@ -57,7 +57,7 @@ def test_memberships_are_shares(model: EBSC) -> None:
 def test_images_in_memory_are_exported(model: EBSC, tmp_path: Path) -> None:
     with pytest.raises(EbscError):
         model.export(tmp_path / "new")
-    with pytest.raises(ValueError, match="give the same images"):
+    with pytest.raises(ValueError, match="give the images of `fit`"):
         model.export(tmp_path / "new", IMAGES[:10])
     model.export(tmp_path / "new", IMAGES[:150], typical=2, sheets=True)
     written = list((tmp_path / "new/clusters").rglob("*.png"))

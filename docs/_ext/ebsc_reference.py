@@ -15,6 +15,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 from typing import Any
 
 from pydantic import BaseModel
@@ -22,9 +23,8 @@ from pydantic.fields import FieldInfo
 from sphinx.errors import ExtensionError
 from typer.main import get_command
 
+import ebsc_cli
 import ebsc_core
-
-# Import everything before autodoc does: it sets TYPE_CHECKING, and pydantic's models do not stand that.
 from ebsc_cli.app import app as command_line
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.views.options import ViewOptions
@@ -32,6 +32,12 @@ from ebsc_core.plugins.hookspecs import ComponentFamily, ComponentSpec
 from ebsc_core.plugins.installed import OWN_DISTRIBUTION
 from ebsc_core.plugins.kinds import Kind
 from ebsc_core.plugins.registry import Entry, Registry
+
+# Import everything before autodoc does: it sets TYPE_CHECKING, and pydantic's models do not stand that.
+for package in (ebsc_core, ebsc_cli):
+    for found in walk_packages(package.__path__, f"{package.__name__}."):
+        if not found.name.endswith("__main__"):
+            import_module(found.name)
 
 MARKER = re.compile(r"^<!-- generated: (\S+) -->$", re.MULTILINE)
 LINK = re.compile(r"\]\((\.\.?/[^)#]*)(#[^)]*)?\)")

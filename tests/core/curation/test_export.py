@@ -90,19 +90,11 @@ def test_long_names_are_cut(tmp_path: Path) -> None:
 
 
 def test_annotations_name_clusters_and_files(tmp_path: Path) -> None:
-<<<<<<< HEAD
     named = run(Naming(names=[Name(number=0, name="a & b")]))
     files = ["a b/0.png", "1.png", "2.png", "3.png"]
     write_fiftyone(tmp_path / "labels.json", named, files)
     assert json.loads((tmp_path / "labels.json").read_text()) == {
         "classes": ["a & b", "1"],
-=======
-    named = run(Naming(names=[Name(number=0, name="a & 'b'")]))
-    files = ["a b/0.png", "1.png", "2.png", "3.png"]
-    write_fiftyone(tmp_path / "labels.json", named, files)
-    assert json.loads((tmp_path / "labels.json").read_text()) == {
-        "classes": ["a & 'b'", "1"],
->>>>>>> 3398d012bb5d9b9170514f0ccb42442750dc9eb6
         "labels": {
             "a b/0": {"label": 0, "confidence": 0.9},
             "1": {"label": 0, "confidence": 0.8},
@@ -115,15 +107,9 @@ def test_annotations_name_clusters_and_files(tmp_path: Path) -> None:
     assert first["data"] == {"image": "/data/local-files/?d=a%20b/0.png"}
     (prediction,) = first["predictions"]
     assert prediction["score"] == 0.9
-<<<<<<< HEAD
     assert prediction["result"][0]["value"] == {"choices": ["a & b"]}
     assert "predictions" not in last
     assert '<Choice value="a &amp; b"/><Choice value="1"/>' in labeling_configuration(named)
-=======
-    assert prediction["result"][0]["value"] == {"choices": ["a & 'b'"]}
-    assert "predictions" not in last
-    assert """<Choice value="a &amp; 'b'"/><Choice value="1"/>""" in labeling_configuration(named)
->>>>>>> 3398d012bb5d9b9170514f0ccb42442750dc9eb6
     with pytest.raises(DataError, match="but for the suffix"):
         write_fiftyone(tmp_path / "more.json", named, ["a.png", "a.jpg", "b.png", "c.png"])
     assert not (tmp_path / "more.json").exists()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from ebsc_core.report.clusters import between, describe, ties
 from ebsc_core.report.confusion import ClassFigures, compare, confusions, natural
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.report.how_made import made
+from ebsc_core.report.links import folder_of_images, link
 from ebsc_core.report.map import SIDE, lay_out
 from ebsc_core.report.palette import colors
 from ebsc_core.report.summary import summary
@@ -148,6 +150,10 @@ class Page:
         return clusters[clusters >= 0]
 
     @cached_property
+    def _folder(self) -> Path | None:
+        return folder_of_images(self.run)
+
+    @cached_property
     def pictures(self) -> dict[int, Any]:
         """Return every picture of the page by its position."""
         if self.images is None:
@@ -173,7 +179,9 @@ class Page:
         said += [f"confidence {formatting.percent(float(assignments.confidence[position]))}"]
         uri = self.gallery.get(position)
         size = _enlarged(*self.pictures[position].size) if uri else (0, 0)
-        return {"uri": uri, "said": ", ".join(said), "name": said[0], "width": size[0], "height": size[1]}
+        href = link(self._folder, assignments.ids[position], self.run.path) if uri else None
+        shown = {"uri": uri, "said": ", ".join(said), "name": said[0], "href": href}
+        return shown | {"width": size[0], "height": size[1]}
 
     def _class_figures(self) -> list[ClassFigures]:
         """Return the scores of each class; if there are very many, those of the worst classes."""

@@ -7,6 +7,7 @@ import re
 import time
 import webbrowser
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -105,6 +106,23 @@ def test_a_report_that_fails_costs_no_run(
     assert "the run is complete, but its report could not be written" in done.err
     assert "ebsc report run" in done.err
     assert ebsc("report", "run").code == 0
+
+
+def test_pictures_lead_to_their_files(ebsc, tmp_path: Path, photos: Path) -> None:
+    odd = photos / "a #1: 5 %.png"
+    (photos / "00.png").rename(odd)
+    assert ebsc("run", *QUICK, "--data", str(photos), "--n-clusters", "3").code == 0
+    assert ebsc("report", "run").code == 0
+    leads = [unquote(found) for found in re.findall(r'<a href="([^"#]+)"><img', page(tmp_path / "run"))]
+    files = {(tmp_path / "run" / found).resolve() for found in leads}
+    assert files <= set(photos.iterdir())
+    assert odd in files
+
+
+def test_pictures_of_arrays_lead_nowhere(ebsc, tmp_path: Path) -> None:
+    assert ebsc("run", *QUICK, "--limit", "100").code == 0
+    assert ebsc("report", "run").code == 0
+    assert not re.search(r"<a [^>]*><img", page(tmp_path / "run"))
 
 
 def test_images_that_have_gone(ebsc, tmp_path: Path, photos: Path) -> None:

@@ -94,8 +94,8 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
     def work(steps: int) -> dict[str, float]:
         watch.seconds.clear()
         trainer.steps = steps
-        for batch, parameters, _ in trainer._batches():
-            losses = watch.timing("losses", step)(batch, parameters, options.joint)
+        for batch in trainer._batches():
+            losses = watch.timing("losses", step)(batch.images, batch.parameters, options.joint)
             optimizer.zero_grad()
             watch.timing("backward", losses.total.backward)()
             watch.timing("optimiser", optimizer.step)()

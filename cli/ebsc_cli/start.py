@@ -65,8 +65,11 @@ def start(
     """
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.plan import check_names
+    from ebsc_core.runs.store.compatibility import compare_suppliers
 
-    registry = Registry()
+    registry, warnings = Registry(), list[str]()
+    if file:  # it says more about a component of a recorded run that is missing
+        compare_suppliers(file, config, registry, warnings.append)
     check_names(config, registry)
     if devices is not None:
         from ebsc_core.utils.launch import launch
@@ -78,14 +81,13 @@ def start(
     # Imported here, since they import torch: mistakes that are known without it are reported before.
     from ebsc_cli.console import ConsoleProgress, print_result
     from ebsc_core.runs.run import run
-    from ebsc_core.runs.store.compatibility import compare_suppliers
     from ebsc_core.utils.progress import Progress
 
     shown = ConsoleProgress(quiet=quiet or not is_first())
     progress = shown if is_first() else Progress()
     with shown:
-        if file:
-            compare_suppliers(file, config, registry, progress.warn)
+        for line in warnings:
+            progress.warn(line)
         result, report = run(config, registry, progress, resuming=resuming), None
         if result and with_report:
             from ebsc_core.report import report_on  # runs without a report need not wait for this import

@@ -255,7 +255,7 @@ def test_a_tag_that_timm_does_not_have_is_one_line(one_line: OneLine) -> None:
 @pytest.mark.parametrize(
     ("name", "size", "width"),
     [
-        ("vit_xsmall_patch16_clip_224", 32, 288),
+        ("vit_xsmall_patch16_clip_224", 32, 256),
         ("vit_small_patch14_dinov2", 28, 384),
         ("vit_small_patch16_dinov3", 32, 384),
         pytest.param("vit_base_patch16_clip_224", 32, 768, marks=pytest.mark.slow),

@@ -115,8 +115,8 @@ def test_a_gpu_is_not_waited_for(kind: type[Objective]) -> None:
     optimizer, schedule = made._optimizer(8)
     for joint in (False, True):
         try:
-            for images, parameters, _ in made._batches():
-                made.step(images, parameters, joint).total.backward()
+            for batch in made._batches():
+                made.step(batch.images, batch.parameters, joint).total.backward()
                 optimizer.step()
                 schedule.step()
                 made.step.objective.after_step()

@@ -52,7 +52,7 @@ def test_out_of_memory_is_told_apart(error: Exception, is_one: bool) -> None:
 def test_a_command_without_memory_says_so_in_one_line_and_leaves_nothing(
     ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     np.save(tmp_path / "x.npy", np.ones((60, 5)))

@@ -15,7 +15,7 @@ from ebsc_cli.tables import table_console
 from ebsc_core.utils.errors import ConfigError, RunDirectoryError, printable
 
 if TYPE_CHECKING:
-    from ebsc_core.runs.store.compare import Comparison
+    from ebsc_core.runs.store.compare import Comparison, Contingency
 
 
 def compare(
@@ -94,14 +94,13 @@ def _print(console: Console, comparison: Comparison) -> None:
     for pair in comparison.agreements:
         which = f"runs {pair.first + 1} and {pair.second + 1}"
         console.print(f"{which}: ARI {pair.ari:.3f} on {pair.images} images that both have", soft_wrap=True)
-    _print_contingency(console, comparison)
+    for other, contingency in comparison.contingencies.items():
+        _print_contingency(console, other + 1, contingency)
 
 
-def _print_contingency(console: Console, comparison: Comparison) -> None:
-    """Print the contingency table if it fits the console; otherwise say how to see it."""
-    contingency = comparison.contingency
-    if contingency is None:
-        return
+def _print_contingency(console: Console, other: int, contingency: Contingency) -> None:
+    """Print the table of the clusters of run 1 and another run, or say how to see it if it does not fit."""
+    console.print(f"\n[bold]Clusters of run 1 and run {other}[/]", soft_wrap=True)
     total = contingency.counts.sum()
     console.print(f"{contingency.matched} of {total} images are in matched clusters", soft_wrap=True)
     table = Table("", *map(str, contingency.columns), padding=(0, 0))
@@ -112,5 +111,7 @@ def _print_contingency(console: Console, comparison: Comparison) -> None:
     if console.measure(table).minimum > console.width or len(contingency.rows) > 60:
         console.print("(the table is too large for the terminal: write a page with -o)")
         return
-    console.print("rows: the clusters of run 1, largest first; columns: those of run 2", soft_wrap=True)
+    console.print(
+        f"rows: the clusters of run 1, largest first; columns: those of run {other}", soft_wrap=True
+    )
     console.print(table)

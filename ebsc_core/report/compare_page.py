@@ -28,7 +28,7 @@ def page(comparison: Comparison) -> str:
         figures=figures(comparison),
         settings=settings(comparison),
         agreements=comparison.agreements,
-        picture=comparison.contingency and _picture(comparison.contingency),
+        pictures=[_picture(other + 1, table) for other, table in comparison.contingencies.items()],
     )
 
 
@@ -67,8 +67,8 @@ def _setting(value: Any) -> str:
     return printable(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))
 
 
-def _picture(table: Contingency) -> dict[str, Any]:
-    """Return the cells to draw; empty cells, which are most of them, are left out."""
+def _picture(other: int, table: Contingency) -> dict[str, Any]:
+    """Return the cells to draw for run 1 and another; empty cells, which are most of them, are left out."""
     counts = table.counts[:MAX_CLUSTERS, :MAX_CLUSTERS]
     sizes = table.counts.sum(axis=1)
     cells = [
@@ -82,6 +82,7 @@ def _picture(table: Contingency) -> dict[str, Any]:
         for y, x in zip(*counts.nonzero(), strict=True)
     ]
     return {
+        "other": other,
         "rows": table.rows[:MAX_CLUSTERS],
         "columns": table.columns[:MAX_CLUSTERS],
         "cut": len(table.rows) > MAX_CLUSTERS,

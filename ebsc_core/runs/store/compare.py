@@ -39,14 +39,14 @@ class Agreement:
 class Contingency:
     """Count the images for each pair of clusters of two runs.
 
-    The clusters of the first run are sorted by size. Those of the second run have the order of the clusters
+    The clusters of one run are sorted by size. Those of the other run have the order of the clusters
     that the best assignment matches them to; unmatched clusters follow, sorted by size.
     """
 
     rows: list[int]
-    """The clusters of the first run, ``K`` of them."""
+    """The clusters of one run, ``K`` of them."""
     columns: list[int]
-    """The clusters of the second run, ``L`` of them."""
+    """The clusters of the other run, ``L`` of them."""
     counts: np.ndarray
     """The numbers of images, ``(K, L)``."""
 
@@ -67,8 +67,8 @@ class Comparison:
     """Only the settings that differ, with one value for each run."""
     agreements: list[Agreement]
     """The agreement of each pair of runs."""
-    contingency: Contingency | None
-    """The contingency table, if there are exactly two runs."""
+    contingencies: dict[int, Contingency]
+    """The table of the first run's clusters and those of each other run, by the index of this run."""
 
     def differences(self, figure: str) -> list[float | None]:
         """Return by how much a figure of each run is above that of the first run."""
@@ -77,7 +77,6 @@ class Comparison:
 
     def record(self) -> dict[str, Any]:
         """Return plain values."""
-        table = self.contingency
         return {
             "runs": self.runs,
             "figures": self.figures,
@@ -86,8 +85,15 @@ class Comparison:
                 {"runs": [self.runs[a.first], self.runs[a.second]], "images": a.images, "ari": a.ari}
                 for a in self.agreements
             ],
-            "contingency": table
-            and {"rows": table.rows, "columns": table.columns, "counts": table.counts.tolist()},
+            "contingencies": [
+                {
+                    "runs": [self.runs[0], self.runs[other]],
+                    "rows": table.rows,
+                    "columns": table.columns,
+                    "counts": table.counts.tolist(),
+                }
+                for other, table in self.contingencies.items()
+            ],
         }
 
 
@@ -101,14 +107,14 @@ def compare(runs: Sequence[SavedRun]) -> Comparison:
     DataError
         If two runs have no image in common.
     """
-    agreements, contingency = [], None
+    agreements, contingencies = [], {}
     for (i, one), (j, other) in combinations(enumerate(runs), 2):
         a, b = _common(one, other)
         agreements.append(Agreement(i, j, len(a), float(adjusted_rand_score(a, b))))
-        if len(runs) == 2:
-            contingency = match(a, b)
+        if i == 0:
+            contingencies[j] = match(a, b)
     return Comparison(
-        [str(run.path) for run in runs], _figures(runs), _differing(runs), agreements, contingency
+        [str(run.path) for run in runs], _figures(runs), _differing(runs), agreements, contingencies
     )
 
 

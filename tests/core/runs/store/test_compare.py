@@ -71,7 +71,21 @@ class TestAgreement:
         runs = [saved(tmp_path / name, [0, 0, 0, 1, 1, 1]) for name in ("one", "two", "three")]
         found = compare(runs)
         assert [(a.first, a.second, a.ari) for a in found.agreements] == [(0, 1, 1), (0, 2, 1), (1, 2, 1)]
-        assert found.contingency is None
+
+    def test_of_the_first_run_with_each_other_cluster_by_cluster(self, tmp_path: Path) -> None:
+        one, two, three = (
+            saved(tmp_path / name, clusters)
+            for name, clusters in {
+                "one": [0, 0, 0, 0, 1, 1],
+                "two": [1, 1, 1, 1, 0, 0],
+                "three": [0, 0, 1, 1, 2, 2],
+            }.items()
+        )
+        found = compare([one, two, three])
+        tables = {other: table.counts.tolist() for other, table in found.contingencies.items()}
+        assert tables == {1: [[4, 0], [0, 2]], 2: [[2, 0, 2], [0, 2, 0]]}
+        assert page(found).count("<svg") == 2
+        assert "columns are the clusters of run 3" in " ".join(page(found).split())
 
     @pytest.mark.parametrize("names", [list("012345"), [f"train/{i}" for i in range(6)]])
     def test_positions_in_other_data_are_other_images(self, tmp_path: Path, names: list[str]) -> None:
@@ -192,7 +206,8 @@ class TestTheCommand:
         found = json.loads(ebsc("compare", "one", "two", "--json").out)
         (pair,) = found["agreements"]
         assert pair["images"] == 90
-        assert np.sum(found["contingency"]["counts"]) == pair["images"]
+        (table,) = found["contingencies"]
+        assert np.sum(table["counts"]) == pair["images"]
         assert f"ARI {pair['ari']:.3f} on {pair['images']} images" in done.out
         assert 1000 < (two / "compare.html").stat().st_size < 60_000
 

@@ -176,6 +176,7 @@ def test_pretrained_without_a_network_says_what_to_do(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("ebsc_plugins.backbones.hub.getproxies", dict)  # those of the machine
     began = time.monotonic()
     with pytest.raises(ComponentError, match=r"not reached.*backbone\.weights") as error:
         build("resnet10t", 32, pretrained=True)

@@ -81,6 +81,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOMEM, errno.EAGAIN)
     text = str(error).lower()
+    if isinstance(error, SystemError):  # C code that got no memory, within an import for instance
+        return "without exception set" in text
     return isinstance(error, RuntimeError | ImportError) and any(message in text for message in NO_MEMORY)
 
 

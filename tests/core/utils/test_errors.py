@@ -41,6 +41,8 @@ def too_large() -> Exception:
         (OSError(errno.ENOSPC, "No space left on device"), False),
         (RuntimeError("shapes cannot be multiplied"), False),
         (ImportError("No module named 'acme'"), False),
+        (SystemError("error return without exception set"), True),
+        (SystemError("bad argument to internal function"), False),
         (ValueError("not enough memory"), False),
     ],
 )
@@ -68,7 +70,7 @@ def test_a_command_without_memory_says_so_in_one_line_and_leaves_nothing(
 LIMITED = """
 import resource, sys
 import torch
-import ebsc_core.runs.plan  # without memory for an import, Python itself may fail
+import ebsc_cli.console, ebsc_core.runs.run  # without memory for an import, Python itself may fail
 from ebsc_cli.app import main
 from ebsc_cli.commands import load
 

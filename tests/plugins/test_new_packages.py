@@ -19,7 +19,7 @@ import pytest
 
 from ebsc_core.plugins.kinds import REQUIRED
 from ebsc_core.plugins.registry import Registry
-from ebsc_core.plugins.scaffold import FILES, write_package
+from ebsc_core.plugins.scaffold import KINDS, write_package
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "plugins"
@@ -123,8 +123,8 @@ def test_the_wheel_holds_the_templates_and_no_example(tmp_path: Path) -> None:
     call("pip", "wheel", *OFFLINE, "--wheel-dir", tmp_path, source)
     (wheel,) = tmp_path.glob("ebsc-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for kind in REQUIRED:
-        for template in FILES.values():
-            wanted = template.replace("$section", kind.section)
-            assert f"ebsc_core/plugins/templates/{wanted}.template" in names
+    templates = ROOT / "ebsc_core/plugins/templates"
+    wanted = {path.relative_to(ROOT).as_posix() for path in templates.rglob("*.template")}
+    assert {f"{templates.relative_to(ROOT).as_posix()}/{kind}/part.py.template" for kind in KINDS} <= wanted
+    assert wanted <= names
     assert not [name for name in names if "leiden" in name or "lrsc" in name]

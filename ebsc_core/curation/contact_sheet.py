@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ebsc_core.curation.duplicates import Duplicates
+from ebsc_core.curation.image_files import as_picture
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.files import written_whole
@@ -78,8 +79,7 @@ def _side(title: str, found: Duplicates, pairs: np.ndarray, pictures: dict[int, 
 
 def _picture(pixels: np.ndarray) -> Image.Image:
     """Convert ``(C, H, W)`` uint8 to a square picture; small ones show their pixels."""
-    planes = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-    picture = Image.fromarray(np.ascontiguousarray(planes)).convert("RGB")
+    picture = as_picture(pixels).convert("RGB")
     small = max(picture.size) <= PICTURE // 2
     return picture.resize(
         (PICTURE, PICTURE), Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR

@@ -77,10 +77,17 @@ def image_files(
             "repeat the run with `features.images`"
         )
     images = read_again(run, registry, warn, note)
-    ids, name = list(images.ids()), features.images if features else run.config.data.name
-    folder = Path(os.path.expanduser(name or "")).absolute()
-    are_files = bool(name) and folder.is_dir() and all((folder / one).is_file() for one in ids)
+    ids, folder = list(images.ids()), folder_of_images(run)
+    are_files = folder is not None and all((folder / one).is_file() for one in ids)
     return ImageFiles(images, folder if are_files else None, ids)
+
+
+def folder_of_images(run: SavedRun) -> Path | None:
+    """Return the folder of a run's images; None if they are in an archive or an array, or are not known."""
+    features = run.config.features
+    name = features.images if features else run.config.data.name
+    folder = Path(os.path.expanduser(name or "")).absolute()
+    return folder if name and folder.is_dir() else None
 
 
 def as_picture(pixels: np.ndarray) -> Image.Image:

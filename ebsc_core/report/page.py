@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ebsc_core.curation.graph import graph_of
+from ebsc_core.curation.image_files import folder_of_images
 from ebsc_core.curation.memberships import sureness
 from ebsc_core.curation.tree import Node, tree_of
 from ebsc_core.data.images.run_images import RunImages
@@ -25,7 +26,7 @@ from ebsc_core.report.clusters import between, describe, ties
 from ebsc_core.report.confusion import ClassFigures, compare, confusions, natural
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.report.how_made import made
-from ebsc_core.report.links import folder_of_images, link
+from ebsc_core.report.links import link
 from ebsc_core.report.map import SIDE, lay_out
 from ebsc_core.report.palette import colors
 from ebsc_core.report.summary import summary

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ebsc_core.curation.duplicates import Duplicates
-from ebsc_core.curation.image_files import as_picture
+from ebsc_core.data.images.pil import as_picture
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.files import written_whole

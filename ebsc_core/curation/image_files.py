@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
+from ebsc_core.data.images.pil import as_picture
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.images import read_again
@@ -88,12 +89,6 @@ def folder_of_images(run: SavedRun) -> Path | None:
     name = features.images if features else run.config.data.name
     folder = Path(os.path.expanduser(name or "")).absolute()
     return folder if name and folder.is_dir() else None
-
-
-def as_picture(pixels: np.ndarray) -> Image.Image:
-    """Convert ``(C, H, W)`` uint8, grey or RGB, to a picture."""
-    planes = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
-    return Image.fromarray(np.ascontiguousarray(planes))
 
 
 def _file_names(ids: Sequence[str], suffix: str) -> list[str]:

@@ -13,6 +13,7 @@ from math import ceil, sqrt
 import numpy as np
 from PIL import Image
 
+from ebsc_core.data.images.pil import as_picture
 from ebsc_core.data.images.run_images import RunImages
 
 # Limits in bytes before base64, which turns 3 bytes into 4. The whole page stays below 5 MB.
@@ -111,8 +112,7 @@ def _spread(positions: set[int]) -> list[int]:
 
 def _shrunk(image: np.ndarray, side: int) -> Image.Image:
     """Convert ``(C, H, W)`` uint8, grey or RGB, to a picture no longer than ``side``."""
-    planes = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-    return _fitted(Image.fromarray(np.ascontiguousarray(planes)).convert("RGB"), side)
+    return _fitted(as_picture(image).convert("RGB"), side)
 
 
 def _fitted(picture: Image.Image, side: int) -> Image.Image:

@@ -71,3 +71,9 @@ def _scaled(image: Image.Image) -> Image.Image:
     if isinstance(transparent, int):  # the level of a PNG that is transparent
         pixels[levels == transparent] = 255
     return Image.fromarray(pixels)
+
+
+def as_picture(pixels: np.ndarray) -> Image.Image:
+    """Convert ``(C, H, W)`` uint8, grey or RGB, to a picture."""
+    planes = pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(planes))

@@ -46,7 +46,6 @@ def partition(
     whiten : True, False or "neighbors"
         Whether and how the rows are whitened first.
     seed : int
-
     """
     shown = row_form(HeldRows(rows), whiten, seed)(rows)
     own = torch.arange(len(shown), device=shown.device)

@@ -24,7 +24,7 @@ def cache(
         OPTION(
             metavar="AGE",
             help="Remove only what was not used for so long, e.g. 12h, 30d or 2w; then checkpoints of "
-            "interrupted training, too. \\[default: any features, no checkpoints]",
+            "interrupted training and extraction, too. \\[default: any features, no checkpoints]",
         ),
     ] = None,
     folder: Annotated[
@@ -73,7 +73,7 @@ def _show(folder: Path) -> None:
     table = Table("kept", "number", "size", "last used")
     for column in table.columns[1:3]:
         column.justify = "right"
-    for what, checkpoints in (("trained features", False), ("checkpoints of training", True)):
+    for what, checkpoints in (("trained features", False), ("checkpoints", True)):
         those = [entry for entry in entries if entry.is_checkpoint == checkpoints]
         used = f"{datetime.fromtimestamp(those[-1].used):%Y-%m-%d %H:%M}" if those else ""
         table.add_row(what, str(len(those)), in_bytes(sum(entry.size for entry in those)), used)
@@ -106,9 +106,7 @@ def _clear(folder: Path, days: float | None) -> None:
         print(f"{len(old) - len(gone)} stay, because a command uses them or they cannot be removed")
     checkpoints = sum(entry.is_checkpoint for entry in entries)
     if days is None and checkpoints:
-        print(
-            f"{checkpoints} checkpoints stay: training resumes from them; --older-than 30d removes old ones"
-        )
+        print(f"{checkpoints} checkpoints stay: commands resume from them; --older-than 30d removes old ones")
 
 
 def _counted(gone: list) -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import torch
 
 from ebsc_core.config.schema import RunConfig
-from ebsc_core.data.features.store import FeatureWriter
+from ebsc_core.data.features.store import FeatureTable, FeatureWriter
 from ebsc_core.data.images.reading import read_images
 from ebsc_core.plugins.interfaces import Backbone
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import ImagePlan, make_plan
-from ebsc_core.training.extract import feature_blocks
+from ebsc_core.training.extract import feature_blocks, finite
+from ebsc_core.training.kept_blocks import KeptBlocks
 from ebsc_core.training.precision import extracts_in_bf16
 from ebsc_core.utils.device import prepare, resolve_device
-from ebsc_core.utils.errors import ConfigError, DataError, TrainingError
+from ebsc_core.utils.errors import ConfigError, DataError, Interrupted
 from ebsc_core.utils.hashing import digest
+from ebsc_core.utils.paths import features_folder
 from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.weights import weights_digest
 
@@ -25,6 +28,7 @@ from ebsc_core.utils.weights import weights_digest
 def extract_features(config: RunConfig, registry: Registry, progress: Progress, out: Path) -> tuple[int, int]:
     """Write features of the images that ``config`` names, with names and labels; return ``(N, D)``.
 
+    An extraction that was killed goes on where it was, if the cache keeps its rows.
     A backbone that is fitted to images (a principal subspace, for instance) is; no gradient is followed.
 
     Raises
@@ -58,17 +62,26 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     if bf16 := extracts_in_bf16(config.precision, device, backbone):
         made_from["precision"] = "bf16"
         progress.note("precision     bf16 (`precision=fp32` is slower and more exact)")
+
+    def extract(first: int) -> Iterator[FeatureTable]:
+        return feature_blocks(backbone, None, images, device, progress, bf16=bf16, first=first)
+
+    key, cache = digest(made_from), features_folder(config.cache)
+    kept = KeptBlocks(cache, key, progress) if cache else None
     try:
-        with (
-            closing(images),
-            FeatureWriter(out, digest(made_from), made_from, images.ids, images.labels) as writer,
-        ):
-            for block in feature_blocks(backbone, None, images, device, progress, bf16=bf16):
-                if not bool(torch.isfinite(block.features).all()):
-                    raise TrainingError("the backbone's features are not finite")
+        with closing(images), FeatureWriter(out, key, made_from, images.ids, images.labels) as writer:
+            for block in finite(kept.resumed(extract) if kept else extract(0)):
                 writer.append(block)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror or error}") from error
+    except KeyboardInterrupt as error:
+        if kept and kept.first:
+            raise Interrupted(
+                f"interrupted; {kept.first} of {len(images)} images are kept, the same command goes on"
+            ) from error
+        raise
+    if kept:
+        kept.remove()
     return len(images), backbone.width
 
 

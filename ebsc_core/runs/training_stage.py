@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ebsc_core.clustering.partition import partition
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.features.forms import form_width
-from ebsc_core.data.features.store import FEATURES, FeatureWriter, add_identity
+from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter, add_identity
 from ebsc_core.data.images.in_memory import place_images
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
@@ -27,7 +27,8 @@ from ebsc_core.runs.resolve import ResolvedSettings
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.training.cache import Trained, TrainedCache, save_modules
 from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore
-from ebsc_core.training.extract import feature_blocks
+from ebsc_core.training.extract import feature_blocks, finite
+from ebsc_core.training.kept_blocks import KeptBlocks
 from ebsc_core.training.precision import Arithmetic, choose_arithmetic, extracts_in_bf16
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trainer import Trainer
@@ -73,6 +74,8 @@ class TrainingStage:
         self.joint: TrainableCoefficientModel | None = None
         """The jointly trained coefficient model, after :meth:`run`; None if the form trains none."""
         self.checkpoints: CheckpointStore | None = None
+        self.kept: KeptBlocks | None = None
+        """The rows that an interrupted extraction has left, while nothing trains."""
         self.trainer: Trainer | None = None
         if not self.resolved.trains:
             return
@@ -107,6 +110,9 @@ class TrainingStage:
                 cache.folder / f"{digest(self._resumable_from)}{CHECKPOINT_SUFFIX}"
             )
             directory.training = self.checkpoints.path
+        elif cache.folder is not None and not cached and self.distributed.count == 1:
+            self.kept = KeptBlocks(cache.folder, digest(self.made_from), self.progress)
+            directory.training = self.kept.begin
         self.distributed.broadcast(cached is not None)
         with closing(self.data):
             trained = cached or self._train_and_extract(directory)
@@ -119,8 +125,11 @@ class TrainingStage:
             else:
                 if self.checkpoints:
                     self.checkpoints.remove()
+                if self.kept:
+                    self.kept.remove()
                 if told := cache.keep_within_limit(self.made_from):
                     self.progress.note(told)
+        self.kept = None  # what is extracted from here on are other images
         return trained
 
     def run_worker(self) -> None:
@@ -161,16 +170,15 @@ class TrainingStage:
         TrainingError
             If they are not finite.
         """
-        blocks = feature_blocks(
-            self.backbone, self.objective, images, self.device, self.progress, self.distributed, self.bf16
-        )
+
+        def blocks(first: int = 0) -> Iterator[FeatureTable]:
+            parts = (self.backbone, self.objective, images, self.device, self.progress, self.distributed)
+            return feature_blocks(*parts, bf16=self.bf16, first=first)
+
         writing = FeatureWriter(path, digest(self.made_from), self.made_from) if path else nullcontext()
         with writing as writer:
-            for block in blocks:
-                if not bool(torch.isfinite(block.features).all()):
-                    raise TrainingError(
-                        "the backbone's features are not finite; lower train.lr or use `precision=fp32`"
-                    )
+            given = self.kept.resumed(blocks) if self.kept else blocks()
+            for block in finite(given, "; lower train.lr or use `precision=fp32`"):
                 if writer:
                     writer.append(block)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, Objective
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
+from ebsc_core.utils.errors import TrainingError
 from ebsc_core.utils.progress import Progress
 
 BATCH = 512
@@ -25,6 +26,7 @@ def feature_blocks(
     progress: Progress,
     distributed: DistributedContext = SINGLE_PROCESS,
     bf16: bool = False,
+    first: int = 0,
 ) -> Iterator[FeatureTable]:
     """Yield features and, with an objective, embeddings: float32, on the CPU, in blocks, in order.
 
@@ -41,12 +43,14 @@ def feature_blocks(
     bf16 : bool
         Whether the backbone computes in bf16 autocast; see
         :func:`ebsc_core.training.precision.extracts_in_bf16`.
+    first : int
+        The number of the first image; those before it are left out.
     """
     backbone.eval()
     if objective is not None:
         objective.eval()
-    progress.start("extract features", len(images), "images")
-    blocks = torch.arange(len(images)).split(BATCH * distributed.count)
+    progress.start("extract features", len(images) - first, "images")
+    blocks = torch.arange(first, len(images)).split(BATCH * distributed.count)
     plan = [_share(block, distributed) for block in blocks]
     for block, pixels in zip(blocks, images.batches(plan, device), strict=True):
         batch = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
@@ -57,8 +61,22 @@ def feature_blocks(
         if objective is not None:
             embeddings = distributed.gather(objective.embed(out))[: len(block)].cpu()
         yield FeatureTable(features, embeddings)
-        progress.advance(int(block[-1]) + 1)
+        progress.advance(int(block[-1]) + 1 - first)
     progress.finish()
+
+
+def finite(blocks: Iterable[FeatureTable], what_to_do: str = "") -> Iterator[FeatureTable]:
+    """Yield the blocks while their features are finite.
+
+    Raises
+    ------
+    TrainingError
+        If features of a block are not; ``what_to_do`` ends the text.
+    """
+    for block in blocks:
+        if not bool(torch.isfinite(block.features).all()):
+            raise TrainingError(f"the backbone's features are not finite{what_to_do}")
+        yield block
 
 
 def _share(block: Tensor, distributed: DistributedContext) -> Tensor:

@@ -25,6 +25,8 @@ LIMIT = "EBSC_CACHE_LIMIT"
 TRAINING = "training.json"
 CHECKPOINT_SUFFIX = ".training.safetensors"
 KEY = re.compile(r"[0-9a-f]{24}")
+# A training that goes on, or, with the number of the first one, rows of an extraction that does.
+CHECKPOINT = re.compile(rf"{KEY.pattern}(\.\d{{12}})?{re.escape(CHECKPOINT_SUFFIX)}")
 # What a command leaves that is killed while it writes or removes an entry.
 REMAINS = re.compile(r"\.[0-9a-f]{24}\..+")
 UNITS = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1}
@@ -40,7 +42,7 @@ class CachedEntry:
     """Describe one entry of the cache."""
 
     path: Path
-    """A folder of features and weights, or a file that training resumes from."""
+    """A folder of features and weights, or a file that training or extraction resumes from."""
     size: int
     """The size in bytes."""
     used: float
@@ -48,7 +50,7 @@ class CachedEntry:
 
     @property
     def is_checkpoint(self) -> bool:
-        """Whether it is the checkpoint of a training that was interrupted, or is under way."""
+        """Whether it is the checkpoint of a training or extraction that was interrupted, or is under way."""
         return self.path.name.endswith(CHECKPOINT_SUFFIX)
 
     def remove(self) -> bool:
@@ -148,6 +150,6 @@ def _is_entry(path: Path) -> bool:
     if path.is_symlink():
         return False
     if path.name.endswith(CHECKPOINT_SUFFIX):
-        return path.is_file() and bool(KEY.fullmatch(path.name.removesuffix(CHECKPOINT_SUFFIX)))
+        return path.is_file() and bool(CHECKPOINT.fullmatch(path.name))
     whole = KEY.fullmatch(path.name) and (path / TRAINING).is_file()
     return bool(whole or (REMAINS.fullmatch(path.name) and path.is_dir()))

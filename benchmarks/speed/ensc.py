@@ -117,7 +117,7 @@ def our_energy(options: Namespace) -> Callable[[], Any]:
     top_k = auto_top_k(len(rows), len(np.unique(labels)))
 
     def work() -> Any:
-        shown = NeighborWhitening(HeldRows(features), options.seed)(features)
+        shown = NeighborWhitening(HeldRows(features), seed=options.seed)(features)
         torch.manual_seed(options.seed)
         model = EnergyNetwork(EnergyOptions(), shown.shape[1]).to(options.device)
         return expressed(model.eval(), shown[: len(own)], shown, top_k, own)

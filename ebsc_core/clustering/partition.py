@@ -13,6 +13,7 @@ from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.clustering.spectral.kmeans import kmeans
 from ebsc_core.config.schema import AffinityOptions
 from ebsc_core.data.features.forms import WhitenForm, row_form
+from ebsc_core.data.features.neighbor_whitening import NeighborWhitening
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.plugins.interfaces import CoefficientModel
 
@@ -24,15 +25,20 @@ N_INIT = 10
 class Partition:
     """Hold the clusters of all images, and the rows that express each of them."""
 
-    clusters: Tensor
-    """``(N,)`` int64, on the CPU."""
+    clusters: Tensor | None
+    """``(N,)`` int64, on the CPU; None if their number is not known."""
     neighbors: Tensor
     """``(N, k)`` int64, on the CPU: the rows that express each row and are in its cluster. In place of one in
     another cluster, or without a share, stands the row itself."""
 
 
 def partition(
-    rows: Tensor, model: CoefficientModel, n_clusters: int, whiten: WhitenForm, seed: int
+    rows: Tensor,
+    model: CoefficientModel,
+    n_clusters: int | None,
+    whiten: WhitenForm,
+    seed: int,
+    pixels: Tensor | None = None,
 ) -> Partition:
     """Cluster the graph of a model's coefficients, like spectral clustering with weighted eigenvectors.
 
@@ -42,17 +48,25 @@ def partition(
         Unit-length rows, on the device to compute on.
     model : CoefficientModel
         The model in its current state; it is not refined.
-    n_clusters : int
+    n_clusters : int or None
+        Without a number, the rows are expressed and not clustered.
     whiten : True, False or "neighbors"
         Whether and how the rows are whitened first.
     seed : int
+    pixels : Tensor of shape (N, P), optional
+        Unit-length rows of the images themselves. They stand beside the rows, whatever ``whiten`` says, in
+        the form of :class:`~ebsc_core.data.features.neighbor_whitening.NeighborWhitening`.
     """
-    shown = row_form(HeldRows(rows), whiten, seed)(rows)
+    if pixels is None:
+        shown = row_form(HeldRows(rows), whiten, seed)(rows)
+    else:
+        shown = NeighborWhitening(HeldRows(rows), HeldRows(pixels), seed=seed)(rows, pixels)
     own = torch.arange(len(shown), device=shown.device)
     coefficients = Dictionary(model, shown, seed=seed).express(shown, auto_top_k(len(rows), n_clusters), own)
-    graph = affinity(coefficients, AffinityOptions(**model.graph()))
-    embedding = graph_embedding(graph, n_clusters, seed, rows.device)
-    clusters = torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()
-    chosen = coefficients.indices
-    counts = (coefficients.values != 0) & (clusters[chosen] == clusters[:, None])
+    chosen, counts, clusters = coefficients.indices, coefficients.values != 0, None
+    if n_clusters is not None:
+        graph = affinity(coefficients, AffinityOptions(**model.graph()))
+        embedding = graph_embedding(graph, n_clusters, seed, rows.device)
+        clusters = torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()
+        counts &= clusters[chosen] == clusters[:, None]
     return Partition(clusters, torch.where(counts, chosen, torch.arange(len(chosen))[:, None]))

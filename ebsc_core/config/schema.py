@@ -146,37 +146,32 @@ class JointChoice(ComponentChoice):
     start: float = Field(0.25, ge=0, le=1)
     """The share of the epochs that train with the objective alone, before the joint phase. With 1, there is
     no joint phase."""
-    form: Literal["reconstruction", "agreement", "prototypes", "neighbors"] = "reconstruction"
+    form: Literal["reconstruction", "neighbors"] = "reconstruction"
     """The loss of the joint phase. ``reconstruction`` is the squared error of each row expressed by the
-    rows of the other view. ``agreement`` treats the reconstruction as one more view in the objective's own
-    loss. ``prototypes`` pushes the clusters of the graph of all images apart (prototype scattering,
-    arXiv:2111.11821). ``neighbors`` does this, too, and takes the second view of some images from another
-    image, which is drawn by the coefficients. Both need the number of clusters. Their graph is that of the
-    untrained model; no coefficient model trains."""
+    rows of the other view. ``neighbors`` expresses all images by one another: it takes the second view of
+    some images from another image, which is drawn by the coefficients, and pushes clusters apart (prototype
+    scattering, arXiv:2111.11821). Its graph is that of the untrained model; no coefficient model trains."""
     renew: int = Field(4, ge=1)
-    """With ``prototypes`` and ``neighbors``, all images are expressed and clustered again after this many
-    epochs."""
+    """With ``neighbors``, all images are expressed and clustered again after this many epochs."""
     share: float = Field(0.5, ge=0, le=1)
     """With ``neighbors``, the probability that the second view of an image is one of another image: of one
     that expresses it and is in its cluster."""
-    memory: int = Field(0, ge=0)
-    """This many rows of the epoch's earlier batches are added to the dictionary. They keep their old values
-    and carry no gradient."""
+    pixels: bool = True
+    """With ``neighbors``, whether all images are expressed by small pictures of themselves, too, beside what
+    the network makes of them. What the pictures tell then goes into the network."""
     whiten: Literal[True, False, "auto"] = "auto"
     """If true, the rows of a batch are whitened before they express one another: directions that all rows
     of the dictionary share are damped. ``auto`` is true if the coefficient model prefers any whitening. With
-    ``agreement``, which compares embeddings, rows are never whitened. With ``prototypes`` and ``neighbors``,
-    ``auto`` is the form that the model prefers, as in the clustering afterwards."""
+    ``neighbors``, ``auto`` is the form that the model prefers, as in the clustering afterwards."""
     weight: float = Field(0.1, ge=0)
     """The gradient of the joint loss at the backbone's last weights is scaled to this share of the norm of
     the objective's gradient. With 0, the coefficient model trains and no gradient reaches the backbone.
-    With ``prototypes`` and ``neighbors``, the weight is a plain factor of the loss that pushes clusters
-    apart, as published."""
+    With ``neighbors``, the weight is a plain factor of the loss that pushes clusters apart, as published."""
 
     @property
     def uses_graph(self) -> bool:
         """Whether the form uses a graph of all images, and trains no coefficient model."""
-        return self.form in ("prototypes", "neighbors")
+        return self.form == "neighbors"
 
 
 class TrainOptions(Options):

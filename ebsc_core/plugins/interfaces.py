@@ -218,14 +218,6 @@ class Objective(nn.Module, ABC):
             ``b`` come from the same image.
         """
 
-    def agreement(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """Score how well a self-expressive reconstruction ``(B, E)`` agrees with ``target``.
-
-        By default the reconstruction is compared as if it were another view. ``joint.form = "agreement"``
-        uses this score.
-        """
-        return self.loss(F.normalize(reconstruction, dim=1), target)
-
     def before_training(self, total_steps: int) -> None:
         """Prepare for training of ``total_steps`` optimiser steps; called once."""
 

@@ -221,8 +221,9 @@ class ClusteringStage:
                 width = form_width(rows.width, form)
                 untrained = self.plan.coefficients.build_seeded(seed, width).to(self.device).eval()
                 name = f"the untrained {self.plan.coefficients.name} on {said} rows"
-                its = partition(plain.to(self.device), untrained, k, form, seed)
-                rivals[name] = its.clusters.numpy()
+                its = partition(plain.to(self.device), untrained, k, form, seed).clusters
+                assert its is not None
+                rivals[name] = its.numpy()
         found = compare([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
         if better := found.better:
             if result.clusterer.consumes == "features":

@@ -25,8 +25,6 @@ SMALL_DATA = 5000
 # Up to this number, all rows are clustered (their affinity is held in memory); beyond it, a sample.
 MAX_CLUSTERED = 2_000_000
 DICTIONARY_SIZE = 200_000
-# With ``n_clusters="auto"``, `top_k` is needed before the number is known; assume this one.
-EXPECTED_CLUSTERS = 10
 # The affinity of nearest neighbors compares the coefficients of all pairs of rows.
 MAX_COMPARED = 200_000
 
@@ -119,11 +117,6 @@ def resolve(
     """
     trains = config.train.epochs > 0 and any(p.requires_grad for p in backbone.parameters())
     clustering = resolve_clustering(config, InputSummary.of(data), preferences)
-    if trains and config.joint.uses_graph and config.joint.start < 1 and clustering.n_clusters is None:
-        raise ConfigError(
-            f"joint.form {config.joint.form!r} pushes a known number of clusters apart; say how many with "
-            "`n_clusters`"
-        )
     return ResolvedSettings(
         **vars(clustering),
         trains=trains,
@@ -222,20 +215,14 @@ def _views(config: RunConfig, info: ImageInfo) -> ViewOptions:
 
 def _express(config: RunConfig, trains: bool, preferred: str) -> str:
     wanted: str = config.express
-    if wanted == "auto" and config.joint.form == "agreement":
-        preferred = "embeddings"
     if wanted == "auto":
         wanted = preferred if trains else "features"
     if wanted == "embeddings" and not trains:
         raise ConfigError("express is 'embeddings', which only a trained objective gives; use 'features'")
-    if wanted == "features" and trains and config.joint.form == "agreement":
-        raise ConfigError("joint.form 'agreement' compares embeddings; use express = 'embeddings'")
     return wanted
 
 
 def _joint_whiten(joint: JointChoice, preferred: WhitenForm) -> WhitenForm:
-    if joint.form == "agreement":  # this form compares embeddings
-        return False
     if joint.whiten != "auto":
         return joint.whiten
     return preferred if joint.uses_graph else bool(preferred)  # a batch has too few rows for neighbors
@@ -246,7 +233,7 @@ def _top_k(
 ) -> int:
     if config.top_k and config.top_k >= clustered:
         raise ConfigError(f"top_k is {config.top_k} but {_others(config, clustered, unit)}")
-    wanted = preferred or auto_top_k(clustered, n_clusters or EXPECTED_CLUSTERS)
+    wanted = preferred or auto_top_k(clustered, n_clusters)
     return config.top_k or min(wanted, clustered - 1)
 
 

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ebsc_core.clustering.partition import partition
 from ebsc_core.config.schema import RunConfig
-from ebsc_core.data.features.forms import form_width
 from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter, add_identity
 from ebsc_core.data.images.in_memory import place_images
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plugins.observers import Observers
+from ebsc_core.runs.partitioner import Partitioner
 from ebsc_core.runs.plan import ImagePlan
 from ebsc_core.runs.resolve import ResolvedSettings
 from ebsc_core.runs.store.directory import RunDirectory
@@ -217,15 +216,13 @@ class TrainingStage:
                 "model": self.plan.joint.record(),
                 "express": self.resolved.express,
                 "whiten": self.resolved.joint_whiten,
-                **self.config.joint.model_dump(mode="json", include={"start", "form", "memory", "weight"}),
+                **self.config.joint.model_dump(mode="json", include={"start", "form", "weight"}),
             }
             if self._partitions:
                 made_from["joint"] |= {
-                    "renew": self.config.joint.renew,
+                    **self.config.joint.model_dump(mode="json", include={"renew", "share", "pixels"}),
                     "n_clusters": self.resolved.n_clusters,
                 }
-            if self.config.joint.form == "neighbors":
-                made_from["joint"]["share"] = self.config.joint.share
         return made_from
 
     @property
@@ -336,7 +333,7 @@ class TrainingStage:
             progress=self.progress,
             checkpoints=self.checkpoints,
             observers=self.observers,
-            partition=(lambda: self._partition(objective, images)) if self._partitions else None,
+            partition=self._partitioner(objective, images) if self._partitions else None,
             parts={section: parts[section] for section in TRAINING_PARTS if section in parts},
         )
 
@@ -345,25 +342,8 @@ class TrainingStage:
         """Whether training needs the graph of all images."""
         return self.plan.joint is not None and self.config.joint.uses_graph
 
-    @torch.no_grad()
-    def _partition(self, objective: Objective, images: ImageSource) -> tuple[Tensor, Tensor]:
-        """Return clusters ``(N,)`` and neighbors ``(N, k)`` of all images, by the present network.
-
-        The graph is the one that the untrained coefficient model builds.
-        """
-        assert self.plan.joint is not None
-        assert self.resolved.n_clusters is not None
-        table = feature_blocks(self.backbone, objective, images, self.device, Progress(), self.distributed)
-        rows = torch.cat([block.expressed(self.resolved.express) for block in table])
-        found = None
-        if self.distributed.main:
-            whiten = self.resolved.joint_whiten
-            model = self._build(self.plan.joint, form_width(rows.shape[1], whiten)).eval()
-            its = partition(rows.to(self.device), model, self.resolved.n_clusters, whiten, self.config.seed)
-            found = its.clusters, its.neighbors
-        found = self.distributed.broadcast(found)
-        assert found is not None
-        return found
+    def _partitioner(self, objective: Objective, images: ImageSource) -> Partitioner:
+        return Partitioner(objective, images, self.plan, self.resolved, self.device, self.distributed)
 
     def _choose_arithmetic(self, trainer: Trainer, checkpoint: Checkpoint | None) -> Arithmetic:
         """Choose precision and compilation; of several processes, the first chooses for all."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ebsc_core.plugins.interfaces import Backbone, Objective, Views
 from ebsc_core.plugins.registry import Kind
@@ -242,25 +241,6 @@ def gathers_from_all_processes(part: ObjectiveSubject) -> None:
         require(
             len(rows) == 2 * BATCH, f"of two processes with {BATCH} images each, {len(rows)} {what} remain"
         )
-
-
-@contract.check
-def agreement_has_a_gradient(part: ObjectiveSubject) -> None:
-    """Return from `agreement` a finite scalar with a finite gradient in the reconstruction.
-
-    The joint phase with `joint.form = "agreement"` trains with it.
-    """
-    objective = part.build()
-    generator = torch.Generator().manual_seed(0)
-    rows = F.normalize(torch.randn(2, BATCH, objective.width, generator=generator), dim=2)
-    reconstruction = rows[0].clone().requires_grad_()
-    agreement = objective.agreement(reconstruction, rows[1])
-    common.require_shape(agreement, (), "the agreement")
-    common.require_finite(agreement, "the agreement")
-    agreement.backward()
-    common.require_gradient([("the reconstruction", reconstruction)])
-    assert reconstruction.grad is not None
-    common.require_finite(reconstruction.grad, "the gradient of the reconstruction")
 
 
 @contract.check

@@ -39,25 +39,23 @@ class JointStep:
     """Compute the loss of an objective and, in the joint phase, of a coefficient model with it.
 
     In the joint phase the dictionary for each row of view a consists of the rows of view b, except its own
-    image, and of ``joint.memory`` rows from earlier batches of the epoch. (No image occurs twice in one
-    epoch, so an earlier view of the same image cannot express it.) With ``whiten``, rows and dictionary are
-    whitened by the statistics of the dictionary, which get no gradient.
+    image. With ``whiten``, rows and dictionary are whitened by the statistics of the dictionary, which get
+    no gradient.
 
     The coefficient model learns from its own loss on detached rows. The backbone gets the gradient of the
-    reconstruction error (or of the objective's ``agreement`` with the reconstruction), through the
-    coefficients and through the dictionary. This gradient is ``joint.weight`` times as long as that of the
-    objective. With the two losses separate, the model learns at full speed even if its pull on the backbone
-    is weak; a strong pull collapses the backbone.
+    reconstruction error, through the coefficients and through the dictionary. This gradient is
+    ``joint.weight`` times as long as that of the objective. With the two losses separate, the model learns
+    at full speed even if its pull on the backbone is weak; a strong pull collapses the backbone.
 
-    The forms ``prototypes`` and ``neighbors`` have no model here. They use a partition of all images: its
-    clusters are pushed apart, and with ``neighbors`` the caller passes other images for some second views.
+    The form ``neighbors`` has no model here. It uses a partition of all images: its clusters are pushed
+    apart, and the caller passes other images for some second views.
 
     No value is read on the host, so the host never waits for a GPU.
     """
 
     objective: Objective
     model: TrainableCoefficientModel | None
-    """The model that trains along; None without a joint phase, and with the forms that use a partition."""
+    """The model that trains along; None without a joint phase, and with ``neighbors``."""
     device: torch.device
     views: ViewOptions
     joint: JointChoice
@@ -66,12 +64,11 @@ class JointStep:
     express: str
     bf16: bool = False
     n_clusters: int | None = None
-    """The number of clusters in the partition; needed for the forms that use one."""
+    """The number of clusters in the partition, if there is one."""
 
     def __post_init__(self) -> None:
         self.distributed = SINGLE_PROCESS
         self.network: nn.Module = self.objective
-        self.forget()
 
     def join(self, distributed: DistributedContext) -> None:
         """Train together with other processes from now on; the images that come are a share of the batch.
@@ -94,10 +91,6 @@ class JointStep:
     def width(self) -> int:
         """The width of the expressed rows."""
         return self.objective.width if self.express == "embeddings" else self.objective.backbone.width
-
-    def forget(self) -> None:
-        """Drop the rows of earlier batches at the start of a new epoch."""
-        self.memory = torch.empty(0, self.width, device=self.device)
 
     def __call__(
         self,
@@ -138,8 +131,6 @@ class JointStep:
             figures = torch.stack([views.loss.detach(), views.loss.new_zeros(())])
             return Losses(self._scattered(views, clusters), figures, plain)
         own = torch.arange(len(plain), device=self.device)
-        dictionary = torch.cat([dictionary, self.memory])
-        self.memory = dictionary.detach()[: self.joint.memory]
         whitening = Whitening(dictionary) if self.whiten else nn.Identity()
         rows, dictionary = whitening(plain), whitening(dictionary)
         stopped, stopped_dictionary = rows.detach(), dictionary.detach()
@@ -149,9 +140,7 @@ class JointStep:
             with _frozen(self.model):
                 reconstruction = self.model.express(rows, dictionary, own).reconstruction
             error = _squared_error(rows, reconstruction)
-            agrees = self.joint.form == "agreement"
-            pull = self.objective.agreement(reconstruction, rows) if agrees else error
-            total = total + self.joint.weight * self._balance(views.loss, pull) * pull
+            total = total + self.joint.weight * self._balance(views.loss, error) * error
         else:  # no gradient goes through the coefficients: the expression that is there gives the figure
             error = _squared_error(stopped, expression.reconstruction)
         return Losses(total, torch.stack([views.loss, error]).detach(), plain)

@@ -59,8 +59,8 @@ class Trainer:
     """Saves checkpoints at intervals and on interruption."""
     observers: Observers = field(default_factory=Observers)
     """Get the results of every epoch."""
-    partition: Callable[[], tuple[Tensor, Tensor]] | None = None
-    """Clusters all images with the current network, for the forms that use a partition. Returns the clusters
+    partition: Callable[[], tuple[Tensor | None, Tensor]] | None = None
+    """Clusters all images with the current network, for the form ``neighbors``. Returns the clusters
     ``(N,)`` and the neighbors ``(N, k)`` of all images, both int64."""
     parts: dict[str, str] = field(default_factory=dict)
     """Distribution and version of each component that trains."""
@@ -78,7 +78,7 @@ class Trainer:
         self.clusters: Tensor | None = None
         """The clusters in the latest partition of the images, on the device."""
         self.neighbors: Tensor | None = None
-        """The neighbors in it, on the CPU; None unless the form draws second views from them."""
+        """The neighbors in it, on the CPU."""
         self.interrupted: Callable[[], bool] = lambda: False
 
     @property
@@ -147,12 +147,11 @@ class Trainer:
 
     def _renew_partition(self, epoch: int) -> None:
         """Cluster all images again if this epoch of the joint phase, counted from 0, requires it."""
-        if self.partition and (self.clusters is None or epoch % self.step.joint.renew == 0):
+        if self.partition and (self.neighbors is None or epoch % self.step.joint.renew == 0):
             with running_eagerly(backbones(self.step.objective)):
                 clusters, neighbors = self.partition()
-            self.clusters = clusters.to(self.step.device)
-            if self.step.joint.form == "neighbors":
-                self.neighbors = neighbors
+            self.clusters = None if clusters is None else clusters.to(self.step.device)
+            self.neighbors = neighbors
             self.step.objective.train()
 
     @property
@@ -188,7 +187,7 @@ class Trainer:
 
     def _checkpoint(self) -> Checkpoint:
         """Collect everything that another trainer needs to continue exactly like this one."""
-        tensors = {"memory": self.step.memory, "random": torch.get_rng_state()}
+        tensors = {"random": torch.get_rng_state()}
         if self.clusters is not None:
             tensors["clusters"] = self.clusters
         if self.neighbors is not None:
@@ -216,7 +215,6 @@ class Trainer:
         self.generator.set_state(self.state.drawn)
         self.history = [Epoch(**epoch) for epoch in record["history"]]
         self.collapsed, self.earlier = record["collapsed"], record["seconds"]
-        step.memory = tensors["memory"].to(step.device)
         if "clusters" in tensors:
             self.clusters = tensors["clusters"].to(step.device)
         self.neighbors = tensors.get("neighbors")
@@ -327,7 +325,6 @@ class Trainer:
         state, last = self.state, self._steps_of_epoch()
         if not state.images:
             state.figures = torch.zeros(2, device=self.step.device)
-            self.step.forget()
         for step, batch in enumerate(self._batches(), 1):
             losses = self.step(batch.images, batch.parameters, stage == "joint", batch.clusters, batch.others)
             self.optimizer.zero_grad(set_to_none=True)

@@ -101,11 +101,6 @@ class DoubleLoss(SoundObjective):
         return super().loss(a, b).double()
 
 
-class StoppedAgreement(SoundObjective):
-    def agreement(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        return self.loss(reconstruction.detach(), target.requires_grad_())
-
-
 class LosingOptions(SmallOptions):
     sharpness: float = Field(2.0, exclude=True)
     """This option is missing in every record."""
@@ -157,7 +152,6 @@ OBJECTIVE_FAULTS = {
     ForgetsItsState: "weights-survive-a-file",
     LongEmbeddings: "unit-length-embeddings",
     DoubleLoss: "output-dtypes",
-    StoppedAgreement: "agreement-has-a-gradient",
     LosesOptions: "options-round-trip",
     HasNoNull: "options-round-trip",
     SaysNothing: "options-are-described",

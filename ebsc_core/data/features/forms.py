@@ -22,7 +22,7 @@ def row_form(rows: Rows, whiten: WhitenForm, seed: int) -> Callable[[Tensor], Te
     With ``"neighbors"`` the form has twice the width, :func:`form_width`.
     """
     if whiten == "neighbors":
-        return NeighborWhitening(rows, seed)
+        return NeighborWhitening(rows, seed=seed)
     return Whitening(rows) if whiten else _unchanged
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 
 import torch
@@ -41,25 +41,39 @@ class NeighborWhitening:
     neighbours most likely under their Gibbs distribution, up to the ridge λ. (Relevant component analysis,
     Bar-Hillel et al., JMLR 6, 2005, with neighbours for the pairs that are given there.)
 
-    A :class:`Rows` is read in blocks, once for the whitening and once for a sample.
+    Several rows may describe the same images, for instance features and pixels. Then both views of each are
+    side by side.
+
+    Parameters
+    ----------
+    *sources : Rows
+        ``(N, D_s)`` each: rows of the same images, in the same order. Each is read in blocks, once for its
+        whitening and once for a sample.
+    seed : int
+        Draws the sample.
     """
 
-    def __init__(self, rows: Rows, seed: int = 0) -> None:
-        self.whitening = Whitening(rows)
-        sample = rows.take(sample_positions(len(rows), CANDIDATES, seed))
-        views = [sample, self.whitening(sample)]
-        weights = torch.stack([_weight(views[0]), _weight(views[1], doubted=True)])
-        self.scales = (weights / weights.sum()).nan_to_num(0.5).sqrt().tolist()
-        self.metric: Callable[[Tensor], Tensor] = _neighbor_metric(self._side_by_side(*views))
+    def __init__(self, *sources: Rows, seed: int = 0) -> None:
+        self.whitenings = [Whitening(rows) for rows in sources]
+        positions = sample_positions(len(sources[0]), CANDIDATES, seed)
+        views = self._views([rows.take(positions) for rows in sources])
+        weights = torch.stack([_weight(view, doubted=bool(i % 2)) for i, view in enumerate(views)])
+        self.scales = (weights / weights.sum()).nan_to_num(1 / len(views)).sqrt().tolist()
+        self.metric: Callable[[Tensor], Tensor] = _neighbor_metric(self._side_by_side(views))
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Map rows ``(B, D)`` to unit-length rows ``(B, 2D)``."""
-        mapped = self.metric(self._side_by_side(rows, self.whitening(rows)))
+    def __call__(self, *sources: Tensor) -> Tensor:
+        """Map rows ``(B, D_s)`` of each source to unit-length rows ``(B, 2 Σ D_s)``."""
+        mapped = self.metric(self._side_by_side(self._views(sources)))
         return F.normalize(mapped, dim=1, out=mapped)
 
-    def _side_by_side(self, rows: Tensor, whitened: Tensor) -> Tensor:
-        both = torch.cat([self.scales[0] * rows, self.scales[1] * whitened], dim=1)
-        return F.normalize(both, dim=1, out=both)
+    def _views(self, sources: Sequence[Tensor]) -> list[Tensor]:
+        """Return both views of each source, the rows themselves first."""
+        pairs = zip(self.whitenings, sources, strict=True)
+        return [view for whitening, rows in pairs for view in (rows, whitening(rows))]
+
+    def _side_by_side(self, views: list[Tensor]) -> Tensor:
+        joined = torch.cat([scale * view for scale, view in zip(self.scales, views, strict=True)], dim=1)
+        return F.normalize(joined, dim=1, out=joined)
 
 
 def _weight(rows: Tensor, doubted: bool = False) -> Tensor:

@@ -67,12 +67,3 @@ class PredictiveObjective(Objective):
 
         This is the loss of one direction.
         """
-
-    def agreement(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """Compare the prediction from a reconstruction with the target, which has no gradient.
-
-        Several processes all predict the same rows here, so a batch norm over all processes sees each row
-        more than once. Mean and variance are the same, except for the factor ``n / (n - 1)`` of the running
-        variance.
-        """
-        return self.loss(self.predict(F.normalize(reconstruction, dim=1)), target.detach())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import sqrt
-
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -44,11 +42,6 @@ class VICReg(Objective):
 
     def loss(self, a: Tensor, b: Tensor) -> Tensor:
         return vicreg(a, b, self.options.invariance, self.options.variance, self.options.covariance)
-
-    def agreement(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """Compare rows of length √E: only these can have a standard deviation of 1 in each dimension."""
-        reach = sqrt(self.width)
-        return self.loss(reach * F.normalize(reconstruction, dim=1), reach * target)
 
 
 def vicreg(a: Tensor, b: Tensor, invariance: float, variance: float, covariance: float) -> Tensor:

@@ -111,8 +111,7 @@ class TestWrongSettings:
             ("joint.weight=inf", "option 'joint.weight': input should be a finite number"),
             (
                 "joint.form=other",
-                "option 'joint.form': input should be 'reconstruction', 'agreement', 'prototypes' or "
-                "'neighbors'",
+                "option 'joint.form': input should be 'reconstruction' or 'neighbors'",
             ),
             (
                 "n_clusters=1",

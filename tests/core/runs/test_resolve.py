@@ -43,7 +43,7 @@ def test_clusters_to_be_found_do_not_hang_on_classes():
     found = [decide(images(900, classes=classes), n_clusters="auto") for classes in (None, 1, 4, 300)]
     assert all(resolved == found[0] for resolved in found)
     assert found[0].n_clusters is None
-    assert found[0].top_k == auto_top_k(900, resolve_module.EXPECTED_CLUSTERS) == 6
+    assert found[0].top_k == auto_top_k(900, None) == 6
     assert decide(images(900), n_clusters="auto", top_k=7).top_k == 7
     with pytest.raises(ConfigError, match="one image alone"):
         decide(images(n=1, classes=1), n_clusters="auto")
@@ -70,20 +70,10 @@ def test_the_objective_prefers_rows_and_the_user_decides():
     assert decide(images()).express == "embeddings"
     assert decide(images(), preferred="features").express == "features"
     assert decide(images(), preferred="features", express="embeddings").express == "embeddings"
-    assert decide(images(), preferred="features", joint={"form": "agreement"}).express == "embeddings"
     assert decide(images(), express="features").express == "features"
     assert decide(images(), trainable=False).express == "features"
     with pytest.raises(ConfigError, match="trained objective"):
         decide(images(), trainable=False, express="embeddings")
-    with pytest.raises(ConfigError, match="agreement"):
-        decide(images(), express="features", joint={"form": "agreement"})
-
-
-def test_clusters_to_push_apart_need_a_number():
-    with pytest.raises(ConfigError, match="pushes a known number of clusters apart"):
-        decide(images(), n_clusters="auto", joint={"form": "prototypes"})
-    decide(images(), n_clusters=3, joint={"form": "prototypes"})
-    decide(images(), n_clusters="auto", joint={"form": "prototypes", "start": 1})
 
 
 def test_the_coefficient_model_prefers_whitening_and_the_user_decides():
@@ -93,7 +83,6 @@ def test_the_coefficient_model_prefers_whitening_and_the_user_decides():
         assert decide_with(whiten, images(), whiten=not wish).whiten != wish
         assert decide_with(joint, images()).joint_whiten == wish
         assert decide_with(joint, images(), joint={"whiten": not wish}).joint_whiten != wish
-        assert not decide_with(joint, images(), joint={"form": "agreement", "whiten": True}).joint_whiten
     assert not decide_with(Preferences(whiten=True), images()).joint_whiten
 
 

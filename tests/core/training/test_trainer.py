@@ -114,9 +114,8 @@ def test_the_loss_falls() -> None:
     assert history[-1].loss < history[0].loss - 0.2
 
 
-@pytest.mark.parametrize("form", ["reconstruction", "agreement"])
-def test_the_history_tells_the_stages_their_error_and_the_effective_rank(form: str) -> None:
-    history = trained(form=form).history
+def test_the_history_tells_the_stages_their_error_and_the_effective_rank() -> None:
+    history = trained().history
     assert [epoch.stage for epoch in history] == ["warm-up", "warm-up", "joint", "joint"]
     assert [epoch.joint_error is None for epoch in history] == [True, True, False, False]
     assert all(1 <= epoch.effective_rank <= 8 for epoch in history)
@@ -136,18 +135,17 @@ def test_either_rows_can_be_expressed(express: str) -> None:
     assert 0 < last.joint_error < 2
 
 
-@pytest.mark.parametrize("form", ["reconstruction", "agreement"])
-def test_the_joint_term_moves_the_backbone_by_its_weight(form: str) -> None:
+def test_the_joint_term_moves_the_backbone_by_its_weight() -> None:
     alone = weights(trained(joint=False).step.objective)
-    stopped = weights(trained(weight=0.0, form=form).step.objective)
-    pulled = weights(trained(weight=0.5, form=form).step.objective)
+    stopped = weights(trained(weight=0.0).step.objective)
+    pulled = weights(trained(weight=0.5).step.objective)
     torch.testing.assert_close(stopped, alone)
     assert not torch.allclose(pulled, alone, atol=1e-4)
 
 
 @pytest.mark.parametrize(("renew", "expected"), [(1, 4), (2, 2), (3, 2), (9, 1)])
 def test_clusters_that_are_pushed_apart_are_renewed(renew: int, expected: int) -> None:
-    made = trainer(joint=False, form="prototypes", start=0.0, epochs=4, renew=renew)
+    made = trainer(joint=False, form="neighbors", start=0.0, epochs=4, renew=renew)
     made.step.n_clusters = 4
     calls: list[bool] = []
 
@@ -165,7 +163,7 @@ def test_clusters_that_are_pushed_apart_part() -> None:
     """Prototypes of the true patterns end farther from one another than without the term."""
 
     def likeness(weight: float) -> float:
-        made = trainer(joint=False, form="prototypes", start=0.0, epochs=15, weight=weight)
+        made = trainer(joint=False, form="neighbors", start=0.0, epochs=15, weight=weight)
         made.step.n_clusters, made.partition = 4, lambda: PATTERNS
         made.fit()
         objective = made.step.objective.eval()
@@ -303,10 +301,9 @@ def test_the_weight_is_a_share_of_the_objective_s_gradient(scale: float) -> None
     assert float((gradient(0.3) - alone).norm() / alone.norm()) == pytest.approx(0.3, rel=1e-3)
 
 
-@pytest.mark.parametrize("form", ["reconstruction", "agreement"])
-def test_the_pull_teaches_the_coefficient_model_nothing(form: str) -> None:
+def test_the_pull_teaches_the_coefficient_model_nothing() -> None:
     def gradients(weight: float) -> list[Tensor]:
-        made = trainer(weight=weight, form=form)
+        made = trainer(weight=weight)
         assert made.step.model is not None
         learned = list(made.step.model.parameters())
         return list(
@@ -317,19 +314,6 @@ def test_the_pull_teaches_the_coefficient_model_nothing(form: str) -> None:
     assert any(float(gradient.abs().max()) > 0 for gradient in stopped)
     for one, other in zip(stopped, pulled, strict=True):
         torch.testing.assert_close(one, other)
-
-
-def test_the_memory_holds_earlier_rows_of_the_epoch_newest_first() -> None:
-    made = trainer(memory=40)
-    seen = []
-    for _ in range(3):
-        rows = losses(made.step, tiny_images()[:32]).rows
-        assert not made.step.memory.requires_grad
-        seen.append(made.step.memory)
-        assert rows.shape[0] == 32
-    assert [len(memory) for memory in seen] == [32, 40, 40]
-    assert torch.equal(seen[1][32:], seen[0][:8])
-    assert torch.equal(seen[2][32:], seen[1][:8])
 
 
 def test_rows_are_whitened_by_the_dictionary_of_the_batch() -> None:

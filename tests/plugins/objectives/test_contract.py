@@ -6,14 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from ebsc_core.plugins.interfaces import Objective
 from ebsc_plugins.objectives.barlow_twins import BarlowTwins
 from ebsc_plugins.objectives.byol import BYOL
 from ebsc_plugins.objectives.moco_v3 import MoCoV3
-from ebsc_plugins.objectives.predictive import PredictiveObjective
 from ebsc_plugins.objectives.simclr import SimCLR
 from ebsc_plugins.objectives.simsiam import SimSiam
 from ebsc_plugins.objectives.vicreg import VICReg
@@ -91,24 +89,3 @@ def test_the_seed_decides(build: Build, kind: type[Objective]) -> None:
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
-
-
-@each
-def test_a_perfect_reconstruction_agrees_better_than_a_wrong_one(build: Build, kind: type[Objective]) -> None:
-    objective = build(kind).eval()
-    target = F.normalize(torch.randn(6, 4), dim=1)
-    if isinstance(objective, PredictiveObjective):
-        objective.predictor = nn.Identity()
-    perfect = objective.agreement(target, target).item()
-    assert perfect < objective.agreement(-target, target).item() - 0.1
-    assert perfect < objective.agreement(target.roll(1, dims=0), target).item() - 0.1
-    assert objective.agreement(3 * target, target).item() == pytest.approx(perfect, rel=1e-5)
-
-
-@each
-def test_agreement_pulls_on_its_target_unless_there_is_a_predictor(
-    build: Build, kind: type[Objective]
-) -> None:
-    target = F.normalize(torch.randn(6, 4), dim=1).requires_grad_()
-    build(kind).agreement(torch.randn(6, 4, requires_grad=True), target).backward()
-    assert (target.grad is None) == (kind in PREDICTIVE)

@@ -143,46 +143,43 @@ def objectives(context: DistributedContext) -> Iterator[tuple[str, dict[str, Ten
     yield "detached.float64", gradients(SimCLR, detached, torch.float64)
 
 
-def step_of(context: DistributedContext, kind: type[Objective], dtype: torch.dtype, form: str) -> JointStep:
+def step_of(context: DistributedContext, kind: type[Objective], dtype: torch.dtype) -> JointStep:
     objective = objective_of(kind).to(dtype)
     torch.manual_seed(0)
     model = EnergyNetwork(EnergyOptions(hidden=8), 8).to(dtype)
-    choice = JointChoice.model_validate({"start": 0.5, "weight": 0.1, "memory": 4, "form": form})
+    choice = JointChoice.model_validate({"start": 0.5, "weight": 0.1})
     views = COLOR_VIEWS.model_copy(update={"noise": 0.05})
-    whiten = form == "reconstruction"
-    made = JointStep(objective, model, torch.device("cpu"), views, choice, whiten, "embeddings")
+    made = JointStep(objective, model, torch.device("cpu"), views, choice, True, "embeddings")
     made.join(context)
     return made
 
 
-def joint_gradients(context: DistributedContext, dtype: torch.dtype, form: str) -> dict[str, Tensor]:
-    """Compute the gradients of a joint step whose memory holds rows of an earlier step."""
-    made = step_of(context, SimCLR, dtype, form)
+def joint_gradients(context: DistributedContext, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Compute the gradients of a joint step."""
+    made = step_of(context, SimCLR, dtype)
     images, share = images_of(BATCH), context.share(BATCH)
     generator = torch.Generator().manual_seed(1)
-    for _ in range(2):
-        drawn = [joint.draw_parameters(images.shape, made.views, generator).rows(share) for _ in range(2)]
-        losses = made(images[share], (drawn[0], drawn[1]), joint=True)
+    drawn = [joint.draw_parameters(images.shape, made.views, generator).rows(share) for _ in range(2)]
+    losses = made(images[share], (drawn[0], drawn[1]), joint=True)
     losses.total.backward()
     assert made.model is not None
     context.mean_([p.grad for p in made.model.parameters() if p.grad is not None])
     both = nn.ModuleDict({"objective": made.objective, "model": made.model})
     found = {f"gradient.{n}": p.grad for n, p in both.named_parameters() if p.grad is not None}
-    return found | {"total": losses.total.detach(), "figures": losses.figures, "memory": made.memory}
+    return found | {"total": losses.total.detach(), "figures": losses.figures}
 
 
 def joint_steps(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    for form in ("reconstruction", "agreement"):
-        yield f"{form}.float32", joint_gradients(context, torch.float32, form)
-        with float64():
-            yield f"{form}.float64", joint_gradients(context, torch.float64, form)
+    yield "joint.float32", joint_gradients(context, torch.float32)
+    with float64():
+        yield "joint.float64", joint_gradients(context, torch.float64)
 
 
 def training(context: DistributedContext) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yield the weights after four steps; two of them are joint steps."""
     for kind in (SimCLR, BYOL):
         with float64():
-            made = step_of(context, kind, torch.float64, "reconstruction")
+            made = step_of(context, kind, torch.float64)
             options = TrainOptions(epochs=2, lr=1e-2)
             trainer = Trainer(made, image_set(2 * BATCH), options, BATCH, 2, 0, Progress())
             trainer.fit()

@@ -116,6 +116,43 @@ def test_the_default_needs_no_decision_between_plain_and_whitened_rows(data) -> 
     assert scores["neighbors"] > 0.9
 
 
+def groups(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Build noisy rows of four groups, and the groups."""
+    labels = torch.arange(n) % 4
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.randn(4, 10, generator=generator)
+    return F.normalize(centers[labels] + 0.4 * torch.randn(n, 10, generator=generator), dim=1), labels
+
+
+@pytest.mark.parametrize("known", [0, 1])
+def test_of_two_descriptions_the_one_that_tells_something_decides(known: int) -> None:
+    told, labels = groups(240, seed=0)
+    sources = [unit_rows(240, 30, seed=2), unit_rows(240, 30, seed=3)]
+    sources[known] = told
+    form = NeighborWhitening(*map(HeldRows, sources))
+    found = form(*sources)
+    assert found.shape == (240, 2 * (10 + 30))
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(240))
+    nearest = (found @ found.T).fill_diagonal_(-2).topk(5).indices
+    assert (labels[nearest] == labels[:, None]).float().mean() > 0.95
+
+
+def test_two_descriptions_know_more_than_one() -> None:
+    """The first tells groups 0 and 1 from 2 and 3, the second 0 and 2 from 1 and 3."""
+    told, labels = groups(240, seed=1)
+    pairs = [labels // 2, labels % 2]
+    sources = [told[pair] + 0.3 * unit_rows(240, 10, seed) for seed, pair in enumerate(pairs)]
+    sources = [F.normalize(rows, dim=1) for rows in sources]
+
+    def purity(*some: Tensor) -> float:
+        shown = NeighborWhitening(*map(HeldRows, some))(*some)
+        nearest = (shown @ shown.T).fill_diagonal_(-2).topk(5).indices
+        return float((labels[nearest] == labels[:, None]).float().mean())
+
+    assert max(purity(rows) for rows in sources) < 0.7
+    assert purity(*sources) > 0.95
+
+
 @given(
     sizes=st.lists(st.integers(2, 40), min_size=2, max_size=5),
     # In two columns, a row at the edge of its piece now and then has its last neighbour in another piece: of

@@ -38,7 +38,7 @@ def test_brightness_and_contrast_hardly_matter(level: int, contrast: float, seed
 
 def test_the_rows_of_the_search_are_the_similarities_without_a_crop() -> None:
     likeness = Likeness(gray(40))
-    rows = likeness.rows()
+    rows = likeness.rows
     first, second = np.triu_indices(40, 1)
     plain = (rows[first] * rows[second]).sum(dim=1).numpy()
     assert (likeness.similarities(first, second) >= plain - 1e-5).all()

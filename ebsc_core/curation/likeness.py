@@ -86,7 +86,7 @@ class Likeness:
 def _spectra(levels: Tensor, n_parts: int) -> Tensor:
     """Return the low frequencies ``(M, n_parts², D)`` of thumbnails ``(M, SIDE, SIDE)``.
 
-    Each of the first ``PARTS`` of the height is combined with each of the width.
+    Each of the first ``n_parts`` of ``PARTS`` of the height is combined with each of the width.
     """
     transforms = _transforms()[:n_parts].flatten(0, 1)
     with full_precision():

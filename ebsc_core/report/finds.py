@@ -63,8 +63,7 @@ def find(run: SavedRun, images: RunImages | None) -> Finds:
     rows = run.rows
     if len(run.assignments.ids) > MAX_IMAGES or len(rows) * rows.width > MAX_VALUES:
         return Finds([], None, too_many=True)
-    outliers = find_outliers(run, OUTLIERS) if len(rows) > 2 else []
-    marked = [one for one in outliers if one.why != UNMARKED]
+    marked = [one for one in find_outliers(run, OUTLIERS) if one.why != UNMARKED]
     try:
         return Finds(marked, find_in_run(run, images, None, _Deadline(READ_SECONDS)).found)
     except _TooSlow:

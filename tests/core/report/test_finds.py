@@ -50,7 +50,7 @@ def test_both_are_shown_as_the_commands_list_them(ebsc, tmp_path: Path, photos: 
     outliers, duplicates = section(tmp_path / "run").split("Duplicates</h3>")
     lines = (tmp_path / "o.csv").read_text().splitlines()[1:]
     listed = [line.split(",")[1] for line in lines if UNMARKED not in line]
-    assert re.findall(r"<b>(.*?)</b>", outliers) == listed
+    assert re.findall(r'"name">(.*?)<', outliers) == listed
     assert outliers.count("<img ") == len(listed) > 5
     assert "cluster 1 herbs &amp; trees" in outliers
     assert "as far as these neighbours from theirs" in outliers
@@ -58,7 +58,7 @@ def test_both_are_shown_as_the_commands_list_them(ebsc, tmp_path: Path, photos: 
     assert "20 exact and 1 near duplicates in 12 groups, of which the 8 largest are shown" in duplicates
     assert "<code>ebsc duplicates run -o duplicates.csv</code>" in duplicates
     first = [line.split(",")[1:3] for line in (tmp_path / "d.csv").read_text().splitlines()[1:5]]
-    assert re.findall(r"<b>(.*?)</b> <span class=\"why\">(\w+)", duplicates)[:4] == list(map(tuple, first))
+    assert re.findall(r'"name">(.*?)</span> <span class="why">(\w+)', duplicates)[:4] == list(map(tuple, first))
     assert "and 7 more" in duplicates
     assert duplicates.count("keep</span>") == duplicates.count("<ul ") == 8
     assert duplicates.count("<img ") == 4 + 7 * 2
@@ -72,7 +72,7 @@ def test_rows_without_images(ebsc, tmp_path: Path) -> None:
     assert ebsc("report", "run").code == 0
     text = section(tmp_path / "run")
     assert "1 exact and 0 near duplicates in 1 group." in text
-    assert '<b>7</b> <span class="why">exact, similarity 1.000</span>' in text
+    assert '<span class="name">7</span> <span class="why">exact, similarity 1.000</span>' in text
     assert "<img " not in text
 
 

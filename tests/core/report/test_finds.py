@@ -57,8 +57,8 @@ def test_both_are_shown_as_the_commands_list_them(ebsc, tmp_path: Path, photos: 
     assert "<code>ebsc outliers run</code>" in outliers
     assert "20 exact and 1 near duplicates in 12 groups, of which the 8 largest are shown" in duplicates
     assert "<code>ebsc duplicates run -o duplicates.csv</code>" in duplicates
-    first = [line.split(",")[1:3] for line in (tmp_path / "d.csv").read_text().splitlines()[1:5]]
-    assert re.findall(r'"name">(.*?)</span> <span class="why">(\w+)', duplicates)[:4] == list(map(tuple, first))
+    first = [tuple(line.split(",")[1:3]) for line in (tmp_path / "d.csv").read_text().splitlines()[1:5]]
+    assert re.findall(r'"name">(.*?)</span> <span class="why">(\w+)', duplicates)[:4] == first
     assert "and 7 more" in duplicates
     assert duplicates.count("keep</span>") == duplicates.count("<ul ") == 8
     assert duplicates.count("<img ") == 4 + 7 * 2

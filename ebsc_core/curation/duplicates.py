@@ -111,7 +111,7 @@ def duplicate_images(
     """
     search, likeness = search or SearchOptions(), Likeness(thumbnails.gray)
     distinct = _first_of(thumbnails.content)
-    proposed = [_proposed(likeness.rows(), distinct, search, seed)]
+    proposed = [_proposed(likeness.rows, distinct, search, seed)]
     if rows is not None:
         proposed.append(_proposed(rows, distinct[distinct < len(rows)], search, seed))
     first, second = np.unique(np.concatenate(proposed), axis=0).T

@@ -11,8 +11,7 @@ are then near 0, whatever is common to all images.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
-from itertools import product
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -44,14 +43,15 @@ class Likeness:
     def __init__(self, gray: np.ndarray) -> None:
         self.gray = gray
         some = sample_positions(len(gray), SAMPLE, seed=0)
-        spectra = torch.cat([_spectra(self._levels(part), [(0, 0)])[:, 0] for part in _blocks(some)]).double()
+        spectra = torch.cat([_spectra(self._levels(part), 1)[:, 0] for part in _blocks(some)]).double()
         self.mean = spectra.mean(dim=0)
         self.whitening = _whitening(spectra - self.mean)
 
+    @cached_property
     def rows(self) -> Tensor:
-        """Return a row ``(N, D)`` of unit length for each image; inner products are similarities."""
+        """A row ``(N, D)`` of unit length for each image; inner products are similarities."""
         blocks = _blocks(np.arange(len(self.gray)))
-        return torch.cat([self._described(part, [(0, 0)])[:, 0] for part in blocks])
+        return torch.cat([self._described(part, 1)[:, 0] for part in blocks])
 
     def similarities(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Compare pairs of images ``(P,)``; return ``(P,)`` float32 similarities, at most 1.
@@ -59,27 +59,21 @@ class Likeness:
         Each image is cropped in all ways of ``PARTS``, in both directions apart, and compared with the other
         one. The largest correlation counts.
         """
-        found = np.maximum(self._one_way(first, second), self._one_way(second, first))
-        return np.clip(found, -1, 1)
-
-    def _one_way(self, cropped: np.ndarray, whole: np.ndarray) -> np.ndarray:
-        result = np.empty(len(cropped), np.float32)
+        cropped, whole = np.concatenate([first, second]), np.concatenate([second, first])
+        found = np.empty(len(cropped), np.float32)
         order = np.argsort(cropped, kind="stable")  # the pairs of an image share its parts
-        parts = list(product(range(len(PARTS)), range(len(PARTS))))
-        images, at = np.unique(cropped[order], return_inverse=True)
-        for block in _blocks(np.arange(len(images))):
-            described = self._described(images[block], parts)
-            which = np.arange(*np.searchsorted(at, [block[0], block[-1] + 1]))
-            for pairs in np.array_split(which, 1 + len(which) // BLOCK):
-                others, back = np.unique(whole[order[pairs]], return_inverse=True)
-                against = self._described(others, [(0, 0)])[:, 0][back]
-                products = torch.einsum("pcd,pd->pc", described[at[pairs] - block[0]], against)
-                result[order[pairs]] = products.amax(dim=1).numpy()
-        return result
+        images, starts = np.unique(cropped[order], return_index=True)
+        pairs = iter(np.split(order, starts[1:]))
+        with full_precision():
+            for block in _blocks(images):
+                for described, which in zip(self._described(block, len(PARTS)), pairs, strict=False):
+                    products = described @ self.rows[torch.from_numpy(whole[which])].T
+                    found[which] = products.amax(dim=0).numpy()
+        return np.clip(found.reshape(2, -1).max(axis=0), -1, 1)
 
-    def _described(self, images: np.ndarray, parts: list[tuple[int, int]]) -> Tensor:
-        """Describe parts of images, ``(M, parts, D)`` of unit length; zeros without structure."""
-        spectra = _spectra(self._levels(images), parts)
+    def _described(self, images: np.ndarray, n_parts: int) -> Tensor:
+        """Describe parts of images, ``(M, n_parts², D)`` of unit length; zeros without structure."""
+        spectra = _spectra(self._levels(images), n_parts)
         with full_precision():
             whitened = (spectra - self.mean.float()) @ self.whitening.float()
         structured = spectra.square().sum(dim=2, keepdim=True) > spectra.shape[2] * NOISE**2
@@ -89,14 +83,16 @@ class Likeness:
         return torch.from_numpy(self.gray[images]).float()
 
 
-def _spectra(levels: Tensor, parts: list[tuple[int, int]]) -> Tensor:
-    """Return the low frequencies ``(M, parts, D)`` of parts of thumbnails ``(M, SIDE, SIDE)``."""
-    transforms = _transforms()
+def _spectra(levels: Tensor, n_parts: int) -> Tensor:
+    """Return the low frequencies ``(M, n_parts², D)`` of thumbnails ``(M, SIDE, SIDE)``.
+
+    Each of the first ``n_parts`` of ``PARTS`` of the height is combined with each of the width.
+    """
+    transforms = _transforms()[:n_parts].flatten(0, 1)
     with full_precision():
-        across = torch.einsum("mhw,pfw->mphf", levels, transforms)  # each part of the width, once
-        rows, columns = zip(*parts, strict=True)
-        both = torch.einsum("cgh,mchf->mcgf", transforms[list(rows)], across[:, list(columns)])
-    return both.flatten(2)[:, :, 1:]  # without the mean level
+        both = transforms @ levels @ transforms.T
+    apart = both.view(-1, n_parts, FREQUENCIES, n_parts, FREQUENCIES).transpose(2, 3)
+    return apart.reshape(len(levels), n_parts**2, -1)[:, :, 1:]  # without the mean level
 
 
 @cache

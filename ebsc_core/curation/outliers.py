@@ -24,6 +24,8 @@ from ebsc_core.utils.errors import ConfigError
 NEIGHBORS = 20
 # From these ratios, and up to this share, a figure is a reason.
 FAR, FARTHER, TORN = 1.2, 1.1, 0.5
+# What is said of an image without any reason.
+UNMARKED = "the next one, without a mark of its own"
 # Equal rows have no distance to divide by.
 TINY = 1e-6
 
@@ -170,5 +172,5 @@ def _described(
         own_share=None if own is None else round(own, 4),
         other=other,
         other_share=None if own is None else round(others or 0.0, 4),
-        why="; ".join(why) or "the next one, without a mark of its own",
+        why="; ".join(why) or UNMARKED,
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.plugins.registry import Registry
-from ebsc_core.report.formatting import shown
+from ebsc_core.report.formatting import command
 from ebsc_core.report.page import Page
 from ebsc_core.runs.store.images import read_again
 from ebsc_core.runs.store.saved import SavedRun
@@ -56,7 +55,7 @@ def report_on(path: Path, images: RunImages | None, warn: Callable[[str], None])
     try:
         return write_report(SavedRun(path), images)
     except (Exception, KeyboardInterrupt) as error:  # the run may have taken hours
-        again = shown(f"ebsc report {shlex.quote(str(path))}")
+        again = command("report", path)
         warn(f"the run is complete, but its report could not be written ({told(error)}); try: {again}")
         return None
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
 from itertools import pairwise
+from pathlib import Path
 
 # Longer names are shortened in the middle.
 LONGEST = 80
@@ -22,6 +24,11 @@ def shown(text: object) -> str:
     """
     whole = str(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return "".join(_picture(character) if _breaks(character) else character for character in whole)
+
+
+def command(name: str, path: Path) -> str:
+    """Return the line that calls a command of ebsc for a path, for a person to copy."""
+    return shown(f"ebsc {name} {shlex.quote(str(path))}")
 
 
 def short(text: object) -> str:

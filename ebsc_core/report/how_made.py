@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
-from ebsc_core.report.formatting import lines, shown
+from ebsc_core.report.formatting import command, lines, shown
 from ebsc_core.runs.store.directory import CONFIG
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.training.state import MIXED
@@ -15,7 +14,7 @@ from ebsc_core.utils.progress import clock
 def made(run: SavedRun) -> dict[str, Any]:
     """Return components and their suppliers, stages and their time, versions, configuration and command."""
     provenance, metrics = run.provenance, run.metrics
-    command = "cluster" if run.config.features else "run"
+    kind = "cluster" if run.config.features else "run"
     seconds = metrics.get("seconds") or {}
     longest = max(seconds.values(), default=0.0) or 1.0
     cost = (metrics.get("features_cost") or {}).get("seconds") or {}
@@ -33,9 +32,9 @@ def made(run: SavedRun) -> dict[str, Any]:
         "versions": [(shown(name), shown(v)) for name, v in _table(provenance, "versions").items()]
         + [(name, shown(provenance[name])) for name in ("python", "platform") if name in provenance],
         "configuration": lines(text),
-        "command": shown(f"ebsc {command} --config {shlex.quote(str(run.path / CONFIG))}"),
+        "command": command(f"{kind} --config", run.path / CONFIG),
         "mixed": any(MIXED in warning for warning in metrics.get("warnings") or []),
-        "rebuild": shown(f"ebsc report {shlex.quote(str(run.path))}"),
+        "rebuild": command("report", run.path),
     }
 
 

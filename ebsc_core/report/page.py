@@ -24,6 +24,7 @@ from ebsc_core.report import charts, formatting
 from ebsc_core.report.advice import advice, cluster_count
 from ebsc_core.report.clusters import between, describe, ties
 from ebsc_core.report.confusion import ClassFigures, compare, confusions, natural
+from ebsc_core.report.finds import find
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.report.how_made import made
 from ebsc_core.report.links import link
@@ -74,6 +75,7 @@ class Page:
         self.wrong = (
             confusions(self.comparison, self.assignments, CONFUSIONS, OF_EACH) if self.comparison else []
         )
+        self.finds = find(run, images)
         self.layout = lay_out(run.rows, self.graph, self.assignments.fitted, run.config.seed)
 
     def html(self) -> str:
@@ -125,6 +127,9 @@ class Page:
             "numbers": self.numbers,
             "between": self.between if k <= LARGEST_TABLE else None,
             "ties": ties(self.between, MAX_TIES) if self.between is not None else [],
+            "finds": self.finds,
+            "list_outliers": formatting.command("outliers", self.run.path),
+            "list_duplicates": formatting.command("duplicates", self.run.path),
             "map": self._map() if layout else None,
             "components": free.get("connected_components"),
             "training": charts.training_charts(self.metrics.get("training") or []),
@@ -164,12 +169,13 @@ class Page:
 
     @cached_property
     def gallery(self) -> dict[int, str]:
-        """Return the pictures of clusters and confusions as data URIs."""
+        """Return the pictures of clusters, finds and confusions as data URIs."""
         return gallery({p: self.pictures[p] for p in self._shown() if p in self.pictures})
 
     def _shown(self) -> list[int]:
         groups = [g for cluster in self.clusters for g in (cluster.typical, cluster.doubtful)]
-        return list(dict.fromkeys(_joined([*groups, *(confusion.positions for confusion in self.wrong)])))
+        groups += [confusion.positions for confusion in self.wrong]
+        return list(dict.fromkeys(_joined([*groups, self.finds.positions])))
 
     def _picture(self, position: int) -> dict[str, Any]:
         """Return the text of the page about an image, and its picture if there is one."""
@@ -255,7 +261,7 @@ def _enlarged(width: int, height: int) -> tuple[int, int]:
     return width * scale, height * scale
 
 
-def _joined(groups: Iterable[np.ndarray]) -> list[int]:
+def _joined(groups: Iterable[Iterable[int]]) -> list[int]:
     return [int(position) for group in groups for position in group]
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ebsc_core.data.features.forms import ROW_FORMS
 from ebsc_core.report.confusion import Comparison
 from ebsc_core.report.formatting import number, percent, short
 from ebsc_core.runs.store.saved import Assignments, SavedRun
@@ -81,8 +82,9 @@ def _free(free: dict[str, Any]) -> list[Tile]:
 def _parts(run: SavedRun) -> str:
     tables = run.tables
     cut = str(_part(tables, "clusterer"))
-    whitened = {True: "whitened ", "neighbors": "neighbour-whitened "}.get(tables.get("whiten", False), "")
-    coefficients = f"{_part(tables, 'coefficients')} on {whitened}{tables.get('express', 'rows')}"
+    form = tables.get("whiten", False)
+    rows = f"{ROW_FORMS.get(form, form)} {tables.get('express', 'rows')}"
+    coefficients = f"{_part(tables, 'coefficients')} on {rows}"
     if run.config.features:
         return short(f"{coefficients} · {cut}")
     learned = str(_part(tables, "backbone"))

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ebsc_core.data.features.forms import ROW_FORMS
 from ebsc_core.report.page import Page
+from ebsc_core.runs.store.saved import SavedRun
 
 QUICK = ("--backbone", "identity", "--epochs", "0", "--coefficients", "knn", "--out", "run")
 
@@ -47,6 +49,7 @@ def test_a_report_can_be_written_anew(ebsc, tmp_path: Path) -> None:
     first = page(tmp_path / "run")
     for said in ("digits: 10 clusters", "ACC", "Silhouette", "Cluster 9", "ebsc run --config run/run.toml"):
         assert said in first
+    assert f"knn on {ROW_FORMS[SavedRun(tmp_path / 'run').config.whiten]} features" in first
     assert first.count("<img ") > 100
     assert ebsc("report", "run").code == 0
     assert page(tmp_path / "run") == first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,6 +70,8 @@ def nasty(folder: Path, data_dir: Path) -> Path:
         pixels = generator.integers(0, 90, (20, 30, 3), np.uint8)
         pixels[..., i % 3] += 150
         Image.fromarray(pixels).save(folder / "one.png")
+        if i < len(NASTY):
+            shutil.copy(folder / "one.png", photos + b"/copy of " + NASTY[i] + b".png")
         os.rename(folder / "one.png", photos + b"/" + NASTY[i % len(NASTY)] + b"%d.png" % i)
     return finished(folder, backbone__name="identity", data__name=os.fsdecode(photos), n_clusters=3)
 
@@ -175,6 +178,17 @@ def test_pictures_are_there_and_the_file_is_small(opened, reports, name: str) ->
     assert page.evaluate(broken) == 0
     assert page.eval_on_selector(".affinity image", "image => image.href.baseVal.length") > 100
     assert reports(name).stat().st_size < 5_000_000
+
+
+def test_outliers_and_duplicates_are_shown_and_enlarged(opened) -> None:
+    page = opened("nasty")
+    assert page.locator("#finds .group").count() == 8
+    assert page.locator("#finds .group img").count() == 16
+    picture = page.locator("#finds .group img").first
+    before = picture.bounding_box()["width"]
+    picture.hover()
+    page.wait_for_timeout(300)
+    assert picture.bounding_box()["width"] > 1.5 * before
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

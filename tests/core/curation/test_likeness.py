@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -38,10 +39,19 @@ def test_brightness_and_contrast_hardly_matter(level: int, contrast: float, seed
 
 def test_the_rows_of_the_search_are_the_similarities_without_a_crop() -> None:
     likeness = Likeness(gray(40))
-    rows = likeness.rows()
+    rows = likeness.rows
     first, second = np.triu_indices(40, 1)
     plain = (rows[first] * rows[second]).sum(dim=1).numpy()
     assert (likeness.similarities(first, second) >= plain - 1e-5).all()
+
+
+def test_many_pairs_at_once_are_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ebsc_core.curation.likeness.BLOCK", 7)
+    likeness, numbers = Likeness(gray(40)), np.random.default_rng(0)
+    first, second = numbers.integers(0, 40, (2, 100))
+    alone = [likeness.similarities(first[[i]], second[[i]])[0] for i in range(100)]
+    assert np.allclose(likeness.similarities(first, second), alone, atol=1e-5)
+    assert likeness.similarities(first[:0], second[:0]).shape == (0,)
 
 
 def test_the_nearest_are_those_of_the_whole_table() -> None:

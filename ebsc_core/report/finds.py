@@ -15,9 +15,9 @@ from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.progress import Progress
 
-# Limits of a run for which both are looked for: images, and values of its rows. For 10,000 rows of 784
-# values, outliers take 2 s of one core and duplicates 4 s; the time grows with the square of the number.
-MAX_IMAGES, MAX_VALUES = 10_000, 10_000_000
+# Limits of a run for which both are looked for, images and values of its rows, so that they take some two
+# seconds. (For 10,000 rows of 784 values it would be six, of one core; the time grows with the square.)
+MAX_IMAGES, MAX_VALUES = 10_000, 4_000_000
 # Limits: outliers on the page, groups of duplicates, and images of each group.
 OUTLIERS, GROUPS, OF_EACH = 12, 8, 4
 # After this time, reading is given up if it would take longer than its limit.

@@ -34,7 +34,7 @@ SUITES = ("headline", "senet-published")
 FILES = ("cifar10-train.npz", "cifar10.npz", "/fashion-mnist.npz", "/mnist.npz")
 # The suite trains these rows. The script then fits them again from the cache and scores them on held-out
 # images.
-OUT_OF_SAMPLE = ("simclr prototypes + energy", "moco-v3 prototypes + energy", "byol prototypes + energy")
+OUT_OF_SAMPLE = ("simclr neighbors + energy", "moco-v3 neighbors + energy", "byol neighbors + energy")
 TRAINED_ON, HELD_OUT = "CIFAR-10 train", "cifar10-test.npz"
 # These minutes are for the end of a piece: a step, keeping the training, tables and copies.
 MARGIN = 1.0

@@ -53,16 +53,25 @@ def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports, backbone):
     assert "run directory: run\nreport: run/report.html\n" in done.out
 
 
-def test_clusters_are_pushed_apart_and_belong_to_the_features(ebsc, tmp_path):
-    form = (*SMALL, "--set", "joint.form=neighbors", "--set", "joint.start=0", "--n-clusters")
-    first, second, third = (
-        ebsc("run", *form, number, "--out", name) for number, name in (("10", "a"), ("10", "b"), ("9", "c"))
-    )
-    assert (first.code, second.code, third.code) == (0, 0, 0), first.err + second.err + third.err
-    assert "features reused" in second.out
-    assert "features reused" not in third.out
-    assert "by neighbors" in first.out
+def test_clusters_and_pixels_of_the_joint_phase_belong_to_the_features(ebsc, tmp_path):
+    form = (*SMALL, "--set", "joint.form=neighbors", "--set", "joint.start=0")
+    runs = {
+        "a": ("--n-clusters", "10"),
+        "b": ("--n-clusters", "10"),
+        "c": ("--n-clusters", "9"),
+        "d": ("--n-clusters", "10", "--set", "joint.pixels=false"),
+    }
+    done = {name: ebsc("run", *form, *flags, "--out", name) for name, flags in runs.items()}
+    assert [run.code for run in done.values()] == [0] * 4, done["a"].err
+    assert ["features reused" in run.out for run in done.values()] == [False, True, False, False]
+    assert "by neighbors" in done["a"].out
     assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b")
+
+
+def test_a_number_of_clusters_that_is_not_known_needs_no_partition(ebsc, tmp_path):
+    done = ebsc("run", *SMALL, "--set", "joint.form=neighbors", "--n-clusters", "auto", "--out", "run")
+    assert done.code == 0, done.err
+    assert "by neighbors" in done.out
 
 
 def test_another_clusterer_or_coefficient_model_reuses_the_features(ebsc, tmp_path):

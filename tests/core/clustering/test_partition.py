@@ -22,9 +22,11 @@ def test_an_untrained_model_finds_subspaces(whiten: WhitenForm) -> None:
     rows = F.normalize(rows + 0.02 * torch.randn(400, 20, generator=generator), dim=1)
     model = EnergyNetwork(EnergyOptions(hidden=8), form_width(20, whiten))
     found = partition(rows, model, 4, whiten, seed=0).clusters
+    assert found is not None
     assert found.dtype == torch.int64
     assert adjusted_rand_score(labels.numpy(), found.numpy()) > 0.95
     again = partition(rows, model, 4, whiten, seed=0).clusters
+    assert again is not None
     assert np.array_equal(found.numpy(), again.numpy())
 
 
@@ -33,6 +35,7 @@ def test_neighbors_are_of_the_cluster_and_express_the_row() -> None:
     rows = F.normalize(torch.randn(60, 5, generator=generator), dim=1)
     model = EnergyNetwork(EnergyOptions(hidden=8), 5)
     found = partition(rows, model, 3, False, seed=0)
+    assert found.clusters is not None
     largest = (rows @ rows.T).fill_diagonal_(-2).topk(found.neighbors.shape[1]).indices
     own = torch.arange(60)[:, None]
     others = found.neighbors != own
@@ -40,3 +43,25 @@ def test_neighbors_are_of_the_cluster_and_express_the_row() -> None:
     assert torch.equal(others, found.clusters[largest] == found.clusters[:, None])
     assert torch.equal(found.neighbors[others], largest[others])
     assert 0 < others.float().mean() < 1
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return F.normalize(torch.randn(*shape, generator=torch.Generator().manual_seed(0)), dim=1)
+
+
+def test_without_a_number_of_clusters_all_that_express_a_row_are_its_neighbors() -> None:
+    rows = noise(60, 5)
+    found = partition(rows, EnergyNetwork(EnergyOptions(hidden=8), 5), None, False, seed=0)
+    assert found.clusters is None
+    largest = (rows @ rows.T).fill_diagonal_(-2).topk(found.neighbors.shape[1]).indices
+    assert torch.equal(found.neighbors, largest)
+
+
+def test_pixels_tell_what_the_rows_do_not() -> None:
+    labels = torch.arange(200) % 4
+    pixels = F.normalize(torch.eye(4, 12)[labels] + 0.3 * noise(200, 12), dim=1)
+    model = EnergyNetwork(EnergyOptions(hidden=8), form_width(20 + 12, "neighbors"))
+    found = partition(noise(200, 20), model, 4, False, seed=0, pixels=pixels)
+    assert found.clusters is not None
+    assert adjusted_rand_score(labels.numpy(), found.clusters.numpy()) > 0.95
+    assert (labels[found.neighbors] == labels[:, None]).float().mean() > 0.95

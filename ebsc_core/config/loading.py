@@ -15,6 +15,10 @@ from ebsc_core.config.toml import MAX_DEPTH, parse_toml, read_toml
 from ebsc_core.utils.errors import ConfigError, shortened
 
 
+# Settings that are gone, and the values with which they changed nothing.
+FORMER = {"joint": {"memory": 0}}
+
+
 def load_config(
     file: Path | None = None,
     settings: Iterable[str] = (),
@@ -33,6 +37,8 @@ def load_config(
     """
     tree = read_toml(file) if file else {}
     recorded = tree.pop(PROVENANCE, None) is not None
+    if recorded:
+        _drop_former(tree)
     given = parse_settings(settings)
     for key, value in (flags or {}).items():
         if value is not None:
@@ -41,6 +47,14 @@ def load_config(
     if recorded:
         _mark_recorded(config, tree)
     return config
+
+
+def _drop_former(tree: dict[str, Any]) -> None:
+    """Drop settings that are gone from a recorded run for which they changed nothing."""
+    for section, settings in FORMER.items():
+        for name, without_effect in settings.items():
+            if tree.get(section, {}).get(name) == without_effect:
+                del tree[section][name]
 
 
 def _mark_recorded(config: RunConfig, tree: Mapping[str, Any]) -> None:

@@ -180,6 +180,12 @@ class TestFiles:
     def test_recorded_versions_are_not_settings(self, toml: WriteToml) -> None:
         assert load_config(toml(f'[{PROVENANCE}]\npython = "3.12"')) == RunConfig()
 
+    def test_a_recorded_setting_that_is_gone_is_dropped_if_it_changed_nothing(self, toml: WriteToml) -> None:
+        recorded = f'[{PROVENANCE}]\npython = "3.12"\n'
+        assert load_config(toml(f"[joint]\nmemory = 0\n{recorded}")).joint == RunConfig().joint
+        for kept in (f"[joint]\nmemory = 5\n{recorded}", "[joint]\nmemory = 0\n"):
+            assert "memory" in load_config(toml(kept)).joint.options
+
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 SCALARS = st.one_of(st.booleans(), st.integers(), FINITE, st.text())

@@ -14,7 +14,6 @@ from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig
 from ebsc_core.config.toml import MAX_DEPTH, parse_toml, read_toml
 from ebsc_core.utils.errors import ConfigError, shortened
 
-
 # Settings that are gone, and the values with which they changed nothing.
 FORMER = {"joint": {"memory": 0}}
 

@@ -91,6 +91,17 @@ def test_what_its_reader_has_not_written_is_kept_too(kept: KeptBlocks) -> None:
     assert begun == [8]
 
 
+def test_rows_are_kept_before_anything_ends(kept: KeptBlocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a kill, which nothing can catch, loses what came since the last time."""
+    monkeypatch.setattr(kept_blocks, "EVERY", 0.0)
+    tables = kept.resumed(blocks())
+    next(tables)
+    next(tables)
+    begun: list[int] = []
+    assert torch.equal(rows(list(again(kept).resumed(blocks(begun=begun)))), ROWS)
+    assert begun == [8]
+
+
 def test_from_a_damaged_file_on_rows_are_extracted_anew(kept: KeptBlocks) -> None:
     for at in (4, 12):
         with pytest.raises(KeyboardInterrupt):

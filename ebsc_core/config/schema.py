@@ -28,6 +28,7 @@ from pydantic import (
     PrivateAttr,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from ebsc_core.config.options import Options
@@ -145,7 +146,7 @@ class JointChoice(ComponentChoice):
 
     start: float = Field(0.25, ge=0, le=1)
     """The share of the epochs that train with the objective alone, before the joint phase. With 1, there is
-    no joint phase."""
+    no joint phase. With ``neighbors`` and pixels, which need no warm-up, the default is 0."""
     form: Literal["reconstruction", "neighbors"] = "reconstruction"
     """The loss of the joint phase. ``reconstruction`` is the squared error of each row expressed by the
     rows of the other view. ``neighbors`` expresses all images by one another: it takes the second view of
@@ -167,6 +168,13 @@ class JointChoice(ComponentChoice):
     """The gradient of the joint loss at the backbone's last weights is scaled to this share of the norm of
     the objective's gradient. With 0, the coefficient model trains and no gradient reaches the backbone.
     With ``neighbors``, the weight is a plain factor of the loss that pushes clusters apart, as published."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pixels_need_no_warm_up(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("form") == "neighbors" and values.get("pixels", True):
+            return {"start": 0.0} | values
+        return values
 
     @property
     def uses_graph(self) -> bool:

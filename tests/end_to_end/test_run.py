@@ -54,7 +54,7 @@ def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports, backbone):
 
 
 def test_clusters_and_pixels_of_the_joint_phase_belong_to_the_features(ebsc, tmp_path):
-    form = (*SMALL, "--set", "joint.form=neighbors", "--set", "joint.start=0")
+    form = (*SMALL, "--set", "joint.form=neighbors")
     runs = {
         "a": ("--n-clusters", "10"),
         "b": ("--n-clusters", "10"),

@@ -187,6 +187,19 @@ class TestFiles:
             assert "memory" in load_config(toml(kept)).joint.options
 
 
+@pytest.mark.parametrize(
+    ("given", "start"),
+    [
+        ([], 0.25),
+        (["joint.form=neighbors"], 0.0),
+        (["joint.form=neighbors", "joint.pixels=false"], 0.25),
+        (["joint.form=neighbors", "joint.start=0.5"], 0.5),
+    ],
+)
+def test_the_joint_phase_begins_at_once_if_pixels_take_part(given: list[str], start: float) -> None:
+    assert load_config(settings=given).joint.start == start
+
+
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 SCALARS = st.one_of(st.booleans(), st.integers(), FINITE, st.text())
 

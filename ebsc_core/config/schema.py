@@ -158,9 +158,8 @@ class JointChoice(ComponentChoice):
     """With ``neighbors``, the probability that the second view of an image is one of another image: of one
     that expresses it and is in its cluster."""
     pixels: bool = True
-    """With ``neighbors``, whether all images are also expressed by small pictures of themselves. Their neighbors
-    are taken if these pictures, or both together, keep more of the coefficients within clusters than what the
-    network makes of them."""
+    """With ``neighbors``, whether all images are also expressed by small pictures of themselves. These decide
+    the neighbors, alone or with the network, if so more of the coefficients stay within clusters."""
     whiten: Literal[True, False, "auto"] = "auto"
     """If true, the rows of a batch are whitened before they express one another: directions that all rows
     of the dictionary share are damped. ``auto`` is true if the coefficient model prefers any whitening. With

@@ -30,8 +30,6 @@ class Partition:
     neighbors: Tensor
     """``(N, k)`` int64, on the CPU: the rows that express each row and are in its cluster. In place of one in
     another cluster, or without a share, stands the row itself."""
-    within: float | None
-    """The share of the coefficients that are of rows in the own cluster; None without clusters."""
 
 
 def partition(
@@ -65,11 +63,10 @@ def partition(
         shown = NeighborWhitening(HeldRows(rows), HeldRows(pixels), seed=seed)(rows, pixels)
     own = torch.arange(len(shown), device=shown.device)
     coefficients = Dictionary(model, shown, seed=seed).express(shown, auto_top_k(len(rows), n_clusters), own)
-    chosen, counts, clusters, within = coefficients.indices, coefficients.values != 0, None, None
+    chosen, counts, clusters = coefficients.indices, coefficients.values != 0, None
     if n_clusters is not None:
         graph = affinity(coefficients, AffinityOptions(**model.graph()))
         embedding = graph_embedding(graph, n_clusters, seed, rows.device)
         clusters = torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()
-        inside = counts & (clusters[chosen] == clusters[:, None])
-        within, counts = float(inside.sum() / counts.sum().clamp_min(1)), inside
-    return Partition(clusters, torch.where(counts, chosen, torch.arange(len(chosen))[:, None]), within)
+        counts &= clusters[chosen] == clusters[:, None]
+    return Partition(clusters, torch.where(counts, chosen, torch.arange(len(chosen))[:, None]))

@@ -158,8 +158,8 @@ class JointChoice(ComponentChoice):
     """With ``neighbors``, the probability that the second view of an image is one of another image: of one
     that expresses it and is in its cluster."""
     pixels: bool = True
-    """With ``neighbors``, whether all images are also expressed by small pictures of themselves. These decide
-    the neighbors, alone or with the network, if so more of the coefficients stay within clusters."""
+    """With ``neighbors``, whether all images are expressed by small pictures of themselves, too, beside what
+    the network makes of them. What the pictures tell then goes into the network."""
     whiten: Literal[True, False, "auto"] = "auto"
     """If true, the rows of a batch are whitened before they express one another: directions that all rows
     of the dictionary share are damped. ``auto`` is true if the coefficient model prefers any whitening. With

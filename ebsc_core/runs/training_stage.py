@@ -343,9 +343,7 @@ class TrainingStage:
         return self.plan.joint is not None and self.config.joint.uses_graph
 
     def _partitioner(self, objective: Objective, images: ImageSource) -> Partitioner:
-        return Partitioner(
-            objective, images, self.plan, self.resolved, self.device, self.distributed, self.progress
-        )
+        return Partitioner(objective, images, self.plan, self.resolved, self.device, self.distributed)
 
     def _choose_arithmetic(self, trainer: Trainer, checkpoint: Checkpoint | None) -> Arithmetic:
         """Choose precision and compilation; of several processes, the first chooses for all."""

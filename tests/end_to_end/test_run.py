@@ -68,21 +68,6 @@ def test_clusters_and_pixels_of_the_joint_phase_belong_to_the_features(ebsc, tmp
     assert rows_of(tmp_path / "a") == rows_of(tmp_path / "b")
 
 
-def test_pixels_find_the_neighbors_that_a_network_cannot_see(ebsc, tmp_path):
-    """Faint patterns under strong light from all sides."""
-    rng = np.random.default_rng(0)
-    classes, across = np.arange(240) % 3, np.linspace(-1, 1, 12)
-    sides = np.stack([np.tile(across, (12, 1)), np.tile(across, (12, 1)).T, np.outer(across, across)])
-    light = np.einsum("ns,shw->nhw", rng.normal(0, 30, (240, 3)), sides)
-    patterns = rng.choice([-10, 10], (3, 12, 12))
-    pixels = 128 + light + patterns[classes] + rng.normal(0, 3, (240, 12, 12))
-    np.savez(tmp_path / "lit.npz", images=pixels.clip(0, 255).astype(np.uint8), labels=classes)
-    run = ("run", "--data", "lit.npz", "--n-clusters", "3", "--epochs", "1", "--backbone", "test_resnet")
-    done = ebsc(*run, "--set", "joint.form=neighbors", "--no-report")
-    assert done.code == 0, done.err
-    assert "neighbors are now found by the pixels (coefficients within clusters: the network" in done.out
-
-
 def test_a_number_of_clusters_that_is_not_known_needs_no_partition(ebsc, tmp_path):
     done = ebsc("run", *SMALL, "--set", "joint.form=neighbors", "--n-clusters", "auto", "--out", "run")
     assert done.code == 0, done.err

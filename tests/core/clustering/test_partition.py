@@ -43,7 +43,6 @@ def test_neighbors_are_of_the_cluster_and_express_the_row() -> None:
     assert torch.equal(others, found.clusters[largest] == found.clusters[:, None])
     assert torch.equal(found.neighbors[others], largest[others])
     assert 0 < others.float().mean() < 1
-    assert found.within == pytest.approx(others.float().mean().item())
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -54,7 +53,6 @@ def test_without_a_number_of_clusters_all_that_express_a_row_are_its_neighbors()
     rows = noise(60, 5)
     found = partition(rows, EnergyNetwork(EnergyOptions(hidden=8), 5), None, False, seed=0)
     assert found.clusters is None
-    assert found.within is None
     largest = (rows @ rows.T).fill_diagonal_(-2).topk(found.neighbors.shape[1]).indices
     assert torch.equal(found.neighbors, largest)
 

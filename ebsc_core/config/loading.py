@@ -51,9 +51,10 @@ def load_config(
 def _drop_former(tree: dict[str, Any]) -> None:
     """Drop settings that are gone from a recorded run for which they changed nothing."""
     for section, settings in FORMER.items():
-        for name, without_effect in settings.items():
-            if tree.get(section, {}).get(name) == without_effect:
-                del tree[section][name]
+        table = tree.get(section)
+        if isinstance(table, dict):  # what else it is gets its message later
+            for name in [name for name, value in settings.items() if table.get(name) == value]:
+                del table[name]
 
 
 def _mark_recorded(config: RunConfig, tree: Mapping[str, Any]) -> None:

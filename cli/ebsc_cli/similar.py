@@ -29,7 +29,7 @@ def similar(
             "-o",
             "--out",
             metavar="FILE.csv",
-            help="A line per image: image, similarity, cluster, confidence.",
+            help="A line per image: image, similarity, cluster, confidence, and name if clusters have names.",
         ),
     ] = None,
     device: Device = "auto",
@@ -43,9 +43,9 @@ def similar(
     from rich.table import Table
 
     from ebsc_cli.console import ConsoleProgress
-    from ebsc_cli.tables import table_console
+    from ebsc_cli.tables import table_console, with_name
     from ebsc_core.curation.similar import find_similar
-    from ebsc_core.curation.tables import check_result, write_result
+    from ebsc_core.curation.tables import check_result, name_column, write_result
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.predict import Predictor
     from ebsc_core.runs.store.directory import own_files
@@ -59,10 +59,18 @@ def similar(
     with shown:
         prepare(chosen)
         found = find_similar(saved, image, top, lambda: Predictor(saved, Registry(), chosen, shown), shown)
-    lines = [(one.image, f"{one.similarity:.4f}", str(one.cluster), f"{one.confidence:.4f}") for one in found]
+    names = saved.curated.names
     if out:
-        write_result(out, {name: [line[at] for line in lines] for at, name in enumerate(HEAD)})
+        lines = [(one.image, f"{one.similarity:.4f}", one.cluster, f"{one.confidence:.4f}") for one in found]
+        columns = {name: [line[at] for line in lines] for at, name in enumerate(HEAD)}
+        write_result(out, columns | name_column(names, [one.cluster for one in found]))
     table = Table(*HEAD)
-    for line in lines:
-        table.add_row(*(escape(printable(cell)) for cell in line))
+    for one in found:
+        cells = (
+            one.image,
+            f"{one.similarity:.4f}",
+            with_name(names, one.cluster),
+            f"{one.confidence:.4f}",
+        )
+        table.add_row(*(escape(printable(cell)) for cell in cells))
     table_console().print(table)

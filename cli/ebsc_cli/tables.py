@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from rich.console import Console
 
@@ -15,3 +16,8 @@ def table_console() -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = max(WIDTH, console.width)
     return console
+
+
+def with_name(names: Mapping[int, str], number: int) -> str:
+    """Show the number of a cluster with the name that a person has given it, if any."""
+    return f"{number} {names[number]}" if number in names else str(number)

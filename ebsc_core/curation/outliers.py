@@ -8,6 +8,7 @@ is sparse, the second where a handful of foreign images are neighbours of each o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,7 @@ def find_outliers(run: SavedRun, top: int) -> list[Outlier]:
         top,
         run.config.search,
         run.config.seed,
+        run.curated.called,
     )
 
 
@@ -86,8 +88,12 @@ def rank_outliers(
     top: int,
     search: SearchOptions | None = None,
     seed: int = 0,
+    called: Callable[[int], str] = str,
 ) -> list[Outlier]:
-    """Rank ``N`` rows of unit length with their names, clusters ``(N,)`` and affinity, as above."""
+    """Rank ``N`` rows of unit length with their names, clusters ``(N,)`` and affinity, as above.
+
+    ``called`` returns what the reasons call a cluster.
+    """
     if top < 1:
         raise ConfigError(f"`top` is {top}; give a number from 1")
     distance, relative = isolation(rows, search or SearchOptions(), seed)
@@ -95,7 +101,15 @@ def rank_outliers(
     chosen = np.argsort(-score, kind="stable")[:top]
     shares = _shares(graph, chosen)
     return [
-        _described(at, names[at], int(clusters[at]), float(distance[at]), float(relative[at]), shares.get(at))
+        _described(
+            at,
+            names[at],
+            int(clusters[at]),
+            float(distance[at]),
+            float(relative[at]),
+            shares.get(at),
+            called,
+        )
         for at in chosen.tolist()
     ]
 
@@ -149,6 +163,7 @@ def _described(
     distance: float,
     relative: float,
     shares: tuple[float, int | None, float] | None,
+    called: Callable[[int], str],
 ) -> Outlier:
     own, other, others = shares or (None, None, None)
     why = []
@@ -159,7 +174,7 @@ def _described(
     if cluster < 0:
         why.append("in no cluster")
     elif own is not None and own <= TORN and other is not None:
-        why.append(f"{own:.0%} of its affinity in its own cluster, {others:.0%} in cluster {other}")
+        why.append(f"{own:.0%} of its affinity in its own cluster, {others:.0%} in cluster {called(other)}")
     elif own is not None and own <= TORN:
         why.append(f"{own:.0%} of its affinity in its own cluster")
     return Outlier(

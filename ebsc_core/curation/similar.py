@@ -65,7 +65,9 @@ def find_similar(
         raise DataError(f"{shortened(wanted)} was held out, so {run.path} has no row of it; give its file")
     else:
         query, own = run.rows.take(np.array([place]))[0], place
-        progress.note(f"image {place} of the run, in cluster {run.curated.clusters[place]}")
+        number = run.curated.clusters[place]
+        where = "no cluster" if number < 0 else f"cluster {run.curated.called(number)}"
+        progress.note(f"image {place} of the run, in {where}")
     return _described(run, *similar_rows(run.rows, query, top, own))
 
 
@@ -81,21 +83,22 @@ def _position(ids: Sequence[str], wanted: str) -> int | None:
 
 
 def _row_of_file(predictor: Predictor, wanted: str, progress: Progress) -> Tensor:
-    run, file = predictor.run.path, _file(wanted)
+    saved, file = predictor.run, _file(wanted)
     if not file.is_file():
         raise DataError(
-            f"{shortened(wanted)} is no image of {run} and no file; give a name or a position of its "
+            f"{shortened(wanted)} is no image of {saved.path} and no file; give a name or a position of its "
             "assignments.csv, or an image file"
         )
     if not predictor.takes_images:
         raise DataError(
-            f"{run} was made from features and has no network for {shortened(wanted)}; give a name or a "
-            "position of its assignments.csv"
+            f"{saved.path} was made from features and has no network for {shortened(wanted)}; give a name or "
+            "a position of its assignments.csv"
         )
     images = predictor.alike(given_images([file], size=predictor.side))
     row = torch.cat([predictor.rows_of(table) for table in predictor.extract(images)])
     clusters, confidence = predictor.assign(row)
-    progress.note(f"a new image, which joins cluster {clusters[0]} (confidence {100 * confidence[0]:.0f} %)")
+    joined = saved.curated.called(int(clusters[0]))
+    progress.note(f"a new image, which joins cluster {joined} (confidence {100 * confidence[0]:.0f} %)")
     return row[0].cpu()
 
 

@@ -35,15 +35,20 @@ def table(run: SavedRun, top: int = 0) -> dict[str, Sequence[Any]]:
         If shares are wanted and the run has not kept its affinity.
     """
     found, curated = run.assignments, run.curated
-    columns: dict[str, Sequence[Any]] = {"image": found.ids, "cluster": curated.clusters.tolist()}
-    if curated.names:
-        columns["name"] = curated.texts()
+    numbers = curated.clusters.tolist()
+    columns: dict[str, Sequence[Any]] = {"image": found.ids, "cluster": numbers}
+    columns |= name_column(curated.names, numbers)
     columns["confidence"] = sureness(run).round(4).tolist()
     if found.labels is not None:
         columns["label"] = found.labels
     if found.fitted < len(found.ids):
         columns["split"] = ["train"] * found.fitted + ["test"] * (len(found.ids) - found.fitted)
     return columns | (_shares(run, top) if top else {})
+
+
+def name_column(names: Mapping[int, str], clusters: Iterable[int]) -> dict[str, Sequence[Any]]:
+    """Return the column ``name``, empty where a cluster has none; no column if no cluster has a name."""
+    return {"name": [names.get(number, "") for number in clusters]} if names else {}
 
 
 def _shares(run: SavedRun, top: int) -> dict[str, Sequence[Any]]:

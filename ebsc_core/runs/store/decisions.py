@@ -124,10 +124,6 @@ class Curated:
         """Return the name of a cluster or, if it has none, its number."""
         return self.names.get(number, str(number))
 
-    def texts(self) -> list[str]:
-        """Return the name of the cluster of each row; empty where there is none."""
-        return [self.names.get(number, "") for number in self.clusters.tolist()]
-
 
 def apply(clusters: np.ndarray, decisions: Sequence[Decision]) -> Curated:
     """Apply decisions to the clusters ``(N,)`` of a run, which stay as they are.

@@ -43,10 +43,10 @@ def test_foreign_images_come_first(ebsc, tmp_path: Path) -> None:
     assert lines[0]["why"] in done.out
 
 
-def test_an_image_between_two_clusters_is_told_to_be_there(ebsc, tmp_path: Path) -> None:
+def test_an_image_between_clusters_is_told_to_be_there(ebsc, tmp_path: Path) -> None:
     numbers = np.random.default_rng(0)
     rows = np.repeat(np.eye(3, 12), 40, axis=0) + 0.05 * numbers.normal(size=(120, 12))
-    rows[0] = rows[0] + 1.02 * rows[50]
+    rows[0] = np.arange(12) < 3  # as near to each of the three
     np.save(tmp_path / "f.npy", rows.astype(np.float32))
     assert ebsc("cluster", "f.npy", "--coefficients", "knn", "--n-clusters", "3", "--out", "run").code == 0
     assert ebsc("outliers", "run", "--top", "1", "-o", "o.csv").code == 0
@@ -54,6 +54,15 @@ def test_an_image_between_two_clusters_is_told_to_be_there(ebsc, tmp_path: Path)
     assert first["image"] == "0"
     assert first["other"] != first["cluster"]
     assert float(first["own_share"]) + float(first["other_share"]) <= 1.0001
+    assert "name" not in first
+
+    assert ebsc("name", "run", first["other"], "herbs").code == 0
+    assert ebsc("name", "run", first["cluster"], "trees").code == 0
+    done = ebsc("outliers", "run", "--top", "1", "-o", "o.csv")
+    (first,) = listed(tmp_path / "o.csv")
+    assert first["name"] == "trees"
+    assert "in cluster herbs" in first["why"]
+    assert f"{first['cluster']} trees" in done.out
 
 
 def test_a_mistake_is_one_line(ebsc, tmp_path: Path) -> None:

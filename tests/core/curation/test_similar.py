@@ -56,6 +56,13 @@ def test_a_new_image_goes_through_the_network(ebsc, tmp_path: Path, run: Path) -
     first = listed(tmp_path / "s.csv")[0]
     assert (first["image"], first["similarity"]) == ("011.png", "1.0000")
     assert f"joins cluster {first['cluster']}" in done.out
+    assert "name" not in first
+
+    assert ebsc("name", "run", first["cluster"], "herbs").code == 0
+    done = ebsc("similar", "run", "new.png", "--top", "3", "-o", "s.csv")
+    assert listed(tmp_path / "s.csv")[0]["name"] == "herbs"
+    assert "joins cluster herbs" in done.out
+    assert f"{first['cluster']} herbs" in done.out
 
 
 def test_rows_have_no_network(ebsc, tmp_path: Path, photos) -> None:

@@ -155,8 +155,8 @@ class JointChoice(ComponentChoice):
     renew: int = Field(4, ge=1)
     """With ``neighbors``, all images are expressed and clustered again after this many epochs."""
     share: float = Field(0.5, ge=0, le=1)
-    """With ``neighbors``, the probability that the second view of an image is one of another image: of one
-    that expresses it and is in its cluster."""
+    """With ``neighbors``, the probability that the second view of an image is one of another image, if there
+    is one: of one that expresses it, is expressed by it, and is in its cluster."""
     pixels: bool = True
     """With ``neighbors``, whether all images are expressed by small pictures of themselves, too, beside what
     the network makes of them. What the pictures tell then goes into the network."""

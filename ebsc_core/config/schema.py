@@ -152,8 +152,9 @@ class JointChoice(ComponentChoice):
     rows of the other view. ``neighbors`` expresses all images by one another: it takes the second view of
     some images from another image, which is drawn by the coefficients, and pushes clusters apart (prototype
     scattering, arXiv:2111.11821). Its graph is that of the untrained model; no coefficient model trains."""
-    renew: int = Field(4, ge=1)
-    """With ``neighbors``, all images are expressed and clustered again after this many epochs."""
+    renew: int | None = Field(None, ge=1)
+    """With ``neighbors``, all images are expressed and clustered again after this many epochs. By default,
+    it is a tenth of the epochs of the joint phase, rounded up."""
     share: float = Field(0.5, ge=0, le=1)
     """With ``neighbors``, the probability that the second view of an image is one of another image, if there
     is one: of one that expresses it, is expressed by it, and is in its cluster."""

@@ -29,6 +29,8 @@ from ebsc_core.utils.signals import interruption, must_save
 WARM_UP_SHARE = 0.1
 # The host waits for a GPU when it reads a loss; once in this many steps it does not matter.
 READ_EVERY = 20
+# A joint phase that clusters all images does so at most this many times by default.
+RENEWALS = 10
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,8 @@ class Trainer:
 
     def _renew_partition(self, epoch: int) -> None:
         """Cluster all images again if this epoch of the joint phase, counted from 0, requires it."""
-        if self.partition and (self.neighbors is None or epoch % self.step.joint.renew == 0):
+        renew = self.step.joint.renew or -(-(self.options.epochs - self.joint_epoch) // RENEWALS)
+        if self.partition and (self.neighbors is None or epoch % renew == 0):
             with running_eagerly(backbones(self.step.objective)):
                 clusters, neighbors = self.partition()
             self.clusters = None if clusters is None else clusters.to(self.step.device)

@@ -143,8 +143,8 @@ def test_the_joint_term_moves_the_backbone_by_its_weight() -> None:
     assert not torch.allclose(pulled, alone, atol=1e-4)
 
 
-@pytest.mark.parametrize(("renew", "expected"), [(1, 4), (2, 2), (3, 2), (9, 1)])
-def test_clusters_that_are_pushed_apart_are_renewed(renew: int, expected: int) -> None:
+@pytest.mark.parametrize(("renew", "expected"), [(1, 4), (2, 2), (3, 2), (9, 1), (None, 4)])
+def test_clusters_that_are_pushed_apart_are_renewed(renew: int | None, expected: int) -> None:
     made = trainer(joint=False, form="neighbors", start=0.0, epochs=4, renew=renew)
     made.step.n_clusters = 4
     calls: list[bool] = []

@@ -154,10 +154,10 @@ class JointChoice(ComponentChoice):
     scattering, arXiv:2111.11821). Its graph is that of the untrained model; no coefficient model trains."""
     renew: int | None = Field(None, ge=1)
     """With ``neighbors``, all images are expressed and clustered again after this many epochs. By default,
-    it is a tenth of the epochs of the joint phase, rounded up."""
+    it is a fifth of the epochs of the joint phase, rounded up."""
     share: float = Field(0.5, ge=0, le=1)
-    """With ``neighbors``, the probability that the second view of an image is one of another image, if there
-    is one: of one that expresses it, is expressed by it, and is in its cluster."""
+    """With ``neighbors``, the probability that one of the images that express an image is drawn for its
+    second view. It is taken if the image expresses it in turn and both are in one cluster."""
     pixels: bool = True
     """With ``neighbors``, whether all images are expressed by small pictures of themselves, too, beside what
     the network makes of them. What the pictures tell then goes into the network."""
@@ -313,8 +313,8 @@ class RunConfig(BaseModel):
     ``bf16``, and with ``auto`` on CUDA; all others in fp32."""
     compile: Literal[True, False, "auto"] = "auto"
     """If true, the backbone is compiled for training in one process, except in a joint phase whose gradient
-    reaches it. ``auto`` compiles on CUDA if training has at least 10,000 steps, which repay the compilation
-    time."""
+    reaches it. ``auto`` compiles on CUDA if at least 10,000 steps can run compiled, which repay the
+    compilation time."""
     out: Text | None = None
     """The run directory. By default, it is a new directory under ``runs/``."""
     cache: Text | None = None

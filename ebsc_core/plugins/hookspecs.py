@@ -159,7 +159,8 @@ class EpochFinished:
     epochs: int
     """The number of epochs in both phases together."""
     figures: dict[str, float]
-    """``loss``, ``effective_rank`` and, in the joint phase, ``joint_error`` (see ``metrics.json``)."""
+    """``loss``, ``effective_rank`` and, in a joint phase with a model, ``joint_error`` (see
+    ``metrics.json``)."""
 
 
 @dataclass(frozen=True)

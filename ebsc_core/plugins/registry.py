@@ -35,7 +35,7 @@ class BrokenPluginError(UnknownComponentError):
     """Report that the name belongs to a plugin that could not be registered."""
 
 
-# A plugin that takes longer to load delays every command, even help.
+# A plugin that takes longer to load delays every command that needs components, and completion.
 SLOW_SECONDS = 1.0
 
 

@@ -14,7 +14,6 @@ from ebsc_core.utils.progress import clock
 def made(run: SavedRun) -> dict[str, Any]:
     """Return components and their suppliers, stages and their time, versions, configuration and command."""
     provenance, metrics = run.provenance, run.metrics
-    kind = "cluster" if run.config.features else "run"
     seconds = metrics.get("seconds") or {}
     longest = max(seconds.values(), default=0.0) or 1.0
     cost = (metrics.get("features_cost") or {}).get("seconds") or {}
@@ -32,7 +31,7 @@ def made(run: SavedRun) -> dict[str, Any]:
         "versions": [(shown(name), shown(v)) for name, v in _table(provenance, "versions").items()]
         + [(name, shown(provenance[name])) for name in ("python", "platform") if name in provenance],
         "configuration": lines(text),
-        "command": command(f"{kind} --config", run.path / CONFIG),
+        "command": command("run --config", run.path / CONFIG),
         "mixed": any(MIXED in warning for warning in metrics.get("warnings") or []),
         "rebuild": command("report", run.path),
     }

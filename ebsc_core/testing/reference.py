@@ -32,7 +32,7 @@ Checks marked • are basic: if one fails, the later checks are skipped. A check
 including a GPU if there is one. They measure memory by counting what torch's operations and NumPy allocate,
 at three sizes whose constant and linear parts cancel out (`ebsc_core/testing/memory.py`).
 
-`python -m ebsc_core.testing.reference` writes this page; a test compares the two.
+`python -m ebsc_core.testing.reference > docs/plugins/checks.md` writes this page; a test compares the two.
 """
 
 

@@ -30,7 +30,7 @@ WARM_UP_SHARE = 0.1
 # The host waits for a GPU when it reads a loss; once in this many steps it does not matter.
 READ_EVERY = 20
 # A joint phase that clusters all images does so at most this many times by default.
-RENEWALS = 10
+RENEWALS = 5
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ def test_a_run_on_features(ebsc, tmp_path: Path, photos: Path) -> None:
     done = ebsc("report", "bare")
     assert (done.code, done.err) == (0, "")
     text = page(tmp_path / "bare")
-    for said in ("rows.npy: 3 clusters", "30 rows were put", "ebsc cluster --config bare/run.toml"):
+    for said in ("rows.npy: 3 clusters", "30 rows were put", "ebsc run --config bare/run.toml"):
         assert said in text
     assert "<img " not in text
     assert "no pictures" not in text

@@ -64,13 +64,13 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
         progress.note("precision     bf16 (`precision=fp32` is slower and more exact)")
 
     def extract(first: int) -> Iterator[FeatureTable]:
-        return feature_blocks(backbone, None, images, device, progress, bf16=bf16, first=first)
+        return finite(feature_blocks(backbone, None, images, device, progress, bf16=bf16, first=first))
 
     key, cache = digest(made_from), features_folder(config.cache)
     kept = KeptBlocks(cache, key, progress) if cache else None
     try:
         with closing(images), FeatureWriter(out, key, made_from, images.ids, images.labels) as writer:
-            for block in finite(kept.resumed(extract) if kept else extract(0)):
+            for block in kept.resumed(extract) if kept else extract(0):
                 writer.append(block)
     except OSError as error:
         raise DataError(f"cannot write {out}: {error.strerror or error}") from error

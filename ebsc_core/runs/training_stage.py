@@ -172,12 +172,12 @@ class TrainingStage:
 
         def blocks(first: int = 0) -> Iterator[FeatureTable]:
             parts = (self.backbone, self.objective, images, self.device, self.progress, self.distributed)
-            return feature_blocks(*parts, bf16=self.bf16, first=first)
+            extracted = feature_blocks(*parts, bf16=self.bf16, first=first)
+            return finite(extracted, "; lower train.lr or use `precision=fp32`")  # what is kept is sound
 
         writing = FeatureWriter(path, digest(self.made_from), self.made_from) if path else nullcontext()
         with writing as writer:
-            given = self.kept.resumed(blocks) if self.kept else blocks()
-            for block in finite(given, "; lower train.lr or use `precision=fp32`"):
+            for block in self.kept.resumed(blocks) if self.kept else blocks():
                 if writer:
                     writer.append(block)
 

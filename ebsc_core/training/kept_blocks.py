@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -76,6 +78,8 @@ class KeptBlocks:
             except (DataError, KeyError) as error:
                 self.progress.warn(f"the images from number {self.first} on are extracted anew: {error}")
                 return
+            with suppress(OSError):  # a cache that can only be read
+                os.utime(path)  # what is in use is not removed
             yield table
 
     def _save(self) -> None:

@@ -25,8 +25,10 @@ LIMIT = "EBSC_CACHE_LIMIT"
 TRAINING = "training.json"
 CHECKPOINT_SUFFIX = ".training.safetensors"
 KEY = re.compile(r"[0-9a-f]{24}")
-# A training that goes on, or, with the number of the first one, rows of an extraction that does.
-CHECKPOINT = re.compile(rf"{KEY.pattern}(\.\d{{12}})?{re.escape(CHECKPOINT_SUFFIX)}")
+# Rows of an extraction that goes on, with the number of the first one.
+ROWS = re.compile(rf"{KEY.pattern}\.\d{{12}}{re.escape(CHECKPOINT_SUFFIX)}")
+# A training that goes on.
+CHECKPOINT = re.compile(rf"{KEY.pattern}{re.escape(CHECKPOINT_SUFFIX)}")
 # What a command leaves that is killed while it writes or removes an entry.
 REMAINS = re.compile(r"\.[0-9a-f]{24}\..+")
 UNITS = {"TB": 10**12, "GB": 10**9, "MB": 10**6, "KB": 10**3, "B": 1}
@@ -42,7 +44,8 @@ class CachedEntry:
     """Describe one entry of the cache."""
 
     path: Path
-    """A folder of features and weights, or a file that training or extraction resumes from."""
+    """A folder of features and weights, or a file that training or extraction resumes from: of an extraction
+    that has left several, the first one."""
     size: int
     """The size in bytes."""
     used: float
@@ -58,7 +61,8 @@ class CachedEntry:
         recent = time.time() - self.used < RECENT_SECONDS
         if self.is_checkpoint or self.path.name.startswith("."):
             if not recent:
-                remove(self.path)
+                for path in _files_of(self.path):
+                    remove(path)
             return not recent
         with (self.path / TRAINING).open("rb") as file:
             free = lock(file, shared=False)
@@ -86,8 +90,9 @@ def entries_of(folder: Path) -> list[CachedEntry]:
     found = []
     for path in folder.iterdir():
         with suppress(OSError):  # another command may have removed it
-            if _is_entry(path):
-                found.append(CachedEntry(path, size_of(path), path.stat().st_mtime))
+            if _is_entry(path) and (files := _files_of(path))[0] == path:
+                used = max(file.stat().st_mtime for file in files)
+                found.append(CachedEntry(path, sum(map(size_of, files)), used))
     return sorted(found, key=lambda entry: entry.used)
 
 
@@ -100,17 +105,19 @@ def remove_entries(entries: Iterable[CachedEntry]) -> Iterator[CachedEntry]:
 
 
 def shrink(folder: Path, limit: int, keep: str = "") -> list[CachedEntry]:
-    """Remove the features that were used least recently until the cache has at most ``limit`` bytes.
+    """Remove the features that were used least recently until they take at most ``limit`` bytes.
 
-    The entry ``keep`` stays, and so do checkpoints: they may stand for hours of work. Return what is gone.
+    The entry ``keep`` stays. Checkpoints do not count and stay: they may stand for hours of work. Return what
+    is gone.
     """
-    entries = entries_of(folder)
+    entries = [entry for entry in entries_of(folder) if not entry.is_checkpoint]
     excess = sum(entry.size for entry in entries) - limit
     gone = list[CachedEntry]()
-    candidates = (entry for entry in entries if entry.path.name != keep and not entry.is_checkpoint)
-    for entry in candidates:
+    for entry in entries:
         if excess <= 0:
             break
+        if entry.path.name == keep:
+            continue
         removed = list(remove_entries([entry]))
         gone += removed
         excess -= sum(one.size for one in removed)
@@ -146,10 +153,18 @@ def size_of(path: Path) -> int:
     return sum(file.lstat().st_size for file in files)
 
 
+def _files_of(path: Path) -> list[Path]:
+    """Return the files that stand for one entry: the path itself, or all rows of one extraction, in order."""
+    if not ROWS.fullmatch(path.name):
+        return [path]
+    key = path.name.partition(".")[0]
+    return sorted(file for file in path.parent.glob(f"{key}.*") if ROWS.fullmatch(file.name))
+
+
 def _is_entry(path: Path) -> bool:
     if path.is_symlink():
         return False
     if path.name.endswith(CHECKPOINT_SUFFIX):
-        return path.is_file() and bool(CHECKPOINT.fullmatch(path.name))
+        return path.is_file() and bool(CHECKPOINT.fullmatch(path.name) or ROWS.fullmatch(path.name))
     whole = KEY.fullmatch(path.name) and (path / TRAINING).is_file()
-    return bool(whole or (REMAINS.fullmatch(path.name) and path.is_dir()))
+    return bool(whole or (REMAINS.fullmatch(path.name) and path.exists()))

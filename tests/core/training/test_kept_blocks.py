@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ebsc_core.data.features.files import read_features
 from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.training import extract, kept_blocks
 from ebsc_core.training.kept_blocks import KeptBlocks
-from ebsc_core.utils.cached_entries import entries_of
+from ebsc_core.utils.cached_entries import entries_of, remove_entries
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.backbones import identity
 
@@ -73,8 +74,8 @@ def test_it_may_be_interrupted_several_times_and_leaves_nothing(kept: KeptBlocks
     for at in (4, 12):
         with pytest.raises(KeyboardInterrupt):
             list(again(kept).resumed(blocks(at)))
-    assert len(entries_of(kept.folder)) == 2
-    assert all(entry.is_checkpoint for entry in entries_of(kept.folder))
+    (entry,) = entries_of(kept.folder)
+    assert entry.is_checkpoint
     last = again(kept)
     assert torch.equal(rows(list(last.resumed(blocks()))), ROWS)
     last.remove()
@@ -100,6 +101,38 @@ def test_rows_are_kept_before_anything_ends(kept: KeptBlocks, monkeypatch: pytes
     begun: list[int] = []
     assert torch.equal(rows(list(again(kept).resumed(blocks(begun=begun)))), ROWS)
     assert begun == [8]
+
+
+def test_rows_that_are_read_again_count_as_in_use(kept: KeptBlocks) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        list(kept.resumed(blocks(8)))
+    os.utime(kept.begin, (0, 0))
+    next(again(kept).resumed(blocks()))
+    assert list(remove_entries(entries_of(kept.folder))) == []
+    assert kept.begin.exists()
+
+
+def test_rows_that_are_not_finite_are_not_kept(
+    ebsc: Ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the same error would come back, whatever was mended."""
+    monkeypatch.setattr(extract, "BATCH", 10)
+    real = identity.Identity.forward
+
+    def forward(self: identity.Identity, images: torch.Tensor) -> torch.Tensor:
+        rows = real(self, images)
+        calls.append(len(rows))
+        return rows * (torch.nan if len(calls) == 3 else 1)
+
+    calls = list[int]()
+    monkeypatch.setattr(identity.Identity, "forward", forward)
+    failed = ebsc(*EXTRACT, "f.h5")
+    assert failed.code == 2
+    assert "the backbone's features are not finite" in failed.err
+    done = ebsc(*EXTRACT, "f.h5")
+    assert done.code == 0, done.err
+    assert "20 images were extracted before" in done.out
+    assert read_features(FeaturesChoice(path=str(tmp_path / "f.h5"))).features.isfinite().all()
 
 
 def test_from_a_damaged_file_on_rows_are_extracted_anew(kept: KeptBlocks) -> None:

@@ -44,8 +44,8 @@ def features(folder: Path, number: int, hours: float, size: int = 1000) -> Path:
     return aged(entry, hours)
 
 
-def checkpoint(folder: Path, number: int, hours: float) -> Path:
-    path = folder / f"{key(number)}{CHECKPOINT_SUFFIX}"
+def checkpoint(folder: Path, number: int, hours: float, first: str = "") -> Path:
+    path = folder / f"{key(number)}{first}{CHECKPOINT_SUFFIX}"
     path.write_bytes(bytes(500))
     return aged(path, hours)
 
@@ -116,14 +116,41 @@ def test_a_checkpoint_that_training_may_still_renew_stays(cache: Path) -> None:
     assert fresh.is_file()
 
 
-def test_what_a_killed_command_has_left_goes_later(cache: Path) -> None:
-    old, new = cache / f".{key(1)}.abc", cache / f".{key(2)}.abc"
+def test_the_rows_of_one_extraction_are_one_entry(cache: Path) -> None:
+    """Without its first rows, nothing of it could be used."""
+    old, new = (
+        checkpoint(cache, 1, hours, first) for hours, first in ((9, f".{0:012}"), (0.1, f".{20:012}"))
+    )
+    (entry,) = entries_of(cache)
+    assert (entry.path, entry.size) == (old, 1000)
+    assert list(remove_entries([entry])) == []
+    aged(new, 8)
+    assert [entry.path for entry in remove_entries(entries_of(cache))] == [old]
+    assert not old.exists()
+    assert not new.exists()
+
+
+def test_checkpoints_do_not_count_against_the_limit(cache: Path) -> None:
+    checkpoint(cache, 1, 9)
+    kept = features(cache, 2, 8)
+    assert shrink(cache, 1000) == []
+    assert kept.is_dir()
+
+
+@pytest.mark.parametrize(
+    "name", [".{}.abc", f".{{}}{CHECKPOINT_SUFFIX}.77", f".{{}}.{0:012}{CHECKPOINT_SUFFIX}.7"]
+)
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_what_a_killed_command_has_left_goes_later(cache: Path, name: str, is_folder: bool) -> None:
+    old, new = (cache / name.format(key(number)) for number in (1, 2))
     for remains in (old, new):
-        remains.mkdir()
-        (remains / "features.h5").write_bytes(bytes(10))
+        if is_folder:
+            remains.mkdir()
+        (remains / "features.h5" if is_folder else remains).write_bytes(bytes(10))
     aged(old, 2)
     assert [entry.path for entry in remove_entries(entries_of(cache))] == [old]
-    assert new.is_dir()
+    assert not old.exists()
+    assert new.exists()
 
 
 @pytest.mark.parametrize(

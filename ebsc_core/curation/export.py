@@ -78,7 +78,10 @@ def export(
         note(f"{len(columns['image'])} rows -> {wanted.table}")
         if wanted.top and None in columns["share"]:
             without = columns["share"].count(None)
-            note(f"{without} of them have no shares: they were not clustered, but assigned")
+            note(
+                f"{without} of them have no share: they are in no cluster, or have no affinity because they were "
+                "not clustered, but assigned"
+            )
     if images:
         _export_images(run, wanted, images, note)
 

@@ -38,17 +38,19 @@ class Memberships:
         Returns
         -------
         clusters : ndarray of shape (N, top), int64
-            -1 where no more clusters have a share.
+            -1 where no more clusters have a share, and first for an image that has no cluster.
         shares : ndarray of shape (N, top)
             0 where there is no cluster.
         """
         count, width = self.shares.shape
         clusters, shares = np.full((count, top), -1), np.zeros((count, top))
-        numbers, kept = np.array(self.numbers, dtype=np.int64), min(top, width)
+        # A last column stands for no cluster: it is the own one of an image that has none.
+        numbers = np.array([*self.numbers, -1], dtype=np.int64)
+        kept = min(top, len(numbers))
         size = max(1, HELD_SHARES // max(width, 1))
         for start in range(0, count, size):
             part = slice(start, min(start + size, count))
-            dense = self.shares[part].toarray()
+            dense = np.pad(self.shares[part].toarray(), ((0, 0), (0, 1)))
             first = dense + 2.0 * (numbers == own[part, None])
             order = np.argsort(-first, axis=1, kind="stable")[:, :kept]
             found = np.take_along_axis(dense, order, axis=1)

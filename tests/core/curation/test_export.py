@@ -42,9 +42,9 @@ def test_shares_are_those_of_the_affinity() -> None:
     assert found.numbers == [0, 1]
     assert np.allclose(found.shares.toarray(), [[0.75, 0.25], [1, 0], [0.2, 0], [0, 1]])
     clusters, shares = found.ranked(CLUSTERS, 3)
-    # The own cluster is the first one, whatever its share.
-    assert clusters.tolist() == [[0, 1, -1], [0, -1, -1], [1, 0, -1], [1, -1, -1]]
-    assert np.allclose(shares, [[0.75, 0.25, 0], [1, 0, 0], [0, 0.2, 0], [1, 0, 0]])
+    # The own cluster is the first one, whatever its share, and even if there is none.
+    assert clusters.tolist() == [[0, 1, -1], [0, -1, -1], [1, 0, -1], [-1, 1, -1]]
+    assert np.allclose(shares, [[0.75, 0.25, 0], [1, 0, 0], [0, 0.2, 0], [0, 1, 0]])
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 8), st.integers(0, 99))
@@ -55,7 +55,7 @@ def test_ranks_are_those_of_a_plain_sort(n: int, k: int, top: int, seed: int) ->
     clusters, shares = Memberships([*range(k)], sparse.csr_matrix(dense)).ranked(own, top)
     for row in range(n):
         others = sorted(set(np.flatnonzero(dense[row]).tolist()) - {own[row]}, key=lambda j: -dense[row, j])
-        expected = ([int(own[row])] if own[row] >= 0 else []) + others
+        expected = [int(own[row]), *others]
         expected = (expected + [-1] * top)[:top]
         assert clusters[row].tolist() == expected
         assert np.allclose(shares[row], [dense[row, j] if j >= 0 else 0 for j in expected])

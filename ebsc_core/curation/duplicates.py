@@ -7,7 +7,8 @@ different images alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ from ebsc_core.clustering.search import Found
 from ebsc_core.config.schema import SearchOptions
 from ebsc_core.curation.likeness import Likeness
 from ebsc_core.curation.neighbors import bulk_end, nearest
-from ebsc_core.curation.originals import Size
+from ebsc_core.curation.originals import Originals, Size
 from ebsc_core.curation.thumbnails import Thumbnails, content_of_rows
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.utils.errors import ConfigError
@@ -32,6 +33,8 @@ NEIGHBORS = 8
 MIN_THRESHOLD = 0.8
 # Fewer distinct images have no bulk.
 MIN_BULK = 50
+# Of so few rows, only equal ones are duplicates: rows of one cluster may be as similar as 0.99.
+SURE_OF_ROWS = 0.999
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def duplicate_images(
     threshold: float | None = None,
     search: SearchOptions | None = None,
     seed: int = 0,
-    size_of: Callable[[str], Size] = lambda name: Size(),
+    originals: Originals | None = None,
 ) -> Duplicates:
     """Find groups of duplicates among ``N`` images.
 
@@ -101,8 +104,9 @@ def duplicate_images(
     search : SearchOptions, optional
     seed : int
         Decides the random numbers of an approximate search.
-    size_of : callable
-        Returns the size of an image's file by its name. The largest image of a group is the one to keep.
+    originals : Originals, optional
+        The files of the images. The largest image of a group is the one to keep, and images are equal only
+        if all pixels of their files are.
 
     Raises
     ------
@@ -116,7 +120,7 @@ def duplicate_images(
         proposed.append(_proposed(rows, distinct[distinct < len(rows)], search, seed))
     first, second = np.unique(np.concatenate(proposed), axis=0).T
     pairs = _sorted(first, second, likeness.similarities(first, second))
-    return _grouped(thumbnails.content, names, pairs, threshold, size_of)
+    return _grouped(thumbnails.content, names, pairs, _threshold(pairs, MIN_THRESHOLD, threshold), originals)
 
 
 def duplicate_rows(
@@ -131,12 +135,11 @@ def duplicate_rows(
     Parameters and errors are those of :func:`duplicate_images`.
     """
     content, held = content_of_rows(rows), rows.held()
-    pairs = _proposed(held, _first_of(content), search or SearchOptions(), seed)
-    first, second = np.unique(pairs, axis=0).T
+    proposed = _proposed(held, _first_of(content), search or SearchOptions(), seed)
+    first, second = np.unique(proposed, axis=0).T
     cosines = (held[torch.from_numpy(first)] * held[torch.from_numpy(second)]).sum(dim=1)
-    return _grouped(
-        content, names, _sorted(first, second, cosines.cpu().numpy()), threshold, lambda name: Size()
-    )
+    pairs = _sorted(first, second, cosines.cpu().numpy())
+    return _grouped(content, names, pairs, _threshold(pairs, SURE_OF_ROWS, threshold), None)
 
 
 def _first_of(content: np.ndarray) -> np.ndarray:
@@ -163,13 +166,9 @@ def _grouped(
     content: np.ndarray,
     names: Sequence[str],
     pairs: Pairs,
-    threshold: float | None,
-    size_of: Callable[[str], Size],
+    threshold: float,
+    originals: Originals | None,
 ) -> Duplicates:
-    if threshold is None:
-        threshold = _threshold(pairs)
-    elif not 0 < threshold <= 1:
-        raise ConfigError(f"`threshold` is {threshold:g}; give a similarity above 0 and at most 1")
     near, first = pairs.similarity >= threshold, _first_of_each(content)
     starts = np.concatenate([pairs.first[near], np.arange(len(content))])
     group = _components(starts, np.concatenate([pairs.second[near], first]), len(content))
@@ -179,15 +178,22 @@ def _grouped(
     order = np.argsort(group, kind="stable")
     order = order[np.bincount(group)[group[order]] > 1]
     found = np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if len(order) else []
-    groups = [_ordered(members.tolist(), content, best[first], names, size_of) for members in found]
+    groups = [_ordered(members.tolist(), content, best[first], names, originals) for members in found]
     return Duplicates(sorted(groups, key=len, reverse=True), threshold, pairs)
 
 
-def _threshold(pairs: Pairs) -> float:
-    """Return the threshold that follows from the similarity of each image to its nearest one."""
+def _threshold(pairs: Pairs, of_few: float, given: float | None) -> float:
+    """Return the given threshold, or the one that follows from the similarity of each to its nearest one.
+
+    Where there are too few for that, it is ``of_few``.
+    """
+    if given is not None:
+        if not 0 < given <= 1:
+            raise ConfigError(f"`threshold` is {given:g}; give a similarity above 0 and at most 1")
+        return given
     positions, at = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
     if len(positions) < MIN_BULK:
-        return MIN_THRESHOLD
+        return of_few
     largest = np.full(len(positions), -1.0)
     np.maximum.at(largest, at, np.tile(pairs.similarity, 2))
     return max(MIN_THRESHOLD, bulk_end(largest))
@@ -209,10 +215,11 @@ def _ordered(
     content: np.ndarray,
     best: np.ndarray,
     names: Sequence[str],
-    size_of: Callable[[str], Size],
+    originals: Originals | None,
 ) -> list[Duplicate]:
     """Order a group: the image to keep, its equals, then the most similar ones, each with its equals."""
-    sizes = {member: size_of(names[member]) for member in members}
+    sizes = {member: originals.size(names[member]) if originals else Size() for member in members}
+    shared = Counter(content[members].tolist())
     keep = min(members, key=lambda member: (sizes[member].order, member))
 
     def place(member: int) -> tuple[bool, float, int, tuple[int, int], int]:
@@ -223,8 +230,9 @@ def _ordered(
     result = []
     for member in sorted(members, key=place):
         mine = content[member]
-        # Images of two sizes may become equal where they are brought to one size.
-        identity = (mine, sizes[member].width, sizes[member].height)
+        # Different images may become equal where they are brought to one size.
+        pixels = originals.pixels(names[member]) if originals and shared[mine] > 1 else b""
+        identity = (mine, sizes[member].width, sizes[member].height, pixels)
         kind = "keep" if member == keep else "exact" if identity in identities else "near"
         alike = 1.0 if member == keep or mine in contents else float(best[member])
         contents.add(mine)

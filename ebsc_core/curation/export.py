@@ -79,8 +79,8 @@ def export(
         if wanted.top and None in columns["share"]:
             without = columns["share"].count(None)
             note(
-                f"{without} of them have no share: they are in no cluster, or have no affinity because they were "
-                "not clustered, but assigned"
+                f"{without} of them have no share: they are in no cluster, or have no affinity because they "
+                "were not clustered, but assigned"
             )
     if images:
         _export_images(run, wanted, images, note)

@@ -73,7 +73,7 @@ def find_in_data(images: RunImages, place: str, threshold: float | None, progres
     if len(names) < 2:
         raise DataError(f"{images.fitted.name} holds one image; give at least two")
     thumbnails = make_thumbnails(images, progress)
-    found = duplicate_images(thumbnails, names, threshold=threshold, size_of=Originals(place).size)
+    found = duplicate_images(thumbnails, names, threshold=threshold, originals=Originals(place))
     return Searched(found, len(names), images)
 
 
@@ -94,8 +94,8 @@ def find_in_run(
         return Searched(found, run.assignments.fitted, None)
     thumbnails, names = make_thumbnails(images, progress), list(images.ids())
     place = config.features.images if config.features else config.data.name
-    size_of = Originals(place or "").size
-    found = duplicate_images(thumbnails, names, run.rows.held(), threshold, search, seed, size_of)
+    originals = Originals(place or "")
+    found = duplicate_images(thumbnails, names, run.rows.held(), threshold, search, seed, originals)
     return Searched(found, len(names), images)
 
 

@@ -1,15 +1,18 @@
-"""Tell how large the files of images are, where the images are files of a folder or of a zip."""
+"""Look at the files of images, where these are files of a folder or of a zip: their sizes and pixels."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ebsc_core.data.images.decoding import ImageHeader, read_header
+from ebsc_core.data.images.decoding import ImageHeader, decode_image, read_header
+from ebsc_core.data.images.workers import BadImage
 
 # Besides OSError, a zip that is damaged or encrypted raises these.
 UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, zipfile.BadZipFile)
@@ -44,15 +47,32 @@ class Originals:
 
     def size(self, name: str) -> Size:
         """Return the size of an image file, from its header."""
-        with suppress(*UNREADABLE):
-            if self._archive:
-                with self._archive.open(name) as member:
-                    return _size(member, self._archive.getinfo(name).file_size)  # type: ignore[arg-type]
-            path = self.place / name
-            if self.place.is_dir() and path.is_file():  # reading a pipe might never end
-                with path.open("rb") as file:
-                    return _size(file, path.stat().st_size)
+        with suppress(*UNREADABLE), self._opened(name) as (file, stored):
+            header = read_header(file)
+            if isinstance(header, ImageHeader):
+                return Size(header.width, header.height, stored)
         return Size()
+
+    def pixels(self, name: str) -> bytes:
+        """Return a digest of all pixels of an image file; empty if there is none that can be read."""
+        size = self.size(name)
+        with suppress(*UNREADABLE, BadImage), self._opened(name) as (file, _):
+            pixels = decode_image(file, size.stored, (3, size.height, size.width))
+            return hashlib.blake2b(pixels.tobytes()).digest()
+        return b""
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[tuple[BinaryIO, int]]:
+        """Open an image file; yield it with its bytes where it is stored."""
+        if self._archive:
+            with self._archive.open(name) as member:
+                yield member, self._archive.getinfo(name).file_size  # type: ignore[misc]
+            return
+        path = self.place / name
+        if not (self.place.is_dir() and path.is_file()):  # reading a pipe might never end
+            raise FileNotFoundError(name)
+        with path.open("rb") as file:
+            yield file, path.stat().st_size
 
     @cached_property
     def _archive(self) -> zipfile.ZipFile | None:
@@ -60,8 +80,3 @@ class Originals:
             if self.place.suffix.lower() == ".zip" and self.place.is_file():
                 return zipfile.ZipFile(self.place)
         return None
-
-
-def _size(file: BinaryIO, stored: int) -> Size:
-    header = read_header(file)
-    return Size(header.width, header.height, stored) if isinstance(header, ImageHeader) else Size()

@@ -128,6 +128,33 @@ def test_rows_without_images_are_compared_by_themselves(ebsc, tmp_path: Path) ->
     assert "--picture needs images" in ebsc("duplicates", "run", "--picture", "p.png").err
 
 
+def test_of_few_rows_only_equal_ones_are_duplicates(ebsc, tmp_path: Path) -> None:
+    """Rows of one cluster are often nearly parallel."""
+    numbers = np.random.default_rng(0)
+    rows = np.repeat(np.eye(3, 8), 13, axis=0) + 0.05 * numbers.normal(size=(39, 8))
+    rows[20], rows[30] = rows[15], rows[25] * (1 + 1e-4 * np.arange(8))
+    np.save(tmp_path / "f.npy", rows.astype(np.float32))
+    assert ebsc("cluster", "f.npy", "--n-clusters", "3", "--coefficients", "knn", "--out", "run").code == 0
+    assert "39 rows: 1 exact and 1 near duplicates" in ebsc("duplicates", "run").out
+
+
+def test_equal_images_are_equal_in_all_pixels_of_their_files(ebsc, tmp_path: Path) -> None:
+    """Images are compared in a smaller size, in which a changed pixel vanishes."""
+    (folder := tmp_path / "photos").mkdir()
+    numbers = np.random.default_rng(0)
+    for at in range(8):
+        pixels = numbers.integers(0, 256, (16, 16, 3), np.uint8).repeat(32, 0).repeat(32, 1)
+        Image.fromarray(pixels).save(folder / f"{at}.png")
+        Image.fromarray(pixels).save(folder / f"{at}-copy.png", compress_level=1)
+        pixels[3, 5, 0] ^= 4
+        Image.fromarray(pixels).save(folder / f"{at}-touched.png")
+    done = ebsc("duplicates", folder, "-o", "d.csv", "--set", "data.size=32")
+    assert done.code == 0, done.err
+    kinds = {image: kind for group in named(tmp_path / "d.csv") for image, kind in group}
+    assert "8 exact and 8 near duplicates in 8 groups" in done.out
+    assert all(kinds[f"{at}-touched.png"] != "exact" for at in range(8))
+
+
 def test_a_run_whose_images_are_gone_has_its_rows(ebsc, tmp_path: Path, photos) -> None:
     folder = photos()
     shutil.copy(folder / "003.png", folder / "again.png")

@@ -91,7 +91,7 @@ def label_free(
     eigenvalues : ndarray of shape (>= min(K + 1, N),)
         Leading eigenvalues of the normalised affinity, descending.
     """
-    sizes = np.bincount(clusters[clusters >= 0], minlength=n_clusters)
+    sizes = np.unique(clusters[clusters >= 0], return_counts=True)[1].tolist()
     gap = (
         float(eigenvalues[n_clusters - 1] - eigenvalues[n_clusters])
         if len(eigenvalues) > n_clusters
@@ -102,7 +102,8 @@ def label_free(
         "eigengap": gap,
         "within_cluster_mass": within,
         "connected_components": int(connected_components(affinity, directed=False)[0]),
-        "cluster_sizes": sizes.tolist(),
+        # Numbers need not be consecutive (`like`), so zeros stand last, for the clusters that are empty.
+        "cluster_sizes": sizes + [0] * (n_clusters - len(sizes)),
         "unassigned": int((clusters < 0).sum()),
     }
 

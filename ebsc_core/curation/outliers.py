@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
+from torch import Tensor
 
+from ebsc_core.clustering.copies import find_copies
 from ebsc_core.config.schema import SearchOptions
 from ebsc_core.curation.graph import Graph, graph_of
 from ebsc_core.curation.neighbors import nearest
@@ -117,6 +120,8 @@ def rank_outliers(
 def isolation(rows: Rows, search: SearchOptions, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Measure how far each row is from its nearest neighbours.
 
+    Copies count once: otherwise each would be its copies' nearest neighbour, at no distance at all.
+
     Returns
     -------
     distance : ndarray of shape (N,)
@@ -124,7 +129,18 @@ def isolation(rows: Rows, search: SearchOptions, seed: int) -> tuple[np.ndarray,
     relative : ndarray of shape (N,)
         The mean distance to them, as a multiple of the mean of the same figure of theirs.
     """
-    found = nearest(rows.held(), NEIGHBORS, search, seed)
+    copies = find_copies(rows, np.arange(len(rows)), seed)
+    if copies is None:
+        return _isolation(rows.held(), search, seed)
+    distance, relative = _isolation(rows.held()[torch.from_numpy(copies.distinct)], search, seed)
+    return distance[copies.among_distinct], relative[copies.among_distinct]
+
+
+def _isolation(rows: Tensor, search: SearchOptions, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the same among distinct rows."""
+    if len(rows) < 2:
+        return np.zeros(len(rows)), np.zeros(len(rows))
+    found = nearest(rows, NEIGHBORS, search, seed)
     cosines = found.scores.double().clamp(-1, 1)  # a search in cells may find fewer: those are opposite
     apart = (2 - 2 * cosines).sqrt().mean(dim=1).numpy()
     theirs = apart[found.indices.numpy()].mean(axis=1)

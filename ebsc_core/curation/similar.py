@@ -21,6 +21,9 @@ from ebsc_core.utils.errors import ConfigError, DataError, shortened
 from ebsc_core.utils.matmul import full_precision
 from ebsc_core.utils.progress import Progress
 
+# No run has more images than have a number of so many digits.
+MAX_DIGITS = 18
+
 
 @dataclass(frozen=True)
 class Similar:
@@ -58,7 +61,7 @@ def find_similar(
         If there is no such image, if it was held out (the run has no row of it), or if the run was on
         features and has no network for a file.
     """
-    place = _position(run.assignments.ids, wanted)
+    place = _position(run.assignments.ids, wanted, bool(run.config.features))
     if place is None:
         query, own = _row_of_file(predictor(), wanted, progress), -1
     elif place >= run.assignments.fitted:
@@ -67,16 +70,18 @@ def find_similar(
         query, own = run.rows.take(np.array([place]))[0], place
         number = run.curated.clusters[place]
         where = "no cluster" if number < 0 else f"cluster {run.curated.called(number)}"
-        progress.note(f"image {place} of the run, in {where}")
+        progress.note(f"image {shortened(run.assignments.ids[place])} of the run, in {where}")
     return _described(run, *similar_rows(run.rows, query, top, own))
 
 
-def _position(ids: Sequence[str], wanted: str) -> int | None:
+def _position(ids: Sequence[str], wanted: str, are_rows: bool) -> int | None:
+    """Return the position of a name, or of a number unless the names are numbers themselves; None if new."""
     if wanted in ids:
         return ids.index(wanted)
-    if wanted.isdecimal() and int(wanted) < len(ids):
-        return int(wanted)
-    if _file(wanted).is_file():  # a new image may have the name of another one in another folder
+    if wanted.isdecimal() and len(wanted) <= MAX_DIGITS and not all(map(str.isdecimal, ids)):
+        return int(wanted) if int(wanted) < len(ids) else None
+    # A new image may have the name of another one in another folder. Rows have no new images.
+    if not are_rows and _file(wanted).is_file():
         return None
     place = int(match_names([wanted], ids)[0])
     return place if place >= 0 else None
@@ -97,8 +102,8 @@ def _row_of_file(predictor: Predictor, wanted: str, progress: Progress) -> Tenso
     images = predictor.alike(given_images([file], size=predictor.side))
     row = torch.cat([predictor.rows_of(table) for table in predictor.extract(images)])
     clusters, confidence = predictor.assign(row)
-    joined = saved.curated.called(int(clusters[0]))
-    progress.note(f"a new image, which joins cluster {joined} (confidence {100 * confidence[0]:.0f} %)")
+    joined = "no cluster" if clusters[0] < 0 else f"cluster {saved.curated.called(int(clusters[0]))}"
+    progress.note(f"a new image, which joins {joined} (confidence {100 * confidence[0]:.0f} %)")
     return row[0].cpu()
 
 

@@ -143,6 +143,9 @@ class CurationMixin:
         from ebsc_core.estimators.progress import Spoken
 
         check_is_fitted(self)
+        ids = self._run.saved.assignments.ids
+        if isinstance(image, int) and 0 <= image < len(ids):
+            image = ids[image]
         with mistakes():
             return self._run.similar(
                 str(fspath(image) if isinstance(image, PathLike) else image), top, Spoken(self.verbose)

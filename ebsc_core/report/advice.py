@@ -61,7 +61,8 @@ def advice_from_figures(run: SavedRun) -> list[Advice]:
 def cluster_count(run: SavedRun) -> int:
     """Return the number of clusters that a run was asked for, or has found if that is more."""
     wanted = run.config.n_clusters
-    found = int(run.assignments.clusters.max(initial=-1)) + 1
+    clusters = run.assignments.clusters
+    found = len(np.unique(clusters[clusters >= 0]))
     return max(wanted if isinstance(wanted, int) else 0, found)
 
 

@@ -90,7 +90,7 @@ def test_label_free_figures_of_a_plain_case() -> None:
 
 def test_empty_clusters_and_noise_are_counted() -> None:
     found = figures([0, 0, 2, -1])
-    assert found["cluster_sizes"] == [2, 0, 1]
+    assert found["cluster_sizes"] == [2, 1, 0]
     assert found["unassigned"] == 1
 
 

@@ -65,6 +65,22 @@ def test_an_image_between_clusters_is_told_to_be_there(ebsc, tmp_path: Path) -> 
     assert f"{first['cluster']} trees" in done.out
 
 
+def test_copies_of_one_image_do_not_change_who_is_an_outlier(ebsc, tmp_path: Path) -> None:
+    """Where all neighbours of most images are copies, every other image would seem infinitely far away."""
+    rows = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    np.save(tmp_path / "few.npy", rows)
+    np.save(tmp_path / "many.npy", np.concatenate([rows, np.repeat(rows[5:6], 60, axis=0)]))
+    found = []
+    for name in ("few", "many"):
+        made = ("--coefficients", "knn", "--n-clusters", "3", "--out", name)
+        assert ebsc("cluster", f"{name}.npy", *made).code == 0
+        assert ebsc("outliers", name, "--top", "100", "-o", f"{name}.csv").code == 0
+        found.append({line["image"]: line["score"] for line in listed(tmp_path / f"{name}.csv")})
+    few, many = found
+    assert {image: many[image] for image in few} == few
+    assert {many[str(image)] for image in range(40, 100)} == {few["5"]}
+
+
 def test_a_mistake_is_one_line(ebsc, tmp_path: Path) -> None:
     np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32))
     assert ebsc("cluster", "f.npy", "--coefficients", "knn", "--n-clusters", "2", "--out", "run").code == 0

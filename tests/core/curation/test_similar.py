@@ -43,6 +43,29 @@ def test_one_of_the_run_by_name_or_number(ebsc, tmp_path: Path, run: Path, wante
     assert f"{expected[0]:03}.png" in done.out
 
 
+def test_a_number_is_a_name_where_all_names_are_numbers(ebsc, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images)
+    assert ebsc("run", "--data", "a.npz", "--limit", "20", *QUICK).code == 0
+    names = SavedRun(tmp_path / "run").assignments.ids
+    (absent, *_), (present, *_) = (str(i) for i in range(20) if str(i) not in names), names[3:]
+    done = ebsc("similar", "run", absent)
+    assert done.code == 2
+    assert f"{absent} is no image of run and no file" in done.err
+    assert f"image {present} of the run" in ebsc("similar", "run", present).out
+    assert ebsc("similar", "run", "9" * 5000).code == 2
+
+
+def test_a_row_is_meant_even_if_there_is_a_file_of_its_name(ebsc, tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    np.savez(tmp_path / "f.npz", features=rows, ids=[f"{at}.png" for at in range(40)])
+    assert ebsc("cluster", "f.npz", "--coefficients", "knn", "--n-clusters", "2", "--out", "run").code == 0
+    (tmp_path / "7.png").write_bytes(b"some image")
+    done = ebsc("similar", "run", "7.png")
+    assert done.code == 0, done.err
+    assert "image 7.png of the run" in done.out
+
+
 def test_what_is_neither_is_said(ebsc, run: Path) -> None:
     done = ebsc("similar", "run", "7.png")
     assert done.code == 2

@@ -78,4 +78,6 @@ def test_the_end_of_the_bulk_is_beyond_it_and_duplicates_do_not_move_it_far(
     assert (bulk > end).mean() < 0.002
     duplicates = int(2000 * share)
     moved = np.arctanh(bulk_end(np.concatenate([bulk[duplicates:], np.full(duplicates, 0.999)])))
-    assert np.arctanh(end) - 2 * width < moved < np.arctanh(end) + 8 * width
+    # Where 40 % are duplicates, the quantiles of the bulk move such that the end moves by 7.3 widths. The
+    # sample adds up to two.
+    assert np.arctanh(end) - 2 * width < moved < np.arctanh(end) + 9.5 * width

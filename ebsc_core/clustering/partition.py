@@ -15,7 +15,7 @@ from ebsc_core.config.schema import AffinityOptions
 from ebsc_core.data.features.forms import WhitenForm, row_form
 from ebsc_core.data.features.neighbor_whitening import NeighborWhitening
 from ebsc_core.data.features.rows import HeldRows
-from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
+from ebsc_core.plugins.interfaces import CoefficientModel
 
 # This is fewer than in the final clustering: the partition is renewed some epochs later.
 N_INIT = 10
@@ -28,8 +28,8 @@ class Partition:
     clusters: Tensor | None
     """``(N,)`` int64, on the CPU; None if their number is not known."""
     neighbors: Tensor
-    """``(N, k)`` int64, on the CPU: the rows that express each row, are expressed by it, and are in its
-    cluster. In place of any other stands the row itself."""
+    """``(N, k)`` int64, on the CPU: the rows that express each row and are in its cluster. In place of one in
+    another cluster, or without a share, stands the row itself."""
 
 
 def partition(
@@ -63,22 +63,10 @@ def partition(
         shown = NeighborWhitening(HeldRows(rows), HeldRows(pixels), seed=seed)(rows, pixels)
     own = torch.arange(len(shown), device=shown.device)
     coefficients = Dictionary(model, shown, seed=seed).express(shown, auto_top_k(len(rows), n_clusters), own)
-    chosen, counts, clusters = coefficients.indices, _mutual(coefficients), None
+    chosen, counts, clusters = coefficients.indices, coefficients.values != 0, None
     if n_clusters is not None:
         graph = affinity(coefficients, AffinityOptions(**model.graph()))
         embedding = graph_embedding(graph, n_clusters, seed, rows.device)
         clusters = torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()
         counts &= clusters[chosen] == clusters[:, None]
     return Partition(clusters, torch.where(counts, chosen, torch.arange(len(chosen))[:, None]))
-
-
-def _mutual(coefficients: Coefficients) -> Tensor:
-    """Return whether two rows express each other, for each coefficient, ``(N, k)``.
-
-    Such neighbours are much more often of one class (k-reciprocal nearest neighbours).
-    """
-    chosen, shares = coefficients.indices, coefficients.values != 0
-    n = len(chosen)
-    own = torch.arange(n)[:, None]
-    pairs, reverse = own * n + chosen, chosen * n + own
-    return shares & torch.isin(reverse, pairs[shares])

@@ -157,7 +157,7 @@ class JointChoice(ComponentChoice):
     it is a fifth of the epochs of the joint phase, rounded up."""
     share: float = Field(0.5, ge=0, le=1)
     """With ``neighbors``, the probability that one of the images that express an image is drawn for its
-    second view. It is taken if the image expresses it in turn and both are in one cluster."""
+    second view. It is taken if both are in one cluster."""
     pixels: bool = True
     """With ``neighbors``, whether all images are expressed by small pictures of themselves, too, beside what
     the network makes of them. What the pictures tell then goes into the network."""

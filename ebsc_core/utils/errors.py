@@ -106,6 +106,19 @@ def text_of(error: BaseException) -> str:
     return printable(text)
 
 
+def fault_of(error: BaseException) -> str:
+    """Return what an error says about a file that cannot be read, on one line.
+
+    Raises
+    ------
+    BaseException
+        The error itself if memory was short: then nothing is wrong with the file.
+    """
+    if is_out_of_memory(error):
+        raise error
+    return text_of(error)
+
+
 def printable(text: str) -> str:
     """Return the text on one line that any terminal can show."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -17,7 +17,7 @@ from ebsc_core.data.features.hdf5_files import read_hdf5
 from ebsc_core.data.features.numpy_files import read_npy, read_npz
 from ebsc_core.data.features.parquet_files import read_parquet
 from ebsc_core.data.features.source import UNREADABLE, FeatureSource
-from ebsc_core.utils.errors import DataError, is_out_of_memory, text_of
+from ebsc_core.utils.errors import DataError, fault_of
 from ebsc_core.utils.manifest import GuardedFolder
 from ebsc_core.utils.paths import existing_file
 
@@ -50,9 +50,7 @@ def read_features(choice: FeaturesChoice) -> FeatureSource:
     try:
         return reader(path, choice)
     except UNREADABLE as error:
-        if is_out_of_memory(error):  # nothing is wrong with the file
-            raise
-        raise DataError(f"{path} is not a readable {path.suffix} file ({text_of(error)})") from None
+        raise DataError(f"{path} is not a readable {path.suffix} file ({fault_of(error)})") from None
 
 
 def _check_guarded(path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ebsc_core.data.features.rows import BLOCK_ROWS
-from ebsc_core.utils.errors import DataError, text_of
+from ebsc_core.utils.errors import DataError, fault_of
 from ebsc_core.utils.limits import check_size
 
 # Errors that reading a damaged file raises.
@@ -99,7 +99,7 @@ class FeatureSource:
                 with np.errstate(over="ignore"):  # such a value becomes infinite and is reported below
                     block = np.array(self.read(slice(start, start + size)), dtype=np.float32)
             except UNREADABLE as error:
-                raise DataError(f"{self.path} cannot be read ({text_of(error)})") from None
+                raise DataError(f"{self.path} cannot be read ({fault_of(error)})") from None
             good = np.isfinite(block).all(axis=1)
             if not good.all():
                 row = start + int(good.argmin())

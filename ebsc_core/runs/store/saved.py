@@ -33,7 +33,7 @@ from ebsc_core.runs.store.directory import (
     files_of,
 )
 from ebsc_core.runs.store.recorded import Provenance, checked_as, read_metrics
-from ebsc_core.utils.errors import ConfigError, EbscError, RunDirectoryError, is_out_of_memory, text_of
+from ebsc_core.utils.errors import ConfigError, EbscError, RunDirectoryError, fault_of, text_of
 
 T = TypeVar("T")
 # The errors that reading a damaged file may raise.
@@ -178,9 +178,7 @@ class SavedRun:
         except EbscError:
             raise
         except DAMAGED as error:
-            if is_out_of_memory(error):  # nothing is wrong with the file
-                raise
-            raise RunDirectoryError(f"{path} is damaged ({text_of(error)})") from None
+            raise RunDirectoryError(f"{path} is damaged ({fault_of(error)})") from None
 
 
 def _read_assignments(path: Path) -> Assignments:

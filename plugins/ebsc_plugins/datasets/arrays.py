@@ -27,6 +27,7 @@ from ebsc_core import (
     StreamedImages,
     Workers,
     channels_first,
+    fault_of,
     fit_image,
     opaque_channels,
     sample_positions,
@@ -228,7 +229,7 @@ class ArrayReader(ImageReader):
             rows = np.memmap(stored.path, stored.dtype, "r", stored.offset or 0, stored.shape, order)
             pixels = to_uint8(stored.path, np.array(rows[position : position + 1]))
         except (OSError, ValueError, DataError) as error:
-            raise BadImage(str(error)) from None
+            raise BadImage(fault_of(error)) from None
         return resize(pixels, self.size)[0]
 
     def mark(self, positions: np.ndarray) -> bytes:

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from ebsc_core import DataError
+from ebsc_core import DataError, fault_of
 from ebsc_plugins.datasets.listing import Listing
 from ebsc_plugins.datasets.packed_names import Names
 
@@ -117,7 +117,7 @@ class ZipFiles(Files):
             with zipfile.ZipFile(path) as archive:
                 members = archive.NameToInfo  # the last one of each name
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise DataError(f"{path} is not a readable zip ({error})") from None
+            raise DataError(f"{path} is not a readable zip ({fault_of(error)})") from None
         self.path, listing = path, Listing()
         with path.open("rb") as file:
             for name, member in members.items():

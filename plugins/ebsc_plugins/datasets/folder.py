@@ -29,10 +29,10 @@ from ebsc_core import (
     Workers,
     common_shape,
     decode_image,
+    fault_of,
     printable,
     read_header,
     sample_positions,
-    text_of,
     unreadable,
     warn_unreadable,
 )
@@ -165,7 +165,7 @@ def _header(files: Files, position: int) -> ImageHeader | BadImage:
     try:
         file, _ = files.open(position)
     except UNREADABLE as error:
-        return BadImage(text_of(error))
+        return BadImage(fault_of(error))
     with file:
         return read_header(file)
 
@@ -174,7 +174,7 @@ def _decode(files: Files, shape: tuple[int, int, int], position: int) -> np.ndar
     try:
         file, stored = files.open(position)
     except UNREADABLE as error:
-        raise BadImage(text_of(error)) from None
+        raise BadImage(fault_of(error)) from None
     with file:
         return decode_image(file, stored, shape)
 

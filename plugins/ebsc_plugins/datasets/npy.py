@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ebsc_core import ComponentSpec, DataContext, DataError, ImageSource
+from ebsc_core import ComponentSpec, DataContext, DataError, ImageSource, fault_of
 from ebsc_plugins.datasets.arrays import ArrayOptions, find_npy, read_stored
 
 
@@ -43,4 +43,4 @@ def read_npy(path: Path, options: ArrayOptions, context: DataContext) -> ImageSo
         load = partial(np.load, path, allow_pickle=False)
         return read_stored(stored, "the array", load, None, options, context)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable .npy file ({error})") from None
+        raise DataError(f"{path} is not a readable .npy file ({fault_of(error)})") from None

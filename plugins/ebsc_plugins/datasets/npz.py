@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ebsc_core import ComponentSpec, DataContext, DataError, ImageSource
+from ebsc_core import ComponentSpec, DataContext, DataError, ImageSource, fault_of
 from ebsc_plugins.datasets.arrays import ArrayOptions, StoredArray, find_array, read_stored
 
 
@@ -66,7 +66,7 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSour
             return read_stored(stored, what, load, labels, options, context)
     # RuntimeError: the archive is encrypted, or compressed in a way that Python does not know.
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is not a readable .npz archive ({error})") from None
+        raise DataError(f"{path} is not a readable .npz archive ({fault_of(error)})") from None
 
 
 def _labels(archive: np.lib.npyio.NpzFile, images: StoredArray, key: str) -> tuple[str, np.ndarray]:

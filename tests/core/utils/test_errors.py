@@ -6,11 +6,13 @@ import errno
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ebsc_core.utils.errors import is_out_of_memory
 
@@ -50,6 +52,31 @@ def test_out_of_memory_is_told_apart(error: Exception, is_one: bool) -> None:
     assert is_out_of_memory(error) == is_one
 
 
+@pytest.mark.parametrize("name", ["images.npz", "images.npy", "images.zip", "features.npy"])
+def test_a_sound_file_is_not_called_unreadable_where_memory_is_short(
+    ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (20, 8, 8), np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "features.npy", np.ones((20, 4), np.float32))
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for at, image in enumerate(images):
+            Image.fromarray(image).save(tmp_path / "one.png")
+            archive.write(tmp_path / "one.png", f"{at}.png")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    for place in ("numpy.load", "numpy.memmap", "zipfile.ZipFile.__init__"):
+        monkeypatch.setattr(place, fail)
+    command = ("cluster", name) if name == "features.npy" else ("run", "--data", name, "--epochs", "0")
+    done = ebsc(*command, "--n-clusters", "3", "--out", "run")
+    assert done.code != 0
+    assert "not a readable" not in done.err
+    assert "memory" in done.err
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError(ALLOCATOR), too_large()])
 def test_a_command_without_memory_says_so_in_one_line_and_leaves_nothing(
     ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -70,6 +97,7 @@ def test_a_command_without_memory_says_so_in_one_line_and_leaves_nothing(
 LIMITED = """
 import resource, sys
 import torch
+from PIL import Image
 import ebsc_cli.console, ebsc_core.runs.run  # without memory for an import, Python itself may fail
 from ebsc_cli.app import main
 from ebsc_cli.commands import load

@@ -33,16 +33,15 @@ def compare(
     """
     if len(runs) < 2:
         raise ConfigError("there is nothing to compare: give the directories of two runs or more")
-    from ebsc_core.runs.store.directory import check_finished, own_files
+    from ebsc_core.runs.store.directory import check_finished, check_output, own_files
 
     for run in runs:
         check_finished(run)  # before the imports below, which take a second
     from ebsc_core.runs.store.compare import compare as compare_runs
     from ebsc_core.runs.store.saved import SavedRun
-    from ebsc_core.utils.files import check_writable
 
     if out:
-        check_writable(out, [file for run in runs for file in own_files(run)])
+        check_output(out, [file for run in runs for file in own_files(run)])
     saved = [SavedRun(run) for run in runs]
     comparison = compare_runs(saved)
     errors = Console(stderr=True, soft_wrap=True)

@@ -78,7 +78,7 @@ def extract(
     from ebsc_cli.start import configured
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.extract_features import extract_features
-    from ebsc_core.utils.files import check_writable
+    from ebsc_core.runs.store.directory import check_output
 
     flags = {
         "data.name": data,
@@ -92,7 +92,9 @@ def extract(
         "device": device,
     }
     config = configured(None, None, settings, flags)
-    check_writable(out, [Path(os.path.expanduser(data))])
+    options = [*config.data.options.values(), *config.backbone.options.values()]  # some name files
+    given = [value for value in (data, config.data.root, *options) if value and isinstance(value, str)]
+    check_output(out, [Path(os.path.expanduser(value)) for value in given])
     shown = ConsoleProgress(quiet=quiet)
     with shown:
         n, width = extract_features(config, Registry(), shown, out)

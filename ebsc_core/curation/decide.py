@@ -122,8 +122,8 @@ def _written(run: SavedRun, decisions: Sequence[Decision]) -> SavedRun:
     with assignments.open("rb") as file:  # its lock lets one program at a time decide
         if lock(file, shared=False) is False or SavedRun(run.path).decisions != run.decisions:
             raise RunDirectoryError(
-                f"another program has decided about {run.path} meanwhile, so nothing was written; read the run "
-                "again, and repeat this if it still fits"
+                f"another program has decided about {run.path} meanwhile, so nothing was written; read the "
+                "run again, and repeat this if it still fits"
             )
         write_decisions(run.path / DECISIONS, assignments, decisions)
     return SavedRun(run.path)

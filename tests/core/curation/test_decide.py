@@ -225,7 +225,7 @@ def test_of_two_programs_that_decide_at_once_none_loses_what_the_other_wrote(
     assert one.decisions == other.decisions
     first(one)
     written = (run.path / DECISIONS).read_bytes()
-    with pytest.raises(RunDirectoryError, match="another program has decided about .* read the run again"):
+    with pytest.raises(RunDirectoryError, match=r"another program has decided about .* read the run again"):
         second(other)
     assert (run.path / DECISIONS).read_bytes() == written
 

@@ -131,7 +131,7 @@ def test_names_are_read_from_toml(tmp_path: Path) -> None:
     file = tmp_path / "names.toml"
     file.write_text('3 = "herbs"\n0 = "trees"\n')
     assert read_names(file) == {3: "herbs", 0: "trees"}
-    for wrong in ("x = 'y'", "3 = 4", "", "[3]\nx = 'y'", "3 = 'a'\n03 = 'b'"):
+    for wrong in ("x = 'y'", "3 = 4", "", "[3]\nx = 'y'", "3 = 'a'\n03 = 'b'", f"{'9' * 5000} = 'x'"):
         file.write_text(wrong)
         with pytest.raises(ConfigError, match=r"names\.toml"):
             read_names(file)

@@ -100,6 +100,6 @@ def duplicates(
     for group in found.groups[:SHOWN]:
         others = ", ".join(f"{printable(one.image)} ({one.kind} {one.similarity:.3f})" for one in group[1:4])
         more = f" and {len(group) - 4} more" if len(group) > 4 else ""
-        say(f"  {printable(group[0].image)}: {others}{more}", markup=False)
+        say(f"  {printable(group[0].image)}: {others}{more}")
     for file in filter(None, (out, picture)):
-        say(f"-> {file}", markup=False)
+        say(f"-> {file}")

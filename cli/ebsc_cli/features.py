@@ -24,10 +24,9 @@ def show(
     ] = None,
 ) -> None:
     """Show the number of rows, their width, names, classes, lengths and effective rank."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
+    from ebsc_cli.tables import plain_console
     from ebsc_core.config.schema import FeaturesChoice
     from ebsc_core.data.features.store import FEATURES
     from ebsc_core.data.features.summary import feature_facts
@@ -36,8 +35,8 @@ def show(
     path = SavedRun(file).files.file(FEATURES) if file.is_dir() else file
     table = Table(show_header=False)
     for name, value in feature_facts(FeaturesChoice(path=str(path), array=array)).items():
-        table.add_row(name, escape(value))
-    Console(highlight=False, soft_wrap=True).print(table)
+        table.add_row(name, value)
+    plain_console().print(table)
 
 
 def extract(

@@ -89,7 +89,7 @@ def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
 
 def _is_read(path: Path, read: Path) -> bool:
     if read.is_dir():
-        return is_below(path, read) and path.suffix.lower() not in RESULTS
+        return is_below(path, read) and Path(os.path.realpath(path)).suffix.lower() not in RESULTS
     return read.exists() and path.samefile(read)
 
 

@@ -84,12 +84,12 @@ def check_output(path: Path, read: Iterable[Path] = ()) -> None:
     read : iterable of Path
         What is read, and must not be written over.
     """
+    check_writable(path, read)
     folder = Path(os.path.realpath(path)).parent
     runs = filter(is_run, (folder, folder.parent))  # checkpoints are in a folder of the run
     needed = [file for run in runs for file in own_files(run) if file.exists()]
     if path.exists() and any(path.samefile(file) for file in needed):
         raise DataError(f"{path} belongs to a run and would be lost; give the path of another file to write")
-    check_writable(path, read)
 
 
 def own_files(path: Path) -> list[Path]:

@@ -85,6 +85,7 @@ def run(ebsc, tmp_path: Path) -> Path:
     assert ebsc("run", "--data", "photos", *QUICK, *flags).code == 0
     (tmp_path / "w.safetensors").write_bytes(b"weights")
     (tmp_path / "link").symlink_to("photos")
+    (tmp_path / "link.csv").symlink_to("photos/1.PNG")
     return tmp_path / "run"
 
 
@@ -102,6 +103,7 @@ EXTRACT = ("features", "extract", "photos", "--backbone", "identity", "-o")
         ("predict", "run", "photos", "-o", "photos/deep/15.PNG"),
         ("predict", "run", "photos", "-o", "link/1.PNG"),
         ("predict", "run", "link", "-o", "photos/1.PNG"),
+        ("predict", "run", "photos", "-o", "link.csv"),
         ("predict", "run", "photos", "-o", "new.csv", "--features", "photos/1.PNG"),
         ("predict", "other", "photos", "-o", "run/metrics.json"),
         ("duplicates", "photos", "--picture", "photos/1.PNG"),

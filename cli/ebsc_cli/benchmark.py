@@ -64,7 +64,6 @@ def benchmark(
     """
     # Import these here, so that help does not wait for them.
     from rich.markdown import Markdown
-    from rich.markup import escape
 
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.benchmark.runner import run_suite
@@ -80,6 +79,6 @@ def benchmark(
     if not console.is_terminal:
         console.width = max(WIDTH, console.width)
     console.print(Markdown(markdown(results, commands=False)), soft_wrap=False)
-    console.print(escape(f"table and commands: {folder / 'table.md'}, {folder / 'table.html'}"))
+    console.print(f"table and commands: {folder / 'table.md'}, {folder / 'table.html'}")
     if any(entry.failed for entry in results.entries.values()):
         raise typer.Exit(1)

@@ -63,9 +63,9 @@ def _days(age: str) -> float:
 
 
 def _show(folder: Path) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from ebsc_cli.tables import plain_console
     from ebsc_core.utils.cached_entries import LIMIT, cache_limit, entries_of, in_bytes, size_of
     from ebsc_core.utils.paths import data_folder
 
@@ -80,16 +80,16 @@ def _show(folder: Path) -> None:
     downloads = data_folder()
     if downloads.is_dir():
         table.add_row("named data sets", "", in_bytes(size_of(downloads)), "")
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     console.print(table)
-    console.print(f"features: {folder}", markup=False)
+    console.print(f"features: {folder}")
     if downloads.is_dir():
-        console.print(f"data sets: {downloads} (ebsc cache clear leaves them)", markup=False)
+        console.print(f"data sets: {downloads} (ebsc cache clear leaves them)")
     limit = cache_limit()
     said = (
         f"none; {LIMIT}=20GB in the environment sets one" if limit is None else f"{in_bytes(limit)} ({LIMIT})"
     )
-    console.print(f"limit: {said}", markup=False)
+    console.print(f"limit: {said}")
 
 
 def _clear(folder: Path, days: float | None) -> None:

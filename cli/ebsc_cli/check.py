@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
+from ebsc_cli.tables import plain_console
 from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.plugins.registry import Registry, UnknownComponentError
 from ebsc_core.utils.errors import ConfigError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ebsc_core.testing.checks import Result
 
 OPTION = typer.Option
-MARKS = {"passed": "[green]✓[/]", "failed": "[red]✗[/]", "not run": "[dim]–[/]"}
+MARKS = {"passed": ("✓", "green"), "failed": ("✗", "red"), "not run": ("–", "dim")}
 KindName = Enum("KindName", {kind.section: kind.section for kind in REQUIRED})  # type: ignore[misc]
 
 
@@ -65,12 +66,12 @@ def check(
     # Import this here, so that a wrong name is reported without waiting for torch.
     from ebsc_core.testing.suites import make_suite
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     failed = 0
     for one in kinds_found:
         suite = make_suite(one, name, tree.get(one.section), root=root)
         if not as_json:
-            console.print(f"[bold]{escape(name)}[/] ({one.words})")
+            console.print(Text.assemble((name, "bold"), f" ({one.words})"))
         for result in suite.results():
             failed += result.status == "failed"
             _print(console, result, one, as_json)
@@ -92,11 +93,11 @@ def _print(console: Console, result: Result, kind: Kind, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_record(result, kind)), flush=True)
         return
-    detail = f": {escape(result.seen)}" if result.seen else ""
-    console.print(f"{MARKS[result.status]} {result.check.id}{detail}")
+    detail = f": {result.seen}" if result.seen else ""
+    console.print(Text.assemble(MARKS[result.status], f" {result.check.id}{detail}"))
     if result.status == "failed":
-        console.print(f"    contract: {escape(result.check.contract)}")
-        console.print(f"    why: {escape(result.check.why)}")
+        console.print(f"    contract: {result.check.contract}")
+        console.print(f"    why: {result.check.why}")
 
 
 def _record(result: Result, kind: Kind) -> dict[str, Any]:

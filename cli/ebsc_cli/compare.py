@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from ebsc_cli.tables import table_console
+from ebsc_cli.tables import plain_console, table_console, warning
 from ebsc_core.utils.errors import ConfigError, RunDirectoryError, printable
 
 if TYPE_CHECKING:
@@ -33,21 +33,20 @@ def compare(
     """
     if len(runs) < 2:
         raise ConfigError("there is nothing to compare: give the directories of two runs or more")
-    from ebsc_core.runs.store.directory import check_finished, own_files
+    from ebsc_core.runs.store.directory import check_finished, check_output, own_files
 
     for run in runs:
         check_finished(run)  # before the imports below, which take a second
     from ebsc_core.runs.store.compare import compare as compare_runs
     from ebsc_core.runs.store.saved import SavedRun
-    from ebsc_core.utils.files import check_writable
 
     if out:
-        check_writable(out, [file for run in runs for file in own_files(run)])
+        check_output(out, [file for run in runs for file in own_files(run)])
     saved = [SavedRun(run) for run in runs]
     comparison = compare_runs(saved)
-    errors = Console(stderr=True, soft_wrap=True)
+    errors = plain_console(errors=True)
     for unchecked in filter(None, (run.files.unchecked for run in saved)):
-        errors.print(f"[yellow]warning:[/] {escape(printable(unchecked))}")
+        errors.print(warning(printable(unchecked)))
     if out:
         _write(out, comparison)
     if as_json:
@@ -56,7 +55,7 @@ def compare(
     console = table_console()
     _print(console, comparison)
     if out:
-        console.print(f"page: {escape(printable(str(out)))}", soft_wrap=True)
+        console.print(f"page: {printable(str(out))}", soft_wrap=True)
 
 
 def _write(out: Path, comparison: Comparison) -> None:
@@ -75,22 +74,24 @@ def _print(console: Console, comparison: Comparison) -> None:
 
     numbers = [str(number) for number in range(1, len(comparison.runs) + 1)]
     for number, run in zip(numbers, comparison.runs, strict=True):
-        console.print(f"{number}  {escape(printable(run))}", soft_wrap=True)
-    console.print("\n[bold]Figures[/] (and the difference to run 1)", soft_wrap=True)
+        console.print(f"{number}  {printable(run)}", soft_wrap=True)
+    console.print(Text.assemble(("\nFigures", "bold"), " (and the difference to run 1)"), soft_wrap=True)
     table = Table("", *numbers)
     for name, cells in figures(comparison):
         table.add_row(name, *(f"{value} ({change})" if change else value for value, change in cells))
     console.print(table)
     different = settings(comparison)
-    console.print("\n[bold]Differences in the configuration[/]" + ("" if different else ": nothing"))
+    console.print(
+        Text.assemble(("\nDifferences in the configuration", "bold"), "" if different else ": nothing")
+    )
     table = Table("", *numbers)
     for column in table.columns:
         column.overflow = "fold"
     for name, values in different:
-        table.add_row(escape(name), *map(escape, values))
+        table.add_row(name, *values)
     if different:
         console.print(table)
-    console.print("\n[bold]Agreement of the clusters[/]")
+    console.print(Text("\nAgreement of the clusters", "bold"))
     for pair in comparison.agreements:
         which = f"runs {pair.first + 1} and {pair.second + 1}"
         console.print(f"{which}: ARI {pair.ari:.3f} on {pair.images} images that both have", soft_wrap=True)
@@ -100,14 +101,14 @@ def _print(console: Console, comparison: Comparison) -> None:
 
 def _print_contingency(console: Console, other: int, contingency: Contingency) -> None:
     """Print the table of the clusters of run 1 and another run, or say how to see it if it does not fit."""
-    console.print(f"\n[bold]Clusters of run 1 and run {other}[/]", soft_wrap=True)
+    console.print(Text(f"\nClusters of run 1 and run {other}", "bold"), soft_wrap=True)
     total = contingency.counts.sum()
     console.print(f"{contingency.matched} of {total} images are in matched clusters", soft_wrap=True)
     table = Table("", *map(str, contingency.columns), padding=(0, 0))
     for column in table.columns:
         column.justify, column.no_wrap = "right", True
     for cluster, counts in zip(contingency.rows, contingency.counts, strict=True):
-        table.add_row(f"[bold]{cluster}[/]", *(str(count) if count else "" for count in counts))
+        table.add_row(Text(str(cluster), "bold"), *(str(count) if count else "" for count in counts))
     if console.measure(table).minimum > console.width or len(contingency.rows) > 60:
         console.print("(the table is too large for the terminal: write a page with -o)")
         return

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
 from ebsc_cli.flags import in_flags
+from ebsc_cli.tables import plain_console, warning
 from ebsc_core.runs.outcome import RunResult
 from ebsc_core.utils.progress import Progress, clock
 
@@ -29,8 +29,8 @@ class ConsoleProgress(Progress):
     def __init__(self, quiet: bool = False, on_errors: bool = False) -> None:
         super().__init__()
         self.quiet = quiet
-        self.console = Console(stderr=on_errors, highlight=False, soft_wrap=True)
-        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = plain_console(errors=on_errors)
+        self.errors = plain_console(errors=True)
         self.live = self.console.is_terminal and not quiet
         self.bars = Bars(
             TextColumn("{task.description}"),
@@ -50,11 +50,11 @@ class ConsoleProgress(Progress):
 
     def note(self, message: str) -> None:
         if not self.quiet:
-            self.console.print(escape(in_flags(message)))
+            self.console.print(in_flags(message))
 
     def warn(self, message: str) -> None:
         super().warn(message)  # files keep the names of settings
-        self.errors.print(f"[yellow]warning:[/] {escape(in_flags(message))}")
+        self.errors.print(warning(in_flags(message)))
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self.stage, self.total, self.unit = stage, total, unit
@@ -71,7 +71,7 @@ class ConsoleProgress(Progress):
         self.bars.update(self.task, completed=done, text=text)
         if not self.live and not self.quiet and now - self.last_line > LINE_EVERY_SECONDS:
             self.last_line = now
-            self.console.print(escape(f"{self.stage}: {done}/{self.total} {self.unit}, {text}"))
+            self.console.print(f"{self.stage}: {done}/{self.total} {self.unit}, {text}")
 
     def finish(self, summary: str = "") -> None:
         self.bars.remove_task(self.task)
@@ -79,7 +79,7 @@ class ConsoleProgress(Progress):
             seconds = time.perf_counter() - self.began
             rate = f"{self.done / seconds:.0f} {self.unit}/s" if seconds > 1 else ""
             parts = [f"{self.done} {self.unit} in {clock(seconds)}", rate, self._figures(), summary]
-            self.console.print(escape(f"{self.stage}: {', '.join(filter(None, parts))}"))
+            self.console.print(f"{self.stage}: {', '.join(filter(None, parts))}")
 
     def _text(self, now: float) -> str:
         rate = self.done / max(now - self.began, 1e-9)
@@ -97,9 +97,9 @@ def print_result(console: Console, result: RunResult, report: Path | None) -> No
     for name, value in _rows(result.metrics):
         table.add_row(name, value)
     console.print(table)
-    console.print(f"run directory: {escape(str(result.directory))}")
+    console.print(f"run directory: {result.directory}")
     if report:
-        console.print(f"report: {escape(str(report))}")
+        console.print(f"report: {report}")
 
 
 def _rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:

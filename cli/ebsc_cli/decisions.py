@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from ebsc_cli.flags import OPTION
@@ -109,7 +108,7 @@ def _undone(run: SavedRun) -> SavedRun:
     from ebsc_core.curation.decide import undo
 
     before, decision = undo(run)
-    table_console().print(f"taken back: {escape(printable(str(decision)))}", soft_wrap=True)
+    table_console().print(f"taken back: {printable(str(decision))}", soft_wrap=True)
     return before
 
 
@@ -119,5 +118,5 @@ def _show(run: SavedRun) -> None:
     for column in table.columns[:2]:
         column.justify = "right"
     for number, size in run.curated.sizes().items():
-        table.add_row(str(number), f"{size:,}", escape(run.curated.names.get(number, "")))
+        table.add_row(str(number), f"{size:,}", run.curated.names.get(number, ""))
     table_console().print(table)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from ebsc_cli.flags import in_flags
+from ebsc_cli.tables import plain_console
 from ebsc_core.utils.errors import printable
 
-MARKS = {"ok": "[green]✓[/]", "note": "[yellow]![/]", "failed": "[red]✗[/]"}
+MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "failed": ("✗", "red")}
 
 
 def doctor(
@@ -31,7 +31,7 @@ def doctor(
     # Import this here, so that `ebsc --help` does not wait for it.
     from ebsc_core.runs.doctor import FAILED, examine
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     findings = []
     topic = ""
     for found in examine(runs or ()):
@@ -41,13 +41,13 @@ def doctor(
             continue
         if finding.topic != topic:
             topic = finding.topic
-            console.print(f"[bold]{escape(printable(topic))}[/]")
-        console.print(f"  {MARKS[finding.status]} {escape(printable(finding.text))}")
+            console.print(Text(printable(topic), "bold"))
+        console.print(Text.assemble("  ", MARKS[finding.status], f" {printable(finding.text)}"))
     failed = sum(finding.status == FAILED for finding in findings)
     if as_json:
         record = {"ok": not failed, "findings": [asdict(finding) for finding in findings]}
         print(json.dumps(record, indent=2))
     else:
-        console.print(f"[red]{failed} failed[/]" if failed else "[green]all is well[/]")
+        console.print(Text(f"{failed} failed", "red") if failed else Text("all is well", "green"))
     if failed:
         raise typer.Exit(1)

@@ -55,30 +55,31 @@ def duplicates(
     """
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.curation.contact_sheet import check_picture, draw_pairs
-    from ebsc_core.curation.finding import columns_of, find_in_data, find_in_run, images_of, is_run, read_data
+    from ebsc_core.curation.finding import columns_of, find_in_data, find_in_run, images_of, read_data
+    from ebsc_core.curation.image_files import folder_of_images
     from ebsc_core.curation.tables import check_result, write_result
     from ebsc_core.plugins.registry import Registry
-    from ebsc_core.runs.store.directory import own_files
+    from ebsc_core.runs.store.directory import check_output, is_run, own_files
     from ebsc_core.runs.store.saved import SavedRun
     from ebsc_core.utils.errors import ConfigError, printable
-    from ebsc_core.utils.files import check_writable
 
-    of_run = is_run(source)
     path = Path(os.path.expanduser(source))
-    read = own_files(path) if of_run else [path]
+    run = SavedRun(path) if is_run(path) else None
+    read = [path]
+    if run:
+        read = [*own_files(path), *filter(None, [folder_of_images(run)])]
     if out:
         check_result(out, read)
     if picture:
-        check_writable(picture, read)
+        check_output(picture, read)
         check_picture(picture)
-    if of_run and (settings or data_root or skip_bad_images):
+    if run and (settings or data_root or skip_bad_images):
         raise ConfigError(
             f"{source} is a run, whose images are read as the run read them; leave out the options of data"
         )
     shown, registry = ConsoleProgress(quiet=quiet), Registry()
     with shown:
-        if of_run:
-            run = SavedRun(path)
+        if run:
             searched = find_in_run(run, images_of(run, registry, shown), threshold, shown)
         else:
             images = read_data(
@@ -99,6 +100,6 @@ def duplicates(
     for group in found.groups[:SHOWN]:
         others = ", ".join(f"{printable(one.image)} ({one.kind} {one.similarity:.3f})" for one in group[1:4])
         more = f" and {len(group) - 4} more" if len(group) > 4 else ""
-        say(f"  {printable(group[0].image)}: {others}{more}", markup=False)
+        say(f"  {printable(group[0].image)}: {others}{more}")
     for file in filter(None, (out, picture)):
-        say(f"-> {file}", markup=False)
+        say(f"-> {file}")

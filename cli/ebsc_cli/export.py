@@ -10,6 +10,7 @@ import typer
 from ebsc_cli.flags import OPTION, Quiet
 
 FOLDERS, FILES = "Folders of images", "Files"
+TOP = 3
 
 
 def export(
@@ -57,8 +58,11 @@ def export(
         ),
     ] = False,
     top: Annotated[
-        int, OPTION(min=1, metavar="N", help="With --memberships, N clusters.", rich_help_panel=FILES)
-    ] = 3,
+        int | None,
+        OPTION(
+            min=1, metavar="N", help="With --memberships, N clusters. \\[default: 3]", rich_help_panel=FILES
+        ),
+    ] = None,
     fiftyone: Annotated[
         Path | None,
         OPTION(metavar="FILE.json", help="Labels that FiftyOne can import.", rich_help_panel=FILES),
@@ -81,12 +85,15 @@ def export(
     from ebsc_core.curation.image_files import image_files
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.store.saved import SavedRun
+    from ebsc_core.utils.errors import ConfigError
 
+    if top and not memberships:
+        raise ConfigError("--top is the number of clusters that --memberships shows; give that, too")
     wanted = Export(
         out=out,
         folders=FolderOptions(copy=copy, typical=typical, doubtful=doubtful, sheets=sheets),
         table=table,
-        top=top if memberships else 0,
+        top=(top or TOP) if memberships else 0,
         fiftyone=fiftyone,
         label_studio=label_studio,
     )

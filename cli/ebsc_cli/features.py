@@ -24,10 +24,9 @@ def show(
     ] = None,
 ) -> None:
     """Show the number of rows, their width, names, classes, lengths and effective rank."""
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
+    from ebsc_cli.tables import plain_console
     from ebsc_core.config.schema import FeaturesChoice
     from ebsc_core.data.features.store import FEATURES
     from ebsc_core.data.features.summary import feature_facts
@@ -36,8 +35,8 @@ def show(
     path = SavedRun(file).files.file(FEATURES) if file.is_dir() else file
     table = Table(show_header=False)
     for name, value in feature_facts(FeaturesChoice(path=str(path), array=array)).items():
-        table.add_row(name, escape(value))
-    Console(highlight=False, soft_wrap=True).print(table)
+        table.add_row(name, value)
+    plain_console().print(table)
 
 
 def extract(
@@ -78,7 +77,7 @@ def extract(
     from ebsc_cli.start import configured
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.extract_features import extract_features
-    from ebsc_core.utils.files import check_writable
+    from ebsc_core.runs.store.directory import check_output
 
     flags = {
         "data.name": data,
@@ -92,7 +91,9 @@ def extract(
         "device": device,
     }
     config = configured(None, None, settings, flags)
-    check_writable(out, [Path(os.path.expanduser(data))])
+    options = [*config.data.options.values(), *config.backbone.options.values()]  # some name files
+    given = [value for value in (data, config.data.root, *options) if value and isinstance(value, str)]
+    check_output(out, [Path(os.path.expanduser(value)) for value in given])
     shown = ConsoleProgress(quiet=quiet)
     with shown:
         n, width = extract_features(config, Registry(), shown, out)

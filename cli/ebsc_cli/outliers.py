@@ -25,7 +25,6 @@ def outliers(
     """
     from dataclasses import fields
 
-    from rich.markup import escape
     from rich.table import Table
 
     from ebsc_cli.tables import table_console, with_name
@@ -45,5 +44,5 @@ def outliers(
     table = Table("image", "score", "cluster", "why")
     for one in found:
         cells = (one.image, f"{one.score:.2f}", with_name(names, one.cluster), one.why)
-        table.add_row(*(escape(printable(cell)) for cell in cells))
+        table.add_row(*map(printable, cells))
     table_console().print(table)

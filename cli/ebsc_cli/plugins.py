@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from ebsc_cli.completion import one_of
+from ebsc_cli.tables import plain_console, table_console
 from ebsc_core.config.flags import FLAGS
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
 from ebsc_core.plugins.installed import Provider
@@ -46,7 +46,7 @@ def list_plugins(
 
         print(json.dumps(_listing(registry, defaults), indent=2))
         return
-    console = Console(highlight=False)
+    console = table_console()
     for kind in Kind:
         flag, _ = FLAGS[kind.setting]
         table = Table("name", "description", "from", title=f"{kind.words}s ({flag})", title_justify="left")
@@ -55,7 +55,9 @@ def list_plugins(
             name = entry.name + "*" * (entry in defaults) if single else f"({entry.name})"
             table.add_row(*map(Text, (name, entry.component.summary, str(entry.provider))))
         console.print(table)
-    console.print("[dim]* default; (…) family of components, named by path or by their library's names[/]")
+    console.print(
+        Text("* default; (…) family of components, named by path or by their library's names", "dim")
+    )
     problems = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]
     problems += [
         ("yellow", "slow", f"{plugin} takes {plugin.seconds:.1f} s to load")
@@ -64,7 +66,7 @@ def list_plugins(
     ]
     problems += [("yellow", "conflict", line) for line in registry.conflicts()]
     for color, title, line in problems:
-        console.print(f"[{color}]{title}:[/] {escape(line)}", soft_wrap=True)
+        console.print(Text.assemble((f"{title}:", color), f" {line}"), soft_wrap=True)
 
 
 def _defaults(registry: Registry) -> list[Entry]:
@@ -110,7 +112,7 @@ def _listing(registry: Registry, defaults: list[Entry]) -> dict[str, Any]:
 def show(name: Annotated[str, typer.Argument(help="The name of a component, e.g. simclr.")]) -> None:
     """Show one component: its options with types, defaults and meaning, its source and its distribution."""
     registry = Registry()
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     families = [e for e in registry.entries if isinstance(e.component, ComponentFamily) and e.name == name]
     for entry in families:
         _print_head(console, f"({name})", entry.kind, entry.component, entry.provider)
@@ -150,10 +152,10 @@ def new(
 
 
 def _print_head(console: Console, name: str, kind: Kind, component: Component, provider: Provider) -> None:
-    console.print(f"[bold]{escape(name)}[/] ({kind.words})")
-    console.print(escape(component.summary))
-    console.print(f"source:  {escape(component.reference or 'not stated')}")
-    console.print(f"from:    {escape(str(provider))}")
+    console.print(Text.assemble((name, "bold"), f" ({kind.words})"))
+    console.print(component.summary)
+    console.print(f"source:  {component.reference or 'not stated'}")
+    console.print(f"from:    {provider}")
 
 
 def _called(registry: Registry, name: str, required: bool) -> list[SelectedComponent]:
@@ -184,8 +186,8 @@ def _print_options(console: Console, section: str, options: type) -> None:
         default = "required" if field.is_required() else repr(field.default)
         table.add_row(
             f"{section}.{option}",
-            escape(kind.replace("typing.", "")),
-            escape(default),
-            escape(field.description or ""),
+            kind.replace("typing.", ""),
+            default,
+            field.description or "",
         )
     console.print(table)

@@ -68,7 +68,7 @@ def predict(
     merges and splits of the run count. The command works batch by batch, so memory does not limit the number
     of images.
     """
-    from ebsc_core.runs.store.directory import check_finished, own_files
+    from ebsc_core.runs.store.directory import check_finished, check_output, own_files
 
     check_finished(run)  # before the imports below, which take seconds
     from ebsc_cli.console import ConsoleProgress
@@ -81,14 +81,13 @@ def predict(
     from ebsc_core.runs.store.saved import SavedRun
     from ebsc_core.utils.device import prepare, resolve_device
     from ebsc_core.utils.errors import ConfigError
-    from ebsc_core.utils.files import check_writable
 
     read = [*(Path(os.path.expanduser(one)) for one in data), *own_files(run)]
     piped = out == Path("-")
     if not piped:
-        check_writable(out, read)
+        check_output(out, read)
     if features:
-        check_writable(features, read)
+        check_output(features, read)
         if features.absolute() == out.absolute():
             raise ConfigError(f"-o and --features are both {out}; give two files")
     saved, registry, chosen = SavedRun(run), Registry(), resolve_device(device or "auto")

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from ebsc_cli.flags import in_flags
+from ebsc_cli.tables import plain_console, warning
 from ebsc_core.utils.errors import printable
 
 OPTION = typer.Option
@@ -30,13 +29,13 @@ def report(
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.report import rewrite_report
 
-    console, errors = Console(highlight=False, soft_wrap=True), Console(stderr=True, soft_wrap=True)
+    console, errors = plain_console(), plain_console(errors=True)
     path = rewrite_report(
         run,
         Registry(),
-        lambda message: errors.print(f"[yellow]warning:[/] {escape(printable(in_flags(message)))}"),
-        lambda message: console.print(escape(printable(message))),
+        lambda message: errors.print(warning(printable(in_flags(message)))),
+        lambda message: console.print(printable(message)),
     )
-    console.print(f"report: {escape(str(path))}")
+    console.print(f"report: {path}")
     if open_it:
         webbrowser.open(path.resolve().as_uri())

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ebsc_cli.tables import table_console
 from ebsc_core.runs.store.listing import Listed, list_runs
@@ -38,13 +38,13 @@ def runs(
         return
     console = table_console()
     if not found:
-        console.print(f"no runs in {escape(printable(str(folder)))}")
+        console.print(f"no runs in {printable(str(folder))}")
         return
     table = Table("run", "when", "data", "parts", *NUMBERS, "state")
     for column in table.columns[4:-1]:
         column.justify = "right"
     for run in found:
-        table.add_row(*map(escape, _row(run)), f"[{COLORS[run.state]}]{run.state}[/]")
+        table.add_row(*_row(run), Text(run.state, COLORS[run.state]))
     wide = console.options.update_width(10**6)
     if console.measure(table, options=wide).maximum <= console.width:
         console.print(table)
@@ -53,15 +53,15 @@ def runs(
             _print_below_one_another(console, run)
     for run in found:
         if run.problem:
-            console.print(f"[red]damaged:[/] {escape(printable(run.problem))}", soft_wrap=True)
+            console.print(Text.assemble(("damaged:", "red"), f" {printable(run.problem)}"), soft_wrap=True)
 
 
 def _print_below_one_another(console: Console, run: Listed) -> None:
     """Print a run on lines of its own: a table that does not fit would cut its path into pieces."""
-    path, when, data, parts, *figures = map(escape, _row(run))
+    path, when, data, parts, *figures = _row(run)
     named = zip(NUMBERS, figures, strict=True)
     lines = [(when, data), (parts,), [f"{name} {figure}" for name, figure in named if figure]]
-    console.print(f"[bold]{path}[/]  [{COLORS[run.state]}]{run.state}[/]", soft_wrap=True)
+    console.print(Text.assemble((path, "bold"), "  ", (run.state, COLORS[run.state])), soft_wrap=True)
     for line in filter(any, lines):
         console.print(f"    {'  '.join(filter(None, line))}", soft_wrap=True)
 

@@ -39,7 +39,6 @@ def similar(
 
     The similarity is the cosine of the rows that were clustered. A new image goes through the run's network.
     """
-    from rich.markup import escape
     from rich.table import Table
 
     from ebsc_cli.console import ConsoleProgress
@@ -72,5 +71,5 @@ def similar(
             with_name(names, one.cluster),
             f"{one.confidence:.4f}",
         )
-        table.add_row(*(escape(printable(cell)) for cell in cells))
+        table.add_row(*map(printable, cells))
     table_console().print(table)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from ebsc_cli.tables import table_console
 
@@ -33,4 +33,4 @@ def tree(
     console = table_console()
     for lead, node in found.lines():
         style = "dim" if node.cluster is None else "bold"
-        console.print(f"{lead}[{style}]{escape(str(node))}[/]", soft_wrap=True)
+        console.print(Text.assemble(lead, (str(node), style)), soft_wrap=True)

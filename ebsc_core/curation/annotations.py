@@ -60,7 +60,7 @@ def write_label_studio(path: Path, run: SavedRun, files: Sequence[str]) -> None:
     DataError
         If the file cannot be written.
     """
-    version = f"ebsc {run.path.name}"
+    version = f"ebsc {os.path.basename(os.path.abspath(run.path))}"
     tasks = []
     for file, cluster, confidence in _lines(run, files):
         task: dict[str, Any] = {"data": {TO_NAME: f"/data/local-files/?d={quote(os.fsencode(file))}"}}
@@ -76,7 +76,9 @@ def labeling_configuration(run: SavedRun) -> str:
     """Return the labeling configuration of Label Studio that fits the tasks, in XML."""
     from xml.sax.saxutils import quoteattr
 
-    choices = "".join(f"<Choice value={quoteattr(run.curated.called(n))}/>" for n in run.curated.numbers)
+    called = [run.curated.called(number) for number in run.curated.numbers]
+    # What prints the configuration would take a name in backticks for a setting.
+    choices = "".join(f"<Choice value={quoteattr(name, {'`': '&#96;'})}/>" for name in called)
     return (
         f'<View><Image name="{TO_NAME}" value="${TO_NAME}"/>'
         f'<Choices name="{FROM_NAME}" toName="{TO_NAME}">{choices}</Choices></View>'

@@ -2,6 +2,9 @@
 
 Each function writes ``decisions.json`` (:mod:`ebsc_core.runs.store.decisions`) and returns the run as it is
 then. A number that a cluster has had is never given to another one.
+
+Each raises a RunDirectoryError if another program has decided about the run since ``run`` has read the
+decisions, because one of the two would be lost.
 """
 
 from __future__ import annotations
@@ -23,7 +26,8 @@ from ebsc_core.runs.store.decisions import (
 )
 from ebsc_core.runs.store.directory import ASSIGNMENTS, DECISIONS
 from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.utils.errors import ConfigError
+from ebsc_core.utils.errors import ConfigError, RunDirectoryError
+from ebsc_core.utils.files import lock
 from ebsc_core.utils.progress import Progress
 
 
@@ -114,5 +118,12 @@ def _decided(run: SavedRun, decision: Decision) -> SavedRun:
 
 
 def _written(run: SavedRun, decisions: Sequence[Decision]) -> SavedRun:
-    write_decisions(run.path / DECISIONS, run.files.file(ASSIGNMENTS), decisions)
+    assignments = run.files.file(ASSIGNMENTS)
+    with assignments.open("rb") as file:  # its lock lets one program at a time decide
+        if lock(file, shared=False) is False or SavedRun(run.path).decisions != run.decisions:
+            raise RunDirectoryError(
+                f"another program has decided about {run.path} meanwhile, so nothing was written; read the "
+                "run again, and repeat this if it still fits"
+            )
+        write_decisions(run.path / DECISIONS, assignments, decisions)
     return SavedRun(run.path)

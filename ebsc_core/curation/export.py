@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ebsc_core.curation.annotations import labeling_configuration, write_fiftyone, write_label_studio
 from ebsc_core.curation.folders import FolderOptions, cluster_paths, export_folder
-from ebsc_core.curation.image_files import ImageFiles
+from ebsc_core.curation.image_files import ImageFiles, folder_of_images
 from ebsc_core.curation.output import check_new
 from ebsc_core.curation.tables import check_table, table, write_table
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import ConfigError, DataError
+from ebsc_core.utils.files import is_below
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,12 @@ def export(
         If something is there already, cannot be read, or cannot be written. What was complete stays.
     """
     wanted.check()
+    folder = folder_of_images(run)
+    if wanted.out and folder and is_below(wanted.out, folder):
+        raise DataError(
+            f"{wanted.out} is inside {folder}, the folder of the run's images, where exported images would "
+            "count as further ones; give an `out` outside of it"
+        )
     images = files() if wanted.needs_images else None
     if images and not (wanted.out or images.folder):
         raise DataError(
@@ -108,6 +116,7 @@ def _export_images(run: SavedRun, wanted: Export, images: ImageFiles, note: Call
         note(
             f"tasks for Label Studio -> {wanted.label_studio}; start it with "
             "LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
-            f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={root.parent}, add the local storage {root} to a "
-            f"project with this labeling configuration, and import the file: {labeling_configuration(run)}"
+            f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={shlex.quote(str(root.parent))}, "
+            f"add the local storage {root} to a project with this labeling configuration, and import the "
+            f"file: {labeling_configuration(run)}"
         )

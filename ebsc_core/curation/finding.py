@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ebsc_core.config.loading import checked, overlay, parse_settings
@@ -18,10 +16,8 @@ from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.plugins.kinds import Kind
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.plugins.selection import choose
-from ebsc_core.runs.store.directory import CONFIG
 from ebsc_core.runs.store.images import read_again
 from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.runs.store.unfinished import is_unfinished
 from ebsc_core.utils.errors import DataError, EbscError, RunDirectoryError
 from ebsc_core.utils.progress import Progress
 
@@ -35,12 +31,6 @@ class Searched:
     """The number of images or rows."""
     images: RunImages | None
     """None if rows alone were compared."""
-
-
-def is_run(name: str) -> bool:
-    """Return whether a path is the directory of a run, finished or not."""
-    path = Path(os.path.expanduser(name))
-    return path.is_dir() and ((path / CONFIG).is_file() or is_unfinished(path))
 
 
 def read_data(

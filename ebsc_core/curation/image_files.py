@@ -87,7 +87,7 @@ def folder_of_images(run: SavedRun) -> Path | None:
     """Return the folder of a run's images; None if they are in an archive or an array, or are not known."""
     features = run.config.features
     name = features.images if features else run.config.data.name
-    folder = Path(os.path.expanduser(name or "")).absolute()
+    folder = Path(os.path.realpath(os.path.expanduser(name or "")))
     return folder if name and folder.is_dir() else None
 
 
@@ -98,7 +98,8 @@ def _file_names(ids: Sequence[str], suffix: str) -> list[str]:
         paths = [
             path.with_suffix(suffix) if path.suffix else path.with_name(path.name + suffix) for path in paths
         ]
-    for names in ([path.name for path in paths], ["_".join(path.parts) for path in paths]):
+    whole = ["_".join(path.relative_to(path.anchor).parts) for path in paths]
+    for names in ([path.name for path in paths], whole):
         if len({name.casefold() for name in names}) == len(names) and _all_fit(names):
             return names
     return [f"{number}-{_ending(path.name)}" for number, path in enumerate(paths)]

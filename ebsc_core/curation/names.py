@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 from ebsc_core.config.toml import read_toml
 from ebsc_core.runs.store.cluster_names import NAME_RULES, is_usable
 from ebsc_core.utils.errors import ConfigError, shortened
+
+# No cluster has a number of ten digits.
+NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def checked_names(wanted: Mapping[int, str], taken: Mapping[int, str]) -> dict[int, str]:
@@ -43,7 +47,7 @@ def read_names(path: Path) -> dict[int, str]:
     """
     tables = read_toml(path)
     for key, name in tables.items():
-        if not (key.isascii() and key.isdigit() and isinstance(name, str)):
+        if not (NUMBER.fullmatch(key) and isinstance(name, str)):
             raise ConfigError(f'{path}: {shortened(key)} is no line of the form 3 = "herbs"')
     if not tables:
         raise ConfigError(f'{path} holds no names; write lines of the form 3 = "herbs"')

@@ -10,9 +10,10 @@ from typing import Any
 
 from ebsc_core.curation.memberships import memberships, sureness
 from ebsc_core.curation.output import check_new, new_file
+from ebsc_core.runs.store.directory import check_output
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, missing_package
-from ebsc_core.utils.files import check_writable, written_whole
+from ebsc_core.utils.files import written_whole
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -88,7 +89,7 @@ def check_result(path: Path, read: Iterable[Path]) -> None:
     read : iterable of Path
         What is read, and must not be written over.
     """
-    check_writable(path, read)
+    check_output(path, read)
     if not path.exists():
         check_table(path)
     elif path.suffix.lower() not in WRITERS:

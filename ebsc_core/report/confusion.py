@@ -132,4 +132,5 @@ def _figures(
 
 def natural(name: str) -> tuple[bool, int, str]:
     """Return a sort key that puts numbers, by value, before words."""
-    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
+    is_number = name.isdecimal() and len(name) < 1000  # Python reads no number of 4,300 digits
+    return (not is_number, int(name) if is_number else 0, name)

@@ -15,6 +15,8 @@ from ebsc_core.utils.errors import DataError
 
 # Bytes in the name of a file, on the file systems that are common.
 LONGEST_NAME = 255
+# The suffixes of results, which no command reads as one of the images of a folder.
+RESULTS = frozenset({".csv", ".h5", ".html", ".json", ".parquet"})
 
 
 @contextmanager
@@ -71,17 +73,29 @@ def cut_name(name: str, size: int) -> str:
 def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
     """Raise a DataError unless a file can be written to ``path``.
 
-    An existing file may be overwritten, but none of the files in ``read``.
+    An existing file may be overwritten, but none of the files in ``read``, nor a file below one of the
+    folders in ``read`` unless its suffix is that of a result.
     """
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "not a file"
         raise DataError(f"{path} is {what}; give the path of a file to write")
-    if path.exists() and any(other.exists() and path.samefile(other) for other in read):
+    if path.exists() and any(_is_read(path, other) for other in read):
         raise DataError(f"{path} is read here and would be lost; give the path of another file to write")
     folder = Path(os.path.realpath(path)).parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         what = "cannot be written to" if folder.is_dir() else "is not there"
         raise DataError(f"the folder of {path} {what}; give the path of a file to write")
+
+
+def _is_read(path: Path, read: Path) -> bool:
+    if read.is_dir():
+        return is_below(path, read) and Path(os.path.realpath(path)).suffix.lower() not in RESULTS
+    return read.exists() and path.samefile(read)
+
+
+def is_below(path: Path, folder: Path) -> bool:
+    """Return whether a path leads into a folder, also through links."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def remove(path: Path) -> None:

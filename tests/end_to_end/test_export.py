@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
+import zipfile
 from pathlib import Path
+from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow.parquet
@@ -138,6 +142,62 @@ def test_the_files_of_the_folder_are_named_for_other_programs(ebsc, run: SavedRu
     }
 
 
+def test_label_studio_is_started_where_the_tasks_look(
+    ebsc, photos: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """A folder with a blank in its path, given from within; and names that look like a setting."""
+    (tmp_path / "my work/photos").parent.mkdir()
+    photos.rename(tmp_path / "my work/photos")
+    run = tmp_path / "my work/first run"
+    run.mkdir()
+    monkeypatch.chdir(run)
+    assert ebsc("run", "--data", "../photos/a/..", *QUICK[:-1], ".", *THREE).code == 0
+    assert ebsc("name", ".", "0", "`seed`").code == 0
+    done = ebsc("export", ".", "--label-studio", "tasks.json")
+    assert done.code == 0, done.err
+    command = done.out.partition("start it with ")[2].partition(", add the local storage")[0]
+    root = Path(
+        dict(word.split("=") for word in shlex.split(command))["LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT"]
+    )
+    tasks = json.loads((run / "tasks.json").read_text())
+    for task in tasks:
+        assert (root / unquote(task["data"]["image"].partition("?d=")[2])).is_file()
+        assert ".." not in task["data"]["image"]
+        assert task["predictions"][0]["model_version"] == "ebsc first run"
+    configuration = ElementTree.fromstring(done.out[done.out.index("<View>") :])
+    assert {choice.get("value") for choice in configuration.iter("Choice")} == {"`seed`", "1", "2"}
+
+
+@pytest.mark.parametrize("out", ["photos/clusters", "photos/a/clusters", "link/clusters", "../photos/new"])
+@pytest.mark.parametrize("copy", [(), ("--copy",)])
+def test_the_folder_of_images_takes_no_export(
+    ebsc, run: SavedRun, photos: Path, monkeypatch, out, copy
+) -> None:
+    (photos.parent / "link").symlink_to("photos")
+    if out.startswith(".."):
+        monkeypatch.chdir(run.path)
+    done = ebsc("export", run.path, "--out", out, *copy)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert "give an --out outside of it" in done.err
+    monkeypatch.chdir(photos.parent)
+    assert len(files(photos)) == 30
+    assert ebsc("export", "run", "--out", "new", "--table", "photos/t.csv").code == 0  # a table is no image
+    assert ebsc("export", "run", "--out", "again", *copy).code == 0
+
+
+def test_images_of_an_archive_with_odd_names_are_written_into_their_folders(
+    ebsc, photos: Path, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        for path in photos.rglob("*.png"):
+            archive.writestr(f"/{path.relative_to(photos)}", path.read_bytes())
+    assert ebsc("run", "--data", "photos.zip", *QUICK, *THREE).code == 0
+    done = ebsc("export", "run", "--out", "new", "--typical", "1", "--doubtful", "2")
+    assert done.code == 0, done.err
+    assert {len(Path(name).parts) for name in files(tmp_path / "new")} == {3}
+    assert len(files(tmp_path / "new")) == 30 + 3 + 6
+
+
 def test_rows_without_images_are_only_a_table(ebsc, tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.random.default_rng(0).standard_normal((30, 5)).astype(np.float32))
     assert ebsc("cluster", "rows.npy", "--coefficients", "knn", *THREE, "--out", "run").code == 0
@@ -159,6 +219,8 @@ def test_rows_without_images_are_only_a_table(ebsc, tmp_path: Path) -> None:
         (("--out", "new", "--table", "run/assignments.csv"), "there already"),
         (("--table", "t.csv", "--sheets"), "give --out, too"),
         (("--out", "new", "--memberships"), "give --table, too"),
+        (("--table", "t.csv", "--top", "7"), "--top is the number of clusters that --memberships shows"),
+        (("--out", "new", "--top", "3"), "--top is the number of clusters that --memberships shows"),
         (("--fiftyone", "x", "--label-studio", "x"), "the same path"),
     ],
 )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ebsc_core.data.features.rows import BLOCK_ROWS
-from ebsc_core.utils.errors import DataError, fault_of
+from ebsc_core.utils.errors import DataError, fault_of, shortened
 from ebsc_core.utils.limits import check_size
 
 # Errors that reading a damaged file raises.
@@ -36,6 +36,8 @@ UNREADABLE = (
 BLOCK_BYTES = 64 << 20
 # Bytes that a row needs in any case, for its name and its place.
 ROW_BYTES = 64
+# Characters of a name or label. Python's reader of .csv files takes entries of up to twice as many.
+MAX_TEXT = 1 << 16
 
 
 class Positions(Sequence[str]):
@@ -163,11 +165,14 @@ def feature_source(
     Raises
     ------
     DataError
-        If the labels or names are far longer than the file, because many rows share a long one.
+        If the labels or names are far longer than the file, because many rows share a long one; or if one of
+        them is no text that a run can write and read.
     """
     for option, found in (("labels", labels), ("ids", ids)):
         if found is not None:
             check_size(f"{path}: features.{option}", sum(map(len, found)), path.stat().st_size)
+            for row, one in enumerate(found):
+                _check_text(f"{path}: features.{option}, row {row}", one)
     names = None if labels is None else sorted(set(labels))
     numbers = {name: number for number, name in enumerate(names or ())}
     return FeatureSource(
@@ -181,6 +186,18 @@ def feature_source(
         class_names=None if names is None else tuple(names),
         columns=columns,
     )
+
+
+def _check_text(where: str, found: str) -> None:
+    if len(found) > MAX_TEXT:
+        raise DataError(f"{where} has {len(found):,} characters; give at most {MAX_TEXT:,}")
+    try:
+        found.encode("utf-8", "surrogateescape")  # a byte of a file name that is no UTF-8 is one of these
+        problem = "null character" if "\0" in found else ""  # HDF5 writes none
+    except UnicodeEncodeError:
+        problem = "surrogate"
+    if problem:
+        raise DataError(f"{where} ({shortened(found)!r}) holds a {problem}, which is no text; correct it")
 
 
 def texts(values: np.ndarray) -> list[str]:

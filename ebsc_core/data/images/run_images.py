@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from ebsc_core.data.images.source import ImageSource
+from ebsc_core.data.images.workers import none_left_out
 
 BATCH = 64
 
@@ -21,6 +22,8 @@ class RunImages:
 
     fitted: ImageSource
     held_out: ImageSource | None = None
+    again: bool = False
+    """Whether a run was made of these images before, so that none may be left out."""
 
     @property
     def parts(self) -> list[ImageSource]:
@@ -51,7 +54,7 @@ class RunImages:
             inside = np.flatnonzero((positions >= start) & (positions < start + len(part)))
             plan = [inside[i : i + BATCH] for i in range(0, len(inside), BATCH)]
             wanted = [torch.from_numpy(positions[which] - start) for which in plan]
-            with closing(part):
+            with closing(part), none_left_out() if self.again else nullcontext():
                 for which, images in zip(plan, part.batches(wanted, torch.device("cpu")), strict=True):
                     yield which, images.numpy()
             start += len(part)

@@ -25,6 +25,7 @@ AHEAD = 2
 MAX_WORKERS = 8
 # At most so many unreadable images are named.
 NAMED = 20
+LEAVE_OUT = "repair or remove it, or pass `data.skip_bad_images`"
 
 Bad = list[tuple[int, str]]
 """The positions of images that could not be read, each with the reason."""
@@ -37,9 +38,19 @@ class BadImage(Exception):
 def unreadable(where: str, reason: str, count: int) -> DataError:
     """Return the error for ``count`` images that cannot be read; it names the first."""
     more = f" and {count - 1} more" if count > 1 else ""
-    return DataError(
-        f"cannot read image {where}{more} ({reason}); repair or remove it, or pass `data.skip_bad_images`"
-    )
+    return DataError(f"cannot read image {where}{more} ({reason}); {LEAVE_OUT}")
+
+
+@contextmanager
+def none_left_out() -> Iterator[None]:
+    """Advise to restore an unreadable image within the block, where each image of a run is needed."""
+    try:
+        yield
+    except DataError as error:
+        text = str(error)
+        if not text.endswith(LEAVE_OUT):
+            raise
+        raise DataError(f"{text.removesuffix(LEAVE_OUT)}the run was made of it, so restore it") from error
 
 
 def warn_unreadable(bad: Sequence[tuple[str, str]], warn: Callable[[str], None]) -> None:

@@ -45,8 +45,8 @@ from ebsc_core.runs.store.unfinished import (
     is_unfinished,
     write_unfinished,
 )
-from ebsc_core.utils.errors import Interrupted, RunDirectoryError
-from ebsc_core.utils.files import cut_name, lock, locked, remove
+from ebsc_core.utils.errors import DataError, Interrupted, RunDirectoryError
+from ebsc_core.utils.files import check_writable, cut_name, lock, locked, remove
 from ebsc_core.utils.manifest import MANIFEST, GuardedFolder, write_manifest
 
 if TYPE_CHECKING:
@@ -69,6 +69,27 @@ def check_finished(path: Path) -> None:
     missing = [name for name in needed if not (path / name).is_file()]
     if missing:
         raise RunDirectoryError(f"{path} holds no finished run: {missing[0]} is missing")
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a path is the directory of a run, finished or not."""
+    return path.is_dir() and ((path / CONFIG).is_file() or is_unfinished(path))
+
+
+def check_output(path: Path, read: Iterable[Path] = ()) -> None:
+    """Raise a DataError unless a file can be written to ``path``, which must not be one that a run needs.
+
+    Parameters
+    ----------
+    read : iterable of Path
+        What is read, and must not be written over.
+    """
+    check_writable(path, read)
+    folder = Path(os.path.realpath(path)).parent
+    runs = filter(is_run, (folder, folder.parent))  # checkpoints are in a folder of the run
+    needed = [file for run in runs for file in own_files(run) if file.exists()]
+    if path.exists() and any(path.samefile(file) for file in needed):
+        raise DataError(f"{path} belongs to a run and would be lost; give the path of another file to write")
 
 
 def own_files(path: Path) -> list[Path]:

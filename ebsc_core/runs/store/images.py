@@ -9,6 +9,7 @@ from ebsc_core.data.images.reading import read_images, read_pictures
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.data.images.split import split
+from ebsc_core.data.images.workers import none_left_out
 from ebsc_core.plugins.kinds import Kind
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.plugins.selection import choose
@@ -16,6 +17,7 @@ from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError
 
 
+@none_left_out()
 def read_again(
     run: SavedRun,
     registry: Registry,
@@ -39,9 +41,9 @@ def read_again(
     note(f"reading the images of the run again: {config.data.name or 'the default data set'}{where}")
     available = _read(config, registry, warn)
     if config.protocol == "train-test":
-        images = RunImages(*split(available, config.test_share, config.seed))
+        images = RunImages(*split(available, config.test_share, config.seed), again=True)
     else:
-        images = RunImages(available)
+        images = RunImages(available, again=True)
     if len(images) != len(lines.ids):
         raise DataError(f"{available.name} holds {len(images)} images now, the run had {len(lines.ids)}")
     if any(now != then for now, then in zip(images.ids(), lines.ids, strict=True)):
@@ -61,7 +63,8 @@ def _of_features(
     note(f"reading the images of the run again: {name}")
     images = choose(registry, Kind.DATA, ComponentChoice(name=name))
     ids, seed = run.assignments.ids, run.config.seed
-    return RunImages(read_pictures(images, ids, choice.match, seed, warn, download=False)[0])
+    found, _ = read_pictures(images, ids, choice.match, seed, warn, download=False)
+    return RunImages(found, again=True)
 
 
 def _read(config: RunConfig, registry: Registry, warn: Callable[[str], None]) -> ImageSource:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +131,7 @@ def test_names_are_read_from_toml(tmp_path: Path) -> None:
     file = tmp_path / "names.toml"
     file.write_text('3 = "herbs"\n0 = "trees"\n')
     assert read_names(file) == {3: "herbs", 0: "trees"}
-    for wrong in ("x = 'y'", "3 = 4", "", "[3]\nx = 'y'", "3 = 'a'\n03 = 'b'"):
+    for wrong in ("x = 'y'", "3 = 4", "", "[3]\nx = 'y'", "3 = 'a'\n03 = 'b'", f"{'9' * 5000} = 'x'"):
         file.write_text(wrong)
         with pytest.raises(ConfigError, match=r"names\.toml"):
             read_names(file)
@@ -203,6 +205,50 @@ def test_a_damaged_file_is_refused_in_one_line(run: SavedRun) -> None:
     file.symlink_to(run.path / "run.toml")
     with pytest.raises(RunDirectoryError, match="is a link"):
         _ = SavedRun(run.path).curated
+
+
+CALLS: list[Callable[[SavedRun], object]] = [
+    lambda run: name_clusters(run, {1: "trees"}),
+    lambda run: merge_clusters(run, [0, 1]),
+    lambda run: split_cluster(run, 1, 2, Registry()),
+    undo,
+]
+
+
+@pytest.mark.parametrize("second", CALLS)
+@pytest.mark.parametrize("first", CALLS)
+def test_of_two_programs_that_decide_at_once_none_loses_what_the_other_wrote(
+    run: SavedRun, first: Callable[[SavedRun], object], second: Callable[[SavedRun], object]
+) -> None:
+    name_clusters(run, {0: "herbs"})
+    one, other = SavedRun(run.path), SavedRun(run.path)
+    assert one.decisions == other.decisions
+    first(one)
+    written = (run.path / DECISIONS).read_bytes()
+    with pytest.raises(RunDirectoryError, match=r"another program has decided about .* read the run again"):
+        second(other)
+    assert (run.path / DECISIONS).read_bytes() == written
+
+
+def test_of_many_threads_that_decide_at_once_one_is_heard_each_time(run: SavedRun) -> None:
+    def decide(name: str) -> bool:
+        try:
+            name_clusters(SavedRun(run.path), {0: name})
+        except RunDirectoryError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        heard = sum(pool.map(decide, [f"name {i}" for i in range(40)]))
+    assert len(SavedRun(run.path).decisions) == heard > 0
+
+
+def test_a_file_system_without_locks_takes_decisions(run: SavedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError("no locks")
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", refuse)
+    assert name_clusters(run, {0: "herbs"}).curated.names == {0: "herbs"}
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

@@ -82,6 +82,13 @@ def test_no_two_files_have_one_name(ids, folder: bool, names) -> None:
     assert ImageFiles(None, Path("x") if folder else None, ids).names == names
 
 
+@given(st.lists(st.text("/.aA_", min_size=1, max_size=6), min_size=1, max_size=5, unique=True), st.booleans())
+def test_each_file_has_a_name_of_its_own_in_one_folder(paths: list[str], in_folder: bool) -> None:
+    names = ImageFiles(None, Path("x") if in_folder else None, [f"{path}x.png" for path in paths]).names
+    assert all(name not in ("", ".", "..") and "/" not in name for name in names)
+    assert len({name.casefold() for name in names}) == len(paths)
+
+
 def test_long_names_are_cut(tmp_path: Path) -> None:
     (name, _) = ImageFiles(None, Path("x"), ["é" * 300 + ".jpg", "2.jpg"]).names
     assert name.startswith("0-é")

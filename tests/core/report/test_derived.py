@@ -17,7 +17,7 @@ from ebsc_core.clustering.metrics import clustering_accuracy, own_share
 from ebsc_core.curation.graph import Graph, graph_of, own_affinity
 from ebsc_core.report.advice import advice
 from ebsc_core.report.clusters import between, describe, ties
-from ebsc_core.report.confusion import compare, confusions
+from ebsc_core.report.confusion import compare, confusions, natural
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.runs.store.saved import Assignments
 
@@ -263,3 +263,8 @@ class TestHeat:
 
     def test_no_affinity_at_all_is_a_picture_too(self) -> None:
         assert heat(graph(np.zeros((3, 3)), [0, 0, 1]), np.ones(3)).uri.startswith("data:image/png")
+
+
+def test_numbers_come_first_by_value_however_long() -> None:
+    names = ["b", "10", "9" * 5000, "9", "a", "٣"]
+    assert sorted(names, key=natural) == ["٣", "9", "10", "9" * 5000, "a", "b"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.files import check_writable, written_whole
@@ -67,3 +69,68 @@ def test_what_is_read_is_not_written_over(ebsc, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     for _ in range(2):  # over one's own
         assert ebsc("predict", "run", "x.npy", "-o", "run/new.csv").code == 0
+
+
+QUICK = ("--backbone", "identity", "--epochs", "0", "--coefficients", "knn", "--cache", "none", "-q")
+
+
+@pytest.fixture
+def run(ebsc, tmp_path: Path) -> Path:
+    """A run on a folder of images, one of which lies deeper."""
+    (tmp_path / "photos/deep").mkdir(parents=True)
+    for number in range(16):
+        pixels = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / ("deep" if number == 15 else "") / f"{number}.PNG")
+    flags = ("--n-clusters", "2", "--set", "data.labels=none", "--out", "run")
+    assert ebsc("run", "--data", "photos", *QUICK, *flags).code == 0
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
+    (tmp_path / "link").symlink_to("photos")
+    (tmp_path / "link.csv").symlink_to("photos/1.PNG")
+    return tmp_path / "run"
+
+
+EXTRACT = ("features", "extract", "photos", "--backbone", "identity", "-o")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *((*EXTRACT, f"run/{name}") for name in ("features.h5", "assignments.csv", "run.toml", "manifest")),
+        (*EXTRACT, "photos/1.PNG"),
+        (*EXTRACT, "w.safetensors", "--weights", "w.safetensors"),
+        (*EXTRACT, "w.safetensors", "--set", "backbone.weights=w.safetensors"),
+        ("predict", "run", "photos", "-o", "photos/1.PNG"),
+        ("predict", "run", "photos", "-o", "photos/deep/15.PNG"),
+        ("predict", "run", "photos", "-o", "link/1.PNG"),
+        ("predict", "run", "link", "-o", "photos/1.PNG"),
+        ("predict", "run", "photos", "-o", "link.csv"),
+        ("predict", "run", "photos", "-o", "new.csv", "--features", "photos/1.PNG"),
+        ("predict", "other", "photos", "-o", "run/metrics.json"),
+        ("duplicates", "photos", "--picture", "photos/1.PNG"),
+        ("duplicates", "photos", "-o", "run/assignments.csv"),
+        ("duplicates", "run", "--picture", "photos/1.PNG"),
+        ("compare", "run", "other", "-o", "third/checkpoints/backbone.safetensors"),
+    ],
+)
+def test_no_command_writes_over_its_images_its_weights_or_files_of_a_run(
+    ebsc, run: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    for other in ("other", "third"):
+        shutil.copytree(run, tmp_path / other)
+    (tmp_path / "third/checkpoints").mkdir(exist_ok=True)
+    (tmp_path / "third/checkpoints/backbone.safetensors").write_bytes(b"weights")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = ebsc(*words)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert "would be lost" in done.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_result_beside_the_images_or_in_a_run_is_written_again(ebsc, run: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        for out in ("photos/out.csv", "run/mine.csv"):
+            assert ebsc("predict", "run", "photos", "-o", out).code == 0
+        for out in ("photos/features.h5", "features.h5", "run/mine.h5"):
+            assert ebsc(*EXTRACT, out).code == 0
+        assert ebsc("duplicates", "run", "-o", "photos/duplicates.csv").code == 0
+    assert ebsc("duplicates", "photos", "--picture", "photos/pairs.png").code == 0  # it is new

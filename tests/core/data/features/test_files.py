@@ -19,6 +19,7 @@ from ebsc_core.data.features.files import read_features
 from ebsc_core.data.features.hdf5_files import MAX_LINKS
 from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.features.summary import feature_facts
+from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError
 
 N, D = 25, 6
@@ -146,6 +147,38 @@ def test_an_h5_of_very_many_entries_takes_a_name(tmp_path: Path) -> None:
     assert read(tmp_path / "a.h5", array="z/features").n_classes == 3
     with pytest.raises(DataError, match="has no 'z/x'"):
         read(tmp_path / "a.h5", array="z/x")
+
+
+@pytest.mark.parametrize("option", ["ids", "labels"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("\ud800", "holds a surrogate"),
+        ("a\udc7fb", "holds a surrogate"),
+        ("a\0b", "holds a null character"),
+        ("x" * 200_000, "has 200,000 characters; give at most 65,536"),
+    ],
+)
+def test_a_name_or_label_that_no_run_can_write_and_read_is_refused(
+    tmp_path: Path, option: str, text: str, said: str
+) -> None:
+    given = {"labels": np.array(["a"] * N), "ids": np.array(IDS)}
+    np.savez(tmp_path / "x.npz", features=ROWS, **given | {option: np.array([*given[option][:-1], text])})
+    with pytest.raises(DataError, match=rf"x\.npz: features\.{option}, row 24.* {said}") as error:
+        read(tmp_path / "x.npz")
+    assert len(str(error.value)) < 500
+    str(error.value).encode()
+
+
+@pytest.mark.parametrize("text", ["\udcff.png", '"' * 65_536, "\r\n,;", "語" * 65_536])
+def test_any_other_name_or_label_is_that_of_the_run(ebsc, tmp_path: Path, text: str) -> None:
+    labels = [text if number % 2 else "other" for number in range(N)]
+    np.savez(tmp_path / "x.npz", features=ROWS, ids=np.array([*IDS[:-1], text]), labels=np.array(labels))
+    flags = ("--n-clusters", "2", "--coefficients", "knn", "-q", "--out", "run")
+    assert ebsc("cluster", "x.npz", *flags).code == 0
+    found = SavedRun(tmp_path / "run").assignments
+    assert found.ids[-1] == text
+    assert found.labels == labels
 
 
 def test_an_array_alone_has_positions_for_names(tmp_path: Path) -> None:

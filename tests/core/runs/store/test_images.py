@@ -85,6 +85,28 @@ def test_what_became_of_them_is_said(ebsc, tmp_path: Path, photos: Path) -> None
         again(tmp_path)
 
 
+@pytest.mark.parametrize("stream", ["true", "false"])
+@pytest.mark.parametrize("share", [0.0, 0.5])  # of its bytes; half of them are enough for the header
+def test_one_that_is_broken_since_is_to_be_restored(
+    ebsc, tmp_path: Path, photos: Path, stream: str, share: float
+) -> None:
+    for file in photos.iterdir():
+        pixels = np.random.default_rng(int(file.stem)).integers(0, 256, (30, 30), dtype=np.uint8)
+        Image.fromarray(pixels).save(file)
+    assert ebsc("run", "--data", photos, *QUICK, "--set", f"data.stream={stream}").code == 0
+    name = SavedRun(tmp_path / "run").assignments.ids[7]
+    content = (photos / name).read_bytes()
+    (photos / name).write_bytes(content[: int(share * len(content))])
+    done = ebsc("export", "run", "--out", "new", "--sheets")
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    report = ebsc("report", "run")
+    assert report.code == 0
+    for said in (done.err, report.err + (tmp_path / "run/report.html").read_text()):
+        assert f"photos/{name}" in said
+        assert "the run was made of it, so restore it" in said
+        assert "--skip-bad-images" not in said
+
+
 def test_those_of_features_are_found_without_the_other_parts(ebsc, tmp_path: Path, photos: Path) -> None:
     np.save(tmp_path / "f.npy", np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32))
     cluster = ("cluster", "f.npy", "--images", photos, "--n-clusters", "2", "--coefficients", "knn")

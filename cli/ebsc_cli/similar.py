@@ -19,7 +19,8 @@ def similar(
         str,
         typer.Argument(
             metavar="IMAGE|ROW",
-            help="An image of the run, by its name or position in assignments.csv; or a new image file.",
+            help="An image of the run, by its name in assignments.csv or (unless names are numbers) its "
+            "position; or a new image file.",
         ),
     ],
     top: Annotated[int, OPTION(metavar="N", help="How many images to show.")] = 20,

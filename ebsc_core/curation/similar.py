@@ -48,8 +48,8 @@ def find_similar(
     Parameters
     ----------
     wanted : str
-        The name or position of an image of the run, or else an image file. A name may be shortened to the
-        end of its path, if it remains the only one.
+        The name of an image of the run, its position (unless all names are numbers), or else an image file.
+        A name may be shortened to the end of its path, if it remains the only one.
     top : int
         How many; all if there are fewer.
     predictor : callable

@@ -41,7 +41,7 @@ RUN_READERS: tuple[Words, ...] = (
     ("export", "run", "--table", "table.csv", "--memberships"),
     ("duplicates", "run", "--quiet", "-o", "out.csv"),
     ("outliers", "run", "-o", "out.csv"),
-    ("similar", "run", "0", "--quiet", "-o", "out.csv"),
+    ("similar", "run", "68", "--quiet", "-o", "out.csv"),
 )
 ROWS_READERS: tuple[Words, ...] = (
     ("predict", "rows-run", "later.npy", "-o", "out.csv"),

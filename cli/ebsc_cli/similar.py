@@ -59,18 +59,12 @@ def similar(
     with shown:
         prepare(chosen)
         found = find_similar(saved, image, top, lambda: Predictor(saved, Registry(), chosen, shown), shown)
+    lines = [(one.image, f"{one.similarity:.4f}", one.cluster, f"{one.confidence:.4f}") for one in found]
     names = saved.curated.names
     if out:
-        lines = [(one.image, f"{one.similarity:.4f}", one.cluster, f"{one.confidence:.4f}") for one in found]
         columns = {name: [line[at] for line in lines] for at, name in enumerate(HEAD)}
-        write_result(out, columns | name_column(names, [one.cluster for one in found]))
+        write_result(out, {**columns, **name_column(names, [one.cluster for one in found])})
     table = Table(*HEAD)
-    for one in found:
-        cells = (
-            one.image,
-            f"{one.similarity:.4f}",
-            with_name(names, one.cluster),
-            f"{one.confidence:.4f}",
-        )
-        table.add_row(*map(printable, cells))
+    for name, similarity, cluster, confidence in lines:
+        table.add_row(printable(name), similarity, printable(with_name(names, cluster)), confidence)
     table_console().print(table)

@@ -231,8 +231,9 @@ def _ordered(
     for member in sorted(members, key=place):
         mine = content[member]
         # Different images may become equal where they are brought to one size.
-        pixels = originals.pixels(names[member]) if originals and shared[mine] > 1 else b""
-        identity = (mine, sizes[member].width, sizes[member].height, pixels)
+        size, unsure = sizes[member], shared[mine] > 1
+        pixels = originals.pixels(names[member], size) if originals and unsure else b""
+        identity = (mine, size.width, size.height, pixels)
         kind = "keep" if member == keep else "exact" if identity in identities else "near"
         alike = 1.0 if member == keep or mine in contents else float(best[member])
         contents.add(mine)

@@ -53,11 +53,10 @@ class Originals:
                 return Size(header.width, header.height, stored)
         return Size()
 
-    def pixels(self, name: str) -> bytes:
-        """Return a digest of all pixels of an image file; empty if there is none that can be read."""
-        size = self.size(name)
-        with suppress(*UNREADABLE, BadImage), self._opened(name) as (file, _):
-            pixels = decode_image(file, size.stored, (3, size.height, size.width))
+    def pixels(self, name: str, size: Size) -> bytes:
+        """Return a digest of all pixels of an image file of this size; empty if it cannot be read."""
+        with suppress(*UNREADABLE, BadImage), self._opened(name) as (file, stored):
+            pixels = decode_image(file, stored, (3, size.height, size.width))
             return hashlib.blake2b(pixels.tobytes()).digest()
         return b""
 

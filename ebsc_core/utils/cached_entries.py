@@ -11,6 +11,7 @@ import re
 import shutil
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ TRAINING = "training.json"
 CHECKPOINT_SUFFIX = ".training.safetensors"
 KEY = re.compile(r"[0-9a-f]{24}")
 # Rows of an extraction that goes on, with the number of the first one.
-ROWS = re.compile(rf"{KEY.pattern}\.\d{{12}}{re.escape(CHECKPOINT_SUFFIX)}")
+ROWS = re.compile(rf"({KEY.pattern}\.)\d{{12}}{re.escape(CHECKPOINT_SUFFIX)}")
 # A training that goes on.
 CHECKPOINT = re.compile(rf"{KEY.pattern}{re.escape(CHECKPOINT_SUFFIX)}")
 # What a command leaves that is killed while it writes or removes an entry.
@@ -43,13 +44,18 @@ RECENT_SECONDS = 3600.0
 class CachedEntry:
     """Describe one entry of the cache."""
 
-    path: Path
-    """A folder of features and weights, or a file that training or extraction resumes from: of an extraction
-    that has left several, the first one."""
+    files: list[Path]
+    """A folder of features and weights, or the file that training resumes from; of an extraction that goes
+    on, all files with its rows, in their order."""
     size: int
     """The size in bytes."""
     used: float
     """The time when it was last used, in seconds since 1970."""
+
+    @property
+    def path(self) -> Path:
+        """The first of the files, which stands for all."""
+        return self.files[0]
 
     @property
     def is_checkpoint(self) -> bool:
@@ -61,7 +67,7 @@ class CachedEntry:
         recent = time.time() - self.used < RECENT_SECONDS
         if self.is_checkpoint or self.path.name.startswith("."):
             if not recent:
-                for path in _files_of(self.path):
+                for path in self.files:
                     remove(path)
             return not recent
         with (self.path / TRAINING).open("rb") as file:
@@ -87,12 +93,16 @@ def entries_of(folder: Path) -> list[CachedEntry]:
         return []
     if not is_cache(folder):
         raise DataError(f"{folder} is not a cache that ebsc has made; give the folder of a --cache")
+    groups = defaultdict[str, list[Path]](list)
+    for path in sorted(folder.iterdir()):
+        if _is_entry(path):
+            rows = ROWS.fullmatch(path.name)
+            groups[rows[1] if rows else path.name].append(path)
     found = []
-    for path in folder.iterdir():
-        with suppress(OSError):  # another command may have removed it
-            if _is_entry(path) and (files := _files_of(path))[0] == path:
-                used = max(file.stat().st_mtime for file in files)
-                found.append(CachedEntry(path, sum(map(size_of, files)), used))
+    for files in groups.values():
+        with suppress(OSError):  # another command may have removed one
+            used = max(file.stat().st_mtime for file in files)
+            found.append(CachedEntry(files, sum(map(size_of, files)), used))
     return sorted(found, key=lambda entry: entry.used)
 
 
@@ -151,14 +161,6 @@ def size_of(path: Path) -> int:
     """Return the bytes of a file, or of all files in a folder."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     return sum(file.lstat().st_size for file in files)
-
-
-def _files_of(path: Path) -> list[Path]:
-    """Return the files that stand for one entry: the path itself, or all rows of one extraction, in order."""
-    if not ROWS.fullmatch(path.name):
-        return [path]
-    key = path.name.partition(".")[0]
-    return sorted(file for file in path.parent.glob(f"{key}.*") if ROWS.fullmatch(file.name))
 
 
 def _is_entry(path: Path) -> bool:

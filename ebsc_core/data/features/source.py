@@ -172,7 +172,8 @@ def feature_source(
         if found is not None:
             check_size(f"{path}: features.{option}", sum(map(len, found)), path.stat().st_size)
             for row, one in enumerate(found):
-                _check_text(f"{path}: features.{option}, row {row}", one)
+                if fault := _fault(one):
+                    raise DataError(f"{path}: features.{option}, row {row} {fault}")
     names = None if labels is None else sorted(set(labels))
     numbers = {name: number for number, name in enumerate(names or ())}
     return FeatureSource(
@@ -188,16 +189,16 @@ def feature_source(
     )
 
 
-def _check_text(where: str, found: str) -> None:
+def _fault(found: str) -> str:
+    """Return why a run could not write and read a text, or an empty text if it can."""
     if len(found) > MAX_TEXT:
-        raise DataError(f"{where} has {len(found):,} characters; give at most {MAX_TEXT:,}")
+        return f"has {len(found):,} characters; give at most {MAX_TEXT:,}"
     try:
         found.encode("utf-8", "surrogateescape")  # a byte of a file name that is no UTF-8 is one of these
         problem = "null character" if "\0" in found else ""  # HDF5 writes none
     except UnicodeEncodeError:
         problem = "surrogate"
-    if problem:
-        raise DataError(f"{where} ({shortened(found)!r}) holds a {problem}, which is no text; correct it")
+    return f"({shortened(found)!r}) holds a {problem}, which is no text; correct it" if problem else ""
 
 
 def texts(values: np.ndarray) -> list[str]:

@@ -85,10 +85,11 @@ def check_output(path: Path, read: Iterable[Path] = ()) -> None:
         What is read, and must not be written over.
     """
     check_writable(path, read)
+    if not path.exists():
+        return
     folder = Path(os.path.realpath(path)).parent
     runs = filter(is_run, (folder, folder.parent))  # checkpoints are in a folder of the run
-    needed = [file for run in runs for file in own_files(run) if file.exists()]
-    if path.exists() and any(path.samefile(file) for file in needed):
+    if any(file.exists() and path.samefile(file) for run in runs for file in own_files(run)):
         raise DataError(f"{path} belongs to a run and would be lost; give the path of another file to write")
 
 

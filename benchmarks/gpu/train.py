@@ -1,11 +1,11 @@
-"""Train once on a GPU, in pieces; predict held-out images, and keep the features.
+"""Train once on a GPU, in pieces; predict held-out images, compare models, and keep the features.
 
     python benchmarks/gpu/train.py NAME --work DIR --out DIR --minutes 9 [--held-out FILE] -- ARGUMENTS
 
 ``ARGUMENTS`` are those of ``ebsc run``. When the time is over, the script keeps a checkpoint of the
 training; the same command resumes it. ``--out`` gets ``NAME.json`` (figures of the run, scores of the
-held-out images, the device) and features as float16 in files of at most 15 MB. With these, other components
-can be compared elsewhere on the same features.
+held-out images and of other components on the same features, the device) and features as float16 in files
+of at most 15 MB. With these, more components can be compared elsewhere.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ from typing import Any
 
 import h5py
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from measuring import described, keep, predicted_scores
+from measuring import described, ebsc, keep, predicted_scores
 
 from ebsc_core.runs.store.unfinished import is_unfinished
 
@@ -32,6 +33,14 @@ EBSC = [sys.executable, "-m", "ebsc_cli"]
 # These minutes are for the work at the end: keeping a training, and copying figures and features.
 MARGIN = 0.5
 PIECE = 15_000_000
+# These are clustered from the same features, which the cache has.
+OTHERS = {
+    "energy": [],
+    "knn": ["--coefficients", "knn", "--set", "whiten=false"],
+    "knn, whitened": ["--coefficients", "knn", "--set", "whiten=true"],
+    "k-means": ["--coefficients", "knn", "--set", "whiten=false", "--clusterer", "KMeans"],
+}
+NEIGHBORS = 20
 
 
 def main() -> None:
@@ -57,8 +66,11 @@ def main() -> None:
     features = {"train": run / "features.h5"}
     if options.held_out:
         record["held_out"], features["test"] = predicted(run, options.held_out, options.work)
+        record["held_out"]["vote"] = vote(features["train"], features["test"])
+    record["others"] = others(run, options)
     keep(record, options.out / f"{options.name}.json")
-    print(json.dumps({"scores": record["metrics"]["scores"], "held_out": record.get("held_out")}), flush=True)
+    told = {"scores": record["metrics"]["scores"], "held_out": record.get("held_out")}
+    print(json.dumps(told | {"others": record["others"]}), flush=True)
     if not options.no_features:
         for split, file in features.items():
             keep_features(file, options.out, f"{options.name}-{split}")
@@ -87,6 +99,39 @@ def predicted(run: Path, images: Path, work: Path) -> tuple[dict[str, Any], Path
         words = ["predict", run, images, "-o", table, "--features", features, "--quiet"]
         subprocess.run([*EBSC, *map(str, words)], check=True)
     return predicted_scores(table), features
+
+
+def vote(fitted: Path, held_out: Path) -> float:
+    """Return the share of held-out images that have the class of most of their nearest fitted images.
+
+    It reads the classes, so it judges features and takes no part in clustering.
+    """
+    (rows, labels), (queries, wanted) = (read(path) for path in (fitted, held_out))
+    right = 0
+    for start in range(0, len(queries), 1000):
+        part = slice(start, start + 1000)
+        nearest = (queries[part] @ rows.T).topk(NEIGHBORS).indices
+        right += int((labels[nearest].mode(dim=1).values == wanted[part]).sum())
+    return right / len(queries)
+
+
+def read(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read the features, as rows of unit length, and their classes."""
+    with h5py.File(path) as file:
+        rows, labels = torch.from_numpy(file["features"][:]), torch.from_numpy(file["labels"][:])
+    return torch.nn.functional.normalize(rows, dim=1), labels
+
+
+def others(run: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Cluster the features again with other components; return the scores of each."""
+    found = {}
+    for name, settings in OTHERS.items():
+        out = run.with_name(f"{run.name}-{name.replace(', ', '-')}")
+        words = [*options.arguments, *settings, "--set", "express=features", "--no-report"]
+        if not out.exists():
+            ebsc("run", *words, "--out", out, "--cache", options.work / "cache")
+        found[name] = json.loads((out / "metrics.json").read_text())["scores"]
+    return found
 
 
 def keep_features(path: Path, out: Path, name: str) -> None:

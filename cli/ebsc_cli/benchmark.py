@@ -50,6 +50,7 @@ def benchmark(
     minutes: Annotated[
         float | None,
         OPTION(
+            "--minutes",
             metavar="MINUTES",
             min=0,
             help="Stop after this many minutes; the same command resumes, even during a training. "

@@ -31,6 +31,7 @@ def check(
     kind: Annotated[
         KindName | None,
         OPTION(
+            "--kind",
             metavar="KIND",
             help="The kind, if several kinds use this name: data, backbone, objective, coefficients or "
             "clusterer. \\[default: all]",

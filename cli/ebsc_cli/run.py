@@ -34,6 +34,7 @@ def run(
     data: Annotated[
         str | None,
         OPTION(
+            "--data",
             metavar="DATA",
             help="The name of a data set, or a folder, .zip, .npz or .npy of images. \\[default: digits]",
             autocompletion=parts(Kind.DATA),

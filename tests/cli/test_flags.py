@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, get_args, get_type_hints
 
 import pytest
+import typer
 
 from ebsc_cli.cluster import cluster
+from ebsc_cli.commands import COMMANDS
 from ebsc_cli.flags import in_flags
 from ebsc_cli.run import run
 from ebsc_core.config.flags import FLAGS
@@ -27,6 +30,19 @@ def options(command: Callable[..., Any]) -> set[str]:
 def test_every_flag_of_the_table_is_one_of_a_command() -> None:
     assert {flag for flag, _ in FLAGS.values()} <= options(run) | options(cluster)
     assert {flag for flag, kind in FLAGS.values() if kind} <= options(run)
+
+
+@pytest.mark.parametrize("where", sorted({entry.where for entry in COMMANDS.values() if entry.where}))
+def test_an_option_whose_placeholder_is_its_name_is_spelled(where: str) -> None:
+    """Typer 0.27 calls such an option by its placeholder, ``--DATA``, unless it is spelled."""
+    module, _, function = where.partition(":")
+    command = getattr(import_module(module), function)
+    hints = get_type_hints(command, include_extras=True)
+    for name in inspect.signature(command).parameters:
+        declared = get_args(hints[name])[-1]
+        if isinstance(declared, typer.models.OptionInfo) and (declared.metavar or "").lower() == name:
+            spelled = isinstance(declared.default, str)  # the first argument, which Annotated re-reads
+            assert spelled, f"{where} has an option {name} that is not spelled"
 
 
 @pytest.mark.parametrize(

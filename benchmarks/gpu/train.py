@@ -33,8 +33,8 @@ EBSC = [sys.executable, "-m", "ebsc_cli"]
 # These minutes are for the work at the end: keeping a training, and copying figures and features.
 MARGIN = 0.5
 PIECE = 15_000_000
-# These are clustered from the same features, which the cache has.
-OTHERS = {
+# These cluster the same features.
+OTHERS: dict[str, list[str]] = {
     "energy": [],
     "knn": ["--coefficients", "knn", "--set", "whiten=false"],
     "knn, whitened": ["--coefficients", "knn", "--set", "whiten=true"],
@@ -67,7 +67,7 @@ def main() -> None:
     if options.held_out:
         record["held_out"], features["test"] = predicted(run, options.held_out, options.work)
         record["held_out"]["vote"] = vote(features["train"], features["test"])
-    record["others"] = others(run, options)
+    record["others"] = others(run)
     keep(record, options.out / f"{options.name}.json")
     told = {"scores": record["metrics"]["scores"], "held_out": record.get("held_out")}
     print(json.dumps(told | {"others": record["others"]}), flush=True)
@@ -122,14 +122,13 @@ def read(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.nn.functional.normalize(rows, dim=1), labels
 
 
-def others(run: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Cluster the features again with other components; return the scores of each."""
+def others(run: Path) -> dict[str, dict[str, float]]:
+    """Cluster the features of the run again with other components; return the scores of each."""
     found = {}
     for name, settings in OTHERS.items():
         out = run.with_name(f"{run.name}-{name.replace(', ', '-')}")
-        words = [*options.arguments, *settings, "--set", "express=features", "--no-report"]
         if not out.exists():
-            ebsc("run", *words, "--out", out, "--cache", options.work / "cache")
+            ebsc("cluster", run / "features.h5", "--array", "features", *settings, "--out", out, "--no-report")
         found[name] = json.loads((out / "metrics.json").read_text())["scores"]
     return found
 

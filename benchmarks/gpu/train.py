@@ -128,7 +128,7 @@ def others(run: Path) -> dict[str, dict[str, float]]:
     for name, settings in OTHERS.items():
         out = run.with_name(f"{run.name}-{name.replace(', ', '-')}")
         if not out.exists():
-            ebsc("cluster", run / "features.h5", "--array", "features", *settings, "--out", out, "--no-report")
+            ebsc("cluster", run / "features.h5", *settings, "--out", out, "--no-report")
         found[name] = json.loads((out / "metrics.json").read_text())["scores"]
     return found
 

@@ -284,7 +284,7 @@ class RunConfig(BaseModel):
     preference, the number is 5 to 10, depending on the mean cluster size."""
     express: Literal["auto", "features", "embeddings"] = "auto"
     """The rows that express one another: the backbone's features or the objective's embeddings. ``auto``
-    follows the preference of the objective."""
+    takes the features, unless the objective prefers its embeddings."""
     whiten: Literal[True, False, "neighbors", "auto", "choose"] = "auto"
     """If true, the rows are whitened before they express one another: directions that all rows share are
     damped. ``neighbors`` puts plain and whitened rows side by side and damps the directions in which

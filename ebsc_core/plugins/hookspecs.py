@@ -75,8 +75,8 @@ class ComponentSpec:
     differ in (:class:`ebsc_core.data.features.neighbor_whitening.NeighborWhitening`, which doubles the width
     of the rows); None for no. A joint phase only knows True and False."""
     express: Literal["features", "embeddings"] | None = field(default=None, kw_only=True)
-    """Which rows express one another after an objective, unless the run says: the embeddings that the loss
-    shapes (None is the same), or the features below them where the embeddings keep too little."""
+    """Which rows express one another after an objective, unless the run says: the backbone's features (None
+    is the same), or the embeddings that the loss shapes."""
     trainable: bool = field(default=True, kw_only=True)
     """Whether a backbone has parameters that an objective can train. If not, the names of its runs leave the
     objective out."""

@@ -33,7 +33,7 @@ MAX_COMPARED = 200_000
 class Preferences:
     """What the chosen parts would have unless the run says otherwise."""
 
-    rows: str = "embeddings"
+    rows: str = "features"
     """Which rows the objective would have express one another."""
     top_k: int | None = None
     """How many coefficients a row the coefficient model would keep, if it has a wish."""
@@ -51,7 +51,7 @@ class Preferences:
             return preferences
         return replace(
             preferences,
-            rows=plan.objective.component.spec.express or "embeddings",
+            rows=plan.objective.component.spec.express or "features",
             joint_whiten=(plan.joint and plan.joint.component.spec.whiten) or False,
         )
 

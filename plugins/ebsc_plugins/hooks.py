@@ -109,7 +109,6 @@ def ebsc_objectives() -> Iterator[Component]:
         "predict a momentum teacher's embedding of the other view; no negatives",
         "ebsc_plugins.objectives.byol:BYOL",
         reference="arXiv:2006.07733",
-        express="features",  # no negatives push images apart: the embeddings lose rank
     )
     yield ComponentSpec(
         "moco-v3",
@@ -122,7 +121,6 @@ def ebsc_objectives() -> Iterator[Component]:
         "predict the network's own embedding of the other view, without gradient; no negatives, no teacher",
         "ebsc_plugins.objectives.simsiam:SimSiam",
         reference="arXiv:2011.10566",
-        express="features",  # no negatives here either
     )
     yield ComponentSpec(
         "barlow-twins",

@@ -106,7 +106,7 @@ def test_run_toml_repeats_the_run(ebsc, tmp_path):
     assert again.code == 0, again.err
     assert "features reused" in again.out
     resolved = tomllib.loads((tmp_path / "first/run.toml").read_text())
-    assert resolved["express"] == "features"  # what this objective prefers, not simclr's
+    assert resolved["express"] == "features"
     first, second = (tmp_path / name / "assignments.csv" for name in ("first", "again"))
     assert first.read_bytes() == second.read_bytes()
 

@@ -69,8 +69,6 @@ def test_what_our_parts_prefer(registry: Registry) -> None:
     specs = [part.spec for part in single_parts(registry)]
     stated = {s.name: {n: v for n in names if (v := getattr(s, n)) is not None} for s in specs}
     assert {name: preferred for name, preferred in stated.items() if preferred} == {
-        "byol": {"express": "features"},
-        "simsiam": {"express": "features"},
         "energy": {"whiten": "neighbors"},
         "senet": {"top_k": 1000},
         "elastic-net": {"top_k": 50},

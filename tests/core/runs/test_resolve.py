@@ -22,7 +22,7 @@ def images(n: int = 40, channels: int = 1, side: int = 8, classes: int | None = 
 
 
 def decide(
-    data: ImageSet, trainable: bool = True, preferred: str = "embeddings", **config: object
+    data: ImageSet, trainable: bool = True, preferred: str = "features", **config: object
 ) -> ResolvedSettings:
     return decide_with(Preferences(preferred), data, trainable, **config)
 
@@ -67,10 +67,10 @@ def test_training_needs_epochs_and_parameters():
 
 
 def test_the_objective_prefers_rows_and_the_user_decides():
-    assert decide(images()).express == "embeddings"
-    assert decide(images(), preferred="features").express == "features"
-    assert decide(images(), preferred="features", express="embeddings").express == "embeddings"
-    assert decide(images(), express="features").express == "features"
+    assert decide(images()).express == "features"
+    assert decide(images(), preferred="embeddings").express == "embeddings"
+    assert decide(images(), express="embeddings").express == "embeddings"
+    assert decide(images(), preferred="embeddings", express="features").express == "features"
     assert decide(images(), trainable=False).express == "features"
     with pytest.raises(ConfigError, match="trained objective"):
         decide(images(), trainable=False, express="embeddings")

@@ -23,11 +23,13 @@ class Stated:
     default_whiten = True
 
 
-def registry(monkeypatch: pytest.MonkeyPatch, factory: Any, **preferences: Any) -> Registry:
-    """Our own components, and one coefficient model of another distribution."""
+def registry(
+    monkeypatch: pytest.MonkeyPatch, factory: Any, kind: Kind = Kind.COEFFICIENTS, **preferences: Any
+) -> Registry:
+    """Our own components, and one of another distribution: a coefficient model, if nothing else is said."""
     module = ModuleType("theirs")
-    spec = ComponentSpec("theirs", "A model.", factory, **preferences)
-    vars(module)["ebsc_coefficient_models"] = hookimpl(lambda: [spec])
+    spec = ComponentSpec("theirs", "A component.", factory, **preferences)
+    vars(module)[kind.hook] = hookimpl(lambda: [spec])
     monkeypatch.setitem(sys.modules, "theirs", module)
     ours = [found for found in installed_entry_points() if found[1].distribution == "ebsc"]
     return Registry([*ours, (EntryPoint("theirs", "theirs", "ebsc"), Provider("acme", "1.0"))])
@@ -59,3 +61,12 @@ def test_a_function_as_factory_keeps_what_its_record_prefers(monkeypatch: pytest
     plan = make_plan(RunConfig.model_validate({"coefficients": {"name": "theirs"}}), found)
     assert Preferences.of(plan).top_k == 3
     assert plan.warnings() == []
+
+
+@pytest.mark.parametrize(("preferred", "rows"), [(None, "features"), ("embeddings", "embeddings")])
+def test_an_objective_prefers_rows_on_its_record(
+    monkeypatch: pytest.MonkeyPatch, preferred: Any, rows: str
+) -> None:
+    found = registry(monkeypatch, lambda options, backbone: None, Kind.OBJECTIVE, express=preferred)
+    plan = make_plan(RunConfig.model_validate({"objective": {"name": "theirs"}}), found)
+    assert Preferences.of(plan).rows == rows

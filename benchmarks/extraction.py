@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import timm
 import torch
+from measuring import vote
 from safetensors.torch import save_file
 
 from ebsc_core.config.loading import load_config
@@ -95,7 +95,7 @@ def measured(settings: dict[str, Any], bare: int, out: Path) -> dict[str, Any]:
         "images_per_cpu_second": round(n / cpu, 2),
         "bare_images_per_cpu_second": [round(rate, 2) for rate in rates],
         "share_of_bare": round(n / cpu / np.mean(rates), 3),
-        "neighbor_agreement": round(agreement(out), 4),
+        "neighbor_agreement": round(vote(out, NEIGHBORS), 4),
     }
 
 
@@ -113,22 +113,6 @@ def bare_rate(choice: Any, n: int) -> float:
     for _ in range(n // AT_ONCE):
         backbone.model(images)
     return n // AT_ONCE * AT_ONCE / (time.process_time() - start)
-
-
-def agreement(path: Path) -> float:
-    """Return the share of rows whose class most of their nearest neighbors have."""
-    with h5py.File(path) as file:
-        rows, labels = torch.from_numpy(file["features"][:]), file["labels"][:]
-    rows = torch.nn.functional.normalize(rows, dim=1)
-    right = 0
-    for start in range(0, len(rows), 1000):
-        cosines = rows[start : start + 1000] @ rows.T
-        block = torch.arange(len(cosines))
-        cosines[block, start + block] = -2.0
-        votes = labels[cosines.topk(NEIGHBORS).indices.numpy()]
-        elected = np.array([np.bincount(vote).argmax() for vote in votes])
-        right += int((elected == labels[start : start + 1000]).sum())
-    return right / len(rows)
 
 
 if __name__ == "__main__":

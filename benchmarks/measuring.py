@@ -19,6 +19,7 @@ from ebsc_core.utils.files import written_whole
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
 
 T = TypeVar("T")
 
@@ -72,6 +73,37 @@ def predicted_scores(table: Path) -> dict[str, Any]:
     labels = np.unique([line["label"] for line in lines], return_inverse=True)[1]
     clusters = np.array([int(line["cluster"]) for line in lines])
     return {"images": len(lines), "scores": metrics.scores(labels, clusters)}
+
+
+def vote(fitted: Path, n_neighbors: int, held_out: Path | None = None) -> float:
+    """Return the share of images that have the class of most of their nearest fitted images.
+
+    It reads the classes, so it judges features and takes no part in clustering. Without held-out images, each
+    fitted image asks all others. The files are those that a run writes as features.h5.
+    """
+    import numpy as np
+
+    rows, labels = _rows_and_classes(fitted)
+    queries, wanted = (rows, labels) if held_out is None else _rows_and_classes(held_out)
+    right = 0
+    for start in range(0, len(queries), 1000):
+        cosines = queries[start : start + 1000] @ rows.T
+        if held_out is None:
+            block = np.arange(len(cosines))
+            cosines[block, start + block] = -2.0
+        votes = labels[cosines.topk(n_neighbors).indices.numpy()]
+        elected = np.array([np.bincount(vote).argmax() for vote in votes])
+        right += int((elected == wanted[start : start + 1000]).sum())
+    return right / len(queries)
+
+
+def _rows_and_classes(path: Path) -> tuple[torch.Tensor, np.ndarray]:
+    """Read features, as rows of unit length, and classes."""
+    import h5py
+    import torch
+
+    with h5py.File(path) as file:
+        return torch.nn.functional.normalize(torch.from_numpy(file["features"][:]), dim=1), file["labels"][:]
 
 
 def described() -> dict[str, Any]:

@@ -21,11 +21,10 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from measuring import described, ebsc, keep, predicted_scores
+from measuring import described, ebsc, keep, predicted_scores, vote
 
 from ebsc_core.runs.store.unfinished import is_unfinished
 
@@ -66,7 +65,7 @@ def main() -> None:
     features = {"train": run / "features.h5"}
     if options.held_out:
         record["held_out"], features["test"] = predicted(run, options.held_out, options.work)
-        record["held_out"]["vote"] = vote(features["train"], features["test"])
+        record["held_out"]["vote"] = vote(features["train"], NEIGHBORS, features["test"])
     record["others"] = others(run)
     keep(record, options.out / f"{options.name}.json")
     told = {"scores": record["metrics"]["scores"], "held_out": record.get("held_out")}
@@ -99,27 +98,6 @@ def predicted(run: Path, images: Path, work: Path) -> tuple[dict[str, Any], Path
         words = ["predict", run, images, "-o", table, "--features", features, "--quiet"]
         subprocess.run([*EBSC, *map(str, words)], check=True)
     return predicted_scores(table), features
-
-
-def vote(fitted: Path, held_out: Path) -> float:
-    """Return the share of held-out images that have the class of most of their nearest fitted images.
-
-    It reads the classes, so it judges features and takes no part in clustering.
-    """
-    (rows, labels), (queries, wanted) = (read(path) for path in (fitted, held_out))
-    right = 0
-    for start in range(0, len(queries), 1000):
-        part = slice(start, start + 1000)
-        nearest = (queries[part] @ rows.T).topk(NEIGHBORS).indices
-        right += int((labels[nearest].mode(dim=1).values == wanted[part]).sum())
-    return right / len(queries)
-
-
-def read(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read the features, as rows of unit length, and their classes."""
-    with h5py.File(path) as file:
-        rows, labels = torch.from_numpy(file["features"][:]), torch.from_numpy(file["labels"][:])
-    return torch.nn.functional.normalize(rows, dim=1), labels
 
 
 def others(run: Path) -> dict[str, dict[str, float]]:

@@ -16,6 +16,9 @@ from ebsc_core.utils.sampling import sample_positions
 
 # Neighbours per row whose differences count. Fewer are surer: with ten, faces lose 5 points of ACC.
 NEIGHBORS = 3
+# A neighbour counts from this share of the nearest one's cosine on. The others of a small separate piece soon
+# run out; what differs between pieces must not be damped.
+SEPARATE = 0.4
 # Each of so many rows at most looks for its neighbours, among so many rows. More rows hardly change a mean
 # over pairs, and the search of all rows among all would take longer than the clustering.
 QUERIES, CANDIDATES = 10_000, 20_000
@@ -82,7 +85,7 @@ def _weight(rows: Tensor, doubted: bool = False) -> Tensor:
     It is 0 if all inner products are equal. If the rows are ``doubted``, it is also 0 if the nearest stand
     out no more than the largest of as many normal numbers do: then they are noise.
     """
-    some = torch.arange(0, len(rows), max(1, len(rows) // BLOCK), device=rows.device)[:BLOCK]
+    some = torch.arange(0, len(rows), max(1, -(-len(rows) // BLOCK)), device=rows.device)
     products = rows[some] @ rows.T
     products[torch.arange(len(some), device=rows.device), some] = torch.nan
     others = precise(products[products.isfinite()]).view(len(some), -1)
@@ -129,7 +132,7 @@ def _scatter(rows: Tensor, held: Tensor) -> Tensor:
         products = rows[block] @ rows.T
         products[torch.arange(len(block), device=rows.device), block] = -torch.inf
         nearest = products.topk(k, dim=1)
-        counts = related(nearest.values).to(held)
+        counts = related(nearest.values, SEPARATE).to(held)
         differences = (held[block, None] - held[nearest.indices]) * counts[..., None]
         flat = differences.flatten(0, 1)
         total += precise(flat.T @ flat)

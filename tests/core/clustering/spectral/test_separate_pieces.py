@@ -72,7 +72,7 @@ def test_rows_of_orthogonal_groups_are_told_apart(coefficients: str, size: int) 
     assert adjusted_rand_score(np.repeat(np.arange(10), size), model.fit_predict(rows)) == 1
 
 
-@pytest.mark.parametrize("coefficients", ["knn", "least-squares", "elastic-net"])
+@pytest.mark.parametrize("coefficients", ["energy", "knn", "least-squares", "elastic-net"])
 @given(sizes=st.lists(st.integers(2, 50), min_size=2, max_size=6), seed=st.integers(0, 1000))
 @settings(max_examples=15)
 def test_rows_of_pieces_smaller_than_the_number_of_coefficients_are_told_apart(
@@ -86,6 +86,25 @@ def test_rows_of_pieces_smaller_than_the_number_of_coefficients_are_told_apart(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # k-means is told to be level with it
         found = model.fit_predict(rows.reshape(len(labels), -1))
+    assert adjusted_rand_score(labels, found) == 1
+
+
+@given(
+    small=st.lists(st.integers(3, 8), min_size=3, max_size=20),
+    large=st.lists(st.integers(50, 300), max_size=2),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=20)
+def test_small_groups_with_noise_in_all_columns_are_told_apart(
+    small: list[int], large: list[int], seed: int
+) -> None:
+    """The nearest rows of a small group's row are of other groups, too: at a third of the cosine."""
+    sizes, rng = small + large, np.random.default_rng(seed)
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    rows = rng.normal(size=(len(sizes), 256))[labels] + 0.4 * rng.normal(size=(len(labels), 256))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # k-means is told to be level with it
+        found = EnergySubspaceClustering(len(sizes), random_state=0).fit_predict(rows)
     assert adjusted_rand_score(labels, found) == 1
 
 

@@ -25,8 +25,10 @@ from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.benchmark.table import html, markdown
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.utils.errors import Interrupted, RunDirectoryError
+from ebsc_core.utils.files import locked
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress, clock
+from ebsc_core.utils.system import processors
 
 POLL_SECONDS = 0.05
 # If no cell finishes for this long, the user is told that they are still running.
@@ -117,7 +119,7 @@ class Runner:
     @cached_property
     def keys(self) -> list[str]:
         """The names of the cells' records; two cells with the same run share one."""
-        stamps = {name: _stamp(name) for name in {_source(cell) for cell in self.cells}}
+        stamps = {name: _stamp(name) for cell in self.cells for name in _sources(cell)}
         return [
             digest(
                 {
@@ -126,7 +128,7 @@ class Runner:
                     "given": cell.config.model_dump(
                         mode="json", include={"refine", "affinity"}, exclude_unset=True
                     ),
-                    "data": stamps[_source(cell)],
+                    "data": [stamps[name] for name in _sources(cell)],
                     "source": self.source,
                 }
             )
@@ -166,7 +168,7 @@ class Runner:
         """The features that are in the cache now."""
         try:
             while (waiting or running) and time.monotonic() < self.deadline:
-                for key in self._startable(waiting, [cells[key] for key in running], ready, len(running)):
+                for key in self._startable(waiting, [cells[key] for key in running], ready):
                     running[key] = self._start(key, waiting.pop(key))
                 for key in [key for key, process in running.items() if process.poll() is not None]:
                     self.records[key] = self._collect(key, running.pop(key).returncode)
@@ -193,14 +195,12 @@ class Runner:
         (self.folder / f"{key}.log").unlink(missing_ok=True)  # the benchmark was killed before it did this
         return record
 
-    def _startable(
-        self, waiting: dict[str, Cell], running: list[Cell], ready: set[str], n_running: int
-    ) -> list[str]:
+    def _startable(self, waiting: dict[str, Cell], running: list[Cell], ready: set[str]) -> list[str]:
         """Choose the cells to start now; skip a cell if a running one is making the same features."""
         making = {cell.features_key for cell in running} - ready
         chosen: list[str] = []
         for key, cell in waiting.items():
-            if n_running + len(chosen) >= self.jobs:
+            if len(running) + len(chosen) >= self.jobs:
                 break
             features = cell.features_key
             if features not in making or self.cache == "none":
@@ -233,8 +233,8 @@ class Runner:
         if self.jobs == 1:
             return {}
         given = os.environ.get("OMP_NUM_THREADS", "")
-        most = int(given) if given.isdecimal() and int(given) else _n_cpus()
-        return {"OMP_NUM_THREADS": str(max(1, min(most, _n_cpus() // self.jobs)))}
+        most = int(given) if given.isdecimal() and int(given) else processors()
+        return {"OMP_NUM_THREADS": str(max(1, min(most, processors() // self.jobs)))}
 
     def _collect(self, key: str, status: int) -> dict[str, Any]:
         path, log = self.folder / f"{key}.json", self.folder / f"{key}.log"
@@ -319,14 +319,16 @@ def _is_whole(record: Any) -> bool:
         return False
 
 
-def _source(cell: Cell) -> str | None:
-    """Return the name or path of the data that the cell reads."""
+def _sources(cell: Cell) -> list[str | None]:
+    """Return the names or paths of what the cell reads: the data, trained weights, an earlier run."""
     config = cell.config
-    return config.features.path if config.features else config.data.name
+    data = config.features.path if config.features else config.data.name
+    weights = config.backbone.options.get("weights")
+    return [data, weights if isinstance(weights, str) else None, config.like]
 
 
 def _stamp(name: str | None) -> list[Any]:
-    """Return what identifies the state of the data; nothing for a data set known by name.
+    """Return what identifies the state of a file or folder; nothing for a data set known by name.
 
     For a file this is its content, because the file may have been copied or downloaded again. For a folder,
     or a file of more than ``READ`` bytes, reading would take too long, so it is sizes and dates.
@@ -346,24 +348,11 @@ def _stamp(name: str | None) -> list[Any]:
     ]
 
 
-def _n_cpus() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 @contextmanager
 def _only_one(out: Path) -> Iterator[None]:
     """Lock the output folder: two benchmarks in one folder would run every cell twice."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunDirectoryError(
-                f"another benchmark is writing {out}; wait for it or choose another `out`"
-            ) from None
+    held = locked(out / ".lock")
+    if held is None:
+        raise RunDirectoryError(f"another benchmark is writing {out}; wait for it or choose another `out`")
+    with held:
         yield

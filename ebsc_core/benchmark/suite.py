@@ -37,7 +37,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ebsc_core.config.loading import flattened, overlay, parse_settings
+from ebsc_core.config.loading import checked, flattened, overlay, parse_settings
 from ebsc_core.config.messages import describe
 from ebsc_core.config.schema import OF_IMAGES, PROVENANCE, RunConfig
 from ebsc_core.config.toml import read_toml
@@ -49,8 +49,8 @@ from ebsc_core.utils.errors import ConfigError, EbscError
 from ebsc_core.utils.hashing import digest
 
 # These settings act after the features: cells that differ only here share their features.
-DOWNSTREAM = {"coefficients", "clusterer", "refine", "affinity", "whiten", "top_k", "n_clusters"}
-DOWNSTREAM |= {"out", "cache", "observers"}
+DOWNSTREAM = {"coefficients", "clusterer", "refine", "affinity", "whiten", "top_k", "n_clusters", "search"}
+DOWNSTREAM |= {"dictionary_size", "like", "out", "cache", "observers"}
 # In these settings environment variables are filled in.
 PATHS = ("data.name", "data.root", "features.path")
 # These settings are the same for all cells, or differ in a way that a table could not show. Their place is:
@@ -121,10 +121,7 @@ class Cell:
             table = tree.get(section)
             if isinstance(table, dict) and isinstance(table.get(option), str):
                 table[option] = _expanded(setting, table[option])
-        try:
-            return RunConfig.model_validate(tree)
-        except ValidationError as error:
-            raise ConfigError(describe(error, RunConfig, "")) from None
+        return checked(tree)
 
     @cached_property
     def features_key(self) -> str:

@@ -94,6 +94,21 @@ class TestResuming:
         file.write_text("other")
         assert bench(text).started == ["knn 0"]
 
+    @pytest.mark.parametrize("setting", ["backbone.weights", "like"])
+    def test_changed_weights_and_runs_are_run_anew(
+        self, bench: Bench, one_row: str, tmp_path: Path, setting: str
+    ) -> None:
+        file = tmp_path / "earlier" / "backbone.safetensors"
+        file.parent.mkdir()
+        file.write_text("one")
+        named = file if setting == "backbone.weights" else file.parent
+        text = one_row.replace("train.epochs", f'{setting} = "{named}"\ntrain.epochs')
+        assert text != one_row
+        assert bench(text).started == ["knn 0"]
+        assert bench(text).started == []
+        file.write_text("other")
+        assert bench(text).started == ["knn 0"]
+
     def test_data_that_are_copied_are_the_same(self, bench: Bench, one_row: str, tmp_path: Path) -> None:
         file = tmp_path / "data.npz"
         file.write_text("one")
@@ -254,7 +269,7 @@ while f"{{part}} {{config['seed']}}" in names and time.time() < until:
         jobs: int,
         expected: str,
     ) -> None:
-        monkeypatch.setattr("ebsc_core.benchmark.runner._n_cpus", lambda: cpus)
+        monkeypatch.setattr("ebsc_core.benchmark.runner.processors", lambda: cpus)
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
         if given:
             monkeypatch.setenv("OMP_NUM_THREADS", given)

@@ -99,6 +99,9 @@ class TestSharingFeatures:
             "n_clusters = 9",
             "refine.steps = 3",
             'affinity.form = "nearest_neighbors"',
+            'search.method = "cells"',
+            "dictionary_size = 100",
+            'like = "earlier"',
         )
         assert len(set(keys("", *downstream))) == 1
 

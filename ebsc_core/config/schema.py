@@ -155,9 +155,10 @@ class JointChoice(ComponentChoice):
     renew: int | None = Field(None, ge=1)
     """With ``neighbors``, all images are expressed and clustered again after this many epochs. By default,
     it is a fifth of the epochs of the joint phase, rounded up."""
-    share: float = Field(0.5, ge=0, le=1)
+    share: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
     """With ``neighbors``, the probability that one of the images that express an image is drawn for its
-    second view. It is taken if both are in one cluster."""
+    second view. It is taken if both are in one cluster. ``auto`` is how much the pixels tell: the Jaccard
+    distance between the images that express an image with and without pixels. Without pixels, it is 0.5."""
     pixels: bool = True
     """With ``neighbors``, whether all images are expressed by small pictures of themselves, too, beside what
     the network makes of them. What the pictures tell then goes into the network."""

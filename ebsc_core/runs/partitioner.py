@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ebsc_core.clustering.partition import partition
+from ebsc_core.clustering.partition import Partition, partition
 from ebsc_core.data.features.forms import form_width
 from ebsc_core.data.features.pixel_rows import pixel_rows
 from ebsc_core.data.images.source import ImageSource
@@ -19,10 +19,15 @@ from ebsc_core.training.extract import feature_blocks
 from ebsc_core.utils.distributed import DistributedContext
 from ebsc_core.utils.progress import Progress
 
+# Without pixels there is nothing to compare with.
+HALF = 0.5
+
 
 @dataclass
 class Partitioner:
     """Return clusters and neighbors of all images, by the present network and their own pixels.
+
+    The third value is the share of the second views that are to be of neighbors.
 
     The graph is the one that the untrained coefficient model builds. All processes extract the rows, and the
     first one does the rest.
@@ -36,25 +41,27 @@ class Partitioner:
     distributed: DistributedContext
 
     @torch.no_grad()
-    def __call__(self) -> tuple[Tensor | None, Tensor]:
-        """Return clusters ``(N,)``, or None if their number is not known, and neighbors ``(N, k)``."""
+    def __call__(self) -> tuple[Tensor | None, Tensor, float]:
+        """Return clusters ``(N,)``, or None if their number is not known, neighbors ``(N, k)``, and share."""
         blocks = feature_blocks(
             self.objective.backbone, self.objective, self.images, self.device, Progress(), self.distributed
         )
         rows = torch.cat([block.expressed(self.resolved.express) for block in blocks])
         found = self.distributed.broadcast(self._partition(rows) if self.distributed.main else None)
         assert found is not None
-        return found
+        share = self.plan.config.joint.share
+        if share == "auto":
+            share = HALF if found.news is None else found.news
+        return found.clusters, found.neighbors, share
 
-    def _partition(self, rows: Tensor) -> tuple[Tensor | None, Tensor]:
+    def _partition(self, rows: Tensor) -> Partition:
         assert self.plan.joint is not None
         seed, whiten, pixels = self.plan.config.seed, self.resolved.joint_whiten, self._pixels
         width = form_width(rows.shape[1], whiten)
         if pixels is not None:
             width = form_width(rows.shape[1] + pixels.shape[1], "neighbors")
         model = self.plan.joint.build_seeded(seed, width).to(self.device).eval()
-        found = partition(rows.to(self.device), model, self.resolved.n_clusters, whiten, seed, pixels)
-        return found.clusters, found.neighbors
+        return partition(rows.to(self.device), model, self.resolved.n_clusters, whiten, seed, pixels)
 
     @cached_property
     def _pixels(self) -> Tensor | None:

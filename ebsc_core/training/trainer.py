@@ -61,9 +61,10 @@ class Trainer:
     """Saves checkpoints at intervals and on interruption."""
     observers: Observers = field(default_factory=Observers)
     """Get the results of every epoch."""
-    partition: Callable[[], tuple[Tensor | None, Tensor]] | None = None
+    partition: Callable[[], tuple[Tensor | None, Tensor, float]] | None = None
     """Clusters all images with the current network, for the form ``neighbors``. Returns the clusters
-    ``(N,)`` and the neighbors ``(N, k)`` of all images, both int64."""
+    ``(N,)`` and the neighbors ``(N, k)`` of all images, both int64, and the probability that a neighbor
+    gives the second view."""
     parts: dict[str, str] = field(default_factory=dict)
     """Distribution and version of each component that trains."""
     history: list[Epoch] = field(default_factory=list)
@@ -81,6 +82,8 @@ class Trainer:
         """The clusters in the latest partition of the images, on the device."""
         self.neighbors: Tensor | None = None
         """The neighbors in it, on the CPU."""
+        self.share = 0.0
+        """The probability that one of the neighbors gives the second view."""
         self.interrupted: Callable[[], bool] = lambda: False
 
     @property
@@ -152,9 +155,8 @@ class Trainer:
         renew = self.step.joint.renew or -(-(self.options.epochs - self.joint_epoch) // RENEWALS)
         if self.partition and (self.neighbors is None or epoch % renew == 0):
             with running_eagerly(backbones(self.step.objective)):
-                clusters, neighbors = self.partition()
+                clusters, self.neighbors, self.share = self.partition()
             self.clusters = None if clusters is None else clusters.to(self.step.device)
-            self.neighbors = neighbors
             self.step.objective.train()
 
     @property
@@ -195,6 +197,7 @@ class Trainer:
             tensors["clusters"] = self.clusters
         if self.neighbors is not None:
             tensors["neighbors"] = self.neighbors
+            tensors["share"] = torch.tensor(self.share, dtype=torch.float64)
         record = {
             "history": [asdict(epoch) for epoch in self.history],
             "warnings": self.warnings,
@@ -214,13 +217,16 @@ class Trainer:
             If the checkpoint does not fit. In this case nothing changes.
         """
         (tensors, record), step, epochs = checkpoint, self.step, self.options.epochs
+        if "neighbors" in tensors and "share" not in tensors:
+            raise DataError("an earlier version kept it")
         self.state = resume(checkpoint, self._modules(), self.optimizer, step.device)
         self.generator.set_state(self.state.drawn)
         self.history = [Epoch(**epoch) for epoch in record["history"]]
         self.collapsed, self.earlier = record["collapsed"], record["seconds"]
         if "clusters" in tensors:
             self.clusters = tensors["clusters"].to(step.device)
-        self.neighbors = tensors.get("neighbors")
+        if "neighbors" in tensors:
+            self.neighbors, self.share = tensors["neighbors"], tensors["share"].item()
         if step.distributed.main:  # the other processes draw other numbers
             torch.set_rng_state(tensors["random"])
         done = total - self.steps_left()
@@ -317,7 +323,7 @@ class Trainer:
             return None
         n, k = self.neighbors.shape
         own, drawn = torch.arange(n), torch.randint(k, (n,), generator=self.generator)
-        other = torch.rand(n, generator=self.generator) < self.step.joint.share
+        other = torch.rand(n, generator=self.generator) < self.share
         return torch.where(other, self.neighbors[own, drawn], own)
 
     def _draw(self) -> ViewParameters:

@@ -149,9 +149,9 @@ def test_clusters_that_are_pushed_apart_are_renewed(renew: int | None, expected:
     made.step.n_clusters = 4
     calls: list[bool] = []
 
-    def partition() -> tuple[Tensor, Tensor]:
+    def partition() -> tuple[Tensor, Tensor, float]:
         calls.append(made.step.objective.training)
-        return PATTERNS
+        return *PATTERNS, 0.5
 
     made.partition = partition
     made.fit()
@@ -164,7 +164,7 @@ def test_clusters_that_are_pushed_apart_part() -> None:
 
     def likeness(weight: float) -> float:
         made = trainer(joint=False, form="neighbors", start=0.0, epochs=15, weight=weight)
-        made.step.n_clusters, made.partition = 4, lambda: PATTERNS
+        made.step.n_clusters, made.partition = 4, lambda: (*PATTERNS, 0.5)
         made.fit()
         objective = made.step.objective.eval()
         with torch.no_grad():
@@ -177,8 +177,8 @@ def test_clusters_that_are_pushed_apart_part() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_second_views_are_of_neighbors_by_their_share(share: float) -> None:
-    made = trainer(joint=False, form="neighbors", start=0.5, epochs=40, share=share, weight=0.0)
-    made.step.n_clusters, made.partition = 4, lambda: PATTERNS
+    made = trainer(joint=False, form="neighbors", start=0.5, epochs=40, weight=0.0)
+    made.step.n_clusters, made.partition = 4, lambda: (*PATTERNS, share)
     real, of_others, patterns = type(made.step).__call__, [], []
 
     class Watching(JointStep):
@@ -205,8 +205,8 @@ def test_neighbors_bring_their_images_together() -> None:
     pairs = (clusters, neighbors ^ 16)  # patterns 0 and 1, and 2 and 3, change places
 
     def likeness(share: float) -> float:
-        made = trainer(joint=False, form="neighbors", start=0.0, epochs=15, share=share, weight=0.0)
-        made.step.n_clusters, made.partition = 4, lambda: pairs
+        made = trainer(joint=False, form="neighbors", start=0.0, epochs=15, weight=0.0)
+        made.step.n_clusters, made.partition = 4, lambda: (*pairs, share)
         made.fit()
         objective = made.step.objective.eval()
         with torch.no_grad():

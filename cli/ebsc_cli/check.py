@@ -14,7 +14,6 @@ from rich.text import Text
 from ebsc_cli.tables import plain_console
 from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.plugins.registry import Registry, UnknownComponentError
-from ebsc_core.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from ebsc_core.testing.checks import Result
@@ -51,7 +50,7 @@ def check(
 ) -> None:
     """Check that a component keeps the contract of its kind; exit with status 1 if it does not."""
     # Import this here, so that help does not wait for pydantic.
-    from ebsc_core.config.loading import parse_settings
+    from ebsc_core.config.loading import check_sections, parse_settings
 
     kinds = [one for one in REQUIRED if kind is None or one.section == kind.value]
     registry = Registry()
@@ -61,9 +60,7 @@ def check(
     if not kinds_found:
         raise UnknownComponentError(f"no component is called {name!r}: {registry.hint(name, kinds)}")
     tree = parse_settings(settings or [])
-    if strange := tree.keys() - {one.section for one in kinds_found}:
-        chosen = " or ".join(one.section for one in kinds_found)
-        raise ConfigError(f"--set cannot change {strange.pop()}; options here begin with {chosen}.")
+    check_sections(tree, [one.section for one in kinds_found])
     # Import this here, so that a wrong name is reported without waiting for torch.
     from ebsc_core.testing.suites import make_suite
 

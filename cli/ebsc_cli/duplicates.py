@@ -45,8 +45,8 @@ def duplicates(
         str | None, OPTION(metavar="FOLDER", help="Folder of named data sets and downloads.")
     ] = None,
     skip_bad_images: Annotated[
-        bool, OPTION("--skip-bad-images", help="Leave out unreadable images.")
-    ] = False,
+        bool | None, OPTION("--skip-bad-images", help="Leave out unreadable images.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Find groups of duplicates: equal images, and resized, recompressed or slightly cropped ones.
@@ -82,9 +82,7 @@ def duplicates(
         if run:
             searched = find_in_run(run, images_of(run, registry, shown), threshold, shown)
         else:
-            images = read_data(
-                source, registry, settings or [], shown, root=data_root, skip_bad_images=skip_bad_images
-            )
+            images = read_data(source, registry, settings or [], shown, data_root, skip_bad_images)
             searched = find_in_data(images, source, threshold, shown)
         if picture and searched.images is None:
             raise ConfigError("--picture needs images, and rows alone were compared; leave it out")

@@ -57,8 +57,8 @@ def predict(
         ),
     ] = None,
     skip_bad_images: Annotated[
-        bool, OPTION("--skip-bad-images", help="Leave out unreadable images.")
-    ] = False,
+        bool | None, OPTION("--skip-bad-images", help="Leave out unreadable images.")
+    ] = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -73,11 +73,9 @@ def predict(
     check_finished(run)  # before the imports below, which take seconds
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.clustering import metrics
-    from ebsc_core.data.features.source import FeatureSource
     from ebsc_core.data.images.decoding import are_image_files
-    from ebsc_core.data.images.source import ImageSource
     from ebsc_core.plugins.registry import Registry
-    from ebsc_core.runs.predict import Predictor, predict_to
+    from ebsc_core.runs.predict import Predictor, new_data, predict_to
     from ebsc_core.runs.store.saved import SavedRun
     from ebsc_core.utils.device import prepare, resolve_device
     from ebsc_core.utils.errors import ConfigError
@@ -91,22 +89,22 @@ def predict(
         if features.absolute() == out.absolute():
             raise ConfigError(f"-o and --features are both {out}; give two files")
     saved, registry, chosen = SavedRun(run), Registry(), resolve_device(device or "auto")
+    takes_images = not saved.config.features
+    if features and not takes_images:
+        raise ConfigError(f"{run} clustered features and has no others to write; leave out --features")
+    single = takes_images and are_image_files(data)
+    if single and (settings or skip_bad_images or data_root):
+        raise ConfigError("options of data sets say nothing about single images; leave them out")
+    if not single and len(data) > 1:
+        raise ConfigError("give one data set, folder or file, or only files of single images")
+    new = None if single else new_data(saved, data[0], settings or [], data_root, skip_bad_images)
     shown = ConsoleProgress(quiet=quiet, on_errors=piped)
     with shown:
         prepare(chosen)
         predictor = Predictor(saved, registry, chosen, shown)
-        if predictor.takes_images and are_image_files(data):
-            if settings or skip_bad_images or data_root:
-                raise ConfigError("options of data sets say nothing about single images; leave them out")
-            source: ImageSource | FeatureSource = predictor.read_files(data)
-        elif len(data) > 1:
-            raise ConfigError("give one data set, folder or file, or only files of single images")
-        else:
-            source = predictor.read(data[0], settings or [], root=data_root, skip_bad_images=skip_bad_images)
-        if features and not isinstance(source, ImageSource):
-            raise ConfigError(f"{run} clustered features and has no others to write; leave out --features")
+        source = predictor.read(new) if new else predictor.read_files(data)
         clusters = predict_to(predictor, source, sys.stdout if piped else out, features, top)
-    what = "images" if predictor.takes_images else "rows"
+    what = "images" if takes_images else "rows"
     shown.note(f"{len(clusters)} {what} -> {'standard output' if piped else out}")
     none = int((clusters < 0).sum())
     if none:

@@ -28,7 +28,7 @@ from ebsc_core.data.images.source import ImageSource
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import ImagePlan, make_plan
-from ebsc_core.runs.predict import Predictor
+from ebsc_core.runs.predict import Predictor, new_data
 from ebsc_core.runs.run import run
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import is_unfinished
@@ -158,7 +158,7 @@ class FinishedRun:
         if isinstance(images, str | os.PathLike):
             # The folder may be named by somebody else's run; then nothing is downloaded to it.
             root = self.saved.config.data.root
-            source = predictor.read(os.fspath(images), root=root, download=root is None)
+            source = predictor.read(new_data(self.saved, os.fspath(images), root=root), download=root is None)
             assert isinstance(source, ImageSource)
         else:
             source = predictor.alike(given_images(images, size=predictor.side, largest=predictor.wanted_side))

@@ -166,10 +166,21 @@ def test_a_run_whose_images_are_gone_has_its_rows(ebsc, tmp_path: Path, photos) 
     assert named(tmp_path / "d.csv") == [[("003.png", "keep"), ("again.png", "exact")]]
 
 
+def test_unreadable_images_are_left_out_in_both_ways(ebsc, photos) -> None:
+    folder = photos(12, 12)
+    (folder / "bad.png").write_bytes(b"no picture")
+    assert ebsc("duplicates", folder).code == 2
+    for words in (("--skip-bad-images",), ("--set", "data.skip_bad_images=true")):
+        done = ebsc("duplicates", folder, *words)
+        assert done.code == 0, done.err
+        assert "12 images: " in done.out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("nothing-there",), "nothing-there"),
+        (("photos", "--set", "train.epochs=3"), "'train.epochs' says nothing here"),
         (("run", "--data-root", "x"), "leave out the options of data"),
         (("photos", "--picture", "pairs.txt"), "no picture"),
         (("photos", "-o", "missing/d.csv"), "the folder of missing/d.csv is not there"),

@@ -55,6 +55,7 @@ def duplicates(
     """
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.curation.contact_sheet import check_picture, draw_pairs
+    from ebsc_core.curation.duplicates import check_threshold
     from ebsc_core.curation.finding import columns_of, find_in_data, find_in_run, images_of, read_data
     from ebsc_core.curation.image_files import folder_of_images
     from ebsc_core.curation.tables import check_result, write_result
@@ -63,6 +64,7 @@ def duplicates(
     from ebsc_core.runs.store.saved import SavedRun
     from ebsc_core.utils.errors import ConfigError, printable
 
+    check_threshold(threshold)
     path = Path(os.path.expanduser(source))
     run = SavedRun(path) if is_run(path) else None
     read = [path]
@@ -80,12 +82,13 @@ def duplicates(
     shown, registry = ConsoleProgress(quiet=quiet), Registry()
     with shown:
         if run:
-            searched = find_in_run(run, images_of(run, registry, shown), threshold, shown)
+            images = images_of(run, registry, shown)
+            if picture and images is None:
+                raise ConfigError("--picture needs images, and rows alone can be compared; leave it out")
+            searched = find_in_run(run, images, threshold, shown)
         else:
             images = read_data(source, registry, settings or [], shown, data_root, skip_bad_images)
             searched = find_in_data(images, source, threshold, shown)
-        if picture and searched.images is None:
-            raise ConfigError("--picture needs images, and rows alone were compared; leave it out")
         if picture and searched.images:
             draw_pairs(searched.found, searched.images, picture)
         if out:

@@ -12,7 +12,7 @@ from ebsc_cli.flags import OPTION
 
 def outliers(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
-    top: Annotated[int, OPTION(metavar="N", help="How many images to list.")] = 50,
+    top: Annotated[int, OPTION(min=1, metavar="N", help="How many images to list.")] = 50,
     out: Annotated[
         Path | None,
         OPTION("-o", "--out", metavar="FILE.csv", help="The same as a table, with every figure."),

@@ -10,8 +10,6 @@ import typer
 
 from ebsc_cli.flags import OPTION, Device, Quiet
 
-HEAD = ("image", "similarity", "cluster", "confidence")
-
 
 def similar(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
@@ -23,7 +21,7 @@ def similar(
             "position; or a new image file.",
         ),
     ],
-    top: Annotated[int, OPTION(metavar="N", help="How many images to show.")] = 20,
+    top: Annotated[int, OPTION(min=1, metavar="N", help="How many images to show.")] = 20,
     out: Annotated[
         Path | None,
         OPTION(
@@ -59,12 +57,18 @@ def similar(
     with shown:
         prepare(chosen)
         found = find_similar(saved, image, top, lambda: Predictor(saved, Registry(), chosen, shown), shown)
-    lines = [(one.image, f"{one.similarity:.4f}", one.cluster, f"{one.confidence:.4f}") for one in found]
-    names = saved.curated.names
+    names, clusters = saved.curated.names, [one.cluster for one in found]
     if out:
-        columns = {name: [line[at] for line in lines] for at, name in enumerate(HEAD)}
-        write_result(out, {**columns, **name_column(names, [one.cluster for one in found])})
-    table = Table(*HEAD)
-    for name, similarity, cluster, confidence in lines:
-        table.add_row(printable(name), similarity, printable(with_name(names, cluster)), confidence)
+        columns = {
+            "image": [one.image for one in found],
+            "similarity": [round(one.similarity, 4) for one in found],
+            "cluster": clusters,
+            "confidence": [round(one.confidence, 4) for one in found],
+        }
+        write_result(out, columns | name_column(names, clusters))
+    table = Table("image", "similarity", "cluster", "confidence")
+    for one in found:
+        figures = f"{one.similarity:.4f}", f"{one.confidence:.4f}"
+        cells = one.image, figures[0], with_name(names, one.cluster), figures[1]
+        table.add_row(*map(printable, cells))
     table_console().print(table)

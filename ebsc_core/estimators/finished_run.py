@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ebsc_core.config.schema import RunConfig
-from ebsc_core.curation.duplicates import Duplicates
+from ebsc_core.curation.duplicates import Duplicates, check_threshold
 from ebsc_core.curation.export import Export, export
 from ebsc_core.curation.finding import find_in_run, images_of
 from ebsc_core.curation.image_files import ImageFiles, image_files
@@ -140,6 +140,7 @@ class FinishedRun:
 
     def duplicates(self, images: Any, threshold: float | None, progress: Progress) -> Duplicates:
         """Find duplicates among the images of the run, which are read again unless they are given."""
+        check_threshold(threshold)  # before images are read
         with apart(resolve_device(self.device)):
             if images is None:
                 source = images_of(self.saved, Registry(), progress)

@@ -6,14 +6,17 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from ebsc_core.config.schema import SearchOptions
-from ebsc_core.curation.outliers import isolation
+from ebsc_core.curation.outliers import find_outliers, isolation
 from ebsc_core.data.features.rows import HeldRows, unit_rows
+from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.utils.errors import ConfigError
 
 QUICK = ("--coefficients", "knn", "--n-clusters", "10", "--out", "run")
 
@@ -86,7 +89,9 @@ def test_a_mistake_is_one_line(ebsc, tmp_path: Path) -> None:
     assert ebsc("cluster", "f.npy", "--coefficients", "knn", "--n-clusters", "2", "--out", "run").code == 0
     done = ebsc("outliers", "run", "--top", "0")
     assert done.code == 2
-    assert "--top is 0; give a number from 1" in done.err
+    assert "Invalid value for '--top'" in done.err
+    with pytest.raises(ConfigError, match="`top` is 0; give a number from 1"):
+        find_outliers(SavedRun(tmp_path / "run"), 0)
     refused = ebsc("outliers", "run", "-o", "run/assignments.csv")
     assert refused.code == 2
     assert "is read here and would be lost" in refused.err

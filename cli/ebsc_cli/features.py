@@ -78,6 +78,7 @@ def extract(
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.extract_features import extract_features
     from ebsc_core.runs.store.directory import check_output
+    from ebsc_core.utils.files import check_form
 
     flags = {
         "data.name": data,
@@ -94,6 +95,7 @@ def extract(
     options = [*config.data.options.values(), *config.backbone.options.values()]  # some name files
     given = [value for value in (data, config.data.root, *options) if value and isinstance(value, str)]
     check_output(out, [Path(os.path.expanduser(value)) for value in given])
+    check_form(out, ".h5", ".hdf5")
     shown = ConsoleProgress(quiet=quiet)
     with shown:
         n, width = extract_features(config, Registry(), shown, out)

@@ -79,13 +79,16 @@ def predict(
     from ebsc_core.runs.store.saved import SavedRun
     from ebsc_core.utils.device import prepare, resolve_device
     from ebsc_core.utils.errors import ConfigError
+    from ebsc_core.utils.files import check_form
 
     read = [*(Path(os.path.expanduser(one)) for one in data), *own_files(run)]
     piped = out == Path("-")
     if not piped:
         check_output(out, read)
+        check_form(out, ".csv")
     if features:
         check_output(features, read)
+        check_form(features, ".h5", ".hdf5")
         if features.absolute() == out.absolute():
             raise ConfigError(f"-o and --features are both {out}; give two files")
     saved, registry, chosen = SavedRun(run), Registry(), resolve_device(device or "auto")

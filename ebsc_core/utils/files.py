@@ -16,7 +16,9 @@ from ebsc_core.utils.errors import DataError
 # Bytes in the name of a file, on the file systems that are common.
 LONGEST_NAME = 255
 # The suffixes of results, which no command reads as one of the images of a folder.
-RESULTS = frozenset({".csv", ".h5", ".html", ".json", ".parquet"})
+RESULTS = frozenset({".csv", ".h5", ".hdf5", ".html", ".json", ".parquet"})
+# Suffixes that say in which form a file is; a program that opens it relies on them.
+FORMS = RESULTS | {".npy", ".npz"}
 
 
 @contextmanager
@@ -85,6 +87,16 @@ def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         what = "cannot be written to" if folder.is_dir() else "is not there"
         raise DataError(f"the folder of {path} {what}; give the path of a file to write")
+
+
+def check_form(path: Path, *suffixes: str) -> None:
+    """Raise a DataError if the suffix of a path says another form than the one of ``suffixes``."""
+    suffix = path.suffix.lower()
+    if suffix in FORMS and suffix not in suffixes:
+        raise DataError(
+            f"{path} would be a {suffixes[0]} file under a misleading name; give one that ends in "
+            f"{' or '.join(suffixes)}"
+        )
 
 
 def _is_read(path: Path, read: Path) -> bool:

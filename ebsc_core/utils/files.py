@@ -75,14 +75,19 @@ def cut_name(name: str, size: int) -> str:
 def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
     """Raise a DataError unless a file can be written to ``path``.
 
-    An existing file may be overwritten, but none of the files in ``read``, nor a file below one of the
-    folders in ``read`` unless its suffix is that of a result.
+    An existing file may be overwritten, but none of the files in ``read``. Below one of the folders in
+    ``read``, only a result is written, old or new, as its suffix says: anything else may count as an image.
     """
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "not a file"
         raise DataError(f"{path} is {what}; give the path of a file to write")
-    if path.exists() and any(_is_read(path, other) for other in read):
-        raise DataError(f"{path} is read here and would be lost; give the path of another file to write")
+    if other := next((other for other in read if _is_read(path, other)), None):
+        if path.exists():
+            raise DataError(f"{path} is read here and would be lost; give the path of another file to write")
+        raise DataError(
+            f"{path} is inside {other}, which is read here and where it might count as a further image; give "
+            "the path of a file elsewhere"
+        )
     folder = Path(os.path.realpath(path)).parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         what = "cannot be written to" if folder.is_dir() else "is not there"
@@ -102,7 +107,7 @@ def check_form(path: Path, *suffixes: str) -> None:
 def _is_read(path: Path, read: Path) -> bool:
     if read.is_dir():
         return is_below(path, read) and Path(os.path.realpath(path)).suffix.lower() not in RESULTS
-    return read.exists() and path.samefile(read)
+    return path.exists() and read.exists() and path.samefile(read)
 
 
 def is_below(path: Path, folder: Path) -> bool:

@@ -161,4 +161,22 @@ def test_a_result_beside_the_images_or_in_a_run_is_written_again(ebsc, run: Path
         for out in ("photos/features.h5", "features.h5", "run/mine.h5"):
             assert ebsc(*EXTRACT, out).code == 0
         assert ebsc("duplicates", "run", "-o", "photos/duplicates.csv").code == 0
-    assert ebsc("duplicates", "photos", "--picture", "photos/pairs.png").code == 0  # it is new
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("duplicates", "photos", "--picture", "photos/pairs.png"),
+        ("duplicates", "run", "--picture", "link/pairs.png"),
+        ("predict", "run", "photos", "-o", "photos/deep/new"),
+        (*EXTRACT, "photos/new"),
+    ],
+)
+def test_no_new_file_may_count_as_an_image_of_the_folder(
+    ebsc, run: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    before = set(tmp_path.rglob("*"))
+    done = ebsc(*words)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert "where it might count as a further image" in done.err
+    assert set(tmp_path.rglob("*")) == before

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import typer
 
 from ebsc_cli.help import HelpfulCommand, HelpfulGroup
+from ebsc_cli.process import is_first
+from ebsc_core.utils.errors import Interrupted
 
 
 class Entry(NamedTuple):
@@ -183,6 +185,18 @@ class Commands(Mapping[str, Any]):
         return self.loaded[name]
 
 
+class Command(HelpfulCommand):
+    """Say what remains of a command that was interrupted, as far as notes on the interrupt tell."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # Typer drops its notes
+            if is_first():
+                raise Interrupted("interrupted") from error
+            raise
+
+
 class Group(HelpfulGroup):
     """Load a command when it is called."""
 
@@ -216,5 +230,5 @@ def load(path: str) -> Any:
         )
     module, _, function = entry.where.partition(":")
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command(name, cls=HelpfulCommand, epilog=entry.example)(getattr(import_module(module), function))
+    app.command(name, cls=Command, epilog=entry.example)(getattr(import_module(module), function))
     return typer.main.get_command(app)

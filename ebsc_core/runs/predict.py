@@ -37,7 +37,7 @@ from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import outside
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.precision import extracts_in_bf16
-from ebsc_core.utils.errors import DataError, RunDirectoryError
+from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, RunDirectoryError
 from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress, Stages
@@ -325,6 +325,9 @@ def predict_to(
     except OSError as error:
         where = error.filename or (out if isinstance(out, Path) else "the output")
         raise DataError(f"cannot write {where}: {error.strerror or error}") from error
+    except KeyboardInterrupt as error:
+        error.add_note(NOTHING_WRITTEN)
+        raise
     return np.concatenate(clusters)
 
 

@@ -45,7 +45,7 @@ from ebsc_core.runs.store.unfinished import (
     is_unfinished,
     write_unfinished,
 )
-from ebsc_core.utils.errors import DataError, Interrupted, RunDirectoryError
+from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, Interrupted, RunDirectoryError
 from ebsc_core.utils.files import check_writable, cut_name, lock, locked, remove
 from ebsc_core.utils.manifest import MANIFEST, GuardedFolder, write_manifest
 
@@ -203,6 +203,8 @@ class RunDirectory:
             error.add_note(how)
         else:
             self._leave_nothing()
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(NOTHING_WRITTEN)
 
     def _finish(self) -> None:
         write_manifest(self.work_folder, leave_out=(LOCK, DECISIONS))

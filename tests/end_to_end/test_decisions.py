@@ -104,6 +104,20 @@ def test_other_commands_stand_the_file_and_doctor_checks_it(ebsc, run: Path) -> 
     assert "run/decisions.json is damaged" in failed
 
 
+def test_a_report_that_does_not_show_a_decision_yet_is_named(ebsc, run: Path, tmp_path: Path) -> None:
+    stale = "report.html shows the clusters as before; to write it again: ebsc report 'my run'\n"
+    run.rename(tmp_path / "my run")
+    words = [("name", "3", "herbs"), ("merge", "0", "1"), ("split", "2")]
+    for there in (False, True):
+        if there:
+            assert ebsc("report", "my run").code == 0
+        for command, *rest in words:
+            for done in (ebsc(command, "my run", *rest), ebsc(command, "my run", "--undo")):
+                assert done.code == 0, done.err
+                assert done.out.endswith(stale) == there
+    assert stale not in ebsc("name", "my run").out
+
+
 def test_the_report_gives_no_advice_against_a_decision(ebsc, run: Path) -> None:
     def said() -> str:
         saved = SavedRun(run)

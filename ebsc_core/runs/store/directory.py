@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
 AFFINITY, CHECKPOINTS, DECISIONS = "affinity.npz", "checkpoints", "decisions.json"
+REPORT = "report.html"
 # Bytes of the components, and of components and source together, in the name of a directory.
 MAX_COMPONENTS, MAX_NAME = 120, 200
 

@@ -54,11 +54,11 @@ def duplicates(
     The first image of a group is the one to keep: it has most pixels, then most bytes. No file is changed.
     """
     from ebsc_cli.console import ConsoleProgress
-    from ebsc_core.curation.contact_sheet import check_picture, draw_pairs
     from ebsc_core.curation.duplicates import check_threshold
     from ebsc_core.curation.finding import columns_of, find_in_data, find_in_run, images_of, read_data
     from ebsc_core.curation.image_files import folder_of_images
-    from ebsc_core.curation.tables import check_result, write_result
+    from ebsc_core.curation.picture_of_pairs import check_picture, draw_pairs
+    from ebsc_core.curation.tables import check_table, write_table
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.store.directory import check_output, is_run, own_files
     from ebsc_core.runs.store.saved import SavedRun
@@ -71,7 +71,7 @@ def duplicates(
     if run:
         read = [*own_files(path), *filter(None, [folder_of_images(run)])]
     if out:
-        check_result(out, read)
+        check_table(out, read)
     if picture:
         check_output(picture, read)
         check_picture(picture)
@@ -92,7 +92,7 @@ def duplicates(
         if picture and searched.images:
             draw_pairs(searched.found, searched.images, picture)
         if out:
-            write_result(out, columns_of(searched.found))
+            write_table(out, columns_of(searched.found), over=True)
     found, unit = searched.found, "images" if searched.images else "rows"
     say = shown.console.print
     counts = f"{found.number('exact'):,} exact and {found.number('near'):,} near duplicates"

@@ -43,7 +43,7 @@ def similar(
     from ebsc_cli.console import ConsoleProgress
     from ebsc_cli.tables import table_console, with_name
     from ebsc_core.curation.similar import find_similar
-    from ebsc_core.curation.tables import check_result, name_column, write_result
+    from ebsc_core.curation.tables import check_table, name_column, write_table
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.predict import Predictor
     from ebsc_core.runs.store.directory import own_files
@@ -52,7 +52,7 @@ def similar(
     from ebsc_core.utils.errors import printable
 
     if out:
-        check_result(out, [Path(os.path.expanduser(image)), *own_files(run)])
+        check_table(out, [Path(os.path.expanduser(image)), *own_files(run)])
     saved, shown, chosen = SavedRun(run), ConsoleProgress(quiet=quiet), resolve_device(device or "auto")
     with shown:
         prepare(chosen)
@@ -65,7 +65,7 @@ def similar(
             "cluster": clusters,
             "confidence": [round(one.confidence, 4) for one in found],
         }
-        write_result(out, columns | name_column(names, clusters))
+        write_table(out, columns | name_column(names, clusters), over=True)
     table = Table("image", "similarity", "cluster", "confidence")
     for one in found:
         figures = f"{one.similarity:.4f}", f"{one.confidence:.4f}"

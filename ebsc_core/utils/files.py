@@ -88,10 +88,15 @@ def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
             f"{path} is inside {other}, which is read here and where it might count as a further image; give "
             "the path of a file elsewhere"
         )
+    check_folder_of(path)
+
+
+def check_folder_of(path: Path) -> None:
+    """Raise a DataError unless the folder in which ``path`` lies can be written to."""
     folder = Path(os.path.realpath(path)).parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         what = "cannot be written to" if folder.is_dir() else "is not there"
-        raise DataError(f"the folder of {path} {what}; give the path of a file to write")
+        raise DataError(f"the folder of {path} {what}; give another path")
 
 
 def check_form(path: Path, *suffixes: str) -> None:

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from ebsc_core.curation import finding
+from ebsc_core.curation.contact_sheet import SIDE
+from ebsc_core.curation.picture_of_pairs import LINE, MARGIN
 
 QUICK = (
     "--backbone",
@@ -117,6 +119,20 @@ def test_the_threshold_may_be_given_and_seen(ebsc, tmp_path: Path, photos) -> No
         refused = ebsc("duplicates", folder, "--threshold", wrong)
         assert refused.code == 2
         assert f"--threshold is {wrong}; give a similarity above 0 and at most 1" in refused.err
+
+
+def test_pictures_of_pairs_keep_their_form(ebsc, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 200, (20, 10, 20, 3), np.uint8)
+    np.savez(tmp_path / "wide.npz", images=images)
+    done = ebsc("duplicates", "wide.npz", "--threshold", "1", "--picture", "pairs.png")
+    assert done.code == 0, done.err
+    left, top = MARGIN, 2 * (2 * MARGIN + LINE)  # the first picture below both titles: none is above
+    with Image.open(tmp_path / "pairs.png") as sheet:
+        first = np.asarray(sheet)[top : top + SIDE, left : left + SIDE]
+    inked = (first < 250).any(axis=-1)
+    assert (inked.any(axis=1).sum(), inked.any(axis=0).sum()) == (40, 80)
+    rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
+    assert (rows[0] + rows[-1], columns[0] + columns[-1]) == (SIDE - 1, SIDE - 1)
 
 
 def test_rows_without_images_are_compared_by_themselves(ebsc, tmp_path: Path, monkeypatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from ebsc_cli.flags import OPTION, DataRoot
 from ebsc_cli.tables import plain_console
 from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.plugins.registry import Registry, UnknownComponentError
@@ -18,7 +20,6 @@ from ebsc_core.plugins.registry import Registry, UnknownComponentError
 if TYPE_CHECKING:
     from ebsc_core.testing.checks import Result
 
-OPTION = typer.Option
 MARKS = {"passed": ("✓", "green"), "failed": ("✗", "red"), "not run": ("–", "dim")}
 KindName = Enum("KindName", {kind.section: kind.section for kind in REQUIRED})  # type: ignore[misc]
 
@@ -42,10 +43,7 @@ def check(
             "--set", metavar="SECTION.OPTION=VALUE", help="Change an option of the component; repeatable."
         ),
     ] = None,
-    root: Annotated[
-        Path | None,
-        OPTION(metavar="DIR", help="Folder of the named data sets. \\[default: in the user's cache]"),
-    ] = None,
+    data_root: DataRoot = None,
     as_json: Annotated[bool, OPTION("--json", help="Print one JSON object per line instead.")] = False,
 ) -> None:
     """Check that a component keeps the contract of its kind; exit with status 1 if it does not."""
@@ -64,6 +62,7 @@ def check(
     # Import this here, so that a wrong name is reported without waiting for torch.
     from ebsc_core.testing.suites import make_suite
 
+    root = Path(os.path.expanduser(data_root)) if data_root else None
     console = plain_console()
     failed = 0
     for one in kinds_found:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import OPTION, Quiet
+from ebsc_cli.flags import OPTION, DataRoot, Quiet, SkipBadImages, TableOut
 
 # Groups on the terminal; the table has all.
 SHOWN = 5
@@ -22,10 +22,7 @@ def duplicates(
             help="The directory of a finished run; or images: a data set, folder, .zip, .npz or .npy.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        OPTION("-o", "--out", metavar="FILE.csv", help="A line per image: group, image, kind, similarity."),
-    ] = None,
+    out: TableOut = None,
     threshold: Annotated[
         float | None,
         OPTION(
@@ -41,17 +38,14 @@ def duplicates(
         list[str] | None,
         OPTION("--set", metavar="data.OPTION=VALUE", help="Set any option of the data set; repeatable."),
     ] = None,
-    data_root: Annotated[
-        str | None, OPTION(metavar="FOLDER", help="Folder of named data sets and downloads.")
-    ] = None,
-    skip_bad_images: Annotated[
-        bool | None, OPTION("--skip-bad-images", help="Leave out unreadable images.")
-    ] = None,
+    data_root: DataRoot = None,
+    skip_bad_images: SkipBadImages = None,
     quiet: Quiet = False,
 ) -> None:
     """Find groups of duplicates: equal images, and resized, recompressed or slightly cropped ones.
 
     The first image of a group is the one to keep: it has most pixels, then most bytes. No file is changed.
+    The table has a line per image: group, image, kind, similarity.
     """
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.curation.duplicates import check_threshold

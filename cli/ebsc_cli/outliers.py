@@ -7,21 +7,18 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import OPTION
+from ebsc_cli.flags import OPTION, TableOut
 
 
 def outliers(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a finished run.")],
     top: Annotated[int, OPTION(min=1, metavar="N", help="How many images to list.")] = 50,
-    out: Annotated[
-        Path | None,
-        OPTION("-o", "--out", metavar="FILE.csv", help="The same as a table, with every figure."),
-    ] = None,
+    out: TableOut = None,
 ) -> None:
     """List the images of a finished run that belong least to the others, with reasons.
 
     An image is an outlier if it is far from its nearest neighbours, compared with all images and with these
-    neighbours themselves.
+    neighbours themselves. The table has every figure.
     """
     from dataclasses import fields
 

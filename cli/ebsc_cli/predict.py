@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import OPTION, Device, Quiet
+from ebsc_cli.flags import OPTION, DataRoot, Device, Quiet, SkipBadImages
 
 
 def predict(
@@ -50,15 +50,8 @@ def predict(
             help="Set any option of the data set (for features: features.OPTION=VALUE); repeatable.",
         ),
     ] = None,
-    data_root: Annotated[
-        str | None,
-        OPTION(
-            metavar="DIR", help="Folder of named data sets and downloads. \\[default: in the user's cache]"
-        ),
-    ] = None,
-    skip_bad_images: Annotated[
-        bool | None, OPTION("--skip-bad-images", help="Leave out unreadable images.")
-    ] = None,
+    data_root: DataRoot = None,
+    skip_bad_images: SkipBadImages = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:

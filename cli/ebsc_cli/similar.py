@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import OPTION, Device, Quiet
+from ebsc_cli.flags import OPTION, Device, Quiet, TableOut
 
 
 def similar(
@@ -22,21 +22,14 @@ def similar(
         ),
     ],
     top: Annotated[int, OPTION(min=1, metavar="N", help="How many images to show.")] = 20,
-    out: Annotated[
-        Path | None,
-        OPTION(
-            "-o",
-            "--out",
-            metavar="FILE.csv",
-            help="A line per image: image, similarity, cluster, confidence, and name if clusters have names.",
-        ),
-    ] = None,
+    out: TableOut = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Show the images of a finished run that are most similar to a given one, with their clusters.
 
     The similarity is the cosine of the rows that were clustered. A new image goes through the run's network.
+    The table has a line per image: image, similarity, cluster, confidence, and name if clusters have names.
     """
     from rich.table import Table
 

@@ -282,6 +282,7 @@ def test_bad_input_is_one_line(ebsc, digits: Path, words: tuple[str, ...], said:
     assert set(digits.rglob("*")) - before <= {digits / "runs"}
 
 
+@pytest.mark.usefixtures("with_reports")
 def test_a_killed_run_on_features_goes_on(ebsc, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ends(directory: RunDirectory) -> None:
         assert directory.lock
@@ -292,8 +293,9 @@ def test_a_killed_run_on_features_goes_on(ebsc, digits: Path, monkeypatch: pytes
         killed.setattr("ebsc_core.runs.clustering_stage.cluster_best", lambda *_: sys.exit(137))
         assert ebsc("cluster", "new.npz", *QUICK, "--out", "run").code == 137
     assert [path.name for path in (digits / "run").iterdir() if path.is_file()] == ["unfinished.toml"]
-    assert ebsc("resume", "run").code == 0
+    assert ebsc("resume", "run", "--no-report").code == 0
     assert ebsc("cluster", "new.npz", *QUICK, "--out", "other").code == 0
+    assert [(digits / run / "report.html").exists() for run in ("run", "other")] == [False, True]
     first, second = (digits / run / "assignments.csv" for run in ("run", "other"))
     assert first.read_bytes() == second.read_bytes()
 

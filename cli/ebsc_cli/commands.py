@@ -26,7 +26,7 @@ class Entry(NamedTuple):
     where: str = ""
     """Where the function is: ``module:function``. A group has none; its commands are those below it."""
     default: str = ""
-    """The command of a group that takes words which name no command."""
+    """The command of a group that takes words which begin with no command."""
 
 
 COMMANDS = {
@@ -208,9 +208,13 @@ class Group(HelpfulGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        named = not self.default or args[0] in self.commands
-        return super().resolve_command(ctx, args if named else [self.default, *args])
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Give the words to the default command unless the first is a command or an option of the group."""
+        if self.default and args:
+            own = [name for one in self.get_params(ctx) for name in (*one.opts, *one.secondary_opts)]
+            if args[0] not in (*self.commands, *own):
+                args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
     def summaries(self) -> dict[str, str]:
         return {name: COMMANDS[self.commands.prefix + name].summary for name in self.commands}  # type: ignore[attr-defined]

@@ -223,6 +223,10 @@ def test_features_are_extracted_and_looked_at(ebsc, digits: Path) -> None:
     assert ebsc("cluster", "f.h5", *QUICK, "--out", "run").code == 0
     assert "200 of " in ebsc("features", "run").out
     assert "300 of 64" in ebsc("features", "show", "new.npz").out
+    for words in (("--array", "images", "new-images.npz"), ("new-images.npz", "--array=images")):
+        assert "features have shape (300, 8, 8)" in ebsc("features", *words).err
+    assert "did you mean --array?" in ebsc("features", "--aray", "images", "new.npz").err
+    assert "extract" in ebsc("features", "--help").out
     assert "random" not in done.err
 
 

@@ -142,7 +142,9 @@ def _isolation(rows: Tensor, search: SearchOptions, seed: int) -> tuple[np.ndarr
     found = nearest(rows, NEIGHBORS, search, seed)
     cosines = found.scores.double().clamp(-1, 1)  # a search in cells may find fewer: those are opposite
     apart = (2 - 2 * cosines).sqrt().mean(dim=1).numpy()
-    theirs = apart[found.indices.numpy()].mean(axis=1)
+    there = (found.scores > -torch.inf).numpy()  # those that are missing have no place
+    sums, counts = (apart[found.indices.numpy()] * there).sum(axis=1), there.sum(axis=1)
+    theirs = np.where(counts > 0, sums / np.maximum(counts, 1), apart)
     return apart / max(np.median(apart), TINY), apart / np.maximum(theirs, TINY)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -52,7 +52,7 @@ def similar(
         found = find_similar(saved, image, top, lambda: Predictor(saved, Registry(), chosen, shown), shown)
     names, clusters = saved.curated.names, [one.cluster for one in found]
     if out:
-        columns = {
+        columns: dict[str, list[Any]] = {
             "image": [one.image for one in found],
             "similarity": [round(one.similarity, 4) for one in found],
             "cluster": clusters,

@@ -83,10 +83,10 @@ def duplicates(
         else:
             images = read_data(source, registry, settings or [], shown, data_root, skip_bad_images)
             searched = find_in_data(images, source, threshold, shown)
-        if picture and searched.images:
-            draw_pairs(searched.found, searched.images, picture)
         if out:
             write_table(out, columns_of(searched.found), over=True)
+        if picture and searched.images:
+            draw_pairs(searched.found, searched.images, picture)
     found, unit = searched.found, "images" if searched.images else "rows"
     say = shown.console.print
     counts = f"{found.number('exact'):,} exact and {found.number('near'):,} near duplicates"

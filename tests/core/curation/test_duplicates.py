@@ -121,6 +121,17 @@ def test_the_threshold_may_be_given_and_seen(ebsc, tmp_path: Path, photos) -> No
         assert f"--threshold is {wrong}; give a similarity above 0 and at most 1" in refused.err
 
 
+def test_a_picture_that_fails_does_not_cost_the_table(ebsc, tmp_path: Path, photos, monkeypatch) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    photos(12, 12)
+    monkeypatch.setattr(Image.Image, "save", full)
+    done = ebsc("duplicates", "photos", "-o", "d.csv", "--picture", "pairs.png")
+    assert (done.code, (tmp_path / "d.csv").exists()) == (2, True)
+    assert "cannot write pairs.png: No space left on device" in done.err
+
+
 def test_pictures_of_pairs_keep_their_form(ebsc, tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 200, (20, 10, 20, 3), np.uint8)
     np.savez(tmp_path / "wide.npz", images=images)

@@ -140,7 +140,7 @@ def main() -> None:
         status = INTERRUPTED
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OF_PATHS and "--traceback" not in given:
-            what = f"{error.strerror}: {error.filename}"
+            what = ": ".join(str(part) for part in (error.strerror, error.filename) if part is not None)
             complain(f"error: {what}; choose another path, free disk space or change the permissions")
             leave(2)
         if is_out_of_memory(error) and "--traceback" not in given:
@@ -152,5 +152,5 @@ def main() -> None:
         traceback.print_exc()
         leave(1)
     if status == INTERRUPTED and is_first():
-        complain("interrupted; nothing was written")
+        complain("interrupted")
     leave(exit_status() if status == INTERRUPTED else status)

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 OPTION = typer.Option
-DAYS = {"h": 1 / 24, "d": 1, "w": 7, "m": 30, "y": 365}
+# No m: some would mean minutes by it.
+DAYS = {"h": 1 / 24, "d": 1, "w": 7, "y": 365}
 
 
 def cache(
@@ -56,9 +57,11 @@ def cache(
 def _days(age: str) -> float:
     from ebsc_core.utils.errors import ConfigError
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([hdwmy])", age.strip().lower())
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?)([{''.join(DAYS)}])", age.strip().lower())
     if not match:
-        raise ConfigError(f"--older-than {age!r} is no age; write for instance 12h, 30d or 2w")
+        raise ConfigError(
+            f"--older-than {age!r} is no age; write hours, days, weeks or years, e.g. 12h, 30d, 2w or 1y"
+        )
     return float(match[1]) * DAYS[match[2]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,15 +12,14 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from ebsc_cli.flags import OPTION, DataRoot
 from ebsc_cli.tables import plain_console
 from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.plugins.registry import Registry, UnknownComponentError
-from ebsc_core.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from ebsc_core.testing.checks import Result
 
-OPTION = typer.Option
 MARKS = {"passed": ("✓", "green"), "failed": ("✗", "red"), "not run": ("–", "dim")}
 KindName = Enum("KindName", {kind.section: kind.section for kind in REQUIRED})  # type: ignore[misc]
 
@@ -43,15 +43,12 @@ def check(
             "--set", metavar="SECTION.OPTION=VALUE", help="Change an option of the component; repeatable."
         ),
     ] = None,
-    root: Annotated[
-        Path | None,
-        OPTION(metavar="DIR", help="Folder of the named data sets. \\[default: in the user's cache]"),
-    ] = None,
+    data_root: DataRoot = None,
     as_json: Annotated[bool, OPTION("--json", help="Print one JSON object per line instead.")] = False,
 ) -> None:
     """Check that a component keeps the contract of its kind; exit with status 1 if it does not."""
     # Import this here, so that help does not wait for pydantic.
-    from ebsc_core.config.loading import parse_settings
+    from ebsc_core.config.loading import check_sections, parse_settings
 
     kinds = [one for one in REQUIRED if kind is None or one.section == kind.value]
     registry = Registry()
@@ -61,12 +58,11 @@ def check(
     if not kinds_found:
         raise UnknownComponentError(f"no component is called {name!r}: {registry.hint(name, kinds)}")
     tree = parse_settings(settings or [])
-    if strange := tree.keys() - {one.section for one in kinds_found}:
-        chosen = " or ".join(one.section for one in kinds_found)
-        raise ConfigError(f"--set cannot change {strange.pop()}; options here begin with {chosen}.")
+    check_sections(tree, [one.section for one in kinds_found])
     # Import this here, so that a wrong name is reported without waiting for torch.
     from ebsc_core.testing.suites import make_suite
 
+    root = Path(os.path.expanduser(data_root)) if data_root else None
     console = plain_console()
     failed = 0
     for one in kinds_found:

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import typer
 
 from ebsc_cli.help import HelpfulCommand, HelpfulGroup
+from ebsc_cli.process import is_first
+from ebsc_core.utils.errors import Interrupted
 
 
 class Entry(NamedTuple):
@@ -24,7 +26,7 @@ class Entry(NamedTuple):
     where: str = ""
     """Where the function is: ``module:function``. A group has none; its commands are those below it."""
     default: str = ""
-    """The command of a group that takes words which name no command."""
+    """The command of a group that takes words which begin with no command."""
 
 
 COMMANDS = {
@@ -183,6 +185,18 @@ class Commands(Mapping[str, Any]):
         return self.loaded[name]
 
 
+class Command(HelpfulCommand):
+    """Say what remains of a command that was interrupted, as far as notes on the interrupt tell."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # Typer drops its notes
+            if is_first():
+                raise Interrupted("interrupted") from error
+            raise
+
+
 class Group(HelpfulGroup):
     """Load a command when it is called."""
 
@@ -194,9 +208,13 @@ class Group(HelpfulGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        named = not self.default or args[0] in self.commands
-        return super().resolve_command(ctx, args if named else [self.default, *args])
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Give the words to the default command unless the first is a command or an option of the group."""
+        if self.default and args:
+            own = [name for one in self.get_params(ctx) for name in (*one.opts, *one.secondary_opts)]
+            if args[0] not in (*self.commands, *own):
+                args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
     def summaries(self) -> dict[str, str]:
         return {name: COMMANDS[self.commands.prefix + name].summary for name in self.commands}  # type: ignore[attr-defined]
@@ -216,5 +234,5 @@ def load(path: str) -> Any:
         )
     module, _, function = entry.where.partition(":")
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    app.command(name, cls=HelpfulCommand, epilog=entry.example)(getattr(import_module(module), function))
+    app.command(name, cls=Command, epilog=entry.example)(getattr(import_module(module), function))
     return typer.main.get_command(app)

@@ -39,9 +39,11 @@ def compare(
         check_finished(run)  # before the imports below, which take a second
     from ebsc_core.runs.store.compare import compare as compare_runs
     from ebsc_core.runs.store.saved import SavedRun
+    from ebsc_core.utils.files import check_form
 
     if out:
         check_output(out, [file for run in runs for file in own_files(run)])
+        check_form(out, ".html")
     saved = [SavedRun(run) for run in runs]
     comparison = compare_runs(saved)
     errors = plain_console(errors=True)

@@ -44,14 +44,11 @@ def parts(kind: Kind) -> Completer:
 def setting_names() -> list[str]:
     """Return the names of the settings that do not depend on the chosen components."""
     from ebsc_core.config.messages import field_names
-    from ebsc_core.config.schema import FeaturesChoice, RunConfig
+    from ebsc_core.config.schema import RunConfig
 
     names = list[str]()
     for section in RunConfig.model_fields.keys() - {"views", Kind.OBSERVER.section}:
-        below = (
-            list(FeaturesChoice.model_fields) if section == "features" else field_names(RunConfig, [section])
-        )
-        names += [f"{section}.{name}" for name in below] or [section]
+        names += [f"{section}.{name}" for name in field_names(RunConfig, [section])] or [section]
     return sorted(names)
 
 

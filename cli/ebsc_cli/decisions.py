@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,8 +37,8 @@ def name(
 ) -> None:
     """Give clusters names, or list the clusters with their sizes and names.
 
-    Names appear in the report, in exports and in what `ebsc predict` writes. They are kept in
-    decisions.json of the run; no other file changes.
+    Names appear in exports, in what `ebsc predict` writes, and in the report once `ebsc report` writes it
+    again. They are kept in decisions.json of the run; no other file changes.
     """
     from ebsc_core.curation.decide import name_clusters
     from ebsc_core.curation.names import read_names
@@ -53,7 +54,7 @@ def name(
         saved = name_clusters(saved, read_names(names))
     elif cluster is not None and called is not None:
         saved = name_clusters(saved, {cluster: called})
-    _show(saved)
+    _show(saved, decided=any(given))
 
 
 def merge(
@@ -65,8 +66,8 @@ def merge(
 ) -> None:
     """Join clusters to one; the smallest number stays.
 
-    The decision is kept in decisions.json of the run; no other file changes. The report, exports, and
-    `ebsc predict` follow it.
+    The decision is kept in decisions.json of the run; no other file changes. Exports and `ebsc predict`
+    follow it, and the report does once `ebsc report` writes it again.
     """
     from ebsc_core.curation.decide import merge_clusters
     from ebsc_core.runs.store.saved import SavedRun
@@ -86,7 +87,8 @@ def split(
     """Cut a cluster into parts by the affinity that the run has saved, without training anything again.
 
     The largest part keeps the number, and the others get the next free numbers. The decision is kept in
-    decisions.json of the run; no other file changes.
+    decisions.json of the run; no other file changes. Exports and `ebsc predict` follow it, and the report
+    does once `ebsc report` writes it again.
     """
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.curation.decide import split_cluster
@@ -112,11 +114,19 @@ def _undone(run: SavedRun) -> SavedRun:
     return before
 
 
-def _show(run: SavedRun) -> None:
-    """Print the clusters as they are now."""
+def _show(run: SavedRun, decided: bool = True) -> None:
+    """Print the clusters as they are now, and after a decision, what does not show it yet."""
+    from ebsc_core.runs.store.directory import REPORT
+
     table = Table("cluster", "images", "name")
     for column in table.columns[:2]:
         column.justify = "right"
     for number, size in run.curated.sizes().items():
         table.add_row(str(number), f"{size:,}", run.curated.names.get(number, ""))
-    table_console().print(table)
+    console = table_console()
+    console.print(table)
+    if decided and (run.path / REPORT).exists():
+        again = f"ebsc report {shlex.quote(str(run.path))}"
+        console.print(
+            printable(f"{REPORT} shows the clusters as before; to write it again: {again}"), soft_wrap=True
+        )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import OPTION, Quiet
+from ebsc_cli.flags import OPTION, DataRoot, Quiet, SkipBadImages, TableOut
 
 # Groups on the terminal; the table has all.
 SHOWN = 5
@@ -22,10 +22,7 @@ def duplicates(
             help="The directory of a finished run; or images: a data set, folder, .zip, .npz or .npy.",
         ),
     ],
-    out: Annotated[
-        Path | None,
-        OPTION("-o", "--out", metavar="FILE.csv", help="A line per image: group, image, kind, similarity."),
-    ] = None,
+    out: TableOut = None,
     threshold: Annotated[
         float | None,
         OPTION(
@@ -41,35 +38,34 @@ def duplicates(
         list[str] | None,
         OPTION("--set", metavar="data.OPTION=VALUE", help="Set any option of the data set; repeatable."),
     ] = None,
-    data_root: Annotated[
-        str | None, OPTION(metavar="FOLDER", help="Folder of named data sets and downloads.")
-    ] = None,
-    skip_bad_images: Annotated[
-        bool, OPTION("--skip-bad-images", help="Leave out unreadable images.")
-    ] = False,
+    data_root: DataRoot = None,
+    skip_bad_images: SkipBadImages = None,
     quiet: Quiet = False,
 ) -> None:
     """Find groups of duplicates: equal images, and resized, recompressed or slightly cropped ones.
 
     The first image of a group is the one to keep: it has most pixels, then most bytes. No file is changed.
+    The table has a line per image: group, image, kind, similarity.
     """
     from ebsc_cli.console import ConsoleProgress
-    from ebsc_core.curation.contact_sheet import check_picture, draw_pairs
+    from ebsc_core.curation.duplicates import check_threshold
     from ebsc_core.curation.finding import columns_of, find_in_data, find_in_run, images_of, read_data
     from ebsc_core.curation.image_files import folder_of_images
-    from ebsc_core.curation.tables import check_result, write_result
+    from ebsc_core.curation.picture_of_pairs import check_picture, draw_pairs
+    from ebsc_core.curation.tables import check_table, write_table
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.store.directory import check_output, is_run, own_files
     from ebsc_core.runs.store.saved import SavedRun
     from ebsc_core.utils.errors import ConfigError, printable
 
+    check_threshold(threshold)
     path = Path(os.path.expanduser(source))
     run = SavedRun(path) if is_run(path) else None
     read = [path]
     if run:
         read = [*own_files(path), *filter(None, [folder_of_images(run)])]
     if out:
-        check_result(out, read)
+        check_table(out, read)
     if picture:
         check_output(picture, read)
         check_picture(picture)
@@ -80,18 +76,17 @@ def duplicates(
     shown, registry = ConsoleProgress(quiet=quiet), Registry()
     with shown:
         if run:
-            searched = find_in_run(run, images_of(run, registry, shown), threshold, shown)
+            images = images_of(run, registry, shown)
+            if picture and images is None:
+                raise ConfigError("--picture needs images, and rows alone can be compared; leave it out")
+            searched = find_in_run(run, images, threshold, shown)
         else:
-            images = read_data(
-                source, registry, settings or [], shown, root=data_root, skip_bad_images=skip_bad_images
-            )
+            images = read_data(source, registry, settings or [], shown, data_root, skip_bad_images)
             searched = find_in_data(images, source, threshold, shown)
-        if picture and searched.images is None:
-            raise ConfigError("--picture needs images, and rows alone were compared; leave it out")
+        if out:
+            write_table(out, columns_of(searched.found), over=True)
         if picture and searched.images:
             draw_pairs(searched.found, searched.images, picture)
-        if out:
-            write_result(out, columns_of(searched.found))
     found, unit = searched.found, "images" if searched.images else "rows"
     say = shown.console.print
     counts = f"{found.number('exact'):,} exact and {found.number('near'):,} near duplicates"

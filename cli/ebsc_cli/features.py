@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import OPTION, Device, Pretrained, Quiet, Seed, Settings, Weights
+from ebsc_cli.flags import (
+    OPTION,
+    DataRoot,
+    Device,
+    Limit,
+    Pretrained,
+    Quiet,
+    Seed,
+    Settings,
+    SkipBadImages,
+    Weights,
+)
 
 
 def show(
@@ -53,18 +64,9 @@ def extract(
         Path, OPTION("-o", "--out", metavar="FILE.h5", help="The file for features, names and labels.")
     ] = Path("features.h5"),
     settings: Settings = None,
-    data_root: Annotated[
-        str | None,
-        OPTION(
-            metavar="DIR", help="Folder of named data sets and downloads. \\[default: in the user's cache]"
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, OPTION(metavar="N", help="Use a seeded sample of this many images. \\[default: all]")
-    ] = None,
-    skip_bad_images: Annotated[
-        bool | None, OPTION("--skip-bad-images", help="Leave out unreadable images.")
-    ] = None,
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    skip_bad_images: SkipBadImages = None,
     seed: Seed = None,
     device: Device = None,
     quiet: Quiet = False,
@@ -78,6 +80,7 @@ def extract(
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.extract_features import extract_features
     from ebsc_core.runs.store.directory import check_output
+    from ebsc_core.utils.files import check_form
 
     flags = {
         "data.name": data,
@@ -94,6 +97,7 @@ def extract(
     options = [*config.data.options.values(), *config.backbone.options.values()]  # some name files
     given = [value for value in (data, config.data.root, *options) if value and isinstance(value, str)]
     check_output(out, [Path(os.path.expanduser(value)) for value in given])
+    check_form(out, ".h5", ".hdf5")
     shown = ConsoleProgress(quiet=quiet)
     with shown:
         n, width = extract_features(config, Registry(), shown, out)

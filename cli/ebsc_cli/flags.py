@@ -18,7 +18,30 @@ OPTIONS |= {"threshold": "--threshold", "top": "--top"} | {
     name: f"--{name.replace('_', '-')}"
     for name in ("table", "memberships", "fiftyone", "label_studio", "copy", "typical", "doubtful", "sheets")
 }
-METHOD, TRAINING, OUTPUT = "Parts", "Training", "Machine and output"
+DATA, METHOD, TRAINING, OUTPUT = "Data", "Parts", "Training", "Machine and output"
+
+DataRoot = Annotated[
+    str | None,
+    OPTION(
+        "--data-root",
+        metavar="DIR",
+        help="Folder of named data sets and downloads. \\[default: in the user's cache]",
+        rich_help_panel=DATA,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    OPTION(
+        "--limit",
+        metavar="N",
+        help="Use a seeded sample of this many images. \\[default: all]",
+        rich_help_panel=DATA,
+    ),
+]
+SkipBadImages = Annotated[
+    bool | None,
+    OPTION("--skip-bad-images", help="Leave out unreadable images.", rich_help_panel=DATA),
+]
 
 Pretrained = Annotated[
     bool | None,
@@ -117,6 +140,18 @@ Out = Annotated[
     OPTION(
         metavar="DIR",
         help="The run directory. \\[default: a new one under runs/]",
+        rich_help_panel=OUTPUT,
+    ),
+]
+TableOut = Annotated[
+    Path | None,
+    OPTION("-o", "--out", metavar="FILE", help="Also write it as a table: .csv, .json or .parquet."),
+]
+Devices = Annotated[
+    str | None,
+    OPTION(
+        metavar="N|all",
+        help="Train on this many devices of this machine, one process per device. \\[default: 1]",
         rich_help_panel=OUTPUT,
     ),
 ]

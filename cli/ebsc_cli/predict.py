@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import OPTION, Device, Quiet
+from ebsc_cli.flags import OPTION, DataRoot, Device, Quiet, SkipBadImages
 
 
 def predict(
@@ -50,15 +50,8 @@ def predict(
             help="Set any option of the data set (for features: features.OPTION=VALUE); repeatable.",
         ),
     ] = None,
-    data_root: Annotated[
-        str | None,
-        OPTION(
-            metavar="DIR", help="Folder of named data sets and downloads. \\[default: in the user's cache]"
-        ),
-    ] = None,
-    skip_bad_images: Annotated[
-        bool, OPTION("--skip-bad-images", help="Leave out unreadable images.")
-    ] = False,
+    data_root: DataRoot = None,
+    skip_bad_images: SkipBadImages = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
@@ -73,40 +66,41 @@ def predict(
     check_finished(run)  # before the imports below, which take seconds
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.clustering import metrics
-    from ebsc_core.data.features.source import FeatureSource
     from ebsc_core.data.images.decoding import are_image_files
-    from ebsc_core.data.images.source import ImageSource
     from ebsc_core.plugins.registry import Registry
-    from ebsc_core.runs.predict import Predictor, predict_to
+    from ebsc_core.runs.predict import Predictor, new_data, predict_to
     from ebsc_core.runs.store.saved import SavedRun
     from ebsc_core.utils.device import prepare, resolve_device
     from ebsc_core.utils.errors import ConfigError
+    from ebsc_core.utils.files import check_form
 
     read = [*(Path(os.path.expanduser(one)) for one in data), *own_files(run)]
     piped = out == Path("-")
     if not piped:
         check_output(out, read)
+        check_form(out, ".csv")
     if features:
         check_output(features, read)
+        check_form(features, ".h5", ".hdf5")
         if features.absolute() == out.absolute():
             raise ConfigError(f"-o and --features are both {out}; give two files")
     saved, registry, chosen = SavedRun(run), Registry(), resolve_device(device or "auto")
+    takes_images = not saved.config.features
+    if features and not takes_images:
+        raise ConfigError(f"{run} clustered features and has no others to write; leave out --features")
+    single = takes_images and are_image_files(data)
+    if single and (settings or skip_bad_images or data_root):
+        raise ConfigError("options of data sets say nothing about single images; leave them out")
+    if not single and len(data) > 1:
+        raise ConfigError("give one data set, folder or file, or only files of single images")
+    new = None if single else new_data(saved, data[0], settings or [], data_root, skip_bad_images)
     shown = ConsoleProgress(quiet=quiet, on_errors=piped)
     with shown:
         prepare(chosen)
         predictor = Predictor(saved, registry, chosen, shown)
-        if predictor.takes_images and are_image_files(data):
-            if settings or skip_bad_images or data_root:
-                raise ConfigError("options of data sets say nothing about single images; leave them out")
-            source: ImageSource | FeatureSource = predictor.read_files(data)
-        elif len(data) > 1:
-            raise ConfigError("give one data set, folder or file, or only files of single images")
-        else:
-            source = predictor.read(data[0], settings or [], root=data_root, skip_bad_images=skip_bad_images)
-        if features and not isinstance(source, ImageSource):
-            raise ConfigError(f"{run} clustered features and has no others to write; leave out --features")
+        source = predictor.read(new) if new else predictor.read_files(data)
         clusters = predict_to(predictor, source, sys.stdout if piped else out, features, top)
-    what = "images" if predictor.takes_images else "rows"
+    what = "images" if takes_images else "rows"
     shown.note(f"{len(clusters)} {what} -> {'standard output' if piped else out}")
     none = int((clusters < 0).sum())
     if none:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from ebsc_cli.completion import one_of, parts
 from ebsc_cli.flags import (
+    DATA,
     METHOD,
     OPTION,
     OUTPUT,
@@ -13,9 +14,12 @@ from ebsc_cli.flags import (
     ClustererName,
     Coefficients,
     ConfigFile,
+    DataRoot,
     Device,
+    Devices,
     DictionarySize,
     Like,
+    Limit,
     NClusters,
     ObserverNames,
     Out,
@@ -23,6 +27,7 @@ from ebsc_cli.flags import (
     Quiet,
     Seed,
     Settings,
+    SkipBadImages,
     Weights,
     WithReport,
 )
@@ -38,7 +43,7 @@ def run(
             metavar="DATA",
             help="The name of a data set, or a folder, .zip, .npz or .npy of images. \\[default: digits]",
             autocompletion=parts(Kind.DATA),
-            rich_help_panel=METHOD,
+            rich_help_panel=DATA,
         ),
     ] = None,
     backbone: Annotated[
@@ -68,26 +73,9 @@ def run(
     like: Like = None,
     settings: Settings = None,
     config: ConfigFile = None,
-    data_root: Annotated[
-        str | None,
-        OPTION(
-            metavar="DIR",
-            help="Folder of named data sets and downloads. \\[default: in the user's cache]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None,
-        OPTION(
-            metavar="N",
-            help="Use a seeded sample of this many images. \\[default: all]",
-            rich_help_panel=METHOD,
-        ),
-    ] = None,
-    skip_bad_images: Annotated[
-        bool | None,
-        OPTION("--skip-bad-images", help="Leave out unreadable images.", rich_help_panel=METHOD),
-    ] = None,
+    data_root: DataRoot = None,
+    limit: Limit = None,
+    skip_bad_images: SkipBadImages = None,
     epochs: Annotated[
         int | None,
         OPTION(
@@ -107,14 +95,7 @@ def run(
     ] = None,
     seed: Seed = None,
     device: Device = None,
-    devices: Annotated[
-        str | None,
-        OPTION(
-            metavar="N|all",
-            help="Train on this many devices of this machine, one process per device. \\[default: 1]",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    devices: Devices = None,
     precision: Annotated[
         str | None,
         OPTION(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ebsc_cli.flags import OPTION, Device, Quiet
-
-HEAD = ("image", "similarity", "cluster", "confidence")
+from ebsc_cli.flags import OPTION, Device, Quiet, TableOut
 
 
 def similar(
@@ -23,29 +21,22 @@ def similar(
             "position; or a new image file.",
         ),
     ],
-    top: Annotated[int, OPTION(metavar="N", help="How many images to show.")] = 20,
-    out: Annotated[
-        Path | None,
-        OPTION(
-            "-o",
-            "--out",
-            metavar="FILE.csv",
-            help="A line per image: image, similarity, cluster, confidence, and name if clusters have names.",
-        ),
-    ] = None,
+    top: Annotated[int, OPTION(min=1, metavar="N", help="How many images to show.")] = 20,
+    out: TableOut = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Show the images of a finished run that are most similar to a given one, with their clusters.
 
     The similarity is the cosine of the rows that were clustered. A new image goes through the run's network.
+    The table has a line per image: image, similarity, cluster, confidence, and name if clusters have names.
     """
     from rich.table import Table
 
     from ebsc_cli.console import ConsoleProgress
     from ebsc_cli.tables import table_console, with_name
     from ebsc_core.curation.similar import find_similar
-    from ebsc_core.curation.tables import check_result, name_column, write_result
+    from ebsc_core.curation.tables import check_table, name_column, write_table
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.predict import Predictor
     from ebsc_core.runs.store.directory import own_files
@@ -54,17 +45,23 @@ def similar(
     from ebsc_core.utils.errors import printable
 
     if out:
-        check_result(out, [Path(os.path.expanduser(image)), *own_files(run)])
+        check_table(out, [Path(os.path.expanduser(image)), *own_files(run)])
     saved, shown, chosen = SavedRun(run), ConsoleProgress(quiet=quiet), resolve_device(device or "auto")
     with shown:
         prepare(chosen)
         found = find_similar(saved, image, top, lambda: Predictor(saved, Registry(), chosen, shown), shown)
-    lines = [(one.image, f"{one.similarity:.4f}", one.cluster, f"{one.confidence:.4f}") for one in found]
-    names = saved.curated.names
+    names, clusters = saved.curated.names, [one.cluster for one in found]
     if out:
-        columns = {name: [line[at] for line in lines] for at, name in enumerate(HEAD)}
-        write_result(out, {**columns, **name_column(names, [one.cluster for one in found])})
-    table = Table(*HEAD)
-    for name, similarity, cluster, confidence in lines:
-        table.add_row(printable(name), similarity, printable(with_name(names, cluster)), confidence)
+        columns: dict[str, list[Any]] = {
+            "image": [one.image for one in found],
+            "similarity": [round(one.similarity, 4) for one in found],
+            "cluster": clusters,
+            "confidence": [round(one.confidence, 4) for one in found],
+        }
+        write_table(out, columns | name_column(names, clusters), over=True)
+    table = Table("image", "similarity", "cluster", "confidence")
+    for one in found:
+        figures = f"{one.similarity:.4f}", f"{one.confidence:.4f}"
+        cells = one.image, figures[0], with_name(names, one.cluster), figures[1]
+        table.add_row(*map(printable, cells))
     table_console().print(table)

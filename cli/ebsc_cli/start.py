@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -96,10 +97,10 @@ def start(
     if result:
         print_result(shown.console, result, report)
         if not quiet:
-            _print_advice(shown, result.directory)
+            _print_advice(shown, result.directory, report)
 
 
-def _print_advice(shown: ConsoleProgress, directory: Path) -> None:
+def _print_advice(shown: ConsoleProgress, directory: Path, report: Path | None) -> None:
     """Print the first points of the run that deserve a second look."""
     from ebsc_core.report.advice import advice_from_figures
     from ebsc_core.runs.store.saved import SavedRun
@@ -110,7 +111,9 @@ def _print_advice(shown: ConsoleProgress, directory: Path) -> None:
     except EbscError as error:  # the run is complete all the same
         shown.warn(str(error))
         return
+    written_by = f"ebsc report {shlex.quote(str(directory))} writes a report of all"
+    where = "see the report" if report else written_by
     for number, item in enumerate(found[:MAX_ADVICE], 1):
         left = len(found) - MAX_ADVICE if number == MAX_ADVICE else 0
-        more = f"(and {left} more, see the report)" if left > 0 else ""
+        more = f"(and {left} more, {where})" if left > 0 else ""
         shown.note(" ".join(filter(None, ["worth a second look:", item.said, item.help, more])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,17 @@ def load_config(
     file: Path | None = None,
     settings: Iterable[str] = (),
     flags: Mapping[str, Any] | None = None,
+    sections: Collection[str] | None = None,
 ) -> RunConfig:
     """Merge a TOML file, ``section.option=value`` settings and dotted flags; later ones win.
 
     If a setting or flag names another component than the file does, the file's options for the old
     component are dropped.
+
+    Parameters
+    ----------
+    sections : collection of str, optional
+        The sections that settings and flags may set; by default all.
 
     Raises
     ------
@@ -42,6 +48,8 @@ def load_config(
     for key, value in (flags or {}).items():
         if value is not None:
             _put(given, key, value)
+    if sections is not None:
+        check_sections(given, sections)
     config = checked(overlay(tree, given))
     if recorded:
         _mark_recorded(config, tree)
@@ -93,6 +101,19 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         _put(tree, *_parse_setting(setting))
     return tree
+
+
+def check_sections(tree: Mapping[str, Any], sections: Collection[str]) -> None:
+    """Raise a ConfigError unless a tree of settings sets options of these sections, and nothing else."""
+    for setting, value in flattened(tree):
+        section, dot, _ = setting.partition(".")
+        if section not in sections:
+            known = " and ".join(f"{one}." for one in sections)
+            raise ConfigError(
+                f"{shortened(setting)!r} says nothing here, leave it out: options here begin with {known}"
+            )
+        if not (dot or value == {}):
+            raise ConfigError(f"{section!r} is a section, not an option: set what is in it")
 
 
 def overlay(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -48,7 +48,9 @@ def field_names(model: type[BaseModel], path: list[str]) -> list[str]:
     """Return the field names of a model at a path of sections."""
     for part in path:
         annotation = model.model_fields[part].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        choices = get_args(annotation) or (annotation,)  # a section may be left out: Section | None
+        sections = [one for one in choices if isinstance(one, type) and issubclass(one, BaseModel)]
+        if not sections:
             return []
-        model = annotation
+        model = sections[0]
     return list(model.model_fields)

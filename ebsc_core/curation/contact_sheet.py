@@ -1,86 +1,39 @@
-"""Draw the pairs just above and just below the threshold of duplicates, to see whether it is right."""
+"""Draw many images on one picture, each in a square of its own."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from PIL import Image
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from ebsc_core.curation.image_files import ImageFiles
 
-from ebsc_core.curation.duplicates import Duplicates
-from ebsc_core.data.images.pil import as_picture
-from ebsc_core.data.images.run_images import RunImages
-from ebsc_core.utils.errors import DataError
-from ebsc_core.utils.files import written_whole
-
-# Pairs on each side of the threshold, in so many columns. Pixels of a picture, a margin and a line of text.
-EACH, COLUMNS = 24, 4
-PICTURE, MARGIN, LINE = 96, 12, 18
-INK, PAPER = (20, 20, 20), (255, 255, 255)
-# Formats in which a sheet of a few hundred pictures is written.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+# At most so many pictures, in rows of so many, each in a square of so many pixels.
+PICTURES, COLUMNS, SIDE, GAP = 100, 10, 96, 2
+PAPER = (255, 255, 255)
 
 
-def check_picture(path: Path) -> None:
-    """Raise a DataError unless the suffix is that of a picture."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{path} is no picture; give a name that ends in {', '.join(SUFFIXES)}")
+def contact_sheet(files: ImageFiles, positions: list[int]) -> Image.Image:
+    """Draw these images on one picture, row by row."""
+    cell, columns = SIDE + GAP, min(COLUMNS, len(positions))
+    size = columns * cell + GAP, -(-len(positions) // columns) * cell + GAP
+    sheet, place = Image.new("RGB", size, PAPER), {position: at for at, position in enumerate(positions)}
+    for position, picture in files.pictures(positions):
+        row, column = divmod(place[position], columns)
+        sheet.paste(squared(picture), (column * cell + GAP, row * cell + GAP))
+    return sheet
 
 
-def draw_pairs(found: Duplicates, images: RunImages, path: Path) -> None:
-    """Write a picture of the pairs nearest to the threshold: those above it, then those below.
-
-    Raises
-    ------
-    DataError
-        If an image cannot be read, or the picture cannot be written.
-    """
-    border = int(np.count_nonzero(found.pairs.similarity >= found.threshold))
-    sides = {
-        f"duplicates: the least similar of {border:,} pairs": np.arange(max(0, border - EACH), border),
-        "no duplicates: the most similar of the others": np.arange(
-            border, min(border + EACH, len(found.pairs.similarity))
-        ),
-    }
-    chosen = np.concatenate(list(sides.values()))
-    wanted = np.unique(np.concatenate([found.pairs.first[chosen], found.pairs.second[chosen]]))
-    pictures = {
-        int(wanted[place]): _picture(one)
-        for which, pixels in images.read(wanted)
-        for place, one in zip(which.tolist(), pixels, strict=True)
-    }
-    parts = [_side(title, found, pairs, pictures) for title, pairs in sides.items()]
-    sheet = Image.new("RGB", (parts[0].width, sum(part.height for part in parts)), PAPER)
-    top = 0
-    for part in parts:
-        sheet.paste(part, (0, top))
-        top += part.height
-    try:
-        with written_whole(path) as temporary_path:
-            sheet.save(temporary_path, format=Image.registered_extensions()[path.suffix.lower()])
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
+def squared(picture: Image.Image) -> Image.Image:
+    """Draw a whole picture in the middle of a square of ``SIDE`` pixels; a small one shows its pixels."""
+    square, small = Image.new("RGB", (SIDE, SIDE), PAPER), _fitted(picture.convert("RGB"))
+    square.paste(small, ((SIDE - small.width) // 2, (SIDE - small.height) // 2))
+    return square
 
 
-def _side(title: str, found: Duplicates, pairs: np.ndarray, pictures: dict[int, Image.Image]) -> Image.Image:
-    cell = (2 * PICTURE + 2 + MARGIN, PICTURE + LINE + MARGIN)
-    lines = -(-len(pairs) // COLUMNS)
-    side = Image.new("RGB", (MARGIN + COLUMNS * cell[0], 2 * MARGIN + LINE + lines * cell[1]), PAPER)
-    pen, font = ImageDraw.Draw(side), ImageFont.load_default(13)
-    pen.text((MARGIN, MARGIN), f"{title} (threshold {found.threshold:.3f})", INK, font)
-    for number, pair in enumerate(pairs.tolist()):
-        left = MARGIN + number % COLUMNS * cell[0]
-        top = 2 * MARGIN + LINE + number // COLUMNS * cell[1]
-        side.paste(pictures[int(found.pairs.first[pair])], (left, top))
-        side.paste(pictures[int(found.pairs.second[pair])], (left + PICTURE + 2, top))
-        pen.text((left, top + PICTURE), f"{found.pairs.similarity[pair]:.3f}", INK, font)
-    return side
-
-
-def _picture(pixels: np.ndarray) -> Image.Image:
-    """Convert ``(C, H, W)`` uint8 to a square picture; small ones show their pixels."""
-    picture = as_picture(pixels).convert("RGB")
-    small = max(picture.size) <= PICTURE // 2
-    return picture.resize(
-        (PICTURE, PICTURE), Image.Resampling.NEAREST if small else Image.Resampling.BILINEAR
-    )
+def _fitted(picture: Image.Image) -> Image.Image:
+    """Scale a picture to the side of a square; one much smaller grows by a whole factor."""
+    longest = max(picture.size)
+    if longest <= SIDE:
+        factor = SIDE // longest
+        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    small = tuple(max(1, round(length * SIDE / longest)) for length in picture.size)
+    return picture.resize((small[0], small[1]), Image.Resampling.LANCZOS)

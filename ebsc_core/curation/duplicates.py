@@ -80,6 +80,12 @@ class Duplicates:
         return sum(one.kind == kind for group in self.groups for one in group)
 
 
+def check_threshold(threshold: float | None) -> None:
+    """Raise a ConfigError unless the threshold is None or a similarity in (0, 1]."""
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ConfigError(f"`threshold` is {threshold:g}; give a similarity above 0 and at most 1")
+
+
 def duplicate_images(
     thumbnails: Thumbnails,
     names: Sequence[str],
@@ -113,6 +119,7 @@ def duplicate_images(
     ConfigError
         If the threshold is not in (0, 1].
     """
+    check_threshold(threshold)
     search, likeness = search or SearchOptions(), Likeness(thumbnails.gray)
     distinct = _first_of(thumbnails.content)
     proposed = [_proposed(likeness.rows, distinct, search, seed)]
@@ -134,6 +141,7 @@ def duplicate_rows(
 
     Parameters and errors are those of :func:`duplicate_images`.
     """
+    check_threshold(threshold)
     content, held = content_of_rows(rows), rows.held()
     proposed = _proposed(held, _first_of(content), search or SearchOptions(), seed)
     first, second = np.unique(proposed, axis=0).T
@@ -188,8 +196,6 @@ def _threshold(pairs: Pairs, of_few: float, given: float | None) -> float:
     Where there are too few for that, it is ``of_few``.
     """
     if given is not None:
-        if not 0 < given <= 1:
-            raise ConfigError(f"`threshold` is {given:g}; give a similarity above 0 and at most 1")
         return given
     positions, at = np.unique(np.concatenate([pairs.first, pairs.second]), return_inverse=True)
     if len(positions) < MIN_BULK:

@@ -14,7 +14,7 @@ from ebsc_core.curation.output import check_new
 from ebsc_core.curation.tables import check_table, table, write_table
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import ConfigError, DataError
-from ebsc_core.utils.files import is_below
+from ebsc_core.utils.files import check_form, is_below
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Export:
             raise ConfigError("`memberships` are columns of a table; give `table`, too")
         for path in paths:
             check_table(path) if path == self.table else check_new(path)
+        for path in filter(None, (self.fiftyone, self.label_studio)):
+            check_form(path, ".json")
 
 
 def export(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from ebsc_core.config.loading import checked, overlay, parse_settings
+from ebsc_core.config.loading import load_config
 from ebsc_core.curation.duplicates import Duplicates, duplicate_images, duplicate_rows
 from ebsc_core.curation.originals import Originals
 from ebsc_core.curation.tables import Columns
@@ -34,7 +33,12 @@ class Searched:
 
 
 def read_data(
-    name: str, registry: Registry, settings: Iterable[str], progress: Progress, **choice: Any
+    name: str,
+    registry: Registry,
+    settings: Iterable[str],
+    progress: Progress,
+    root: str | None = None,
+    skip_bad_images: bool | None = None,
 ) -> RunImages:
     """Read images as ``ebsc run`` does.
 
@@ -44,17 +48,18 @@ def read_data(
         A data set, folder, .zip, .npz or .npy.
     settings : iterable of str
         ``data.OPTION=VALUE``.
-    choice
-        Entries of :class:`ebsc_core.config.schema.DataChoice`.
+    root, skip_bad_images
+        Of :class:`ebsc_core.config.schema.DataChoice`; None for what ``settings`` or the defaults say.
 
     Raises
     ------
     EbscError
-        If they cannot be read.
+        If they cannot be read, or if a setting is about something else.
     """
-    config = checked(overlay({"data": {"name": name}}, parse_settings(settings)))
-    data = config.data.model_copy(update=choice)
-    return RunImages(read_images(choose(registry, Kind.DATA, data), data, config.seed, progress.warn))
+    flags = {"data.name": name, "data.root": root, "data.skip_bad_images": skip_bad_images}
+    config = load_config(None, settings, flags, sections=["data"])
+    chosen = choose(registry, Kind.DATA, config.data)
+    return RunImages(read_images(chosen, config.data, config.seed, progress.warn))
 
 
 def find_in_data(images: RunImages, place: str, threshold: float | None, progress: Progress) -> Searched:

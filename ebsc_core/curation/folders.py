@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from ebsc_core.curation.contact_sheet import PICTURES, contact_sheet
 from ebsc_core.curation.graph import graph_of
 from ebsc_core.curation.image_files import ImageFiles
 from ebsc_core.curation.memberships import from_typical_to_doubtful, own_masses, sureness
@@ -25,8 +25,8 @@ from ebsc_core.curation.output import new_folder
 from ebsc_core.runs.store.saved import SavedRun
 
 NONE = "none"
-# Of a contact sheet: at most so many pictures, in rows of so many, each in a square of so many pixels.
-SHEET_PICTURES, SHEET_COLUMNS, SHEET_SIDE, SHEET_GAP = 100, 10, 96, 2
+# The least digits of a rank in the name of a file.
+RANK_DIGITS = 3
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def export_folder(run: SavedRun, files: ImageFiles, out: Path, options: FolderOp
         if options.sheets:
             (folder / "sheets").mkdir()
             for number, positions in ordered.items():
-                chosen = np.unique(np.linspace(0, len(positions) - 1, SHEET_PICTURES).round().astype(int))
+                chosen = np.unique(np.linspace(0, len(positions) - 1, PICTURES).round().astype(int))
                 sheet = contact_sheet(files, positions[chosen].tolist())
                 sheet.save(folder / "sheets" / f"{run.curated.called(number)}.png")
     return len(files.ids)
@@ -82,29 +82,6 @@ def sorted_clusters(run: SavedRun) -> dict[int, np.ndarray]:
     }
 
 
-def contact_sheet(files: ImageFiles, positions: list[int]) -> Image.Image:
-    """Draw these images on one picture, row by row."""
-    cell, columns = SHEET_SIDE + SHEET_GAP, min(SHEET_COLUMNS, len(positions))
-    size = columns * cell + SHEET_GAP, -(-len(positions) // columns) * cell + SHEET_GAP
-    sheet, place = Image.new("RGB", size, "white"), {position: at for at, position in enumerate(positions)}
-    for position, picture in files.pictures(positions):
-        row, column = divmod(place[position], columns)
-        small = _fitted(picture.convert("RGB"))
-        left, top = ((SHEET_SIDE - length) // 2 + SHEET_GAP for length in small.size)
-        sheet.paste(small, (column * cell + left, row * cell + top))
-    return sheet
-
-
-def _fitted(picture: Image.Image) -> Image.Image:
-    """Scale a picture to the side of a cell; one much smaller grows by a whole factor."""
-    longest = max(picture.size)
-    if longest <= SHEET_SIDE:
-        factor = SHEET_SIDE // longest
-        return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    small = tuple(max(1, round(length * SHEET_SIDE / longest)) for length in picture.size)
-    return picture.resize((small[0], small[1]), Image.Resampling.LANCZOS)
-
-
 def _plan(
     run: SavedRun, files: ImageFiles, ordered: dict[int, np.ndarray], options: FolderOptions
 ) -> dict[int, list[str]]:
@@ -116,8 +93,10 @@ def _plan(
     for number, positions in ordered.items():
         some = {"typical": positions[: options.typical], "doubtful": positions[::-1][: options.doubtful]}
         for kind, chosen in some.items():
+            digits = max(RANK_DIGITS, len(str(len(chosen))))  # names are sorted as text
             for rank, position in enumerate(chosen.tolist(), 1):
-                plan[position].append(f"{kind}/{run.curated.called(number)}/{rank:03}-{names[position]}")
+                name = f"{rank:0{digits}}-{names[position]}"
+                plan[position].append(f"{kind}/{run.curated.called(number)}/{name}")
     return plan
 
 

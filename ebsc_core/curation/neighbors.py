@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ebsc_core.clustering.search import Found, build_index
 from ebsc_core.config.schema import SearchOptions
+from ebsc_core.utils.errors import ConfigError
 
 QUERY_ROWS = 1 << 14
 # Quantiles that describe the bulk. They lie so low that half of all images may have a duplicate.
@@ -18,6 +19,12 @@ LOW, HIGH = 0.1, 0.4
 EXPECTED = 0.05
 # Similarities closer to 1 than this are rounding.
 ROUNDING = 1e-6
+
+
+def check_top(top: int) -> None:
+    """Raise a ConfigError unless ``top`` is a number of images to find."""
+    if top < 1:
+        raise ConfigError(f"`top` is {top}; give a number from 1")
 
 
 def nearest(rows: Tensor, n_neighbors: int, search: SearchOptions, seed: int) -> Found:

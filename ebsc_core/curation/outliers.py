@@ -20,10 +20,9 @@ from torch import Tensor
 from ebsc_core.clustering.copies import find_copies
 from ebsc_core.config.schema import SearchOptions
 from ebsc_core.curation.graph import Graph, graph_of
-from ebsc_core.curation.neighbors import nearest
+from ebsc_core.curation.neighbors import check_top, nearest
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.utils.errors import ConfigError
 
 NEIGHBORS = 20
 # From these ratios, and up to this share, a figure is a reason.
@@ -69,6 +68,7 @@ def find_outliers(run: SavedRun, top: int) -> list[Outlier]:
     RunDirectoryError
         If a file of the run is damaged.
     """
+    check_top(top)  # before the graph is read
     found = run.assignments
     fitted = slice(found.fitted)
     return rank_outliers(
@@ -97,8 +97,7 @@ def rank_outliers(
 
     ``called`` returns what the reasons call a cluster.
     """
-    if top < 1:
-        raise ConfigError(f"`top` is {top}; give a number from 1")
+    check_top(top)
     distance, relative = isolation(rows, search or SearchOptions(), seed)
     score = distance * relative
     chosen = np.argsort(-score, kind="stable")[:top]
@@ -143,7 +142,9 @@ def _isolation(rows: Tensor, search: SearchOptions, seed: int) -> tuple[np.ndarr
     found = nearest(rows, NEIGHBORS, search, seed)
     cosines = found.scores.double().clamp(-1, 1)  # a search in cells may find fewer: those are opposite
     apart = (2 - 2 * cosines).sqrt().mean(dim=1).numpy()
-    theirs = apart[found.indices.numpy()].mean(axis=1)
+    there = (found.scores > -torch.inf).numpy()  # those that are missing have no place
+    sums, counts = (apart[found.indices.numpy()] * there).sum(axis=1), there.sum(axis=1)
+    theirs = np.where(counts > 0, sums / np.maximum(counts, 1), apart)
     return apart / max(np.median(apart), TINY), apart / np.maximum(theirs, TINY)
 
 

@@ -1,30 +1,33 @@
-"""Write new files and folders, and nothing over what is there."""
+"""Write files and folders whole; those of an export only where nothing is yet."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ebsc_core.utils.errors import DataError
-from ebsc_core.utils.files import folder_written_whole, written_whole
+from ebsc_core.utils.files import check_folder_of, folder_written_whole, written_whole
 
 
 def check_new(path: Path) -> None:
     """Raise a DataError unless nothing is at ``path`` and its folder can be written to."""
     if path.exists() or path.is_symlink():
         raise DataError(f"{path} is there already, and nothing is written over it; give another path")
-    folder = Path(os.path.realpath(path)).parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        what = "cannot be written to" if folder.is_dir() else "is not there"
-        raise DataError(f"the folder of {path} {what}; give another path")
+    check_folder_of(path)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path; it becomes ``path`` on success. An OSError becomes a DataError."""
+    with _told(path), written_whole(path) as temporary_path:
+        yield temporary_path
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; it becomes ``path`` on success. An OSError becomes a DataError."""
-    with _told(path), written_whole(path) as temporary_path:
+    """Yield a temporary path like :func:`whole_file`, unless something is at ``path``, before or after."""
+    with whole_file(path) as temporary_path:
         yield temporary_path
         check_new(path)
 

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from ebsc_core.curation.memberships import sureness
+from ebsc_core.curation.neighbors import check_top
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.data.images.matching import match_names
 from ebsc_core.data.images.python_inputs import given_images
 from ebsc_core.runs.predict import Predictor
 from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.utils.errors import ConfigError, DataError, shortened
+from ebsc_core.utils.errors import DataError, shortened
 from ebsc_core.utils.matmul import full_precision
 from ebsc_core.utils.progress import Progress
 
@@ -58,9 +59,10 @@ def find_similar(
     Raises
     ------
     EbscError
-        If there is no such image, if it was held out (the run has no row of it), or if the run was on
-        features and has no network for a file.
+        If ``top`` is below 1, if there is no such image, if it was held out (the run has no row of it), or
+        if the run was on features and has no network for a file.
     """
+    check_top(top)  # before a network is loaded
     place = _position(run.assignments.ids, wanted, bool(run.config.features))
     if place is None:
         query, own = _row_of_file(predictor(), wanted, progress), -1
@@ -134,8 +136,7 @@ def similar_rows(rows: Rows, query: Tensor, top: int, own: int = -1) -> tuple[np
     ConfigError
         If ``top`` is below 1.
     """
-    if top < 1:
-        raise ConfigError(f"`top` is {top}; give a number from 1")
+    check_top(top)
     cosines = np.empty(len(rows), np.float32)
     for start, block in rows.blocks():
         with full_precision():

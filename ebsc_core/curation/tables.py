@@ -1,4 +1,4 @@
-"""Write the clusters of a run as a table: .csv, .json or .parquet."""
+"""Write tables, such as that of the clusters of a run: .csv, .json or .parquet."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ebsc_core.curation.memberships import memberships, sureness
-from ebsc_core.curation.output import check_new, new_file
+from ebsc_core.curation.output import check_new, new_file, whole_file
 from ebsc_core.runs.store.directory import check_output
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, missing_package
-from ebsc_core.utils.files import written_whole
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -70,57 +69,41 @@ def _known(values: list[Any], there: list[bool]) -> list[Any]:
     return [value if known else None for value, known in zip(values, there, strict=True)]
 
 
-def check_table(path: Path) -> None:
-    """Raise an EbscError unless a table can be written to ``path``: type, place, and the package for it."""
+def check_table(path: Path, read: Iterable[Path] | None = None) -> None:
+    """Raise an EbscError unless a table can be written to ``path``: type, place, and the package for it.
+
+    Parameters
+    ----------
+    read : iterable of Path, optional
+        What is read, and must not be written over; another table may be. By default, nothing may.
+    """
     if path.suffix.lower() not in WRITERS:
         raise DataError(
             f"{path} is no table that can be written; give a name that ends in one of {', '.join(WRITERS)}"
         )
-    check_new(path)
+    if read is None:
+        check_new(path)
+    else:
+        check_output(path, read)
     if path.suffix.lower() == ".parquet":
         _pyarrow()
 
 
-def check_result(path: Path, read: Iterable[Path]) -> None:
-    """Raise an EbscError unless a result can be written to ``path``, which may be one of before.
+def write_table(path: Path, columns: Columns, over: bool = False) -> None:
+    """Write a table whole, in the form that the end of its name says.
 
     Parameters
     ----------
-    read : iterable of Path
-        What is read, and must not be written over.
-    """
-    check_output(path, read)
-    if not path.exists():
-        check_table(path)
-    elif path.suffix.lower() not in WRITERS:
-        raise DataError(f"{path} is no table; give a name that ends in one of {', '.join(WRITERS)}")
-
-
-def write_table(path: Path, columns: Columns) -> None:
-    """Write a table whole, in the form that the end of its name says.
+    over : bool
+        Whether it may replace a table of before.
 
     Raises
     ------
     DataError
-        If it cannot be written, or there is a file already.
+        If it cannot be written, or replaces what it may not.
     """
-    with new_file(path) as temporary_path:
+    with (whole_file if over else new_file)(path) as temporary_path:
         WRITERS[path.suffix.lower()](temporary_path, columns)
-
-
-def write_result(path: Path, columns: Columns) -> None:
-    """Write a table like :func:`write_table`, but also over a result of before.
-
-    Raises
-    ------
-    DataError
-        If it cannot be written.
-    """
-    try:
-        with written_whole(path) as temporary_path:
-            WRITERS[path.suffix.lower()](temporary_path, columns)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _write_csv(path: Path, columns: Columns) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ebsc_core.config.schema import RunConfig
-from ebsc_core.curation.duplicates import Duplicates
+from ebsc_core.curation.duplicates import Duplicates, check_threshold
 from ebsc_core.curation.export import Export, export
 from ebsc_core.curation.finding import find_in_run, images_of
 from ebsc_core.curation.image_files import ImageFiles, image_files
@@ -28,7 +28,7 @@ from ebsc_core.data.images.source import ImageSource
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import ImagePlan, make_plan
-from ebsc_core.runs.predict import Predictor
+from ebsc_core.runs.predict import Predictor, new_data
 from ebsc_core.runs.run import run
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import is_unfinished
@@ -140,6 +140,7 @@ class FinishedRun:
 
     def duplicates(self, images: Any, threshold: float | None, progress: Progress) -> Duplicates:
         """Find duplicates among the images of the run, which are read again unless they are given."""
+        check_threshold(threshold)  # before images are read
         with apart(resolve_device(self.device)):
             if images is None:
                 source = images_of(self.saved, Registry(), progress)
@@ -158,7 +159,7 @@ class FinishedRun:
         if isinstance(images, str | os.PathLike):
             # The folder may be named by somebody else's run; then nothing is downloaded to it.
             root = self.saved.config.data.root
-            source = predictor.read(os.fspath(images), root=root, download=root is None)
+            source = predictor.read(new_data(self.saved, os.fspath(images), root=root), download=root is None)
             assert isinstance(source, ImageSource)
         else:
             source = predictor.alike(given_images(images, size=predictor.side, largest=predictor.wanted_side))

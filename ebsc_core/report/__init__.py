@@ -9,12 +9,11 @@ from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.report.formatting import command
 from ebsc_core.report.page import Page
+from ebsc_core.runs.store.directory import REPORT
 from ebsc_core.runs.store.images import read_again
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, EbscError, RunDirectoryError, told
 from ebsc_core.utils.files import written_whole
-
-REPORT = "report.html"
 
 
 def write_report(run: SavedRun, images: RunImages | None = None, why_none: str = "") -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,12 @@ class Advice:
 
 
 def advice(
-    metrics: dict[str, Any], assignments: Assignments, k: int, rank: float | None, width: int
+    metrics: dict[str, Any],
+    assignments: Assignments,
+    k: int,
+    rank: float | None,
+    width: int,
+    decided: Collection[int] = (),
 ) -> list[Advice]:
     """Return the warnings of the run, then the advice from its figures.
 
@@ -38,9 +44,11 @@ def advice(
         The contents of ``metrics.json``.
     assignments : Assignments
     k : int
-        The number of clusters, empty ones included.
+        The number of clusters that the run found, empty ones included.
     rank : float, optional
         The effective rank of the rows that express one another; they have ``width`` columns.
+    decided : collection of int
+        The clusters that merges and splits have made, whose sizes need no advice.
     """
     warnings = metrics.get("warnings") or []
     own = [Advice(str(warning)) for warning in warnings[:MAX_WARNINGS]]
@@ -49,7 +57,7 @@ def advice(
             Advice(f"The run gave {len(warnings) - MAX_WARNINGS:,} more warnings; metrics.json has all.")
         )
     told = " ".join(item.said for item in own)
-    return own + _derived(metrics, assignments, k, rank, width, told)
+    return own + _derived(metrics, assignments, k, rank, width, told, decided)
 
 
 def advice_from_figures(run: SavedRun) -> list[Advice]:
@@ -67,7 +75,13 @@ def cluster_count(run: SavedRun) -> int:
 
 
 def _derived(
-    metrics: dict[str, Any], assignments: Assignments, k: int, rank: float | None, width: int, told: str
+    metrics: dict[str, Any],
+    assignments: Assignments,
+    k: int,
+    rank: float | None,
+    width: int,
+    told: str,
+    decided: Collection[int] = (),
 ) -> list[Advice]:
     """Return the advice from figures; what the warnings have told is not repeated."""
     free = metrics.get("label_free") or {}
@@ -75,7 +89,7 @@ def _derived(
         None if "collaps" in told else _collapsed(rank, width, k),
         _pieces(free.get("connected_components"), k),
         _copies(metrics.get("copies") or 0),
-        *_sizes(assignments, k),
+        *_sizes(assignments, k, decided),
         None if "have no cluster" in told else _unassigned(assignments),
         *_confidence(assignments),
     ]
@@ -110,16 +124,19 @@ def _copies(count: int) -> Advice | None:
     return Advice(f"{copies}, or nearly so: only one of each was clustered, and its copies are with it.")
 
 
-def _sizes(assignments: Assignments, k: int) -> list[Advice | None]:
+def _sizes(assignments: Assignments, k: int, decided: Collection[int]) -> list[Advice | None]:
     clusters = assignments.clusters[: assignments.fitted]
     sizes = np.bincount(clusters[clusters >= 0], minlength=k)
+    if not sizes.any():
+        return [Advice("No cluster has any members.")]
+    empty = 0 if decided else max(0, k - int((sizes > 0).sum()))
+    sizes[[number for number in decided if number < len(sizes)]] = 0
     present = sizes[sizes > 0]
     if not len(present):
-        return [Advice("No cluster has any members.")]
+        return []
     median = float(np.median(present))
     merged = np.flatnonzero(sizes > MERGED * median).tolist()
     tiny = np.flatnonzero((sizes > 0) & (sizes < TINY * median)).tolist()
-    empty = max(0, k - len(present))
     return [
         Advice(
             f"{_clusters(merged)} {_has(merged)} more than {MERGED:.0f} times the size of the median "

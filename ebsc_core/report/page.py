@@ -107,7 +107,12 @@ class Page:
         return {
             **summary(self.run, self.assignments, k, self.comparison),
             "advice": advice(
-                self.metrics, self.assignments, k, layout.rank if layout else None, self.run.rows.width
+                self.metrics,
+                self.assignments,
+                cluster_count(self.run),
+                layout.rank if layout else None,
+                self.run.rows.width,
+                self.curated.changed,
             ),
             "why_none": self.why_none if self.images is None else "",
             "has_pictures": bool(self.gallery),

@@ -18,7 +18,7 @@ from ebsc_core.training.extract import feature_blocks, finite
 from ebsc_core.training.kept_blocks import KeptBlocks
 from ebsc_core.training.precision import extracts_in_bf16
 from ebsc_core.utils.device import prepare, resolve_device
-from ebsc_core.utils.errors import ConfigError, DataError, Interrupted
+from ebsc_core.utils.errors import NOTHING_WRITTEN, ConfigError, DataError, Interrupted
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.paths import features_folder
 from ebsc_core.utils.progress import Progress
@@ -79,6 +79,7 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
             raise Interrupted(
                 f"interrupted; {kept.first} of {len(images)} images are kept, the same command goes on"
             ) from error
+        error.add_note(NOTHING_WRITTEN)
         raise
     if kept:
         kept.remove()

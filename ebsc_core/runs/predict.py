@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ebsc_core.clustering.assign import Shares
 from ebsc_core.clustering.cluster import OutOfSampleAssigner
-from ebsc_core.config.loading import checked, overlay, parse_settings
-from ebsc_core.config.schema import DataChoice
+from ebsc_core.config.loading import load_config
+from ebsc_core.config.schema import DataChoice, RunConfig
 from ebsc_core.data.features.files import READERS, read_features
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.data.features.source import FeatureSource
@@ -37,7 +37,7 @@ from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import outside
 from ebsc_core.training.extract import feature_blocks
 from ebsc_core.training.precision import extracts_in_bf16
-from ebsc_core.utils.errors import DataError, RunDirectoryError
+from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, RunDirectoryError
 from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.progress import Progress, Stages
@@ -86,40 +86,26 @@ class Predictor:
         """Whether the run was on images; if not, it has no network to compute features."""
         return isinstance(self.plan, ImagePlan)
 
-    def read(
-        self, name: str, settings: Iterable[str] = (), download: bool = True, **choice: Any
-    ) -> ImageSource | FeatureSource:
+    def read(self, new: RunConfig, download: bool = True) -> ImageSource | FeatureSource:
         """Read new images in the size and the channels of the run, or new features of the same width.
 
         Parameters
         ----------
-        name : str
-            A data set, folder, .zip or .npz; a file of features if the run was one on features.
-        settings : iterable of str
-            ``data.OPTION=VALUE`` or ``features.OPTION=VALUE``.
+        new : RunConfig
+            What :func:`new_data` returns for this run.
         download : bool
             Whether a data set that is missing may be downloaded.
-        choice
-            Entries of :class:`ebsc_core.config.schema.DataChoice`.
 
         Raises
         ------
         EbscError
             If it cannot be read or does not fit.
         """
-        section = "data" if self.takes_images else "features"
-        tables = {section: {"path" if section == "features" else "name": name}}
-        config = checked(overlay(tables, parse_settings(settings)))
-        if config.features:
-            if Path(config.features.path).suffix.lower() not in READERS:
-                raise DataError(
-                    f"{self.run.path} was made from a file of features and has no network for images; give a "
-                    f"file of such features of the new images ({self.width} numbers a row), not {name}"
-                )
-            features = read_features(config.features)
+        if new.features:
+            features = read_features(new.features)
             self._check_width(features)
             return features
-        return self._images(config.data.model_copy(update=choice), download)
+        return self._images(new.data, download)
 
     def _images(self, choice: DataChoice, download: bool) -> ImageSource:
         settings, name = choice.options, str(choice.name)
@@ -245,6 +231,41 @@ class Predictor:
         return read_weights(module, self.run.weights(name))
 
 
+def new_data(
+    run: SavedRun,
+    name: str,
+    settings: Iterable[str] = (),
+    root: str | None = None,
+    skip_bad_images: bool | None = None,
+) -> RunConfig:
+    """Say what :meth:`Predictor.read` shall read; nothing is read yet.
+
+    Parameters
+    ----------
+    run : SavedRun
+        The run whose clusters the new images or rows join.
+    name : str
+        A data set, folder, .zip or .npz; a file of features if the run was one on features.
+    settings : iterable of str
+        ``data.OPTION=VALUE`` or ``features.OPTION=VALUE``.
+    root, skip_bad_images
+        Of :class:`ebsc_core.config.schema.DataChoice`; None for what ``settings`` or the defaults say.
+
+    Raises
+    ------
+    EbscError
+        If a setting is about something else, or if a run on features gets something else.
+    """
+    section, key = ("features", "path") if run.config.features else ("data", "name")
+    flags = {f"{section}.{key}": name, "data.root": root, "data.skip_bad_images": skip_bad_images}
+    if section == "features" and Path(name).suffix.lower() not in READERS:
+        raise DataError(
+            f"{run.path} was made from a file of features and has no network for images; give a file of such "
+            f"features of the new images ({run.rows.width} numbers a row), not {name}"
+        )
+    return load_config(None, settings, flags, sections=[section])
+
+
 def predict_to(
     predictor: Predictor,
     source: ImageSource | FeatureSource,
@@ -304,6 +325,9 @@ def predict_to(
     except OSError as error:
         where = error.filename or (out if isinstance(out, Path) else "the output")
         raise DataError(f"cannot write {where}: {error.strerror or error}") from error
+    except KeyboardInterrupt as error:
+        error.add_note(NOTHING_WRITTEN)
+        raise
     return np.concatenate(clusters)
 
 

@@ -22,7 +22,7 @@ from ebsc_core.training.precision import backbones, run_eagerly, running_eagerly
 from ebsc_core.training.state import Epoch, TrainingState, catch_up, changes, make_checkpoint, resume
 from ebsc_core.training.step import JointStep
 from ebsc_core.utils.device import move
-from ebsc_core.utils.errors import DataError, Interrupted, TrainingError
+from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, Interrupted, TrainingError
 from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.signals import interruption, must_save
 
@@ -248,7 +248,7 @@ class Trainer:
     def _pause(self) -> None:
         """Stop if a signal asks for it; save a checkpoint then, at intervals, and on request."""
         if self.interrupted():
-            raise Interrupted(f"interrupted{self.save_checkpoint() or '; nothing was written'}")
+            raise Interrupted(f"interrupted{self.save_checkpoint() or f'; {NOTHING_WRITTEN}'}")
         if self.checkpoints and must_save():
             self.progress.note(f"asked to save{self.save_checkpoint()}")
         elif self.checkpoints and self.checkpoints.due():

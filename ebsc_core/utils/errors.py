@@ -18,6 +18,10 @@ NO_MEMORY = (
 )
 
 
+# The note on an interrupt that leaves things as they were.
+NOTHING_WRITTEN = "nothing was written"
+
+
 class EbscError(Exception):
     """Report a mistake that the user can correct.
 

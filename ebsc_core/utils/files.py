@@ -16,7 +16,9 @@ from ebsc_core.utils.errors import DataError
 # Bytes in the name of a file, on the file systems that are common.
 LONGEST_NAME = 255
 # The suffixes of results, which no command reads as one of the images of a folder.
-RESULTS = frozenset({".csv", ".h5", ".html", ".json", ".parquet"})
+RESULTS = frozenset({".csv", ".h5", ".hdf5", ".html", ".json", ".parquet"})
+# Suffixes that say in which form a file is; a program that opens it relies on them.
+FORMS = RESULTS | {".npy", ".npz"}
 
 
 @contextmanager
@@ -73,24 +75,44 @@ def cut_name(name: str, size: int) -> str:
 def check_writable(path: Path, read: Iterable[Path] = ()) -> None:
     """Raise a DataError unless a file can be written to ``path``.
 
-    An existing file may be overwritten, but none of the files in ``read``, nor a file below one of the
-    folders in ``read`` unless its suffix is that of a result.
+    An existing file may be overwritten, but none of the files in ``read``. Below one of the folders in
+    ``read``, only a result is written, old or new, as its suffix says: anything else may count as an image.
     """
     if path.exists() and not path.is_file():
         what = "a folder" if path.is_dir() else "not a file"
         raise DataError(f"{path} is {what}; give the path of a file to write")
-    if path.exists() and any(_is_read(path, other) for other in read):
-        raise DataError(f"{path} is read here and would be lost; give the path of another file to write")
+    if other := next((other for other in read if _is_read(path, other)), None):
+        if path.exists():
+            raise DataError(f"{path} is read here and would be lost; give the path of another file to write")
+        raise DataError(
+            f"{path} is inside {other}, which is read here and where it might count as a further image; give "
+            "the path of a file elsewhere"
+        )
+    check_folder_of(path)
+
+
+def check_folder_of(path: Path) -> None:
+    """Raise a DataError unless the folder in which ``path`` lies can be written to."""
     folder = Path(os.path.realpath(path)).parent
     if not (folder.is_dir() and os.access(folder, os.W_OK)):
         what = "cannot be written to" if folder.is_dir() else "is not there"
-        raise DataError(f"the folder of {path} {what}; give the path of a file to write")
+        raise DataError(f"the folder of {path} {what}; give another path")
+
+
+def check_form(path: Path, *suffixes: str) -> None:
+    """Raise a DataError if the suffix of a path says another form than the one of ``suffixes``."""
+    suffix = path.suffix.lower()
+    if suffix in FORMS and suffix not in suffixes:
+        raise DataError(
+            f"{path} would be a {suffixes[0]} file under a misleading name; give one that ends in "
+            f"{' or '.join(suffixes)}"
+        )
 
 
 def _is_read(path: Path, read: Path) -> bool:
     if read.is_dir():
         return is_below(path, read) and Path(os.path.realpath(path)).suffix.lower() not in RESULTS
-    return read.exists() and path.samefile(read)
+    return path.exists() and read.exists() and path.samefile(read)
 
 
 def is_below(path: Path, folder: Path) -> bool:

@@ -77,7 +77,8 @@ def test_clear_removes_what_was_not_used_for_so_long(ebsc: Ebsc, cache: Path) ->
     [
         (["clean"], "ebsc cache has no action 'clean'"),
         (["--older-than", "30d"], "--older-than is for `ebsc cache clear`"),
-        (["clear", "--older-than", "soon"], "'soon' is no age; write for instance 12h, 30d or 2w"),
+        (["clear", "--older-than", "soon"], "'soon' is no age; write hours, days, weeks or years, e.g. 12h"),
+        (["clear", "--older-than", "30m"], "'30m' is no age; write hours, days, weeks or years"),
         (["--cache", "none"], "keeps nothing"),
         (["clear", "--cache", "."], ". is not a cache that ebsc has made"),
     ],

@@ -32,7 +32,24 @@ def test_every_flag_of_the_table_is_one_of_a_command() -> None:
     assert {flag for flag, kind in FLAGS.values() if kind} <= options(run)
 
 
-@pytest.mark.parametrize("where", sorted({entry.where for entry in COMMANDS.values() if entry.where}))
+WHERE = sorted({entry.where for entry in COMMANDS.values() if entry.where})
+
+
+@pytest.mark.parametrize("flag", ["--data-root", "--limit", "--skip-bad-images", "--devices"])
+def test_an_option_of_several_commands_is_the_same_in_all(flag: str) -> None:
+    found = list[tuple[Any, ...]]()
+    for where in WHERE:
+        module, _, function = where.partition(":")
+        hints = get_type_hints(getattr(import_module(module), function), include_extras=True)
+        for name, hint in hints.items():
+            declared = get_args(hint)[-1] if get_args(hint) else None
+            if "--" + name.replace("_", "-") == flag and isinstance(declared, typer.models.OptionInfo):
+                found.append((where, declared.metavar, declared.help))
+    assert len(found) > 1
+    assert len({one[1:] for one in found}) == 1, found
+
+
+@pytest.mark.parametrize("where", WHERE)
 def test_an_option_whose_placeholder_is_its_name_is_spelled(where: str) -> None:
     """Typer 0.27 calls such an option by its placeholder, ``--DATA``, unless it is spelled."""
     module, _, function = where.partition(":")

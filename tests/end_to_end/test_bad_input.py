@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -214,6 +215,35 @@ def test_an_interrupt_says_so(ebsc, tmp_path, monkeypatch):
     assert done.code == 130
     assert done.err == "ebsc: interrupted; nothing was written\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_says_no_more_than_is_true(ebsc, tmp_path, monkeypatch):
+    """A command may have written something before."""
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    assert ebsc("run", *SHORT).code == 0
+    monkeypatch.setattr("ebsc_core.curation.export.export_folder", interrupt)
+    done = ebsc("export", "run", "--table", "t.csv", "--out", "sorted")
+    assert (done.code, done.err) == (130, "ebsc: interrupted\n")
+    assert (tmp_path / "t.csv").exists()
+    monkeypatch.setattr("ebsc_core.plugins.observers.Observers.run_finished", interrupt)
+    done = ebsc("run", *SHORT[:-1], "other")
+    assert (done.code, done.err) == (130, "ebsc: interrupted\n")
+    assert (tmp_path / "other/metrics.json").exists()
+
+
+@pytest.mark.parametrize("path", [None, "there"])
+def test_an_error_of_the_machine_is_one_line(ebsc, monkeypatch, path):
+    def fail(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", path)
+
+    monkeypatch.setattr("ebsc_core.utils.cached_entries.entries_of", fail)
+    done = ebsc("cache")
+    where = f": {path}" if path else ""
+    advice = "choose another path, free disk space or change the permissions"
+    assert (done.code, done.err) == (2, f"ebsc: error: No space left on device{where}; {advice}\n")
 
 
 def test_a_full_disk_is_one_line(ebsc, tmp_path, monkeypatch):

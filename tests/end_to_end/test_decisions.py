@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ebsc_core.report.page import Page
 from ebsc_core.runs.store.saved import SavedRun
 
 DIGITS = ("run", "--backbone", "identity", "--epochs", "0", "--coefficients", "knn", "--cache", "none", "-q")
@@ -101,6 +102,38 @@ def test_other_commands_stand_the_file_and_doctor_checks_it(ebsc, run: Path) -> 
     assert done.code == 1
     (failed,) = [one["text"] for one in json.loads(done.out)["findings"] if one["status"] == "failed"]
     assert "run/decisions.json is damaged" in failed
+
+
+def test_a_report_that_does_not_show_a_decision_yet_is_named(ebsc, run: Path, tmp_path: Path) -> None:
+    stale = "report.html shows the clusters as before; to write it again: ebsc report 'my run'\n"
+    run.rename(tmp_path / "my run")
+    words = [("name", "3", "herbs"), ("merge", "0", "1"), ("split", "2")]
+    for there in (False, True):
+        if there:
+            assert ebsc("report", "my run").code == 0
+        for command, *rest in words:
+            for done in (ebsc(command, "my run", *rest), ebsc(command, "my run", "--undo")):
+                assert done.code == 0, done.err
+                assert done.out.endswith(stale) == there
+    assert stale not in ebsc("name", "my run").out
+
+
+def test_the_report_gives_no_advice_against_a_decision(ebsc, run: Path) -> None:
+    def said() -> str:
+        saved = SavedRun(run)
+        saved.metrics["label_free"]["connected_components"] = 10  # fewer than the run has clusters
+        return Page(saved, None).html()
+
+    against = ("several groups may have merged", "less than a fifth", "pieces without", "empty")
+    before = [text in said() for text in against]
+    sizes = SavedRun(run).curated.sizes()
+    large = sorted(sizes, key=sizes.__getitem__)[-6:]
+    assert ebsc("merge", "run", *large).code == 0
+    left = SavedRun(run).curated.sizes()
+    assert left[min(large)] > 3 * np.median(list(left.values()))
+    assert [text in said() for text in against] == before == [False] * 4
+    assert ebsc("merge", "run", *left).code == 0  # to a single one
+    assert not any(text in said() for text in against)
 
 
 def purity(labels: np.ndarray, parts: np.ndarray) -> float:

@@ -58,6 +58,19 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
 
 
+def test_ranks_are_sorted_as_text_however_many_there_are(ebsc, run: SavedRun, monkeypatch) -> None:
+    monkeypatch.setattr("ebsc_core.curation.folders.RANK_DIGITS", 1)  # 10 images in place of 1,000
+    for kind, ascending in (("typical", -1), ("doubtful", 1)):
+        assert ebsc("export", "run", "--out", kind, f"--{kind}", "10").code == 0
+        for cluster in (0, 2):
+            names = files(Path(kind, kind, str(cluster)))
+            assert [int(name.partition("-")[0]) for name in names] == list(range(1, len(names) + 1))
+            images = [name.partition("-")[2].replace("_", "/", 1) for name in names]
+            sure = [ascending * run.assignments.confidence[run.assignments.ids.index(one)] for one in images]
+            assert len(sure) == 10
+            assert sure == sorted(sure)
+
+
 def test_each_image_is_in_the_folder_of_its_cluster(ebsc, run: SavedRun, tmp_path: Path) -> None:
     flags = ("--typical", "2", "--doubtful", "3", "--sheets")
     done = ebsc("export", "run", "--out", "new", *flags)

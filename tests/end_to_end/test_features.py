@@ -16,7 +16,9 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
+from ebsc_core.runs.predict import new_data
 from ebsc_core.runs.store.directory import RunDirectory
+from ebsc_core.runs.store.saved import SavedRun
 
 QUICK = ("--set", "refine.steps=0")
 PIXELS = ("--backbone", "identity", "--epochs", "0", *QUICK)
@@ -165,6 +167,23 @@ def test_files_of_single_images_join_and_standard_output_gets_the_lines_alone(eb
         assert said in done.err
 
 
+def test_how_new_images_are_read_may_be_set_in_both_ways(ebsc, tmp_path: Path) -> None:
+    write_images(tmp_path / "old", "L", 8)
+    write_images(tmp_path / "new", "L", 8)
+    (tmp_path / "new/bad.png").write_bytes(b"no picture")
+    assert ebsc("run", "--data", "old", "--n-clusters", "5", *PIXELS, "--out", "run").code == 0
+    assert ebsc("predict", "run", "new", "-o", "new.csv").code == 2
+    for words in (("--skip-bad-images",), ("--set", "data.skip_bad_images=true")):
+        done = ebsc("predict", "run", "new", "-o", "new.csv", *words, "--set", "data.name=other")
+        assert done.code == 0, done.err
+        assert len(lines_of(tmp_path / "new.csv")) == 120
+    root = new_data(SavedRun(tmp_path / "run"), "new", ["data.root=there"]).data.root
+    assert root == "there"
+    done = ebsc("predict", "run", "new", "-o", "x.csv", "--set", "train.epochs=3")
+    assert (done.code, (tmp_path / "x.csv").exists()) == (2, False)
+    assert "'train.epochs' says nothing here, leave it out: options here begin with data." in done.err
+
+
 def test_images_join_though_those_of_the_run_are_gone(ebsc, tmp_path: Path) -> None:
     write_images(tmp_path / "old", "L", 8)
     write_images(tmp_path / "new", "L", 8)
@@ -204,6 +223,10 @@ def test_features_are_extracted_and_looked_at(ebsc, digits: Path) -> None:
     assert ebsc("cluster", "f.h5", *QUICK, "--out", "run").code == 0
     assert "200 of " in ebsc("features", "run").out
     assert "300 of 64" in ebsc("features", "show", "new.npz").out
+    for words in (("--array", "images", "new-images.npz"), ("new-images.npz", "--array=images")):
+        assert "features have shape (300, 8, 8)" in ebsc("features", *words).err
+    assert "did you mean --array?" in ebsc("features", "--aray", "images", "new.npz").err
+    assert "extract" in ebsc("features", "--help").out
     assert "random" not in done.err
 
 
@@ -237,6 +260,10 @@ BAD = np.full((20, 4), np.nan)
         (("predict", "run", "good.npy", "-o", "run"), "is a folder"),
         (("predict", "run", "good.npy", "-o", "x.csv", "--features", "x.h5"), "and has no others"),
         (("predict", "run", "good.npy", "-o", "x.csv", "--set", "features.colour=1"), "colour"),
+        (("predict", "run", "good.npy", "-o", "x.csv", "--set", "data.limit=5"), "begin with features."),
+        (("predict", "run", "good.npy", "-o", "x.csv", "--set", "features=5"), "as a single value"),
+        (("predict", "run", "good.npy", "-o", "x.csv", "--data-root", "."), "'data.root' says nothing here"),
+        (("predict", "run", "good.npy", "-o", "x.csv", "--skip-bad-images"), "'data.skip_bad_images' says"),
         (("features", "none.npy"), "does not exist"),
         (("features", "."), "holds no finished run"),
         (("features", "bad.npy"), "holds NaN"),
@@ -259,6 +286,7 @@ def test_bad_input_is_one_line(ebsc, digits: Path, words: tuple[str, ...], said:
     assert set(digits.rglob("*")) - before <= {digits / "runs"}
 
 
+@pytest.mark.usefixtures("with_reports")
 def test_a_killed_run_on_features_goes_on(ebsc, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def ends(directory: RunDirectory) -> None:
         assert directory.lock
@@ -269,8 +297,9 @@ def test_a_killed_run_on_features_goes_on(ebsc, digits: Path, monkeypatch: pytes
         killed.setattr("ebsc_core.runs.clustering_stage.cluster_best", lambda *_: sys.exit(137))
         assert ebsc("cluster", "new.npz", *QUICK, "--out", "run").code == 137
     assert [path.name for path in (digits / "run").iterdir() if path.is_file()] == ["unfinished.toml"]
-    assert ebsc("resume", "run").code == 0
+    assert ebsc("resume", "run", "--no-report").code == 0
     assert ebsc("cluster", "new.npz", *QUICK, "--out", "other").code == 0
+    assert [(digits / run / "report.html").exists() for run in ("run", "other")] == [False, True]
     first, second = (digits / run / "assignments.csv" for run in ("run", "other"))
     assert first.read_bytes() == second.read_bytes()
 

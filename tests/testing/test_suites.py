@@ -167,6 +167,7 @@ class TestCommand:
             (["knn", "--kind", "clusterer"], "no component is called 'knn'"),
             (["knn", "--set", "clusterer.dimension=4"], "options here begin with coefficients."),
             (["knn", "--set", "coefficients.weihgted=true"], "weighted"),
+            (["simclr", "--set", "objective=3"], "'objective' is a section, not an option"),
         ],
     )
     def test_mistakes_are_one_line(self, ebsc: Ebsc, arguments: list[str], said: str) -> None:

@@ -45,7 +45,7 @@ from ebsc_core.runs.store.unfinished import (
     is_unfinished,
     write_unfinished,
 )
-from ebsc_core.utils.errors import DataError, Interrupted, RunDirectoryError
+from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, Interrupted, RunDirectoryError
 from ebsc_core.utils.files import check_writable, cut_name, lock, locked, remove
 from ebsc_core.utils.manifest import MANIFEST, GuardedFolder, write_manifest
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
 AFFINITY, CHECKPOINTS, DECISIONS = "affinity.npz", "checkpoints", "decisions.json"
+REPORT = "report.html"
 # Bytes of the components, and of components and source together, in the name of a directory.
 MAX_COMPONENTS, MAX_NAME = 120, 200
 
@@ -203,6 +204,8 @@ class RunDirectory:
             error.add_note(how)
         else:
             self._leave_nothing()
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(NOTHING_WRITTEN)
 
     def _finish(self) -> None:
         write_manifest(self.work_folder, leave_out=(LOCK, DECISIONS))

@@ -100,6 +100,7 @@ class TestWrongSettings:
         [
             ("n_cluster=3", "unknown option 'n_cluster': did you mean 'n_clusters'?"),
             ("train.epoch=3", "unknown option 'train.epoch': did you mean 'epochs'?"),
+            ("features={path='f', lables='y'}", "unknown option 'features.lables': did you mean 'labels'?"),
             ("trian.epochs=3", "unknown option 'trian': did you mean 'train'?"),
             (
                 "refine.zzz=3",

@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ebsc_core.curation import finding
+from ebsc_core.curation.contact_sheet import SIDE
+from ebsc_core.curation.picture_of_pairs import LINE, MARGIN
+
 QUICK = (
     "--backbone",
     "identity",
@@ -110,13 +114,39 @@ def test_the_threshold_may_be_given_and_seen(ebsc, tmp_path: Path, photos) -> No
     assert "threshold 1.000" in done.out
     with Image.open(tmp_path / "pairs.png") as sheet:
         assert len(sheet.getcolors(1 << 20) or ()) > 1000
+    (folder / "bad.png").write_bytes(b"no picture")  # nothing is read before the threshold is checked
     for wrong in ("0", "1.5"):
         refused = ebsc("duplicates", folder, "--threshold", wrong)
         assert refused.code == 2
         assert f"--threshold is {wrong}; give a similarity above 0 and at most 1" in refused.err
 
 
-def test_rows_without_images_are_compared_by_themselves(ebsc, tmp_path: Path) -> None:
+def test_a_picture_that_fails_does_not_cost_the_table(ebsc, tmp_path: Path, photos, monkeypatch) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    photos(12, 12)
+    monkeypatch.setattr(Image.Image, "save", full)
+    done = ebsc("duplicates", "photos", "-o", "d.csv", "--picture", "pairs.png")
+    assert (done.code, (tmp_path / "d.csv").exists()) == (2, True)
+    assert "cannot write pairs.png: No space left on device" in done.err
+
+
+def test_pictures_of_pairs_keep_their_form(ebsc, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 200, (20, 10, 20, 3), np.uint8)
+    np.savez(tmp_path / "wide.npz", images=images)
+    done = ebsc("duplicates", "wide.npz", "--threshold", "1", "--picture", "pairs.png")
+    assert done.code == 0, done.err
+    left, top = MARGIN, 2 * (2 * MARGIN + LINE)  # the first picture below both titles: none is above
+    with Image.open(tmp_path / "pairs.png") as sheet:
+        first = np.asarray(sheet)[top : top + SIDE, left : left + SIDE]
+    inked = (first < 250).any(axis=-1)
+    assert (inked.any(axis=1).sum(), inked.any(axis=0).sum()) == (40, 80)
+    rows, columns = np.flatnonzero(inked.any(axis=1)), np.flatnonzero(inked.any(axis=0))
+    assert (rows[0] + rows[-1], columns[0] + columns[-1]) == (SIDE - 1, SIDE - 1)
+
+
+def test_rows_without_images_are_compared_by_themselves(ebsc, tmp_path: Path, monkeypatch) -> None:
     rows = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
     rows[50], rows[60] = rows[10], rows[20] * (1 + 1e-4 * np.arange(16))
     np.save(tmp_path / "f.npy", rows)
@@ -125,7 +155,8 @@ def test_rows_without_images_are_compared_by_themselves(ebsc, tmp_path: Path) ->
     done = ebsc("duplicates", "run", "-o", "d.csv")
     assert "200 rows: 1 exact and 1 near duplicates" in done.out
     assert named(tmp_path / "d.csv") == [[("10", "keep"), ("50", "exact")], [("20", "keep"), ("60", "near")]]
-    assert "--picture needs images" in ebsc("duplicates", "run", "--picture", "p.png").err
+    monkeypatch.setattr(finding, "duplicate_rows", None)  # nothing is searched for a picture of rows
+    assert "--picture needs images" in ebsc("duplicates", "run", "--picture", "p.png", "-o", "e.csv").err
 
 
 def test_of_few_rows_only_equal_ones_are_duplicates(ebsc, tmp_path: Path) -> None:
@@ -166,10 +197,21 @@ def test_a_run_whose_images_are_gone_has_its_rows(ebsc, tmp_path: Path, photos) 
     assert named(tmp_path / "d.csv") == [[("003.png", "keep"), ("again.png", "exact")]]
 
 
+def test_unreadable_images_are_left_out_in_both_ways(ebsc, photos) -> None:
+    folder = photos(12, 12)
+    (folder / "bad.png").write_bytes(b"no picture")
+    assert ebsc("duplicates", folder).code == 2
+    for words in (("--skip-bad-images",), ("--set", "data.skip_bad_images=true")):
+        done = ebsc("duplicates", folder, *words)
+        assert done.code == 0, done.err
+        assert "12 images: " in done.out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("nothing-there",), "nothing-there"),
+        (("photos", "--set", "train.epochs=3"), "'train.epochs' says nothing here"),
         (("run", "--data-root", "x"), "leave out the options of data"),
         (("photos", "--picture", "pairs.txt"), "no picture"),
         (("photos", "-o", "missing/d.csv"), "the folder of missing/d.csv is not there"),

@@ -6,14 +6,19 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
+from ebsc_core.clustering.search import Found
 from ebsc_core.config.schema import SearchOptions
-from ebsc_core.curation.outliers import isolation
+from ebsc_core.curation import outliers
+from ebsc_core.curation.outliers import find_outliers, isolation
 from ebsc_core.data.features.rows import HeldRows, unit_rows
+from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.utils.errors import ConfigError
 
 QUICK = ("--coefficients", "knn", "--n-clusters", "10", "--out", "run")
 
@@ -86,10 +91,24 @@ def test_a_mistake_is_one_line(ebsc, tmp_path: Path) -> None:
     assert ebsc("cluster", "f.npy", "--coefficients", "knn", "--n-clusters", "2", "--out", "run").code == 0
     done = ebsc("outliers", "run", "--top", "0")
     assert done.code == 2
-    assert "--top is 0; give a number from 1" in done.err
+    assert "Invalid value for '--top'" in done.err
+    with pytest.raises(ConfigError, match="`top` is 0; give a number from 1"):
+        find_outliers(SavedRun(tmp_path / "run"), 0)
     refused = ebsc("outliers", "run", "-o", "run/assignments.csv")
     assert refused.code == 2
     assert "is read here and would be lost" in refused.err
+
+
+def test_neighbours_that_a_search_has_not_found_count_for_nothing(monkeypatch) -> None:
+    """Their places are 0, whose row may be far from all others."""
+    none = -torch.inf
+    scores = torch.tensor([[0.0, -0.5], [0.9, none], [0.9, 0.8], [none, none]])
+    found = Found(scores, torch.tensor([[1, 2], [2, 0], [1, 0], [0, 0]]), torch.zeros(4, 1))
+    monkeypatch.setattr(outliers, "nearest", lambda *_: found)
+    distance, relative = isolation(HeldRows(torch.eye(4)), SearchOptions(), 0)
+    apart = distance / distance[3] * 2  # of the last row, both are opposite
+    expected = [apart[[1, 2]].mean(), apart[2], apart[[1, 0]].mean(), apart[3]]
+    assert np.allclose(relative, apart / expected)
 
 
 @settings(max_examples=20)

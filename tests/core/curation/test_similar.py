@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ebsc_core.curation.similar import find_similar
+from ebsc_core.runs.predict import Predictor
 from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.utils.errors import ConfigError
+from ebsc_core.utils.progress import Progress
 
 QUICK = ("--backbone", "identity", "--epochs", "0", "--coefficients", "knn", "--n-clusters", "3")
 QUICK = (*QUICK, "--out", "run")
@@ -77,7 +82,7 @@ def test_a_new_image_goes_through_the_network(ebsc, tmp_path: Path, run: Path) -
     done = ebsc("similar", "run", "new.png", "--top", "3", "-o", "s.csv")
     assert done.code == 0, done.err
     first = listed(tmp_path / "s.csv")[0]
-    assert (first["image"], first["similarity"]) == ("011.png", "1.0000")
+    assert (first["image"], first["similarity"]) == ("011.png", "1.0")
     assert f"joins cluster {first['cluster']}" in done.out
     assert "name" not in first
 
@@ -86,6 +91,30 @@ def test_a_new_image_goes_through_the_network(ebsc, tmp_path: Path, run: Path) -
     assert listed(tmp_path / "s.csv")[0]["name"] == "herbs"
     assert "joins cluster herbs" in done.out
     assert f"{first['cluster']} herbs" in done.out
+
+
+def test_tables_of_all_forms_hold_numbers(ebsc, tmp_path: Path, run: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert ebsc("name", "run", "0", "herbs").code == 0
+    found = []
+    for form in ("csv", "json", "parquet"):
+        assert ebsc("similar", "run", "7", "--top", "5", "-o", f"s.{form}").code == 0
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert found == parquet.read_table(tmp_path / "s.parquet").to_pylist()
+    assert [{name: str(value) for name, value in one.items()} for one in found] == listed(tmp_path / "s.csv")
+    types = {"image": str, "similarity": float, "cluster": int, "confidence": float, "name": str}
+    assert {name: type(value) for name, value in found[0].items()} == types
+
+
+def test_how_many_is_checked_before_the_network_is_loaded(ebsc, tmp_path: Path, run: Path) -> None:
+    assert "Invalid value for '--top'" in ebsc("similar", "run", "new.png", "--top", "0").err
+    shutil.copy(run / "011.png", tmp_path / "new.png")
+
+    def loaded() -> Predictor:
+        raise AssertionError("the network is loaded")
+
+    with pytest.raises(ConfigError, match="`top` is 0"):
+        find_similar(SavedRun(tmp_path / "run"), str(tmp_path / "new.png"), 0, loaded, Progress())
 
 
 def test_rows_have_no_network(ebsc, tmp_path: Path, photos) -> None:

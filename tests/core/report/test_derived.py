@@ -220,6 +220,12 @@ class TestAdvice:
         assert "Cluster 3 has less than a fifth" in said
         assert "1 of 5 clusters is empty" in said
 
+    def test_sizes_of_clusters_that_somebody_made_are_no_point(self) -> None:
+        found = assignments([0] * 50 + [1] * 10 + [2] * 10 + [3])
+        left = advice({}, found, 5, 10.0, 64, decided={3})
+        assert [item.said[:9] for item in left] == ["Cluster 0"]
+        assert not advice({}, found, 5, 10.0, 64, decided={0, 1, 2, 3})
+
     def test_images_of_no_cluster(self) -> None:
         assert "2 of 10 (20\u00a0%) belong" in self.said(found=assignments([0, 1] * 4 + [-1, -1])).replace(
             "20.0", "20"

@@ -71,6 +71,34 @@ def test_what_is_read_is_not_written_over(ebsc, tmp_path: Path) -> None:
         assert ebsc("predict", "run", "x.npy", "-o", "run/new.csv").code == 0
 
 
+@pytest.mark.parametrize(
+    ("words", "suffix"),
+    [
+        (("predict", "run", "x.npy", "-o", "new.json"), ".csv"),
+        (("predict", "run", "x.npy", "-o", "new.PARQUET"), ".csv"),
+        (("predict", "run", "x.npy", "-o", "new.h5"), ".csv"),
+        (("predict", "run", "x.npy", "-o", "new.csv", "--features", "f.csv"), ".h5 or .hdf5"),
+        (("features", "extract", "digits", "--backbone", "identity", "-o", "f.npz"), ".h5 or .hdf5"),
+        (("compare", "run", "run", "-o", "new.json"), ".html"),
+        (("export", "run", "--out", "new", "--fiftyone", "labels.csv"), ".json"),
+        (("export", "run", "--out", "new", "--label-studio", "tasks.csv"), ".json"),
+    ],
+)
+def test_no_file_gets_a_name_that_says_another_form(
+    ebsc, tmp_path: Path, words: tuple[str, ...], suffix: str
+) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 5)))
+    flags = ("--n-clusters", "2", "--coefficients", "knn", "--out", "run")
+    assert ebsc("cluster", "x.npy", *flags).code == 0
+    before = set(tmp_path.rglob("*"))
+    done = ebsc(*words)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert f"under a misleading name; give one that ends in {suffix}\n" in done.err
+    assert set(tmp_path.rglob("*")) == before
+    for name in ("new", "new.txt"):
+        assert ebsc("predict", "run", "x.npy", "-o", name).code == 0
+
+
 QUICK = ("--backbone", "identity", "--epochs", "0", "--coefficients", "knn", "--cache", "none", "-q")
 
 
@@ -133,4 +161,22 @@ def test_a_result_beside_the_images_or_in_a_run_is_written_again(ebsc, run: Path
         for out in ("photos/features.h5", "features.h5", "run/mine.h5"):
             assert ebsc(*EXTRACT, out).code == 0
         assert ebsc("duplicates", "run", "-o", "photos/duplicates.csv").code == 0
-    assert ebsc("duplicates", "photos", "--picture", "photos/pairs.png").code == 0  # it is new
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("duplicates", "photos", "--picture", "photos/pairs.png"),
+        ("duplicates", "run", "--picture", "link/pairs.png"),
+        ("predict", "run", "photos", "-o", "photos/deep/new"),
+        (*EXTRACT, "photos/new"),
+    ],
+)
+def test_no_new_file_may_count_as_an_image_of_the_folder(
+    ebsc, run: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    before = set(tmp_path.rglob("*"))
+    done = ebsc(*words)
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert "where it might count as a further image" in done.err
+    assert set(tmp_path.rglob("*")) == before

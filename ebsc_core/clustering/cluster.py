@@ -171,10 +171,8 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
         clusterer = method.recount(number.chosen)
     clusterer.device = method.device
     with stage("clusters"):
-        held = HeldRows(rows.take(positions)) if size else rows
-        labels = _fit_clusterer(
-            clusterer, distinct_graph, held, copies, number.chosen if number else method.n_clusters
-        )
+        chosen = number.chosen if number else method.n_clusters
+        labels = _fit_clusterer(clusterer, distinct_graph, rows, positions, copies, chosen)
     voters = _voters(copies)
     with stage("confidence"):
         voting = labels[voters]
@@ -287,14 +285,21 @@ def _row_transform(rows: Rows, method: Method, stage: Stages) -> Callable[[Tenso
 
 
 def _fit_clusterer(
-    clusterer: Clusterer, graph: sparse.csr_matrix, rows: Rows, copies: Copies | None, n_clusters: int | None
+    clusterer: Clusterer,
+    graph: sparse.csr_matrix,
+    rows: Rows,
+    positions: np.ndarray,
+    copies: Copies | None,
+    n_clusters: int | None,
 ) -> np.ndarray:
-    """Cluster the graph of the distinct rows, or all rows; a row and its copies get one cluster."""
+    """Cluster the graph of the distinct rows, or the rows of the dictionary; copies get one cluster."""
     if copies and n_clusters and graph.shape[0] <= n_clusters:
         return copies.among_distinct
     if clusterer.consumes == "affinity":
         labels = clusterer.fit_predict(graph)
         return labels[copies.among_distinct] if copies else labels
+    if len(positions) < len(rows):
+        rows = HeldRows(rows.take(positions))
     labels = clusterer.fit_predict(rows if clusterer.streams else rows.held().numpy())
     return labels[copies.stands_for] if copies else labels
 

@@ -116,18 +116,17 @@ def _joined(
     m, n_projections = projected.shape
     shifts = numbers.random((n_projections,), np.float32)
     factors = np.bitwise_or(numbers.integers(np.iinfo(np.int64).max, size=n_projections), 1)
-    starts, ends = [], []
+    found = []
     for table in np.split(np.arange(n_projections), TABLES):
         cells = np.floor(projected[:, table] / (CELL * limit) + shifts[table]).astype(np.int64)
         keys = (cells * factors[table]).sum(axis=1)  # wraps around, as hashes do
-        order = np.argsort(keys, kind="stable")
-        same = np.flatnonzero(np.diff(keys[order]) == 0)
-        for at in np.array_split(same, 1 + len(same) * rows.width // BLOCK_ENTRIES):
-            one, other = order[at], order[at + 1]
-            near = _distances(rows, positions[one], positions[other]) <= limit
-            starts.append(one[near])
-            ends.append(other[near])
-    start, end = np.concatenate(starts), np.concatenate(ends)
+        # Within a cell by a projection: it may hold many rows, and equal ones must be beside each other.
+        order = np.lexsort((projected[:, table[0]], keys))
+        at = np.flatnonzero(np.diff(keys[order]) == 0)
+        found.append(np.sort(np.stack([order[at], order[at + 1]]), axis=0))
+    one, other = np.unique(np.concatenate(found, axis=1), axis=1)
+    near = _distances(rows, positions[one], positions[other]) <= limit
+    start, end = one[near], other[near]
     links = sparse.csr_matrix((np.ones(len(start), np.int8), (start, end)), shape=(m, m))
     _, group = connected_components(links, directed=False)
     _, first_of = np.unique(group, return_index=True)
@@ -135,6 +134,11 @@ def _joined(
 
 
 def _distances(rows: Rows, one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    if not len(one):
-        return np.empty(0, np.float32)
-    return torch.linalg.vector_norm(rows.take(one) - rows.take(other), dim=1).cpu().numpy()
+    """Compute the distances of pairs ``(P,)`` of rows; pairs in the order of a file are read faster."""
+    apart = np.empty(len(one), np.float32)
+    for pairs in np.array_split(np.arange(len(one)), 1 + len(one) * rows.width // BLOCK_ENTRIES):
+        # Each row once: reading a few rows may mean reading a whole file.
+        wanted, at = np.unique(np.stack([one[pairs], other[pairs]]), return_inverse=True)
+        first, second = rows.take(wanted)[torch.from_numpy(at.reshape(2, -1))]
+        apart[pairs] = torch.linalg.vector_norm(first - second, dim=1).cpu().numpy()
+    return apart

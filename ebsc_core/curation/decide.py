@@ -9,6 +9,7 @@ decisions, because one of the two would be lost.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 
 from ebsc_core.curation.names import checked_names
@@ -39,6 +40,7 @@ def name_clusters(run: SavedRun, names: Mapping[int, str]) -> SavedRun:
     ConfigError
         If there is no such cluster, or a name cannot be used (:mod:`ebsc_core.curation.names`).
     """
+    names = {_whole(number): name for number, name in names.items()}
     require_clusters(run, list(names))
     checked = checked_names(names, run.curated.names)
     if all(run.curated.names.get(number, "") == name for number, name in checked.items()):
@@ -54,10 +56,11 @@ def merge_clusters(run: SavedRun, numbers: Sequence[int]) -> SavedRun:
     ConfigError
         If there is no such cluster, one is named twice, or fewer than two are named.
     """
+    numbers = [_whole(number) for number in numbers]
     require_clusters(run, numbers)
     if len(set(numbers)) < 2 or len(set(numbers)) < len(numbers):
         raise ConfigError(f"a merge needs at least two different clusters, not {' '.join(map(str, numbers))}")
-    return _decided(run, Merge(numbers=list(numbers)))
+    return _decided(run, Merge(numbers=numbers))
 
 
 def split_cluster(
@@ -74,6 +77,7 @@ def split_cluster(
     RunDirectoryError
         If the run has not saved what is needed.
     """
+    number, into = _whole(number), _whole(into)
     require_clusters(run, [number])
     parts = parts_of(run, number, into, registry, progress or Progress())
     largest_first = sorted(parts, key=len, reverse=True)
@@ -105,6 +109,20 @@ def require_clusters(run: SavedRun, numbers: Sequence[int]) -> None:
         if number not in there:
             shown = ", ".join(map(str, there[:20])) + (", …" if len(there) > 20 else "")
             raise ConfigError(f"{run.path} has no cluster {number}; its clusters are {shown}")
+
+
+def _whole(number: int) -> int:
+    """Return a whole number of any kind, such as NumPy's, as Python's own, which the file takes.
+
+    Raises
+    ------
+    ConfigError
+        If it is no whole number.
+    """
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise ConfigError(f"clusters and parts are counted by whole numbers, not by {number!r}") from None
 
 
 def _next_number(run: SavedRun) -> int:

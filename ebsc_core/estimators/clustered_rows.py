@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import Tensor, nn
 
 from ebsc_core.clustering.cluster import OutOfSampleAssigner
 from ebsc_core.config.loading import checked
-from ebsc_core.config.schema import RunConfig, SearchOptions
+from ebsc_core.config.schema import RunConfig
 from ebsc_core.curation.duplicates import Duplicates, duplicate_rows
 from ebsc_core.curation.graph import Graph
 from ebsc_core.curation.outliers import Outlier, rank_outliers
@@ -76,31 +78,36 @@ class ClusteredRows:
 
     def predict(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the clusters ``(M,)`` and the confidence ``(M,)`` of other rows ``(M, D)``."""
-        config = checked(self.tables)
-        device = resolve_device(config.device)
-        with apart(device):
-            prepare(device)
+        with self._opened() as (config, device):
             if self._assigner is None:
                 self._assigner = self._rebuild_assigner(config, device)
             return self._assigner.predict(HeldRows(_unit(rows)))
 
     def find_duplicates(self, threshold: float | None) -> Duplicates:
         """Find groups of equal and nearly equal rows."""
-        names = Positions(len(self.rows))
-        return duplicate_rows(HeldRows(self.rows), names, threshold, *self._searched())
+        rows, names = HeldRows(self.rows), Positions(len(self.rows))
+        with self._opened() as (config, _):
+            return duplicate_rows(rows, names, threshold, config.search, config.seed)
 
     def find_outliers(self, top: int) -> list[Outlier]:
         """Rank the rows that belong least to the others."""
-        names = Positions(len(self.rows))
-        return rank_outliers(HeldRows(self.rows), names, self.labels, self.graph, top, *self._searched())
+        rows, names = HeldRows(self.rows), Positions(len(self.rows))
+        with self._opened() as (config, _):
+            return rank_outliers(rows, names, self.labels, self.graph, top, config.search, config.seed)
 
     def find_similar(self, row: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the rows with the largest cosines to a row ``(1, D)``."""
-        return similar_rows(HeldRows(self.rows), _unit(row)[0], top)
+        with self._opened():
+            return similar_rows(HeldRows(self.rows), _unit(row)[0], top)
 
-    def _searched(self) -> tuple[SearchOptions, int]:
+    @contextmanager
+    def _opened(self) -> Iterator[tuple[RunConfig, torch.device]]:
+        """Compute on the device, independent of what the caller has switched on in torch."""
         config = checked(self.tables)
-        return config.search, config.seed
+        device = resolve_device(config.device)
+        with apart(device):
+            prepare(device)
+            yield config, device
 
     def _rebuild_assigner(self, config: RunConfig, device: torch.device) -> OutOfSampleAssigner:
         plan = make_plan(config, Registry())

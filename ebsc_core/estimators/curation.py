@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -59,9 +60,8 @@ class CurationMixin:
         """Return the tree of clusters of ``ebsc tree``: its ``nodes``, and as text with ``str``."""
         from ebsc_core.curation.tree import cluster_tree
 
-        check_is_fitted(self)
-        with mistakes():
-            return cluster_tree(self._run.saved)
+        with self._opened() as run:
+            return cluster_tree(run.saved)
 
     def memberships(self) -> sparse.csr_matrix:
         """Return the share of each image's affinity that goes to each cluster, ``(n_images, K)`` in [0, 1].
@@ -71,9 +71,8 @@ class CurationMixin:
         """
         from ebsc_core.curation.memberships import memberships
 
-        check_is_fitted(self)
-        with mistakes():
-            return memberships(self._run.saved).shares
+        with self._opened() as run:
+            return memberships(run.saved).shares
 
     def export(self, out: str | PathLike[str], X: Any = None, **options: Any) -> None:
         """Write a folder for each cluster, as ``ebsc export --out`` does.
@@ -91,10 +90,9 @@ class CurationMixin:
         from ebsc_core.curation.folders import FolderOptions
         from ebsc_core.estimators.progress import Spoken
 
-        check_is_fitted(self)
-        with mistakes():
+        with self._opened() as run:
             wanted = Export(out=Path(out).expanduser(), folders=FolderOptions(**options))
-            self._run.export(wanted, X, Spoken(self.verbose))
+            run.export(wanted, X, Spoken(self.verbose))
 
     def find_duplicates(self, images: Any = None, threshold: float | None = None) -> Duplicates:
         """Find groups of equal images, and of resized, recompressed or slightly cropped ones.
@@ -114,17 +112,15 @@ class CurationMixin:
         """
         from ebsc_core.estimators.progress import Spoken
 
-        check_is_fitted(self)
-        with mistakes():
-            return self._run.duplicates(images, threshold, Spoken(self.verbose))
+        with self._opened() as run:
+            return run.duplicates(images, threshold, Spoken(self.verbose))
 
     def find_outliers(self, top: int = 50) -> list[Outlier]:
         """Rank the ``top`` images that belong least to the others, as records with figures and reasons."""
         from ebsc_core.curation.outliers import find_outliers
 
-        check_is_fitted(self)
-        with mistakes():
-            return find_outliers(self._run.saved, top)
+        with self._opened() as run:
+            return find_outliers(run.saved, top)
 
     def find_similar(self, image: int | str | PathLike[str], top: int = 20) -> list[Similar]:
         """Find the ``top`` fitted images that are most similar to one, by the cosine of their rows.
@@ -142,14 +138,12 @@ class CurationMixin:
         """
         from ebsc_core.estimators.progress import Spoken
 
-        check_is_fitted(self)
-        ids = self._run.saved.assignments.ids
-        if isinstance(image, int) and 0 <= image < len(ids):
-            image = ids[image]
-        with mistakes():
-            return self._run.similar(
-                str(fspath(image) if isinstance(image, PathLike) else image), top, Spoken(self.verbose)
-            )
+        with self._opened() as run:
+            ids = run.saved.assignments.ids
+            if isinstance(image, int) and 0 <= image < len(ids):
+                image = ids[image]
+            wanted = str(fspath(image) if isinstance(image, PathLike) else image)
+            return run.similar(wanted, top, Spoken(self.verbose))
 
     @property
     def curated_labels_(self) -> np.ndarray:
@@ -162,7 +156,17 @@ class CurationMixin:
         return dict(self._run.saved.curated.names)
 
     def _decide(self, decision: Any) -> Self:
-        check_is_fitted(self)
-        with mistakes():
-            self._run.decide(decision)
+        with self._opened() as run:
+            run.decide(decision)
         return self
+
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """Yield the finished run; errors name parameters, and nothing depends on the caller's torch."""
+        import torch
+
+        from ebsc_core.estimators.torch_state import apart
+
+        check_is_fitted(self)
+        with mistakes(), apart(torch.device("cpu")):  # what needs the run's device finds it by itself
+            yield self._run

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from torch import nn
 
@@ -24,7 +24,7 @@ from ebsc_core.utils.cached_entries import (
     in_bytes,
     shrink,
 )
-from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.errors import DataError, fault_of
 from ebsc_core.utils.files import lock
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.manifest import GuardedFolder, write_manifest
@@ -99,12 +99,14 @@ class TrainedCache:
         The reason is empty if there is no entry. ``modules`` change only if the whole entry can be used. With
         an entry that cannot be checked, since it has no manifest, the text says so.
         """
-        key = digest(made_from)
-        if self.folder is None or not (self.folder / key).is_dir():
+        if self.folder is None:
             return None, ""
+        key = digest(made_from)
         entry = self.folder / key
         files = GuardedFolder(entry)
         try:
+            if not entry.is_dir():
+                return None, ""
             record = _read_record(files.file(TRAINING))
             trained_in = record["precision"]
             if precision not in ("auto", trained_in, "any"):
@@ -114,8 +116,8 @@ class TrainedCache:
                 name: read_weights(module, files.file(f"{name}.safetensors"))
                 for name, module in modules.items()
             }
-        except DataError as error:
-            return None, f"cached features cannot be used: {error}"
+        except (DataError, OSError) as error:  # the entry may be another user's, and closed to this one
+            return None, f"cached features cannot be used: {fault_of(error)}"
         for name, module in modules.items():
             module.load_state_dict(weights[name])
         return Trained(entry / FEATURES, **record), files.unchecked
@@ -126,7 +128,9 @@ class TrainedCache:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         key = digest(made_from)
-        temporary_folder = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=self.folder))
+        # Unlike tempfile's, with the user's own permissions: others may share the cache.
+        temporary_folder = self.folder / f".{key}.{uuid4().hex}"
+        temporary_folder.mkdir()
         try:
             shutil.copyfile(trained.features, temporary_folder / FEATURES)
             save_modules(temporary_folder, modules)

@@ -1,9 +1,8 @@
 """Save the training state to a file, and resume from it.
 
 The file is in safetensors format; plain values are JSON in its header, and so is a digest of the whole. A
-checkpoint holds the weights, the
-optimiser's moments and the states of the random generators after a step. The position in the epoch is
-counted in images, so that training can resume with another batch size.
+checkpoint holds the weights, the optimiser's moments and the states of the random generators after a step.
+The position in the epoch is counted in images, so that training can resume with another batch size.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ebsc_core.utils.errors import DataError
-from ebsc_core.utils.files import written_whole
+from ebsc_core.utils.weights import own_copies, save_tensors
 
 FORMAT = "ebsc-training-3"
 # If the machine fails, at most this many seconds of training are lost.
@@ -51,19 +49,11 @@ class CheckpointStore:
         """
         self.last = time.monotonic()
         tensors, record = checkpoint
-        # Copies, since safetensors refuses tensors that share memory or lie channels-last.
-        copies = {
-            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.items()
-        }
+        copies = own_copies(tensors)
         text = json.dumps(record)
         header = {"format": FORMAT, "record": text, "sha256": _digest(copies, text)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with written_whole(self.path) as temporary_path:
-                save_file(copies, temporary_path, header)
-        except SafetensorError as error:  # it is not an OSError
-            raise OSError(f"cannot write {self.path}: {error}") from None
+        save_tensors(copies, self.path, header)
 
     def load(self) -> Checkpoint | None:
         """Return the checkpoint, or None if there is none.

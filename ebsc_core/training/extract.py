@@ -66,16 +66,18 @@ def feature_blocks(
 
 
 def finite(blocks: Iterable[FeatureTable], what_to_do: str = "") -> Iterator[FeatureTable]:
-    """Yield the blocks while their features are finite.
+    """Yield the blocks while their features and embeddings are finite.
 
     Raises
     ------
     TrainingError
-        If features of a block are not; ``what_to_do`` ends the text.
+        If those of a block are not; ``what_to_do`` ends the text.
     """
     for block in blocks:
-        if not bool(torch.isfinite(block.features).all()):
-            raise TrainingError(f"the backbone's features are not finite{what_to_do}")
+        tables = {"backbone's features": block.features, "objective's embeddings": block.embeddings}
+        for what, rows in tables.items():
+            if rows is not None and not bool(torch.isfinite(rows).all()):
+                raise TrainingError(f"the {what} are not finite{what_to_do}")
         yield block
 
 

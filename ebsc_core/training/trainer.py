@@ -21,7 +21,7 @@ from ebsc_core.training.collapse import collapse_warning
 from ebsc_core.training.precision import backbones, run_eagerly, running_eagerly
 from ebsc_core.training.state import Epoch, TrainingState, catch_up, changes, make_checkpoint, resume
 from ebsc_core.training.step import JointStep
-from ebsc_core.utils.device import move
+from ebsc_core.utils.device import move, random_states, restore_random_states
 from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, Interrupted, TrainingError
 from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.signals import interruption, must_save
@@ -192,7 +192,7 @@ class Trainer:
 
     def _checkpoint(self) -> Checkpoint:
         """Collect everything that another trainer needs to continue exactly like this one."""
-        tensors = {"random": torch.get_rng_state()}
+        tensors = random_states(self.step.device)
         if self.clusters is not None:
             tensors["clusters"] = self.clusters
         if self.neighbors is not None:
@@ -228,7 +228,7 @@ class Trainer:
         if "neighbors" in tensors:
             self.neighbors, self.share = tensors["neighbors"], tensors["share"].item()
         if step.distributed.main:  # the other processes draw other numbers
-            torch.set_rng_state(tensors["random"])
+            restore_random_states(step.device, tensors)
         done = total - self.steps_left()
         step.objective.resume(done)
         catch_up(self.schedule, done)

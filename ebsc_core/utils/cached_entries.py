@@ -164,9 +164,12 @@ def size_of(path: Path) -> int:
 
 
 def _is_entry(path: Path) -> bool:
-    if path.is_symlink():
+    try:
+        if path.is_symlink():
+            return False
+        if path.name.endswith(CHECKPOINT_SUFFIX):
+            return path.is_file() and bool(CHECKPOINT.fullmatch(path.name) or ROWS.fullmatch(path.name))
+        whole = KEY.fullmatch(path.name) and (path / TRAINING).is_file()
+        return bool(whole or (REMAINS.fullmatch(path.name) and path.exists()))
+    except OSError:  # a folder that another user has closed
         return False
-    if path.name.endswith(CHECKPOINT_SUFFIX):
-        return path.is_file() and bool(CHECKPOINT.fullmatch(path.name) or ROWS.fullmatch(path.name))
-    whole = KEY.fullmatch(path.name) and (path / TRAINING).is_file()
-    return bool(whole or (REMAINS.fullmatch(path.name) and path.exists()))

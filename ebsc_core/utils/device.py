@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -107,6 +108,31 @@ def move(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
+
+
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """Return the states of the generators that layers such as dropout draw from, by name.
+
+    Those are the CPU's, and the device's own if it has one.
+    """
+    states = {"random": torch.get_rng_state()}
+    if device.type != "cpu":
+        own, which = _own_generator(device)
+        states[f"random.{device.type}"] = own.get_rng_state(*which)
+    return states
+
+
+def restore_random_states(device: torch.device, states: Mapping[str, Tensor]) -> None:
+    """Set the generators to states of :func:`random_states`; what came from another device is left out."""
+    torch.set_rng_state(states["random"])
+    if (state := states.get(f"random.{device.type}")) is not None:
+        own, which = _own_generator(device)
+        own.set_rng_state(state, *which)
+
+
+def _own_generator(device: torch.device) -> tuple[Any, tuple[torch.device, ...]]:
+    """Return the module with the generators of a kind of device, and what names the one of this device."""
+    return (torch.mps, ()) if device.type == "mps" else (torch.cuda, (device,))
 
 
 @contextmanager

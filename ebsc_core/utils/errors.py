@@ -98,16 +98,17 @@ def advice(error: BaseException) -> list[str]:
 
 def told(error: BaseException) -> str:
     """Return the type and text of any error, also of one raised by other software."""
-    return f"{type(error).__name__}: {text_of(error)}"
+    kind, text = type(error).__name__, text_of(error)
+    return kind if text == kind else f"{kind}: {text}"
 
 
 def text_of(error: BaseException) -> str:
-    """Return the text of an error on one line that any terminal can show."""
+    """Return the text of an error on one line that any terminal can show; its type if it has no text."""
     try:
         text = str(error)
     except Exception:  # other software may define __str__ badly
         return "(its text cannot be read)"
-    return printable(text)
+    return printable(text) or type(error).__name__
 
 
 def fault_of(error: BaseException) -> str:

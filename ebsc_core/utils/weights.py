@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,14 +23,31 @@ def save_weights(module: nn.Module, path: Path) -> None:
     OSError
         If the file cannot be written, for instance because the disk is full.
     """
-    # Copies, since safetensors refuses tensors that share memory.
-    state = {
-        name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in module.state_dict().items()
+    save_tensors(own_copies(module.state_dict()), path)
+
+
+def own_copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copy tensors to the CPU: safetensors refuses those that share memory or lie channels-last."""
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
     }
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str] | None = None) -> None:
+    """Write tensors and texts as safetensors; the file gets its name only when it is complete.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written, for instance because the disk is full.
+    """
     try:
         with written_whole(path) as temporary_path:
-            save_file(state, temporary_path)
+            temporary_path.touch()
+            mode = temporary_path.stat().st_mode
+            save_file(tensors, temporary_path, header)
+            temporary_path.chmod(mode)  # safetensors closes its files to all other users
     except SafetensorError as error:  # it is not an OSError
         raise OSError(f"cannot write {path}: {error}") from None
 

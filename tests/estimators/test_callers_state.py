@@ -84,6 +84,20 @@ def rows_fitted() -> EnergySubspaceClustering:
     return rows_estimator().fit(ROWS[:FITTED])
 
 
+def told(result: Any) -> np.ndarray:
+    """Return records as an array of their text, with all digits."""
+    return np.array([repr(result)])
+
+
+def decided(fitted: EBSC) -> np.ndarray:
+    """Split a cluster, and take that back."""
+    fitted.split_cluster(int(np.bincount(fitted.labels_).argmax()), into=2)
+    try:
+        return fitted.curated_labels_
+    finally:
+        fitted.undo_decision()
+
+
 def of_images(fitted: EBSC) -> dict[str, Callable[[], Any]]:
     """Everything that an estimator of images computes or reads."""
     return {
@@ -97,12 +111,18 @@ def of_images(fitted: EBSC) -> dict[str, Callable[[], Any]]:
         "transform": lambda: fitted.transform(PIXELS),
         "embedding_": lambda: fitted.embedding_,
         "affinity_": lambda: fitted.affinity_.toarray(),
+        "find_duplicates": lambda: told(fitted.find_duplicates(PIXELS[:FITTED])),
+        "find_outliers": lambda: told(fitted.find_outliers(5)),
+        "find_similar": lambda: told(fitted.find_similar(3, 5)),
+        "memberships": lambda: fitted.memberships().toarray(),
+        "cluster_tree": lambda: told(fitted.cluster_tree()),
+        "decisions": lambda: decided(fitted),
         "clone": lambda: clone(fitted).set_params(run_dir=None).fit(PIXELS[:FITTED]).confidence_,
     }
 
 
 def of_rows(fitted: EnergySubspaceClustering) -> dict[str, Callable[[], Any]]:
-    """Everything that an estimator of rows computes."""
+    """Everything that an estimator of rows computes, at once or later."""
     return {
         "fit": lambda: rows_estimator().fit(ROWS[:FITTED]).affinity_matrix_.toarray(),
         "fit with a dictionary": lambda: rows_estimator(dictionary_size=40).fit(ROWS[:FITTED]).labels_,
@@ -111,6 +131,11 @@ def of_rows(fitted: EnergySubspaceClustering) -> dict[str, Callable[[], Any]]:
         "predict": lambda: fitted.predict(ROWS, return_confidence=True),
         "predict of a pickle": lambda: pickle.loads(pickle.dumps(fitted)).predict(ROWS),
         "predict doubles": lambda: fitted.predict(ROWS.astype(float)),
+        "find_duplicates": lambda: told(fitted.find_duplicates()),
+        "find_outliers": lambda: told(fitted.find_outliers(5)),
+        "find_similar": lambda: fitted.find_similar(ROWS[3:4], 5),
+        "memberships": lambda: fitted.memberships().toarray(),
+        "cluster_tree": lambda: told(fitted.cluster_tree()),
     }
 
 

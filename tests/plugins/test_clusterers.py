@@ -227,6 +227,17 @@ def test_mini_batches_give_every_cluster_rows() -> None:
     assert len(np.unique(k_subspaces(8, restarts=2).fit_predict(rows))) == 8
 
 
+@pytest.mark.usefixtures("mini_batches")
+@pytest.mark.parametrize("remainder", [1, 3, 7])
+def test_rows_beyond_the_last_whole_mini_batch_start_no_subspace_again(remainder: int) -> None:
+    rows, truth = many_rows(0.02)
+    chosen = np.random.default_rng(0).permutation(len(rows))[: 2000 + remainder]
+    clusterer, whole = k_subspaces(5), k_subspaces(5)
+    assert adjusted_rand_score(truth[chosen], clusterer.fit_predict(rows[chosen])) > 0.99
+    whole.fit_predict(rows[chosen[:2000]])
+    assert clusterer.captured_ == pytest.approx(whole.captured_, rel=1e-3)
+
+
 def build(registry: Registry, name: str, k: int = 4, seed: int = 0, **options: Any) -> Clusterer:
     part = registry.find(Kind.CLUSTERER, name)
     return part.factory(check_options(part, options, "clusterer"), k, seed)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebsc_core.data.features.hdf5 import opened
-from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.errors import DataError, fault_of
 
 # 32 MiB for rows of 128 entries: enough to keep a matmul busy, and little compared with the rest of a run.
 BLOCK_ROWS = 1 << 16
@@ -116,7 +116,7 @@ class StoredRows(Rows):
             with opened(self.path) as file:
                 yield file[self.name]
         except (OSError, KeyError, ValueError) as error:
-            raise DataError(f"{self.path} cannot be read ({str(error).splitlines()[0]})") from None
+            raise DataError(f"{self.path} cannot be read ({fault_of(error)})") from None
 
 
 class MappedRows(Rows):

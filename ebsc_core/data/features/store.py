@@ -24,7 +24,7 @@ from torch import Tensor
 
 from ebsc_core.data.features.hdf5 import opened, written
 from ebsc_core.data.features.rows import BLOCK_ROWS, unit_rows
-from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.errors import DataError, fault_of
 from ebsc_core.utils.files import written_whole
 
 FORMAT = "ebsc-features-1"
@@ -148,7 +148,7 @@ def check_features(path: Path, key: str, n_rows: int) -> None:
                 "embeddings" not in file or _usable(file["embeddings"], n_rows)
             )
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"{path} is damaged ({str(error).splitlines()[0]})") from None
+        raise DataError(f"{path} is damaged ({fault_of(error)})") from None
     if not usable:
         raise DataError(f"{path} does not hold {n_rows} rows of finite features")
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 
 from ebsc_core.data.images.pil import channels_of, eight_bit, is_deep, is_gray
 from ebsc_core.data.images.workers import BadImage
+from ebsc_core.utils.errors import text_of
 
 LARGEST_SIDE = 224
 # PIL raises these errors for files that are not images, are truncated, or claim absurd sizes.
@@ -160,7 +161,7 @@ def fit_image(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
 
 def _reason(error: Exception) -> str:
     """Say in a few words why an image cannot be read."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    text = text_of(error)
     return "not an image" if text.startswith("cannot identify image file") else text
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.errors import DataError, text_of
 from ebsc_core.utils.signals import follow, ignored
 from ebsc_core.utils.system import processors
 
@@ -143,7 +143,7 @@ class Workers:
                 raise
             self.close()
             raise DataError(
-                f"a process that reads images ended ({(str(error) or 'no reason given').splitlines()[0]}); "
+                f"a process that reads images ended ({text_of(error)}); "
                 "lower data.workers or train.batch_size, or give /dev/shm more room"
             ) from None
 

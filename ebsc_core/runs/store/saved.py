@@ -184,8 +184,13 @@ class SavedRun:
 def _read_assignments(path: Path) -> Assignments:
     # A spreadsheet that has saved the file again adds a byte order mark at its start.
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        head, *lines = csv.reader(file)
-    columns = dict(zip(head, zip(*lines, strict=True), strict=True))
+        lines = csv.reader(file)
+        head = next(lines, [])
+        values: list[list[str]] = [[] for _ in head]
+        for line in lines:
+            for value, column in zip(line, values, strict=True):
+                column.append(value)
+    columns = dict(zip(head, values, strict=True))
     clusters = np.array(columns["cluster"], dtype=np.int64)
     if clusters.min() < -1 or clusters.max() >= len(clusters):
         raise ValueError("its clusters are no numbers from 0 on, or -1 for none")
@@ -194,10 +199,10 @@ def _read_assignments(path: Path) -> Assignments:
         raise ValueError("its confidence is no share between 0 and 1")
     split = columns.get("split")
     return Assignments(
-        ids=list(columns["image"]),
+        ids=columns["image"],
         clusters=clusters,
         confidence=confidence,
-        labels=list(columns["label"]) if "label" in columns else None,
+        labels=columns.get("label"),
         fitted=len(clusters) if split is None else split.count("train"),
     )
 

@@ -14,7 +14,16 @@ import torch
 from pydantic import PositiveInt, PrivateAttr, field_validator
 from torch import Tensor, nn
 
-from ebsc_core import Backbone, BackboneStart, ComponentError, ComponentSpec, ImageInfo, Options, text_of
+from ebsc_core import (
+    Backbone,
+    BackboneStart,
+    ComponentError,
+    ComponentSpec,
+    ImageInfo,
+    Options,
+    fault_of,
+    text_of,
+)
 from ebsc_plugins.backbones.framing import Framing
 from ebsc_plugins.backbones.hub import cache_alone_without_network
 from ebsc_plugins.backbones.weight_files import RunBackbone, backbone_of_a_run, load_foreign, read_tensors
@@ -177,7 +186,7 @@ def _data_config(name: str) -> dict[str, Any]:
         stated: Any = timm.get_pretrained_cfg(name)
         return resolve_data_config(pretrained_cfg=stated.to_dict())
     except Exception as error:  # timm knows the network, but no weights of this tag
-        raise ComponentError(f"timm has no weights for backbone {name!r} ({_first_line(error)})") from None
+        raise ComponentError(f"timm has no weights for backbone {name!r} ({text_of(error)[:200]})") from None
 
 
 def _create(name: str, options: TimmOptions, channels: int, size: tuple[int, ...]) -> Any:
@@ -196,7 +205,7 @@ def _create(name: str, options: TimmOptions, channels: int, size: tuple[int, ...
         try:
             return timm.create_model(name, **arguments)
         except Exception as error:  # timm, its hub client and its models raise many kinds
-            why = _first_line(error)
+            why = text_of(error)[:200]
     cure = f"it may not accept {channels}x{size[0]}x{size[1]} images or an option"
     if offline:
         why = "the hub is not reached, and its cache does not hold the weights"
@@ -241,7 +250,7 @@ def _measure_width(backbone: Backbone, name: str, info: ImageInfo) -> int:
         with torch.no_grad():
             out = backbone.eval()(torch.zeros(1, info.channels, info.height, info.width))
     except Exception as error:  # models check their input by assertions as well
-        why = _first_line(error)
+        why = fault_of(error)[:200]
         raise ComponentError(
             f"backbone {name!r} cannot take {info.height}x{info.width} images ({why})"
         ) from None
@@ -252,10 +261,6 @@ def _measure_width(backbone: Backbone, name: str, info: ImageInfo) -> int:
             f"backbone {name!r} gives features of shape {tuple(out.shape[1:])}, not a vector"
         )
     return out.shape[1]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 resnet18 = partial(TimmBackbone, "resnet18")

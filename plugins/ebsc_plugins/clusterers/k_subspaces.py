@@ -98,7 +98,9 @@ class KSubspaces(Clusterer):
         sample = rows.take(drawn.numpy())
         bases = self._starts(sample[:ALL_AT_ONCE], generator)
         scatter = bases.new_zeros(*bases.shape[:2], bases.shape[3], bases.shape[3])
-        batches = cycle(sample.split(max(BATCH, BATCH_PER_CLUSTER * self.n_clusters)))
+        # Equal ones: in a short last one, most clusters would be empty and start again from single rows.
+        size = max(BATCH, BATCH_PER_CLUSTER * self.n_clusters)
+        batches = cycle(sample.tensor_split(-(-len(sample) // size)))
         for step in range(1, STEPS * self.options.restarts.bit_length() + 1):
             bases, scatter = _learn(next(batches), bases, scatter, max(1 / step, SLOWEST))
             if step % STEPS == 0 and len(bases) > 1:
@@ -179,7 +181,7 @@ def _fill_empty(labels: Tensor, captured: Tensor, n_clusters: int) -> Tensor:
 
 def _move(rows: Tensor, bases: Tensor, labels: Tensor, steps: int = 2) -> Tensor:
     """Move subspaces by orthogonal iteration: ``U ← orth(X_kᵀ X_k U)`` for every cluster and restart."""
-    for _ in range(steps):
+    for _ in range(2):
         bases = _orthonormal(_moment(rows, bases, labels), bases)
     return bases
 

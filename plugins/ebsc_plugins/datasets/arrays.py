@@ -69,9 +69,24 @@ class StoredArray:
     offset: int | None
     """The position of the data in the file; None for compressed or encrypted data, or Python objects."""
 
-    def bytes_held(self) -> int:
-        """Return the bytes needed to read the whole array: the array, and its pixels as uint8 twice."""
-        return math.prod(self.shape) * (self.dtype.itemsize + 2)
+    def bytes_held(self, n: int) -> int:
+        """Return the bytes needed to read ``n`` images: their values, and their pixels as uint8 twice.
+
+        An array that cannot be mapped into memory is read whole, however few images of it are wanted.
+        """
+        read = n if self.offset is not None else self.shape[0]
+        return math.prod(self.shape[1:]) * (read * self.dtype.itemsize + 2 * n)
+
+    def mapped(self) -> np.ndarray:
+        """Map the array into memory, from where its images are read when they are copied.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the file has changed.
+        """
+        order: Literal["F", "C"] = "F" if self.fortran else "C"
+        return np.memmap(self.path, self.dtype, "r", self.offset or 0, self.shape, order)
 
     def refuse_objects(self, what: str) -> None:
         """Raise a DataError if the array holds Python objects, which only pickle can load."""
@@ -159,7 +174,8 @@ def read_stored(
     labels : tuple, optional
         The name of the array of labels, and the labels ``(N,)`` int64.
     load : callable
-        Called without arguments if all images are read now; it returns the array.
+        Called without arguments if images of an array are read now that cannot be mapped into memory; it
+        returns the array.
 
     Raises
     ------
@@ -175,16 +191,22 @@ def read_stored(
     classes: dict[str, Any] = {}
     if labels is not None:
         classes = {"labels": labels[1][chosen], "labels_from": labels[0]}
-    if not _is_streamed(stored, what, options, context.memory):
-        pixels = resize(to_uint8(path, load())[chosen], options.size)
+    if not _is_streamed(stored, len(chosen), what, options, context.memory):
+        images = stored.mapped() if stored.offset is not None and len(chosen) else load()
+        images = images if len(chosen) == len(images) else images[chosen]
+        pixels = resize(to_uint8(path, images), options.size)
+        pixels = pixels if pixels.flags.writeable else pixels.copy()  # those of the file may change
         return ImageSet(path.name, torch.from_numpy(pixels), [str(i) for i in chosen], **classes)
     data = StreamedImages(path.name, reader, Workers(reader, context.workers), chosen, **classes)
     return data.readable(context.warn) if context.skip_bad_images else data
 
 
-def _is_streamed(stored: StoredArray, what: str, options: ArrayOptions, available: int | None) -> bool:
-    """Tell whether to stream the images; raise a DataError if they need it but cannot be streamed."""
-    fits = available is None or stored.bytes_held() <= available
+def _is_streamed(
+    stored: StoredArray, n: int, what: str, options: ArrayOptions, available: int | None
+) -> bool:
+    """Tell whether to stream ``n`` images; raise a DataError if they need it but cannot be streamed."""
+    needed = stored.bytes_held(n)
+    fits = available is None or needed <= available
     if options.stream is True or (options.stream == "auto" and not fits):
         if stored.offset is None:
             raise DataError(
@@ -194,8 +216,8 @@ def _is_streamed(stored: StoredArray, what: str, options: ArrayOptions, availabl
         return True
     if not fits:
         raise DataError(
-            f"{stored.path}: its images need {stored.bytes_held() / 2**30:.1f} GiB, "
-            f"{(available or 0) / 2**30:.1f} GiB are free; use `data.stream=true`"
+            f"{stored.path}: {n} images need {needed / 2**30:.1f} GiB, {(available or 0) / 2**30:.1f} GiB "
+            "are free; use `data.limit` or `data.stream=true`"
         )
     return False
 
@@ -223,11 +245,8 @@ class ArrayReader(ImageReader):
         return f"{position} of {self.stored.path}"
 
     def read(self, position: int) -> np.ndarray:
-        stored = self.stored
-        order: Literal["F", "C"] = "F" if stored.fortran else "C"
         try:
-            rows = np.memmap(stored.path, stored.dtype, "r", stored.offset or 0, stored.shape, order)
-            pixels = to_uint8(stored.path, np.array(rows[position : position + 1]))
+            pixels = to_uint8(self.stored.path, np.array(self.stored.mapped()[position : position + 1]))
         except (OSError, ValueError, DataError) as error:
             raise BadImage(fault_of(error)) from None
         return resize(pixels, self.size)[0]

@@ -74,11 +74,11 @@ class FolderFiles(Files):
             here = Path(folder)
             for file in files:
                 listing.add(prefix + file, partial(_beginning, here / file))
-            # A link to a parent folder would cause an endless loop.
+            walked = [part for part in (here, *here.parents) if part.is_relative_to(path)]
             subfolders[:] = [
                 name
                 for name in subfolders
-                if listing.enters(prefix + name) and not _leads_back(here, here / name)
+                if listing.enters(prefix + name) and not _leads_back(walked, here / name)
             ]
         self.names, self.left_out = Names(sorted(listing.names)), listing.left_out()
 
@@ -209,5 +209,9 @@ def member_start(file: BinaryIO, offset: int, name_checksum: int | None = None) 
     return offset + 30 + int(length) + int(extra)
 
 
-def _leads_back(folder: Path, link: Path) -> bool:
-    return link.is_symlink() and folder.resolve().is_relative_to(link.resolve())
+def _leads_back(walked: Sequence[Path], link: Path) -> bool:
+    """Return whether a path is a link to one of the folders on the way to it, or above one: a loop."""
+    if not link.is_symlink():
+        return False
+    target = link.resolve()
+    return any(folder.resolve().is_relative_to(target) for folder in walked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
@@ -110,12 +111,16 @@ def _hold(files: Files, chosen: np.ndarray, options: FolderOptions, context: Dat
     _say_pages(files, headers, context)
     shape = common_shape(headers, options.size, context.side)
     _check_memory(files, shape, len(chosen), context.memory)
-    decoded = _each(partial(_attempt, files, shape), chosen)
-    chosen, pixels = _good(files, chosen, decoded, context)
-    if not pixels:
+    images = torch.empty(len(chosen), *shape, dtype=torch.uint8)
+    bad = _each(partial(_fill, images.numpy(), files, chosen), np.arange(len(chosen)))
+    chosen, rows = _good(files, chosen, [error or row for row, error in enumerate(bad)], context)
+    if not rows:
         raise DataError(f"{files.path} holds no readable image")
+    for place, row in enumerate(rows):  # in place: a copy of all images would need their memory again
+        if place != row:
+            images[place] = images[row]
+    images = images[: len(rows)]
     ids = [files.names[position] for position in chosen]
-    images = torch.from_numpy(np.stack(pixels))
     return ImageSet(_name(files), images, ids, **_classes(files, chosen, options, context))
 
 
@@ -179,11 +184,13 @@ def _decode(files: Files, shape: tuple[int, int, int], position: int) -> np.ndar
         return decode_image(file, stored, shape)
 
 
-def _attempt(files: Files, shape: tuple[int, int, int], position: int) -> np.ndarray | BadImage:
+def _fill(images: np.ndarray, files: Files, chosen: np.ndarray, row: int) -> BadImage | None:
+    """Decode an image to its row; return what is wrong with it, if anything is."""
     try:
-        return _decode(files, shape, position)
+        images[row] = _decode(files, images.shape[1:], int(chosen[row]))
     except BadImage as error:
         return error
+    return None
 
 
 def _good(files: Files, chosen: np.ndarray, results: list, context: DataContext) -> tuple[np.ndarray, list]:
@@ -231,8 +238,7 @@ def _too_large(files: Files, chosen: np.ndarray, options: FolderOptions, context
 
 
 def _bytes_held(shape: tuple[int, int, int], n: int) -> int:
-    # The list of decoded images and the stacked array exist at the same time for a moment.
-    return 2 * n * int(np.prod(shape))
+    return n * math.prod(shape) * 5 // 4  # the rest of the run needs some memory, too
 
 
 def _check_memory(files: Files, shape: tuple[int, int, int], n: int, available: int | None) -> None:

@@ -166,6 +166,23 @@ def test_a_clusterer_of_rows_is_given_them_as_they_are(subspaces: tuple[Tensor, 
     assert streaming.given is rows
 
 
+def test_a_clusterer_of_the_graph_costs_no_rows(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    taken: list[np.ndarray] = []
+
+    class Counted(HeldRows):
+        def take(self, positions: np.ndarray) -> Tensor:
+            taken.append(positions)
+            return super().take(positions)
+
+    def times(clusterer: Clusterer) -> int:
+        """Count how often the dictionary is read."""
+        taken.clear()
+        found = cluster(Counted(subspaces[0]), 400, clusterer=clusterer)
+        return sum(np.array_equal(positions, found.positions) for positions in taken)
+
+    assert times(SpectralClustering(SpectralOptions(), CLUSTERS, 0)) == times(Halves()) - 1
+
+
 @pytest.mark.parametrize("size", [None, 400])
 def test_stored_rows_lead_where_held_rows_lead(
     subspaces: tuple[Tensor, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int | None

@@ -14,6 +14,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
 from ebsc_core import EnergySubspaceClustering
+from ebsc_core.clustering import copies as copies_module
 from ebsc_core.clustering.copies import Copies, find_copies
 from ebsc_core.data.features.rows import HeldRows, unit_rows
 
@@ -45,6 +46,40 @@ def test_each_copy_is_found_at_any_length(n: int, times: int, width: int, noise:
         assert copies is not None
         np.testing.assert_array_equal(copies.stands_for, origin)
         assert copies.count == n * (times - 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equal_rows_are_found_though_many_rows_share_a_cell(seed: int) -> None:
+    """On a circle, hundreds of rows are as near as those at which a row would be a copy."""
+    angles = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    copies = found(np.tile(np.stack([np.cos(angles), np.sin(angles)], axis=1), (2, 1)), seed)
+    assert copies is not None
+    np.testing.assert_array_equal(copies.stands_for, np.tile(np.arange(200), 2))
+
+
+def test_rows_are_taken_once_though_several_tables_find_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = unit_rows(torch.randn(3000, 16, generator=torch.Generator().manual_seed(0))).repeat(2, 1)
+    taken: list[np.ndarray] = []
+
+    class Counted(HeldRows):
+        def take(self, positions: np.ndarray) -> torch.Tensor:
+            taken.append(positions)
+            return super().take(positions)
+
+    def copies() -> Copies | None:
+        taken.clear()
+        return find_copies(Counted(rows), np.arange(len(rows)), 0)
+
+    whole = copies()
+    assert len(taken) == 2  # those that tell the mean distance, and those compared
+    assert all((np.diff(positions) > 0).all() for positions in taken)
+    monkeypatch.setattr(copies_module, "BLOCK_ENTRIES", 10_000)
+    in_parts = copies()
+    assert whole is not None
+    assert in_parts is not None
+    assert len(taken) > 2
+    np.testing.assert_array_equal(whole.stands_for, in_parts.stands_for)
+    np.testing.assert_array_equal(whole.stands_for, np.tile(np.arange(3000), 2))
 
 
 def test_digits_have_no_copies() -> None:

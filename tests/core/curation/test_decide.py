@@ -76,6 +76,36 @@ def test_no_number_is_ever_given_twice(found: list[int], data: st.DataObject) ->
     assert clusters.tolist() == found
 
 
+@pytest.mark.parametrize("kind", [np.int64, np.uint8])
+def test_numbers_may_be_those_of_an_array(run: SavedRun, kind: type[np.integer]) -> None:
+    """As those of the clusters are; they are written like Python's own."""
+    zero, one, two = map(kind, range(3))
+    decided = split_cluster(name_clusters(run, {zero: "herbs"}), zero, two, Registry())
+    decided = merge_clusters(decided, [one, two])
+    assert decided.curated.names == {0: "herbs"}
+    assert decided.curated.numbers == [0, 1]
+    plain = split_cluster(name_clusters(_undone(decided), {0: "herbs"}), 0, 2, Registry())
+    assert merge_clusters(plain, [1, 2]).decisions == decided.decisions
+
+
+def _undone(run: SavedRun) -> SavedRun:
+    while run.decisions:
+        run, _ = undo(run)
+    return run
+
+
+@pytest.mark.parametrize("number", [0.0, "0", None])
+def test_what_is_no_whole_number_is_one_line(run: SavedRun, number: Any) -> None:
+    wrong: list[Callable[[], Any]] = [
+        lambda: name_clusters(run, {number: "herbs"}),
+        lambda: merge_clusters(run, [number, 1]),
+        lambda: split_cluster(run, number, 2, Registry()),
+    ]
+    for decide in wrong:
+        with pytest.raises(ConfigError, match="whole numbers, not by"):
+            decide()
+
+
 def test_a_merge_keeps_the_smaller_number_and_a_name() -> None:
     named = Naming(names=[Name(number=1, name="herbs"), Name(number=2, name="trees")])
     merged = apply(SIX, [named, Merge(numbers=[2, 0])])

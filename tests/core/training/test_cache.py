@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -173,6 +175,41 @@ def test_storing_replaces_a_damaged_entry_and_leaves_nothing_else(
         TRAINING,
     ]
     assert list(entry.parent.iterdir()) == [entry]
+
+
+def test_a_stored_entry_has_the_permissions_of_the_user(
+    cache: TrainedCache, trained: Trained, tmp_path: Path
+) -> None:
+    """Others who share the folder can read it, unless the user's mask says otherwise."""
+    before = os.umask(0o022)
+    try:
+        (tmp_path / "plain").mkdir()
+        cache.store(MADE_FROM, modules(), trained)
+    finally:
+        os.umask(before)
+    assert cache.folder is not None
+    entry = cache.folder / digest(MADE_FROM)
+    assert entry.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in entry.iterdir())
+
+
+def test_an_entry_that_another_user_has_closed_is_not_used(
+    cache: TrainedCache, entry: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.stat
+
+    def stat(path: object, *args: object, **kwargs: object) -> os.stat_result:
+        if entry in Path(str(path)).parents:  # root may read everything, so this is how it is for others
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *args, **kwargs)
+
+    cache.mark()
+    monkeypatch.setattr(os, "stat", stat)
+    loaded, reason = cache.load(MADE_FROM, modules(), ROWS, "auto")
+    assert loaded is None
+    assert "cannot be used" in reason
+    assert "Permission denied" in reason
+    assert cache.keep_within_limit(MADE_FROM) == ""
 
 
 def test_failed_storing_keeps_the_earlier_entry(

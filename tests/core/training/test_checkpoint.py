@@ -20,6 +20,7 @@ from ebsc_core.training import checkpoint
 from ebsc_core.training.checkpoint import CheckpointStore
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trainer import Trainer
+from ebsc_core.utils.device import restore_random_states
 from ebsc_core.utils.errors import DataError, Interrupted
 from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.signals import interruption
@@ -145,6 +146,33 @@ def test_a_partition_is_kept_with_the_training(path: Path, steps: int) -> None:
     second = trainer(path, form="neighbors")
     second.fit(second.checkpoints.load())
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(whole).items())
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_generator_of_a_device_is_kept_too(
+    path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """Dropout on a GPU draws from it. Checkpoints of before did not hold it, and can be resumed."""
+    cuda = torch.device("cuda", 0)
+    states = {cuda: torch.tensor([1, 2], dtype=torch.uint8)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device].clone())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.update({device: state}))
+    first = trainer(path)
+    after(first, 5, fail)
+    with pytest.raises(torch.OutOfMemoryError):
+        first.fit()
+    first.step.device = cuda if kept else first.step.device
+    first.save_checkpoint()
+    second = trainer(path)
+    saved = second.checkpoints.load()
+    assert saved is not None
+    assert ("random.cuda" in saved[0]) == kept
+    states[cuda] = torch.tensor([8, 9], dtype=torch.uint8)
+    restore_random_states(cuda, saved[0])
+    assert states[cuda].tolist() == ([1, 2] if kept else [8, 9])
+    assert torch.equal(torch.get_rng_state(), saved[0]["random"])
+    second.fit(saved)  # on the CPU, whichever device it began on
+    assert len(second.history) == EPOCHS
 
 
 def test_it_can_be_interrupted_again(path: Path) -> None:

@@ -8,7 +8,8 @@ from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.plugins.interfaces import Backbone
 from ebsc_core.training import extract as module
-from ebsc_core.training.extract import feature_blocks
+from ebsc_core.training.extract import feature_blocks, finite
+from ebsc_core.utils.errors import TrainingError
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.objectives.simclr import SimCLR, SimCLROptions
 
@@ -124,3 +125,12 @@ def test_bf16_rounds_the_features_of_the_backbone_alone(images: ImageSet) -> Non
     assert rounded.features.dtype == torch.float32
     assert not torch.equal(rounded.features, exact.features)
     torch.testing.assert_close(rounded.features, exact.features, rtol=0.05, atol=0.02)
+
+
+def test_rows_that_are_not_finite_are_named() -> None:
+    sound, broken = torch.ones(3, 2), torch.tensor([[1.0, 2.0], [torch.nan, 0.0], [1.0, 1.0]])
+    assert len(list(finite([FeatureTable(sound, sound), FeatureTable(sound, None)]))) == 2
+    with pytest.raises(TrainingError, match="the backbone's features are not finite; do this"):
+        list(finite([FeatureTable(sound, sound), FeatureTable(broken, sound)], "; do this"))
+    with pytest.raises(TrainingError, match="the objective's embeddings are not finite; do this"):
+        list(finite([FeatureTable(sound, broken / 0)], "; do this"))

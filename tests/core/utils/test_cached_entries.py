@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -76,6 +77,23 @@ def test_what_ebsc_has_not_written_is_no_entry_and_stays(cache: Path, tmp_path: 
     assert entries_of(cache) == []
     assert shrink(cache, 0) == []
     assert sorted(cache.iterdir()) == before
+
+
+def test_what_another_user_has_closed_is_no_entry(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed, mine = features(cache, 1, 9), features(cache, 2, 8)
+    real = os.stat
+
+    def stat(path: object, *args: object, **kwargs: object) -> os.stat_result:
+        if closed in Path(str(path)).parents:  # root may read everything, so this is how it is for others
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(PermissionError):
+        (closed / TRAINING).is_file()
+    assert [entry.path for entry in entries_of(cache)] == [mine]
+    assert [entry.path for entry in shrink(cache, 0)] == [mine]
+    assert closed.is_dir()
 
 
 def test_a_folder_without_the_mark_is_not_touched(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ebsc_core.utils.errors import is_out_of_memory
+from ebsc_core.utils.errors import is_out_of_memory, text_of, told
 
 resource = pytest.importorskip("resource")
 ALLOCATOR = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
@@ -50,6 +50,12 @@ def too_large() -> Exception:
 )
 def test_out_of_memory_is_told_apart(error: Exception, is_one: bool) -> None:
     assert is_out_of_memory(error) == is_one
+
+
+def test_an_error_without_text_is_called_by_its_type() -> None:
+    assert [text_of(error) for error in (ValueError(), OSError(" \n"))] == ["ValueError", "OSError"]
+    assert text_of(ValueError("\nfirst\nsecond")) == "first second"
+    assert [told(error) for error in (MemoryError(), KeyError(3))] == ["MemoryError", "KeyError: 3"]
 
 
 @pytest.mark.parametrize("name", ["images.npz", "images.npy", "images.zip", "features.npy"])

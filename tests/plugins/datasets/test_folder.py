@@ -109,6 +109,24 @@ def test_a_link_back_to_the_folder_repeats_nothing(folder: Path, read: Read, tin
     assert read(folder, tiny("a/1.png", "b/1.png")).ids == ["a/1.png", "b/1.png"]
 
 
+def test_links_between_folders_repeat_nothing_endlessly(
+    tmp_path: Path, read: Read, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each folder is seen where it is and through a link, but not through a link within that."""
+    root = tmp_path / "root"
+    for name, link, target in (("a", "l", "b"), ("b", "m", "c"), ("c", "n", "a")):
+        (root / name).mkdir(parents=True)
+        (root / name / link).symlink_to(root / target)
+    files = tiny("a/a.png", "b/b.png", "c/c.png")
+    expected = {
+        *("a/a.png", "a/l/b.png", "a/l/m/c.png", "b/b.png", "b/m/c.png", "b/m/n/a.png"),
+        *("c/c.png", "c/n/a.png", "c/n/l/b.png"),
+    }
+    assert set(read(root, files).ids) == expected
+    monkeypatch.chdir(root)
+    assert set(read(Path(), {}).ids) == expected
+
+
 def test_a_link_to_nothing_is_an_unreadable_image(folder: Path, read: Read, tiny: Tiny) -> None:
     folder.mkdir()
     (folder / "gone.png").symlink_to(folder / "nowhere")

@@ -18,6 +18,7 @@ from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.images.streamed import StreamedImages
 from ebsc_core.data.images.workers import Workers
 from ebsc_core.plugins.interfaces import DataContext
+from ebsc_core.testing.memory import peak_bytes
 from ebsc_core.utils.errors import DataError
 from ebsc_plugins.datasets.arrays import ArrayReader, StoredArray
 from ebsc_plugins.datasets.folder import FolderOptions
@@ -73,7 +74,7 @@ def test_streamed_images_are_those_held_in_memory(
 
 
 def test_what_does_not_fit_is_streamed_unless_forbidden(tree: Path, read: Read, one_line: OneLine) -> None:
-    little = 2 * 40 * 3 * 23 * 23 - 1
+    little = 40 * 3 * 23 * 23 * 5 // 4 - 1
     assert isinstance(read(tree, pictures()), ImageSet)
     assert isinstance(read(tree, memory=little + 1), ImageSet)
     assert isinstance(read(tree, memory=little), StreamedImages)
@@ -213,11 +214,48 @@ def test_an_array_too_large_for_memory_is_streamed_if_it_can_be(tmp_path: Path, 
     np.savez_compressed(tmp_path / "packed.npz", images=PIXELS)
     assert isinstance(npz(tmp_path / "plain.npz", memory=3 * PIXELS.nbytes), ImageSet)
     assert isinstance(npz(tmp_path / "plain.npz", memory=1000), StreamedImages)
+    few = 3 * PIXELS[:4].nbytes
+    assert isinstance(npz(tmp_path / "plain.npz", memory=few, limit=4), ImageSet)
+    assert isinstance(npz(tmp_path / "plain.npz", memory=few, limit=5), StreamedImages)
     for path, stream, says in (("plain.npz", False, "stream=true"), ("packed.npz", "auto", "numpy.savez")):
         with pytest.raises(DataError) as error:
             npz(tmp_path / path, stream, memory=1000)
         assert says in one_line(error)
         assert path in one_line(error)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_images_of_an_array_are_read_without_the_others(tmp_path: Path, dtype: type) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (4000, 1, 32, 32)).astype(np.uint8)
+    np.savez(tmp_path / "some.npz", images=pixels if dtype == np.uint8 else (pixels / 255).astype(dtype))
+    few = 40 * 1024 * (np.dtype(dtype).itemsize + 2)
+    found: list[Any] = []
+
+    def read(**context: Any) -> int:
+        found.clear()
+        return peak_bytes(lambda: found.append(npz(tmp_path / "some.npz", False, **context)))
+
+    read()  # what is loaded at the first time does not count below
+    assert read(limit=40, memory=few) < few + 2**20
+    np.testing.assert_array_equal(found[0].images, pixels[[int(name) for name in found[0].ids]])
+    read()
+    np.testing.assert_array_equal(found[0].images, pixels)
+    (tmp_path / "some.npz").write_bytes(b"")  # what was read does not depend on the file any longer
+    np.testing.assert_array_equal(found[0].images, pixels)
+
+
+def test_images_of_files_are_held_once(folder: Path, read: Read) -> None:
+    """Also where some are left out."""
+    large = FolderOptions(size=256, stream=False)
+    images = 40 * 3 * 256 * 256
+    whole = read(folder, pictures(), large)  # what is loaded at the first time does not count below
+    assert peak_bytes(lambda: read(folder, None, large)) < 1.7 * images
+    (folder / "a/04.png").write_bytes(b"no image")
+    kept: list[Any] = []
+    assert peak_bytes(lambda: kept.append(read(folder, None, large, skip_bad_images=True))) < 1.7 * images
+    assert kept[0].ids == [name for name in whole.ids if name != "a/04.png"]
+    good = [place for place, name in enumerate(whole.ids) if name != "a/04.png"]
+    assert torch.equal(kept[0].images, whole.images[good])
 
 
 @pytest.mark.parametrize(

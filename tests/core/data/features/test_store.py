@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from ebsc_core.data.features import store
+from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.data.features.store import (
     CHUNK_BYTES,
     FORMAT,
@@ -91,6 +93,37 @@ def test_a_truncated_file_is_refused(path: Path, share: float) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
     refused(path)
+
+
+@pytest.mark.parametrize("error", [ValueError(), OSError("")])
+def test_an_error_without_text_is_named(
+    path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    rows = StoredRows(path, "features")
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", raising(error))
+    assert type(error).__name__ in refused(path)
+    with pytest.raises(DataError, match=type(error).__name__):
+        rows.take(np.array([0]))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("DefaultCPUAllocator: not enough memory")],
+)
+def test_lack_of_memory_is_no_damage(path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    rows = StoredRows(path, "features")
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", raising(error))
+    for read in (lambda: check_features(path, KEY, ROWS), lambda: rows.take(np.array([0]))):
+        with pytest.raises(type(error)) as raised:
+            read()
+        assert raised.value is error
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*_: object) -> None:
+        raise error
+
+    return fail
 
 
 def test_files_that_are_no_feature_files_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import h5py
@@ -117,6 +118,21 @@ def test_assignments_that_a_spreadsheet_has_saved_are_read(old: Path) -> None:
     text = (old / ASSIGNMENTS).read_bytes()
     (old / ASSIGNMENTS).write_bytes(b"\xef\xbb\xbf" + text)
     assert len(SavedRun(old).assignments.ids) == N
+
+
+def test_assignments_are_read_line_by_line(old: Path) -> None:
+    (old / ASSIGNMENTS).write_text(
+        "image,cluster,confidence\n" + "".join(f"photographs/{i:06}.png,{i % 7},0.5\n" for i in range(20_000))
+    )
+    saved = SavedRun(old)
+    _ = saved.config
+    tracemalloc.start()
+    try:
+        assert len(saved.assignments.ids) == 20_000
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2.5 * held
 
 
 def test_what_is_no_run_is_said(run: Path, tmp_path: Path) -> None:

@@ -64,11 +64,11 @@ def trainer(
         n_clusters=2,
     )
 
-    def halves() -> tuple[Tensor, Tensor]:
+    def halves() -> tuple[Tensor, Tensor, float]:
         """Divide the images by what the network makes of them now; pair those of near values."""
         values = objective.eval().embed(objective.backbone(pixels.float() / 255))[:, 0]
         near = (values[:, None] - values).abs().topk(3, largest=False).indices[:, 1:]
-        return (values > values.median()).long(), near
+        return (values > values.median()).long(), near, 0.37
 
     return Trainer(
         step=step,
@@ -146,6 +146,21 @@ def test_a_partition_is_kept_with_the_training(path: Path, steps: int) -> None:
     second = trainer(path, form="neighbors")
     second.fit(second.checkpoints.load())
     assert all(torch.equal(value, weights(second)[name]) for name, value in weights(whole).items())
+
+
+def test_a_partition_without_its_share_is_of_an_earlier_version(path: Path) -> None:
+    first = trainer(path, form="neighbors")
+    first.fit()
+    first.save_checkpoint()
+    assert first.checkpoints
+    kept = first.checkpoints.load()
+    assert kept
+    tensors, record = kept
+    del tensors["share"]
+    second = trainer(form="neighbors")
+    second.fit((tensors, record))
+    assert second.history == first.history
+    assert second.earlier == 0
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -16,7 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 from ebsc_core.clustering.affinity import affinity
-from ebsc_core.clustering.assign import Shares, assign, assign_shares, vote
+from ebsc_core.clustering.assign import Shares, assign, vote
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.confidence import confidence as confidence_of
 from ebsc_core.clustering.copies import Copies, find_copies
@@ -73,13 +73,13 @@ class OutOfSampleAssigner:
 
     def predict(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return labels and confidence of new rows, as :func:`assign` does; nothing else changes."""
-        moved = MappedRows(rows, self.transform)
-        return assign(moved, self.dictionary, self.labels, self.confidence, self.top_k)
+        found = self.shares(rows, 1)
+        return found.labels, found.confidence
 
     def shares(self, rows: Rows, top: int) -> Shares:
-        """Return how new rows are shared among the clusters, as :func:`assign_shares` does."""
+        """Return how new rows are shared among the ``top`` clusters, as :func:`assign` does."""
         moved = MappedRows(rows, self.transform)
-        return assign_shares(moved, self.dictionary, self.labels, self.confidence, self.top_k, top)
+        return assign(moved, self.dictionary, self.labels, self.confidence, self.top_k, top)
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
     if copies:
         confidence = confidence[copies.among_distinct]
     if size:
-        agreement = float((vote(coefficients, voting, confidence[voters])[0] == voting).mean())
+        agreement = float((vote(coefficients, voting, confidence[voters]).labels == voting).mean())
         with stage("other rows"):
             all_labels, all_confidence = assigner.predict(rows)
         all_labels[positions], all_confidence[positions] = labels, confidence

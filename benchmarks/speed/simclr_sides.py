@@ -41,9 +41,9 @@ def ours(precision: str, stem: str, batch: int, steps: int, device: str) -> Work
     objective = SimCLR(SimCLR.Options(), backbone).to(home, memory_format=torch.channels_last)
     images = random_images(batch * steps).to(home)
     with FlopCounterMode(display=False) as counter:
-        Trial(objective, images[:2], home)(False)
+        Trial(objective, images[:2].shape, home)(False)
     # The choice is that for a training of 200 epochs on 50,000 images.
-    chosen = choose_arithmetic(objective, images[:batch], home, 200 * 50_000 // batch, precision)
+    chosen = choose_arithmetic(objective, images[:batch].shape, home, 200 * 50_000 // batch, precision)
     step = JointStep(objective, None, home, COLOR_VIEWS, JointChoice(), False, "embeddings", chosen.bf16)
     source = ImageSet("random", images, [str(i) for i in range(len(images))])
     trainer = Trainer(step, source, TrainOptions(epochs=1), batch, 10, 0, Progress())

@@ -79,7 +79,7 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
     info = ImageInfo(3, options.size, options.size, (0.5,) * 3, (0.25,) * 3)
     objective = SimCLR(SimCLR.Options(), TimmBackbone("resnet18", TimmOptions(), info))
     objective = objective.to(device, memory_format=torch.channels_last)
-    chosen = choose_arithmetic(objective, images[: options.batch], device, 0, options.precision)
+    chosen = choose_arithmetic(objective, images[: options.batch].shape, device, 0, options.precision)
     model = EnergyNetwork(EnergyOptions(), objective.width).to(device) if options.joint else None
     watch = Watch(device)
     step_module.apply_view = watch.timing("views", step_module.apply_view)

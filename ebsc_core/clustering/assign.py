@@ -19,20 +19,24 @@ HELD_VOTES = 1 << 23
 class Shares:
     """Hold how ``B`` new rows are shared among the clusters."""
 
-    labels: np.ndarray
-    """The cluster of each row, ``(B,)`` int64; -1 for none."""
     confidence: np.ndarray
-    """``(B,)``, as :func:`vote` has it."""
+    """``(B,)``: the share of a row's coefficients that goes to its cluster, where each row there counts by
+    its trust."""
     clusters: np.ndarray
     """The clusters with the largest shares of a row's coefficients, ``(B, top)`` int64; -1 where there are
     no more."""
     shares: np.ndarray
-    """Their shares, ``(B, top)``, in descending order."""
+    """Their shares, ``(B, top)``, in descending order; 0 where there is no cluster."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The cluster of each row, ``(B,)`` int64; -1 for none."""
+        return self.clusters[:, 0]
 
 
 def assign(
-    rows: Rows, dictionary: Dictionary, labels: np.ndarray, trust: np.ndarray, top_k: int
-) -> tuple[np.ndarray, np.ndarray]:
+    rows: Rows, dictionary: Dictionary, labels: np.ndarray, trust: np.ndarray, top_k: int, top: int = 1
+) -> Shares:
     """Assign each new row to the cluster that gets most of its coefficients, in one pass over the rows.
 
     Parameters
@@ -45,86 +49,56 @@ def assign(
         The clusters of these rows; -1 for noise, which has no vote.
     trust : ndarray of shape (M,)
         The confidence of these rows, by which they count in the confidence of new rows.
+    top_k : int
+        The number of coefficients of each row.
+    top : int
+        The number of clusters that each row is shared among.
     """
-    assigned, confidence = np.empty(len(rows), np.int64), np.empty(len(rows))
+    found = _empty(len(rows), top)
     for start, block in rows.blocks():
         new = torch.full((len(block),), -1, device=block.device)
-        block_range = slice(start, start + len(block))
-        coefficients = dictionary.express(block, top_k, new)
-        assigned[block_range], confidence[block_range] = vote(coefficients, labels, trust)
-    return assigned, confidence
+        _write(found, start, vote(dictionary.express(block, top_k, new), labels, trust, top))
+    return found
 
 
-def vote(coefficients: Coefficients, labels: np.ndarray, trust: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find for each query the cluster with the largest sum of absolute coefficients, and its confidence.
+def vote(coefficients: Coefficients, labels: np.ndarray, trust: np.ndarray, top: int = 1) -> Shares:
+    """Find for each query the clusters with the largest sums of absolute coefficients, and its confidence.
 
-    The confidence is the share of the coefficients that goes to this cluster, where each row counts by its
-    ``trust`` in [0, 1]. The trust does not decide the cluster.
+    The confidence is the share of the coefficients that goes to the first of these clusters, where each row
+    counts by its ``trust`` in [0, 1]. The trust does not decide the cluster.
     """
     k = int(labels.max(initial=0)) + 1
     size = max(1, HELD_VOTES // k)
+    found = _empty(len(coefficients.indices), top)
     blocks = zip(coefficients.indices.split(size), coefficients.values.split(size), strict=True)
-    parts = [
-        _vote(labels[indices.numpy()], trust[indices.numpy()], values.abs().numpy(), k)
-        for indices, values in blocks
-    ]
-    winners, shares = zip(*parts, strict=True)
-    return np.concatenate(winners), np.concatenate(shares)
+    for block, (indices, values) in enumerate(blocks):
+        voted, trusted = labels[indices.numpy()], trust[indices.numpy()]
+        _write(found, block * size, _vote(voted, trusted, values.abs().numpy(), k, top))
+    return found
 
 
-def assign_shares(
-    rows: Rows, dictionary: Dictionary, labels: np.ndarray, trust: np.ndarray, top_k: int, top: int
-) -> Shares:
-    """Assign each new row as :func:`assign` does, and share it among the ``top`` clusters with most votes."""
-    parts = []
-    for _, block in rows.blocks():
-        new = torch.full((len(block),), -1, device=block.device)
-        coefficients = dictionary.express(block, top_k, new)
-        parts.append(Shares(*vote(coefficients, labels, trust), *ranked(coefficients, labels, top)))
-    columns = zip(*((one.labels, one.confidence, one.clusters, one.shares) for one in parts), strict=True)
-    return Shares(*map(np.concatenate, columns))
-
-
-def ranked(coefficients: Coefficients, labels: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
-    """Find for each query the clusters with the largest sums of absolute coefficients, and their shares.
-
-    Returns
-    -------
-    clusters : ndarray of shape (B, top), int64
-        -1 where no more clusters have a share.
-    shares : ndarray of shape (B, top)
-        In descending order; 0 where there is no cluster.
-    """
-    k = int(labels.max(initial=0)) + 1
-    size = max(1, HELD_VOTES // k)
-    blocks = zip(coefficients.indices.split(size), coefficients.values.split(size), strict=True)
-    parts = [_ranked(labels[indices.numpy()], values.abs().numpy(), k, top) for indices, values in blocks]
-    clusters, shares = zip(*parts, strict=True)
-    return np.concatenate(clusters), np.concatenate(shares)
-
-
-def _ranked(voted: np.ndarray, weights: np.ndarray, k: int, top: int) -> tuple[np.ndarray, np.ndarray]:
-    votes, n = _votes(voted, weights, k), len(voted)
-    order = np.argsort(-votes, axis=1, kind="stable")[:, :top]
-    sums = np.take_along_axis(votes, order, axis=1)
-    total = weights.sum(axis=1, dtype=np.float64, keepdims=True)
-    clusters, shares = np.full((n, top), -1), np.zeros((n, top))
-    clusters[:, : order.shape[1]] = np.where(sums > 0, order, -1)
-    np.divide(sums, total, out=shares[:, : order.shape[1]], where=total > 0)
-    return clusters, shares
-
-
-def _votes(voted: np.ndarray, weights: np.ndarray, k: int) -> np.ndarray:
-    """Sum the weights of each query by the clusters that they go to, ``(B, k)``."""
+def _vote(voted: np.ndarray, trust: np.ndarray, weights: np.ndarray, k: int, top: int) -> Shares:
     n, named = len(voted), voted >= 0
+    found = _empty(n, top)
     places = np.arange(n)[:, None] * k + voted
-    return np.bincount(places[named], weights[named], minlength=n * k).reshape(n, k)
-
-
-def _vote(voted: np.ndarray, trust: np.ndarray, weights: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    n, votes = len(voted), _votes(voted, weights, k)
-    best, winner = votes.max(axis=1), votes.argmax(axis=1)
+    votes = np.bincount(places[named], weights[named], minlength=n * k).reshape(n, k)
+    order = votes.argmax(axis=1, keepdims=True)
+    if top > 1:  # for one, sorting all clusters would take longer than everything else
+        order = np.argsort(-votes, axis=1, kind="stable")[:, :top]
+    sums = np.take_along_axis(votes, order, axis=1)
     total = weights.sum(axis=1, dtype=np.float64)
-    trusted = (weights * trust * (voted == winner[:, None])).sum(axis=1, dtype=np.float64)
-    share = np.divide(trusted, total, out=np.zeros(n), where=total > 0)
-    return np.where(best > 0, winner, -1).astype(np.int64), share
+    found.clusters[:, : order.shape[1]] = np.where(sums > 0, order, -1)
+    np.divide(sums, total[:, None], out=found.shares[:, : order.shape[1]], where=total[:, None] > 0)
+    trusted = (weights * trust * (voted == order[:, :1])).sum(axis=1, dtype=np.float64)
+    np.divide(trusted, total, out=found.confidence, where=total > 0)
+    return found
+
+
+def _empty(n: int, top: int) -> Shares:
+    return Shares(np.zeros(n), np.full((n, top), -1), np.zeros((n, top)))
+
+
+def _write(whole: Shares, start: int, part: Shares) -> None:
+    here = slice(start, start + len(part.confidence))
+    whole.confidence[here], whole.clusters[here] = part.confidence, part.clusters
+    whole.shares[here] = part.shares

@@ -16,7 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 from ebsc_core.clustering.affinity import affinity
-from ebsc_core.clustering.assign import Shares, assign, assign_shares, vote
+from ebsc_core.clustering.assign import Shares, assign, vote
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.confidence import confidence as confidence_of
 from ebsc_core.clustering.copies import Copies, find_copies
@@ -25,7 +25,7 @@ from ebsc_core.clustering.n_clusters import NumberOfClusters, find_n_clusters
 from ebsc_core.clustering.refine import refine
 from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
-from ebsc_core.data.features.forms import WhitenForm, row_form
+from ebsc_core.data.features.forms import WhitenForm, form_width, row_form
 from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.utils.errors import DataError
@@ -73,13 +73,13 @@ class OutOfSampleAssigner:
 
     def predict(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
         """Return labels and confidence of new rows, as :func:`assign` does; nothing else changes."""
-        moved = MappedRows(rows, self.transform)
-        return assign(moved, self.dictionary, self.labels, self.confidence, self.top_k)
+        found = self.shares(rows, 1)
+        return found.labels, found.confidence
 
     def shares(self, rows: Rows, top: int) -> Shares:
-        """Return how new rows are shared among the clusters, as :func:`assign_shares` does."""
-        moved = MappedRows(rows, self.transform)
-        return assign_shares(moved, self.dictionary, self.labels, self.confidence, self.top_k, top)
+        """Return how new rows are shared among the ``top`` clusters, as :func:`assign` does."""
+        moved = MappedRows(rows, self.transform, self.dictionary.width)
+        return assign(moved, self.dictionary, self.labels, self.confidence, self.top_k, top)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
     """
     size = method.dictionary_size
     positions, copies, transform = _dictionary_rows(rows, method, stage)
-    transformed = _transformed(rows, positions, copies, transform)
+    transformed = _transformed(rows, method, positions, copies, transform)
     if copies:
         progress.note(copies.describe())
     if isinstance(method.model, TrainableCoefficientModel):
@@ -184,7 +184,7 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
     if copies:
         confidence = confidence[copies.among_distinct]
     if size:
-        agreement = float((vote(coefficients, voting, confidence[voters])[0] == voting).mean())
+        agreement = float((vote(coefficients, voting, confidence[voters]).labels == voting).mean())
         with stage("other rows"):
             all_labels, all_confidence = assigner.predict(rows)
         all_labels[positions], all_confidence[positions] = labels, confidence
@@ -221,7 +221,7 @@ def rebuild_assigner(
     """
     positions, copies, transform = _dictionary_rows(rows, method, stage)
     with stage("coefficients"):
-        dictionary = _dictionary(rows, method, _transformed(rows, positions, copies, transform))
+        dictionary = _dictionary(rows, method, _transformed(rows, method, positions, copies, transform))
         voters = positions[_voters(copies)]
         return _assigner(dictionary, labels[voters], confidence[voters], method, transform)
 
@@ -255,10 +255,14 @@ def _dictionary_rows(
 
 
 def _transformed(
-    rows: Rows, positions: np.ndarray, copies: Copies | None, transform: Callable[[Tensor], Tensor]
+    rows: Rows,
+    method: Method,
+    positions: np.ndarray,
+    copies: Copies | None,
+    transform: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Return the rows of the dictionary without copies, whitened if the method whitens."""
-    mapped = MappedRows(rows, transform)
+    mapped = MappedRows(rows, transform, form_width(rows.width, method.whiten))
     if copies:
         positions = positions[copies.distinct]
     return mapped.held() if len(positions) == len(rows) else mapped.take(positions)

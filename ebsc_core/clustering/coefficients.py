@@ -62,7 +62,7 @@ class Dictionary:
         seed: int = 0,
     ) -> None:
         """Prepare unit-length rows ``(N, D)`` for ``n_queries`` queries in total (N if not given)."""
-        self.model, self.seed = model, seed
+        self.model, self.seed, self.width = model, seed, rows.shape[1]
         self.method = "exact"
         """The search method: ``exact``, ``cells`` or ``faiss``."""
         self.recall: float | None = None

@@ -351,11 +351,10 @@ class TrainingStage:
         if checkpoint and precision == "auto":  # as the training began
             precision = "bf16" if checkpoint[1]["bf16"] else "fp32"
         if self.distributed.main:
-            share = torch.arange(trainer.batch_size)[self.distributed.share(trainer.batch_size)]
-            (images,) = trainer.images.batches([share], self.device)
+            each = trainer.batch_size // self.distributed.count
             chosen = choose_arithmetic(
                 trainer.step.objective,
-                images,
+                torch.Size([each, *trainer.images.shape]),
                 self.device,
                 trainer.compilable_steps if self.distributed.count == 1 else 0,
                 precision,

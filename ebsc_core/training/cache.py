@@ -111,7 +111,8 @@ class TrainedCache:
             trained_in = record["precision"]
             if precision not in ("auto", trained_in, "any"):
                 return None, f"cached features were trained in {trained_in}, not {precision}"
-            check_features(files.file(FEATURES), key, n_rows)
+            features = files.file(FEATURES)
+            check_features(features, key, n_rows, proven=files.digests is not None)
             weights = {
                 name: read_weights(module, files.file(f"{name}.safetensors"))
                 for name, module in modules.items()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ebsc_core.plugins.interfaces import Backbone, Objective
 from ebsc_core.utils.device import has_bf16
@@ -43,7 +43,7 @@ class Arithmetic:
 
 def choose_arithmetic(
     objective: Objective,
-    images: Tensor,
+    shape: torch.Size,
     device: torch.device,
     steps: int,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
@@ -55,8 +55,8 @@ def choose_arithmetic(
     ----------
     objective : Objective
         The objective, on the device. It stays unchanged except for the compilation.
-    images : Tensor of shape (B, C, H, W)
-        A batch of the training, uint8.
+    shape : Size
+        The shape ``(B, C, H, W)`` of a batch of the training.
     device : torch.device
     steps : int
         Number of steps that could run compiled; 0 if compilation is impossible.
@@ -68,10 +68,10 @@ def choose_arithmetic(
     DeviceError
         If the device cannot do what is requested.
     """
-    bf16, why = choose_precision(precision, device, min(images.shape[2:]))
+    bf16, why = choose_precision(precision, device, min(shape[2:]))
     compiled, why_compiled = choose_compiling(compiling, device, steps)
     if compiled:
-        trial = Trial(objective, images, device)
+        trial = Trial(objective, shape, device)
         compiled, took = try_compiled(backbones(objective), lambda: trial(bf16))
         why_compiled = f"{why_compiled} ({took})" if compiled else f"no, it failed: {took}"
     return Arithmetic(bf16, compiled, {"precision": why, "compile": why_compiled})
@@ -162,13 +162,13 @@ def try_compiled(networks: list[nn.Module], attempt: Callable[[], None]) -> tupl
 
 
 class Trial:
-    """Run forward and backward passes on some images, and leave the objective as it was."""
+    """Run forward and backward passes on a batch of noise, and leave the objective as it was."""
 
-    def __init__(self, objective: Objective, images: Tensor, device: torch.device) -> None:
+    def __init__(self, objective: Objective, shape: torch.Size, device: torch.device) -> None:
         self.objective, self.device = objective, device
         # With the strides of views, also of gray images: code is compiled for strides, too.
-        view = torch.empty(images.shape, device=device, memory_format=torch.channels_last)
-        self.view = view.copy_(images).div_(255)
+        view = torch.empty(shape, device=device, memory_format=torch.channels_last)
+        self.view = view.uniform_(generator=torch.Generator(device).manual_seed(0))
 
     def __call__(self, bf16: bool) -> None:
         """Run one pass, and return when the device is done."""

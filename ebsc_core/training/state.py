@@ -70,7 +70,7 @@ def make_checkpoint(
     tensors: dict[str, Tensor],
     record: dict[str, Any],
 ) -> Checkpoint:
-    """Collect everything that is needed to resume from ``standing`` with the same result.
+    """Collect everything that is needed to resume from ``state`` with the same result.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def make_checkpoint(
         What the caller needs in addition, as tensors and as plain values.
     """
     all_tensors = module_tensors(modules) | optimizer_tensors(optimizer)
-    # The prefix is that of the file format.
+    # The file format calls the state its standing.
     all_tensors |= {f"standing.{name}": getattr(state, name) for name in TENSORS}
     return all_tensors | tensors, {name: getattr(state, name) for name in NUMBERS} | record
 

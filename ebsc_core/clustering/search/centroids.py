@@ -50,9 +50,9 @@ class Centroids:
             found.append((members @ self.means.T).amax(dim=0).topk(count).indices)
         return torch.stack(found)
 
-    def nearest(self, rows: Tensor, probes: int | None = None) -> Tensor:
+    def nearest(self, rows: Tensor) -> Tensor:
         """Find the positions ``(M, probes)`` of the centroids nearest to rows ``(M, D)``, nearest first."""
-        found = torch.empty(len(rows), probes or self.probes, dtype=torch.int64, device=rows.device)
+        found = torch.empty(len(rows), self.probes, dtype=torch.int64, device=rows.device)
         for start in range(0, len(rows), ROWS):
             part = slice(start, start + ROWS)
             group = (rows[part] @ self.groups.T).argmax(dim=1)

@@ -47,7 +47,7 @@ class Rows(ABC):
         result = torch.empty(0, self.width)
         for start, block in self.blocks():
             if start == 0:  # only a block tells the device
-                result = block.new_empty(len(self), block.shape[1])
+                result = block.new_empty(len(self), self.width)
             result[start : start + len(block)] = block
         return result
 
@@ -122,11 +122,11 @@ class StoredRows(Rows):
 class MappedRows(Rows):
     """Map each block of other rows when it is read, for instance to a device or by whitening.
 
-    ``width`` is that of the rows before; the change may give them another one.
+    ``width`` is that of the mapped rows; by default the change keeps the width.
     """
 
-    def __init__(self, rows: Rows, change: Callable[[Tensor], Tensor]) -> None:
-        self.rows, self.change, self.width = rows, change, rows.width
+    def __init__(self, rows: Rows, change: Callable[[Tensor], Tensor], width: int | None = None) -> None:
+        self.rows, self.change, self.width = rows, change, width or rows.width
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -30,6 +30,8 @@ from ebsc_core.utils.sampling import sample_positions
 LOOKED_AT = 1024
 # The largest number of images for a backbone's `fit`. Our backbones use this many by default.
 FITTED = 10_000
+# Threads read so many images at a time.
+HERE = 64
 
 
 @dataclass(eq=False)
@@ -123,14 +125,14 @@ class StreamedImages(ImageSource):
             done += len(block)
         return images
 
-    def _read_here(self, chosen: np.ndarray, size: int = 64) -> Iterator[np.ndarray]:
+    def _read_here(self, chosen: np.ndarray) -> Iterator[np.ndarray]:
         """Read few images in blocks with threads, which start faster than processes."""
         positions = self.positions[chosen].tolist()
         dataset = Images(self.reader)
         with ThreadPoolExecutor() as pool, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # decoders warn of unusual but readable files
-            for start in range(0, len(positions), size):
-                block = positions[start : start + size]
+            for start in range(0, len(positions), HERE):
+                block = positions[start : start + HERE]
                 read = pool.map(lambda position: dataset.__getitems__([position]), block)
                 images, bad = zip(*read, strict=True)
                 self._refuse([problem for problems in bad for problem in problems])

@@ -29,7 +29,7 @@ def compare_suppliers(file: Path, config: RunConfig, registry: Registry, warn: C
 
     Raises
     ------
-    UnknownPartError
+    UnknownComponentError
         If a component is missing, and its distribution is missing as well or has another version.
     """
     tree = read_toml(file)

@@ -36,7 +36,7 @@ def unfinished_tables(
     Parameters
     ----------
     config : RunConfig
-    asked : mapping
+    requested : mapping
         The requested configuration as tables, with the names and options of all components.
     suppliers : mapping
         Distribution and version of each component.

@@ -24,8 +24,7 @@ class BarlowTwins(Objective):
     """Implement Barlow Twins (Zbontar et al., arXiv:2103.03230, eqs. 1-2).
 
     The loss standardises each dimension over the batch, so it depends only on the differences between
-    images, not on length or offset. Therefore a reconstruction needs no rescaling, although its length
-    differs from that of projections.
+    images, not on the length or the offset of their projections.
     """
 
     Options = BarlowTwinsOptions

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebsc_core.clustering import assign as assignment
-from ebsc_core.clustering.assign import assign, ranked, vote
+from ebsc_core.clustering.assign import assign, vote
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.plugins.interfaces import Coefficients
@@ -60,15 +60,18 @@ class TestVote:
         trust = rng.random(n)
         before, assignment.HELD_VOTES = assignment.HELD_VOTES, 9  # in several blocks
         try:
-            found, confidence = vote(
-                Coefficients(torch.from_numpy(indices), torch.from_numpy(values)), clusters, trust
-            )
+            given = Coefficients(torch.from_numpy(indices), torch.from_numpy(values))
+            found, *others = (vote(given, clusters, trust, top) for top in (1, 2, 7))
         finally:
             assignment.HELD_VOTES = before
         chosen, shares = slow_vote(indices, values, clusters, trust)
-        assert found.tolist() == chosen
-        assert found.dtype == np.int64
-        np.testing.assert_allclose(confidence, shares)
+        assert found.labels.tolist() == chosen
+        assert found.labels.dtype == np.int64
+        np.testing.assert_allclose(found.confidence, shares)
+        for other in others:
+            np.testing.assert_array_equal(other.confidence, found.confidence)
+            np.testing.assert_array_equal(other.clusters[:, :1], found.clusters)
+            np.testing.assert_array_equal(other.shares[:, :1], found.shares)
 
     @given(
         n=st.integers(1, 12), m=st.integers(1, 8), k=st.integers(1, 6), top=st.integers(1, 4), data=st.data()
@@ -81,8 +84,8 @@ class TestVote:
         indices = rng.integers(0, n, (m, k))
         values = rng.integers(-4, 5, (m, k)).astype(np.float32) / 2
         coefficients = Coefficients(torch.from_numpy(indices), torch.from_numpy(values))
-        found, shares = ranked(coefficients, clusters, top)
-        assert found[:, 0].tolist() == vote(coefficients, clusters, np.ones(n))[0].tolist()
+        whole = vote(coefficients, clusters, np.ones(n), top)
+        found, shares = whole.clusters, whole.shares
         for row in range(m):
             sums = [float(np.abs(values[row])[clusters[indices[row]] == c].sum()) for c in range(5)]
             order = sorted((c for c in range(5) if sums[c] > 0), key=lambda c: -sums[c])[:top]
@@ -92,14 +95,14 @@ class TestVote:
 
     def test_noise_votes_for_nothing_but_counts_against_confidence(self) -> None:
         coefficients = Coefficients(torch.tensor([[0, 1], [0, 0]]), torch.tensor([[3.0, -1.0], [1.0, 1.0]]))
-        found, confidence = vote(coefficients, np.array([-1, 2]), np.ones(2))
-        assert found.tolist() == [2, -1]
-        assert confidence.tolist() == [0.25, 0.0]
+        found = vote(coefficients, np.array([-1, 2]), np.ones(2))
+        assert found.labels.tolist() == [2, -1]
+        assert found.confidence.tolist() == [0.25, 0.0]
 
     def test_nothing_but_noise(self) -> None:
         coefficients = Coefficients(torch.zeros(3, 2, dtype=torch.int64), torch.ones(3, 2))
-        found, _ = vote(coefficients, np.array([-1]), np.ones(1))
-        assert found.tolist() == [-1] * 3
+        found = vote(coefficients, np.array([-1]), np.ones(1))
+        assert found.labels.tolist() == [-1] * 3
 
 
 COSINES = CosineNeighbors(KnnOptions(weighted=True), 4)
@@ -108,7 +111,9 @@ COSINES = CosineNeighbors(KnnOptions(weighted=True), 4)
 def assign_all(
     rows: Tensor, dictionary: Tensor, clusters: np.ndarray, top_k: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    return assign(HeldRows(rows), Dictionary(COSINES, dictionary), clusters, np.ones(len(dictionary)), top_k)
+    trust = np.ones(len(dictionary))
+    found = assign(HeldRows(rows), Dictionary(COSINES, dictionary), clusters, trust, top_k)
+    return found.labels, found.confidence
 
 
 def test_a_new_row_may_use_its_own_copy_in_the_dictionary() -> None:

@@ -8,6 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -158,6 +160,26 @@ def test_features_under_anothers_key_are_not_used(cache: TrainedCache, entry: Pa
     loaded, reason = cache.load(other, modules(), ROWS, "auto")
     assert loaded is None
     assert "other data or options" in reason
+
+
+@pytest.mark.parametrize("name", ["features", "embeddings"])
+def test_rows_are_read_only_where_no_manifest_proves_them(
+    cache: TrainedCache, entry: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    read: list[str] = []
+    real = h5py.Dataset.__getitem__
+    monkeypatch.setattr(
+        h5py.Dataset, "__getitem__", lambda rows, at: read.append(rows.name) or real(rows, at)
+    )
+    assert cache.load(MADE_FROM, modules(), ROWS, "auto")[0] is not None
+    assert read == []
+    assert cache.load(MADE_FROM, modules(), ROWS + 1, "auto")[0] is None
+    (entry / MANIFEST).unlink()
+    with h5py.File(entry / FEATURES, "r+") as file:
+        file[name][3] = np.nan
+    loaded, reason = cache.load(MADE_FROM, modules(), ROWS, "auto")
+    assert loaded is None
+    assert "finite" in reason
 
 
 def test_storing_replaces_a_damaged_entry_and_leaves_nothing_else(

@@ -60,7 +60,7 @@ def test_a_trial_changes_nothing(kind: type[Objective], bf16: bool) -> None:
     objective = objective_of(kind)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     state = torch.get_rng_state()
-    Trial(objective, images(), CPU)(bf16)
+    Trial(objective, images().shape, CPU)(bf16)
     for name, value in objective.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(p.grad is None for p in objective.parameters())
@@ -75,7 +75,7 @@ def test_a_trial_that_fails_changes_nothing_either() -> None:
     objective = objective_of(Fails)
     before = {name: value.clone() for name, value in objective.state_dict().items()}
     with pytest.raises(RuntimeError, match="no"):
-        Trial(objective, images(), CPU)(False)
+        Trial(objective, images().shape, CPU)(False)
     assert all(torch.equal(value, before[name]) for name, value in objective.state_dict().items())
 
 
@@ -149,7 +149,7 @@ def test_a_failed_compilation_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
         raise RuntimeError("no compiler found")
 
     monkeypatch.setattr(nn.Module, "compile", fails)
-    chosen = choose_arithmetic(objective_of(), images(), CPU, 10, "fp32", True)
+    chosen = choose_arithmetic(objective_of(), images().shape, CPU, 10, "fp32", True)
     assert not chosen.compiled
     assert chosen.reasons["compile"] == "no, it failed: no compiler found"
 
@@ -172,7 +172,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_a_step_runs_what_was_compiled_for_the_trial(traced: list[Any]) -> None:
     objective = objective_of(BYOL)
     names = list(objective.state_dict())
-    assert choose_arithmetic(objective, images(), CPU, 10, "fp32", True).compiled
+    assert choose_arithmetic(objective, images().shape, CPU, 10, "fp32", True).compiled
     assert len(traced) == 2  # the network and its teacher
     step = JointStep(objective, None, CPU, GRAY_VIEWS, JointChoice(), False, "features")
     drawn = draw_parameters(images().shape, GRAY_VIEWS, torch.Generator())
@@ -183,7 +183,7 @@ def test_a_step_runs_what_was_compiled_for_the_trial(traced: list[Any]) -> None:
 
 def test_what_ran_compiled_runs_eagerly_again(traced: list[Any]) -> None:
     objective = objective_of()
-    assert choose_arithmetic(objective, images(), CPU, 10, "fp32", True).compiled
+    assert choose_arithmetic(objective, images().shape, CPU, 10, "fp32", True).compiled
     view = images().float()
     compiled = objective.eval().backbone(view)
     run_eagerly(backbones(objective))

@@ -53,6 +53,8 @@ def test_every_way_to_read_gives_the_same_rows(
         with TemporaryDirectory() as folder:
             stored = store(Path(folder) / "rows.h5", array.astype(dtype), **KINDS[kind])
             doubled = MappedRows(stored, lambda block: 2 * block)
+            wider = MappedRows(stored, lambda block: torch.cat([block, block], dim=1), 10)
+            assert wider.held().shape == (n, wider.width)
             ways: list[tuple[Rows, int]] = [(HeldRows(expected), 1), (stored, 1), (doubled, 2)]
             for rows, factor in ways:
                 assert (len(rows), rows.width) == (n, 5)

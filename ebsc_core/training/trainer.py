@@ -157,6 +157,7 @@ class Trainer:
             with running_eagerly(backbones(self.step.objective)):
                 clusters, self.neighbors, self.share = self.partition()
             self.clusters = None if clusters is None else clusters.to(self.step.device)
+            self.progress.note(f"up to {self.share:.0%} of the second views are of neighbors")
             self.step.objective.train()
 
     @property

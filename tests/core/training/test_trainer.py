@@ -153,9 +153,12 @@ def test_clusters_that_are_pushed_apart_are_renewed(renew: int | None, expected:
         calls.append(made.step.objective.training)
         return *PATTERNS, 0.5
 
+    said: list[str] = []
+    made.progress.note = said.append  # type: ignore[method-assign]
     made.partition = partition
     made.fit()
     assert len(calls) == expected
+    assert said == ["up to 50% of the second views are of neighbors"] * expected
     assert made.step.objective.training
 
 

@@ -14,7 +14,7 @@ from ebsc_core.data.images.reading import read_images
 from ebsc_core.plugins.interfaces import Backbone
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import ImagePlan, make_plan
-from ebsc_core.training.extract import feature_blocks, finite
+from ebsc_core.training.extract import feature_blocks, finite, fit_backbone
 from ebsc_core.training.kept_blocks import KeptBlocks
 from ebsc_core.training.precision import extracts_in_bf16
 from ebsc_core.utils.device import prepare, resolve_device
@@ -48,8 +48,7 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
         backbone, plan.backbone.build_seeded(config.seed + 1, images.info())
     )
     backbone = backbone.to(device)
-    if type(backbone).fit is not Backbone.fit:
-        backbone.fit(images.to_fit())
+    fit_backbone(backbone, images, progress.note)
     progress.note(f"backbone      {backbone.describe()}")
     if untrained:
         progress.warn(

@@ -26,7 +26,7 @@ from ebsc_core.runs.resolve import ResolvedSettings
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.training.cache import Trained, TrainedCache, save_modules
 from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore
-from ebsc_core.training.extract import feature_blocks, finite
+from ebsc_core.training.extract import feature_blocks, finite, fit_backbone
 from ebsc_core.training.kept_blocks import KeptBlocks
 from ebsc_core.training.precision import Arithmetic, choose_arithmetic, extracts_in_bf16
 from ebsc_core.training.step import JointStep
@@ -267,8 +267,8 @@ class TrainingStage:
         arithmetic, history = None, []
         start = time.perf_counter()
         with self.distributed.synchronized_errors():
-            if self.distributed.main and type(self.backbone).fit is not Backbone.fit:
-                self.backbone.fit(self.data.to_fit())
+            if self.distributed.main:
+                fit_backbone(self.backbone, self.data, self.progress.note)
         self.distributed.copy_(self.backbone)
         fitting = time.perf_counter() - start
         if self.objective is not None:

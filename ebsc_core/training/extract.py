@@ -1,8 +1,8 @@
-"""Extract features of every image, without augmentation."""
+"""Fit a backbone, and extract features of every image, without augmentation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -15,6 +15,17 @@ from ebsc_core.utils.errors import TrainingError
 from ebsc_core.utils.progress import Progress
 
 BATCH = 512
+
+
+def fit_backbone(backbone: Backbone, images: ImageSource, note: Callable[[str], None]) -> None:
+    """Let a backbone learn what gradients cannot learn, and say so if the source gives it a part only."""
+    if type(backbone).fit is Backbone.fit:
+        return
+    given = images.to_fit()
+    if len(given) < len(images):
+        some = f"{len(given):,} of the {len(images):,} images"
+        note(f"the backbone is fitted to at most {some}{images.where()}")
+    backbone.fit(given)
 
 
 @torch.no_grad()

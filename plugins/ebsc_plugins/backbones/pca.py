@@ -24,7 +24,8 @@ class PCAOptions(Options):
     whiten: bool = False
     """Every component is scaled to variance 1."""
     fit_images: int = Field(10_000, ge=1)
-    """PCA is fitted to this many images, evenly spaced over the data set, or to all if there are fewer."""
+    """PCA is fitted to this many images, evenly spaced over the data set, or to all if there are fewer. Of
+    images that are streamed, it gets at most 10,000."""
 
 
 class PCA(Backbone):

@@ -33,7 +33,8 @@ class ScatteringOptions(Options):
     components: int = Field(500, ge=0)
     """The number of principal components, at most the number of images; 0 keeps all coefficients."""
     fit_images: int = Field(10_000, ge=1)
-    """PCA is fitted to this many images, evenly spaced over the data set, or to all if there are fewer."""
+    """PCA is fitted to this many images, evenly spaced over the data set, or to all if there are fewer. Of
+    images that are streamed, it gets at most 10,000."""
 
 
 class Scattering(Backbone):

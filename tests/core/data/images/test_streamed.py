@@ -16,6 +16,8 @@ from ebsc_core.data.images import streamed as stream
 from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.images.streamed import StreamedImages
 from ebsc_core.data.images.workers import BadImage, ImageReader, Workers
+from ebsc_core.plugins.interfaces import Backbone
+from ebsc_core.training.extract import fit_backbone
 from ebsc_core.utils.errors import DataError
 
 CPU = torch.device("cpu")
@@ -102,6 +104,25 @@ def test_of_many_images_some_are_fitted_to(monkeypatch: pytest.MonkeyPatch) -> N
     images = streamed(100)
     chosen = torch.linspace(0, 99, 10, dtype=torch.float64).round().long()
     assert torch.equal(images.to_fit(), in_memory(images).images[chosen])
+
+
+def test_a_backbone_that_is_fitted_to_some_of_the_images_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fitted(Backbone):
+        given: Tensor
+
+        def fit(self, images: Tensor) -> None:
+            self.given = images
+
+        def forward(self, images: Tensor) -> Tensor:
+            return images
+
+    monkeypatch.setattr(stream, "FITTED", 10)
+    for n, said in ((10, []), (100, ["fitted to at most 10 of the 100 images, streamed from disk"])):
+        backbone, notes = Fitted(), list[str]()
+        fit_backbone(backbone, streamed(n), notes.append)
+        assert torch.equal(backbone.given, streamed(n).to_fit())
+        assert len(notes) == len(said)
+        assert all(part in note for part, note in zip(said, notes, strict=True))
 
 
 def test_the_digest_is_of_files_order_and_shape_and_never_that_of_pixels() -> None:

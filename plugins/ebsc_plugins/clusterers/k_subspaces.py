@@ -179,8 +179,8 @@ def _fill_empty(labels: Tensor, captured: Tensor, n_clusters: int) -> Tensor:
     return labels
 
 
-def _move(rows: Tensor, bases: Tensor, labels: Tensor, steps: int = 2) -> Tensor:
-    """Move subspaces by orthogonal iteration: ``U ← orth(X_kᵀ X_k U)`` for every cluster and restart."""
+def _move(rows: Tensor, bases: Tensor, labels: Tensor) -> Tensor:
+    """Move subspaces by two steps of orthogonal iteration, ``U ← orth(X_kᵀ X_k U)``, in every restart."""
     for _ in range(2):
         bases = _orthonormal(_moment(rows, bases, labels), bases)
     return bases

@@ -224,8 +224,8 @@ class AffinityOptions(Options):
 
     form: Literal["symmetrize", "unweighted", "nearest_neighbors"] = "symmetrize"
     """``symmetrize`` takes absolute coefficients, scales each row to sum 1 and averages the matrix with its
-    transpose. ``unweighted`` does the same with equal coefficients; those below a thousandth of the row's
-    largest are left out. The energy network prefers it, other models prefer
+    transpose. ``unweighted`` does the same with equal coefficients; those below 1 % of the row's largest are
+    left out, so that small separate groups stay separate. The energy network prefers it, other models prefer
     ``symmetrize``. ``nearest_neighbors`` links each row to the rows whose coefficients are most similar to
     its own, as published for EnSC and SENet."""
     n_neighbors: int = Field(3, ge=1)

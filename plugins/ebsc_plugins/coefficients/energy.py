@@ -10,14 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ebsc_core import (
-    Expression,
-    InnerProductModel,
-    Options,
-    TrainableCoefficientModel,
-    exclude_own,
-    related,
-)
+from ebsc_core import Expression, InnerProductModel, Options, TrainableCoefficientModel, exclude_own
 
 
 class EnergyOptions(Options):
@@ -37,10 +30,6 @@ class EnergyOptions(Options):
 # damping, on 1,024 pixels of faces, the networks diverged to one common direction, where all coefficients
 # are alike.
 RESIDUAL_GAIN = 4.0
-# A row whose energy is above this share of the lowest one (both are negative) is of another piece. In real
-# data hardly one in a thousand of the nearest rows is, in the form that this model prefers
-# (docs/experiments.md).
-SEPARATE = 0.4
 
 
 class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
@@ -49,8 +38,7 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
     Here ``q(z) = norm(z + g Q(z))`` and ``k(z) = norm(z + g K(z))`` with ``g = 4/√D``. The last layers of Q
     and K start at zero, so the untrained network computes cosine similarity. The softmax normalises
     coefficients over the given dictionary, so a network that is trained on mini-batches applies to any
-    number of rows. Where it is applied, unrelated rows get the coefficient 0: those with
-    ``E(i, j) > 0.4 min_j E(i, j)``. So a row of a small separate piece has few coefficients, all within it.
+    number of rows.
 
     The network trains in the joint phase, and on the features if ``refine.steps`` is given. By default it
     starts afresh on the features, whitened by their neighbours, and is not refined.
@@ -100,8 +88,7 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
         return 0.5 * self.options.gamma * error + expression.penalty
 
     def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
-        gibbs = self.log_amplitude.exp() * (scores - normaliser).exp()
-        return gibbs.where(related(scores, SEPARATE), 0)
+        return self.log_amplitude.exp() * (scores - normaliser).exp()
 
 
 def _residual_network(width: int, hidden: int) -> nn.Sequential:

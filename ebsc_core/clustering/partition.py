@@ -17,6 +17,7 @@ from ebsc_core.data.features.forms import WhitenForm, row_form
 from ebsc_core.data.features.neighbor_whitening import NeighborWhitening
 from ebsc_core.data.features.rows import HeldRows
 from ebsc_core.plugins.interfaces import CoefficientModel
+from ebsc_core.utils.matmul import full_precision
 
 # This is fewer than in the final clustering: the partition is renewed some epochs later.
 N_INIT = 10
@@ -31,7 +32,7 @@ class Partition:
     neighbors: Tensor
     """``(N, k)`` int64, on the CPU: the rows that express each row and are in its cluster. In place of one in
     another cluster, or without a share, stands the row itself."""
-    news: float | None = None
+    distance: float | None = None
     """How much the pixels tell: the Jaccard distance between the rows that express a row and those that
     would do so without pixels. It is 0 if they are the same, 1 if they have none in common, and None
     without pixels."""
@@ -69,20 +70,21 @@ def partition(
     own = torch.arange(len(shown), device=shown.device)
     coefficients = Dictionary(model, shown, seed=seed).express(shown, auto_top_k(len(rows), n_clusters), own)
     chosen, counts, clusters = coefficients.indices, coefficients.values != 0, None
-    news = None if pixels is None else _distance(chosen, _nearest(rows, whiten, seed, chosen.shape[1]))
+    distance = None if pixels is None else _distance(chosen, _nearest(rows, whiten, seed, chosen.shape[1]))
     if n_clusters is not None:
         graph = affinity(coefficients, AffinityOptions(**model.graph()))
         embedding = graph_embedding(graph, n_clusters, seed, rows.device)
         clusters = torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()
         counts &= clusters[chosen] == clusters[:, None]
-    return Partition(clusters, torch.where(counts, chosen, torch.arange(len(chosen))[:, None]), news)
+    return Partition(clusters, torch.where(counts, chosen, torch.arange(len(chosen))[:, None]), distance)
 
 
 def _nearest(rows: Tensor, whiten: WhitenForm, seed: int, top_k: int) -> Tensor:
     """Return the rows of largest cosine for each row, ``(N, k)`` int64, on the CPU."""
     shown = row_form(HeldRows(rows), whiten, seed)(rows)
-    index = build_index(shown, SearchOptions(), len(shown), seed)
-    return index.search(shown, top_k, torch.arange(len(shown), device=shown.device)).indices.cpu()
+    own = torch.arange(len(shown), device=shown.device)
+    with full_precision():
+        return build_index(shown, SearchOptions(), len(shown), seed).search(shown, top_k, own).indices.cpu()
 
 
 def _distance(some: Tensor, others: Tensor) -> float:

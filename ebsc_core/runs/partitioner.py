@@ -27,8 +27,6 @@ HALF = 0.5
 class Partitioner:
     """Return clusters and neighbors of all images, by the present network and their own pixels.
 
-    The third value is the share of the second views that are to be of neighbors.
-
     The graph is the one that the untrained coefficient model builds. All processes extract the rows, and the
     first one does the rest.
     """
@@ -42,7 +40,10 @@ class Partitioner:
 
     @torch.no_grad()
     def __call__(self) -> tuple[Tensor | None, Tensor, float]:
-        """Return clusters ``(N,)``, or None if their number is not known, neighbors ``(N, k)``, and share."""
+        """Return clusters ``(N,)``, neighbors ``(N, k)``, and the share of second views that are of neighbors.
+
+        The clusters are None if their number is not known.
+        """
         blocks = feature_blocks(
             self.objective.backbone, self.objective, self.images, self.device, Progress(), self.distributed
         )
@@ -51,7 +52,7 @@ class Partitioner:
         assert found is not None
         share = self.plan.config.joint.share
         if share == "auto":
-            share = HALF if found.news is None else found.news
+            share = HALF if found.distance is None else found.distance
         return found.clusters, found.neighbors, share
 
     def _partition(self, rows: Tensor) -> Partition:

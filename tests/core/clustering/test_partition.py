@@ -75,12 +75,12 @@ def test_how_much_pixels_tell_is_a_distance_of_sets_of_neighbors() -> None:
     alone = (rows @ rows.T).fill_diagonal_(-2).topk(k).indices.tolist()
     pairs = list(zip(map(set, alone), map(set, found.neighbors.tolist()), strict=True))
     common, either = (sum(map(len, sets)) for sets in ([a & b for a, b in pairs], [a | b for a, b in pairs]))
-    assert found.news == pytest.approx(1 - common / either)
-    assert partition(rows, EnergyNetwork(EnergyOptions(hidden=8), 6), None, False, seed=0).news is None
+    assert found.distance == pytest.approx(1 - common / either)
+    assert partition(rows, EnergyNetwork(EnergyOptions(hidden=8), 6), None, False, seed=0).distance is None
 
 
 def test_pixels_that_repeat_the_rows_tell_nothing() -> None:
     rows = noise(80, 6)
     model = EnergyNetwork(EnergyOptions(hidden=8), form_width(12, "neighbors"))
     found = partition(rows, model, None, "neighbors", seed=0, pixels=rows)
-    assert found.news == pytest.approx(0, abs=0.05)
+    assert found.distance == pytest.approx(0, abs=0.05)

@@ -40,7 +40,7 @@ class Partitioner:
 
     @torch.no_grad()
     def __call__(self) -> tuple[Tensor | None, Tensor, float]:
-        """Return clusters ``(N,)``, neighbors ``(N, k)``, and the share of second views that are of neighbors.
+        """Return clusters ``(N,)``, neighbors ``(N, k)``, and the share of second views of neighbors.
 
         The clusters are None if their number is not known.
         """

@@ -18,9 +18,11 @@ from sklearn.metrics import (
 )
 from sklearn.metrics.cluster import contingency_matrix
 
+from ebsc_core.clustering.spectral.coarsening import degrees
 from ebsc_core.data.features.rows import Rows
 
 SILHOUETTE_SAMPLE = 2000
+BLOCK_ROWS = 65_536
 
 
 def scores(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
@@ -66,6 +68,31 @@ def own_share(
     total = np.bincount(rows, weights=affinity.data, minlength=n)
     own = np.bincount(rows, weights=affinity.data * counted, minlength=n)
     return np.divide(own, total, out=np.zeros(n), where=total > 0)
+
+
+def modularity(affinity: sparse.csr_matrix, clusters: np.ndarray) -> float:
+    """Compute the modularity of clusters in a graph (Newman, "Modularity and community structure", 2006).
+
+    It is ``Σ_k W_kk / t - (vol_k / t)²``: the share of the affinity within clusters, minus the share that
+    would be expected between the same degrees at random. A graph without edges has 0.
+
+    Parameters
+    ----------
+    affinity : csr_matrix of shape (N, N)
+        Symmetric and non-negative.
+    clusters : ndarray of shape (N,)
+        Clusters, counted from 0.
+    """
+    degree = degrees(affinity)
+    total = degree.sum()
+    if not total:
+        return 0.0
+    within = 0.0
+    for start in range(0, len(clusters), BLOCK_ROWS):
+        block = affinity[start : start + BLOCK_ROWS]
+        rows = np.repeat(clusters[start : start + BLOCK_ROWS], np.diff(block.indptr))
+        within += float(block.data[rows == clusters[block.indices]].sum(dtype=np.float64))
+    return within / total - float(((np.bincount(clusters, degree) / total) ** 2).sum())
 
 
 def label_free(

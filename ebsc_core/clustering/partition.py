@@ -74,7 +74,7 @@ def partition(
     if n_clusters is not None:
         graph = affinity(coefficients, AffinityOptions(**model.graph()))
         embedding = graph_embedding(graph, n_clusters, seed, rows.device)
-        clusters = torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device)).long()
+        clusters = torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device, graph))
         counts &= clusters[chosen] == clusters[:, None]
     return Partition(clusters, torch.where(counts, chosen, torch.arange(len(chosen))[:, None]), distance)
 

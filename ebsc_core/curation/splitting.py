@@ -71,7 +71,7 @@ def _cut(graph: Graph, members: np.ndarray, into: int, seed: int) -> np.ndarray:
     if len(members) < into:
         return np.zeros(len(members), np.int64)
     inside = graph.matrix[members][:, members].tocsr()
-    return kmeans(graph_embedding(inside, into, seed), into, STARTS, seed)
+    return kmeans(graph_embedding(inside, into, seed), into, STARTS, seed, graph=inside)
 
 
 def _joined(

@@ -1,35 +1,51 @@
 """Run k-means on many rows: try the starts on a sample, then finish the best one on all rows.
 
 A few thousand rows show which start is best as well as all rows do, and later rounds hardly move the
-centres. Up to 20,000 rows this is scikit-learn's k-means without change.
+centres. Up to 20,000 rows, and without a graph, this is scikit-learn's k-means.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional as F
 
+from ebsc_core.clustering.metrics import modularity
 from ebsc_core.utils.matmul import full_precision
 
 WHOLE = 20_000
 # Rows that the starts see: enough of them, and enough of each cluster.
 SAMPLE, SAMPLE_PER_CLUSTER = 10_000, 200
 MAX_ROUNDS = 20
+# Starts whose inertia is larger than the least by these shares of it: as good, for all that the rows tell,
+# and the same (docs/experiments.md, "The cut").
+NEAR, EQUAL = 0.01, 1e-6
 # Of the rows' variance; the squared step of the centres at which they have arrived, as in scikit-learn.
 STILL = 1e-4
 BLOCK_ROWS = 65_536
 
 
 def kmeans(
-    rows: np.ndarray, n_clusters: int, n_init: int, seed: int, device: torch.device | None = None
+    rows: np.ndarray,
+    n_clusters: int,
+    n_init: int,
+    seed: int,
+    device: torch.device | None = None,
+    graph: sparse.csr_matrix | None = None,
 ) -> np.ndarray:
-    """Cluster rows ``(N, D)``; return labels ``(N,)`` int64 of the best of ``n_init`` starts by inertia.
+    """Cluster rows ``(N, D)``; return the labels ``(N,)`` int64 of the best of ``n_init`` starts.
+
+    The best start has the least inertia. If the rows embed a ``graph`` ``(N, N)``, it is the one whose
+    clusters have the largest modularity in it, of those whose inertia is at most 1 % above the least. Near
+    ties of inertia are common, and the graph knows more than its leading eigenvectors.
 
     With more than 20,000 rows, the centres are finished on ``device`` (by default the CPU). The starts
     always run on the CPU, so that all devices begin with the same centres.
@@ -38,16 +54,39 @@ def kmeans(
     if len(rows) > WHOLE:
         count = max(SAMPLE, SAMPLE_PER_CLUSTER * n_clusters)
         sample = rows[np.random.default_rng(seed).permutation(len(rows))[:count]]
-    starts = KMeans(n_clusters, n_init=n_init, random_state=seed)
+    draws = np.random.RandomState(seed)
+    starts = [KMeans(n_clusters, n_init=1, random_state=draws) for _ in range(n_init)]
     with warnings.catch_warnings():
         # Of fewer distinct rows than clusters; the run counts its clusters itself.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = starts.fit_predict(sample)
-    if len(rows) <= WHOLE:
-        return labels.astype(np.int64)
-    on_device = torch.from_numpy(rows).to(device or "cpu")
+        for start in starts:
+            start.fit(sample)
     with full_precision():
-        return _finished(on_device, torch.from_numpy(starts.cluster_centers_).to(on_device)).cpu().numpy()
+        if len(rows) <= WHOLE:
+            return _best(starts, graph, lambda start: start.labels_).labels_.astype(np.int64)
+        on_device = torch.from_numpy(rows).to(device or "cpu")
+
+        def centers(start: KMeans) -> Tensor:
+            return torch.from_numpy(start.cluster_centers_).to(on_device)
+
+        best = _best(starts, graph, lambda start: _assigned(on_device, centers(start)).cpu().numpy())
+        return _finished(on_device, centers(best)).cpu().numpy()
+
+
+def _best(
+    starts: list[KMeans], graph: sparse.csr_matrix | None, clusters_of: Callable[[KMeans], np.ndarray]
+) -> KMeans:
+    """Choose by the graph among the starts of nearly least inertia; without a graph, take the least."""
+    starts = sorted(starts, key=lambda start: start.inertia_)
+    least = starts[0].inertia_
+    if graph is None:
+        return starts[0]
+    near = [start for start in starts if start.inertia_ <= (1 + NEAR) * least]
+    # Starts of equal inertia have found the same clusters.
+    different = [near[0], *(b for a, b in pairwise(near) if b.inertia_ - a.inertia_ > EQUAL * least)]
+    if len(different) == 1:
+        return near[0]
+    return max(different, key=lambda start: modularity(graph, clusters_of(start)))
 
 
 @torch.no_grad()
@@ -66,6 +105,11 @@ def _finished(rows: Tensor, centers: Tensor) -> Tensor:
         centers = moved
         if step <= still:
             break
+    return _assigned(rows, centers)
+
+
+def _assigned(rows: Tensor, centers: Tensor) -> Tensor:
+    """Return the nearest centre of each of many rows, ``(N,)``."""
     return torch.cat([_nearest(block, centers) for block in rows.split(BLOCK_ROWS)])
 
 

@@ -31,8 +31,9 @@ class SpectralOptions(Options):
     """Eigenvectors are weighted by their eigenvalues to this power t; 0 weights all alike. By default, the
     weights sum to K vectors, Σ λ^(2t) = K."""
     n_init: int | None = Field(None, ge=1)
-    """The number of k-means starts; the start of least inertia wins. The default is 50 for up to 5,000
-    rows, where one start more or less can change the result, and 10 for more rows."""
+    """The number of k-means starts. Of those with nearly the least inertia, the one of largest modularity in
+    the graph wins. The default is 50 for up to 5,000 rows, where one start more or less can change the
+    result, and 10 for more rows."""
     tolerance: float | None = Field(None, gt=0)
     """An eigenvector has converged when its residual times its weight is below this value. The default is
     0.0003 for up to 5,000 rows, where it can decide near ties, and 0.005 for more rows."""
@@ -68,7 +69,7 @@ class SpectralClustering(Clusterer):
         self.power_ = self._power(pairs.values)
         self.embedding_ = weighted_rows(pairs.vectors, self._weights(pairs.values))
         n_init = self.options.n_init or (50 if small else 10)
-        return kmeans(self.embedding_, self.n_clusters, n_init, self.seed, self.device)
+        return kmeans(self.embedding_, self.n_clusters, n_init, self.seed, self.device, data)
 
     def _power(self, eigenvalues: np.ndarray) -> float:
         given = self.options.power

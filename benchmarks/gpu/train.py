@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--held-out", type=Path)
     parser.add_argument("--no-features", action="store_true")
+    parser.add_argument("--no-others", action="store_true")
     words = sys.argv[1:]
     own = words.index("--") if "--" in words else len(words)
     options = parser.parse_args(words[:own])
@@ -66,7 +67,7 @@ def main() -> None:
     if options.held_out:
         record["held_out"], features["test"] = predicted(run, options.held_out, options.work)
         record["held_out"]["vote"] = vote(features["train"], NEIGHBORS, features["test"])
-    record["others"] = others(run)
+    record["others"] = {} if options.no_others else others(run)
     keep(record, options.out / f"{options.name}.json")
     told = {"scores": record["metrics"]["scores"], "held_out": record.get("held_out")}
     print(json.dumps(told | {"others": record["others"]}), flush=True)

@@ -239,6 +239,6 @@ def _resolved_tables(
         PROVENANCE: {"images": asdict(info)},
     }
     if resolved.trains:
-        train = context.config.train.model_dump(mode="json") | {"batch_size": resolved.batch_size}
+        train = context.config.train.resolved().model_dump(mode="json") | {"batch_size": resolved.batch_size}
         tables |= {"precision": trained.precision, "train": train}
     return tables

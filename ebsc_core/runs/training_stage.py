@@ -208,9 +208,11 @@ class TrainingStage:
             made_from |= {
                 "objective": self.plan.objective.record(),
                 "views": self.resolved.views.model_dump(mode="json", by_alias=True),
-                "train": self.config.train.model_dump(mode="json"),
+                "train": self.config.train.resolved().model_dump(mode="json"),
             }
             made_from["train"]["batch_size"] = self.resolved.batch_size
+            if self.config.train.optimizer == "adamw":  # keys of the time before there was a choice have none
+                del made_from["train"]["optimizer"]
         if self.resolved.trains and self.plan.joint:
             made_from["joint"] = {
                 "model": self.plan.joint.record(),

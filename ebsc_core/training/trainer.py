@@ -27,6 +27,7 @@ from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.signals import interruption, must_save
 
 WARM_UP_SHARE = 0.1
+MOMENTUM = 0.9
 # The host waits for a GPU when it reads a loss; once in this many steps it does not matter.
 READ_EVERY = 20
 # A joint phase that clusters all images does so at most this many times by default.
@@ -276,9 +277,14 @@ class Trainer:
         parameters = [p for p in self.step.objective.parameters() if p.requires_grad]
         if self.step.model is not None:
             parameters += list(self.step.model.parameters())
-        optimizer = torch.optim.AdamW(
-            parameters, lr=self.options.lr, weight_decay=self.options.weight_decay, fused=True
-        )
+        options = self.options.resolved()
+        rates: dict[str, Any] = {"lr": options.lr, "weight_decay": options.weight_decay}
+        optimizer: torch.optim.Optimizer
+        if options.optimizer == "sgd":
+            # Not fused: that refuses weights that get their first gradient later, as in the joint phase.
+            optimizer = torch.optim.SGD(parameters, momentum=MOMENTUM, **rates)
+        else:
+            optimizer = torch.optim.AdamW(parameters, fused=True, **rates)
         rise = max(1, round(WARM_UP_SHARE * total))
         schedule = torch.optim.lr_scheduler.SequentialLR(
             optimizer,

@@ -47,6 +47,7 @@ def trainer(
     batch: int = BATCH,
     epochs: int = EPOCHS,
     form: Literal["neighbors"] | None = None,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
 ) -> Trainer:
     torch.manual_seed(0)
     objective = kind(kind.Options(hidden=16, width=8), Tiny()).to(memory_format=torch.channels_last)
@@ -73,7 +74,7 @@ def trainer(
     return Trainer(
         step=step,
         images=ImageSet("tiny", pixels, [str(i) for i in range(N)]),
-        options=TrainOptions(epochs=epochs, lr=3e-3),
+        options=TrainOptions(epochs=epochs, lr=3e-3, optimizer=optimizer),
         batch_size=batch,
         n_clusters=2,
         seed=0,
@@ -113,19 +114,19 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "key.training.safetensors"
 
 
-@pytest.mark.parametrize("kind", [SimCLR, BYOL])
+@pytest.mark.parametrize(("kind", "optimizer"), [(SimCLR, "adamw"), (BYOL, "adamw"), (SimCLR, "sgd")])
 @pytest.mark.parametrize("steps", [1, 4, 6, 8, 11, 15])
 def test_an_interrupted_training_ends_where_one_that_was_not_would(
-    path: Path, kind: type[Objective], steps: int
+    path: Path, kind: type[Objective], optimizer: Literal["adamw", "sgd"], steps: int
 ) -> None:
-    whole = trainer(kind=kind)
+    whole = trainer(kind=kind, optimizer=optimizer)
     whole.fit()
-    first = trainer(path, kind)
+    first = trainer(path, kind, optimizer=optimizer)
     after(first, steps, fail)
     with pytest.raises(torch.OutOfMemoryError):
         first.fit()
     assert f"goes on from epoch {steps // 4 + 1} of 4" in first.save_checkpoint()
-    second = trainer(path, kind)
+    second = trainer(path, kind, optimizer=optimizer)
     second.fit(second.checkpoints.load())
     for name, value in weights(whole).items():
         assert torch.equal(weights(second)[name], value), name

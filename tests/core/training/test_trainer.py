@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -62,10 +62,11 @@ def trainer(
     seed: int = 0,
     express: str = "embeddings",
     epochs: int = 4,
-    lr: float = 3e-3,
+    lr: float | None = 3e-3,
     images: Tensor | None = None,
     weight: float = 0.5,
     whiten: bool = True,
+    optimizer: Literal["adamw", "sgd"] = "adamw",
     **choice: Any,
 ) -> Trainer:
     objective = objective or objective_of(SimCLR)
@@ -83,7 +84,7 @@ def trainer(
     return Trainer(
         step=step,
         images=image_set(tiny_images() if images is None else images),
-        options=TrainOptions(epochs=epochs, lr=lr),
+        options=TrainOptions(epochs=epochs, lr=lr, optimizer=optimizer),
         batch_size=32,
         n_clusters=4,
         seed=seed,
@@ -109,9 +110,28 @@ def trained(**arguments: Any) -> Trainer:
     return made
 
 
-def test_the_loss_falls() -> None:
-    history = trained(epochs=15, joint=False).history
+@pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 3e-3), ("sgd", None)])
+def test_the_loss_falls(optimizer: str, lr: float | None) -> None:
+    history = trained(epochs=15, joint=False, optimizer=optimizer, lr=lr).history
     assert history[-1].loss < history[0].loss - 0.2
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "kind", "own"),
+    [("adamw", torch.optim.AdamW, (1e-3, 1e-4)), ("sgd", torch.optim.SGD, (0.12, 5e-4))],
+)
+@pytest.mark.parametrize("given", [{}, {"lr": 0.5}, {"weight_decay": 0.0}])
+def test_each_optimizer_has_rates_of_its_own_unless_others_are_given(
+    optimizer: Literal["adamw", "sgd"], kind: type, own: tuple[float, float], given: dict[str, float]
+) -> None:
+    made = trainer()
+    made.options = TrainOptions(optimizer=optimizer, **given)
+    used, _ = made._optimizer(total=10)
+    assert type(used) is kind
+    (group,) = used.param_groups
+    expected = dict(zip(("lr", "weight_decay"), own, strict=True)) | given
+    assert {"lr": group["initial_lr"], "weight_decay": group["weight_decay"]} == expected
+    assert group.get("momentum", 0.9) == 0.9
 
 
 def test_the_history_tells_the_stages_their_error_and_the_effective_rank() -> None:

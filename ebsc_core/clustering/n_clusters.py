@@ -8,17 +8,14 @@ discovering structure in clustered data", PSB 2002; von Luxburg, "Clustering sta
 A stable number may still be too small (ibid.). Therefore:
 
 - The score of a number combines its stability and that of its better neighbour, three to two. If there are
-K
-  clusters, then K - 1 or K + 1 clusters change the rows of one cluster only, so they are stable as well. A
+  K clusters, then K - 1 or K + 1 clusters change the rows of one cluster only, so they are stable as well. A
   number that is too small has no stable neighbour.
 - If several scores are equal, the *eigengap* decides: ``λ_K^t - λ_{K+1}^t`` of the normalised affinity, at
-the
-  time t after which the first eigenvalue beyond the bound has shrunk to 1/e (Azran and Ghahramani,
+  the time t after which the first eigenvalue beyond the bound has shrunk to 1/e (Azran and Ghahramani,
   "Spectral methods for automatic multiscale data clustering", CVPR 2006, look at all times).
 - If two neighbouring numbers are equal, the smaller one wins, unless its gap is small compared with the
-other
-  gap. A class with two styles can be split in two as stably as not, but its pieces are connected. Pieces
-  that are not connected leave no gap between them.
+  other gap. A class with two styles can be split in two as stably as not, but its pieces are connected.
+  Pieces that are not connected leave no gap between them.
 
 The eigengap alone is misled by fragments and sub-styles; ``docs/method.md`` has the figures. No label
 enters. If there are many rows, a coarser graph is examined.
@@ -250,7 +247,7 @@ def _stability(pairs: Sequence[Eigenpairs], k: int, sizes: np.ndarray, seed: int
 
 
 def _cut(pairs: Eigenpairs, k: int, seed: int) -> np.ndarray:
-    """Find ``k`` clusters as the default clusterer does."""
+    """Find ``k`` clusters as the default clusterer does, by inertia alone."""
     weights = eigenvalue_weights(pairs.values[: VECTORS_PER_CLUSTER * k], k)
     return kmeans(weighted_rows(pairs.vectors[:, : len(weights)], weights), k, STARTS, seed)
 

@@ -140,8 +140,8 @@ class CurationMixin:
 
         with self._opened() as run:
             ids = run.saved.assignments.ids
-            if isinstance(image, int) and 0 <= image < len(ids):
-                image = ids[image]
+            if isinstance(image, int | np.integer) and 0 <= image < len(ids):
+                image = ids[int(image)]
             wanted = str(fspath(image) if isinstance(image, PathLike) else image)
             return run.similar(wanted, top, Spoken(self.verbose))
 

@@ -21,7 +21,8 @@ def test_of_images_in_memory(images: np.ndarray) -> None:
     model = EBSC(n_clusters=3, backbone="identity", epochs=0, coefficients="knn").fit(images)
     (group,) = model.find_duplicates(images).groups
     assert [(one.position, one.image, one.kind) for one in group] == [(4, "4", "keep"), (40, "40", "exact")]
-    assert model.find_similar(4, top=1)[0].position == 40
+    for position in (4, np.int64(4)):
+        assert model.find_similar(position, top=1)[0].position == 40
     scores = [one.score for one in model.find_outliers(top=60)]
     assert len(scores) == 60
     assert scores == sorted(scores, reverse=True)

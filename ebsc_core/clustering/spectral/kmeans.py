@@ -25,8 +25,8 @@ WHOLE = 20_000
 # Rows that the starts see: enough of them, and enough of each cluster.
 SAMPLE, SAMPLE_PER_CLUSTER = 10_000, 200
 MAX_ROUNDS = 20
-# Starts whose inertia is larger than the least by these shares of it: as good, for all that the rows tell,
-# and the same (docs/experiments.md, "The cut").
+# By these shares of the least inertia, other starts may be above it: as good, for all that the rows tell,
+# and the same (docs/experiments.md, "The choice of a start").
 NEAR, EQUAL = 0.01, 1e-6
 # Of the rows' variance; the squared step of the centres at which they have arrived, as in scikit-learn.
 STILL = 1e-4

@@ -15,7 +15,8 @@ class SimCLROptions(ProjectorOptions):
 
     temperature: float = Field(0.2, gt=0)
     """The softmax temperature of the similarities; a smaller one gives near negatives more weight. The
-    paper tunes it (0.5 for CIFAR-10 at batch size 256 and more); later recipes usually use 0.2."""
+    paper tunes it (0.5 for CIFAR-10 at batch size 256 and more); later recipes usually use 0.2. 0.5 was
+    better for few broad classes of many photographs, 0.2 for small sets (docs/experiments.md)."""
 
 
 class SimCLR(Objective):

@@ -6,7 +6,7 @@ sample, each other row is assigned to the cluster that gets most of its coeffici
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,23 +112,6 @@ class ClusteringResult:
     """Which rows of the dictionary are copies of others; None if there are none."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Figures that need no class labels, as plain values; empty until a stage computes them."""
-
-
-def cluster_best(
-    rows: Rows, methods: Sequence[Method], stage: Stages, progress: Progress
-) -> tuple[ClusteringResult, list[float]]:
-    """Cluster by each method, and return the best result with the :attr:`ClusteringResult.within` of each.
-
-    The best clusters keep most of the affinity within them: graphs with as many coefficients a row can be
-    compared by that, and no label enters. Of equals the first wins. Fewer clusters keep more; so if each
-    method finds their number, the method with the more stable number wins.
-    """
-    results = [cluster_rows(rows, method, stage, progress) for method in methods]
-    return max(results, key=_merit), [result.within for result in results]
-
-
-def _merit(result: ClusteringResult) -> float:
-    return result.number.candidates[0].score if result.number else result.within
 
 
 def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> ClusteringResult:

@@ -299,13 +299,12 @@ class RunConfig(BaseModel):
     express: Literal["auto", "features", "embeddings"] = "auto"
     """The rows that express one another: the backbone's features or the objective's embeddings. ``auto``
     takes the features, unless the objective prefers its embeddings."""
-    whiten: Literal[True, False, "neighbors", "auto", "choose"] = "auto"
+    whiten: Literal[True, False, "neighbors", "auto"] = "auto"
     """If true, the rows are whitened before they express one another: directions that all rows share are
     damped. ``neighbors`` puts plain and whitened rows side by side and damps the directions in which
-    neighbours differ; it needs no decision between the two. ``auto`` follows the preference of the
-    coefficient model (``neighbors`` for the energy network; the other models follow their publications).
-    ``choose`` tries true and false, each with its own refinement, and keeps the one whose clusters keep more
-    of their affinity within them."""
+    neighbours differ. ``auto`` follows the preference of the coefficient model (``neighbors`` for the energy
+    network; the other models follow their publications). If the untrained energy network on another form of
+    the rows then keeps far more of the nearest neighbours together, the rows take that form."""
     protocol: Literal["all", "train-test"] = "all"
     """``all`` fits and scores on every image. ``train-test`` holds out a share of the images, fits on the
     others and scores the held-out images. Their coefficients over the fitted images assign them to

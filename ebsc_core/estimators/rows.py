@@ -40,10 +40,10 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
     top_k : int, default=None
         Number of coefficients kept for each row. By default the model decides, or the mean cluster size (5
         to 10).
-    whiten : bool or {"neighbors", "auto", "choose"}, default=None
+    whiten : bool or {"neighbors", "auto"}, default=None
         Whether to damp first what all rows have in common, or also what neighbours differ in
-        (``"neighbors"``); by default the coefficient model decides. ``"choose"`` tries True and False and
-        keeps the one whose clusters hold a larger share of the affinity.
+        (``"neighbors"``); by default the coefficient model decides, and the energy network takes another
+        form if that keeps far more of the nearest neighbours together.
     dictionary_size : int, default=None
         If given, only a seeded sample of this many rows is clustered; the others are assigned to its
         clusters.

@@ -70,7 +70,7 @@ def _announce_clustering(
     plan, say = context.plan, context.progress.note
     if resolved.dictionary_size:
         say(f"dictionary    {resolved.dictionary_size} of {n} {unit} are clustered; the others join them")
-    form = "plain or whitened" if resolved.whiten == "choose" else ROW_FORMS[resolved.whiten]
+    form = ROW_FORMS[resolved.whiten]
     say(f"coefficients  {plan.coefficients.name} on {form} {rows}, {resolved.top_k} per row")
     given = "" if context.config.n_clusters else " (the number of classes)"
     count = f"{resolved.n_clusters} clusters{given}" if resolved.n_clusters else "their number to be found"

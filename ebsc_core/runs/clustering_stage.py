@@ -15,11 +15,11 @@ from ebsc_core.clustering.cluster import (
     ClusteringResult,
     Method,
     OutOfSampleAssigner,
-    cluster_best,
+    cluster_rows,
     rebuild_assigner,
 )
 from ebsc_core.clustering.coefficients import Dictionary
-from ebsc_core.clustering.comparison import SAMPLE, compare
+from ebsc_core.clustering.comparison import SAMPLE, Comparison, compare
 from ebsc_core.clustering.n_clusters import NumberOfClusters
 from ebsc_core.clustering.partition import partition
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
@@ -75,25 +75,26 @@ class ClusteringStage:
         If the coefficient model is the one in ``joint``, it starts from those weights. ``renumber`` gives the
         clusters other numbers.
         """
-        whiten = self.resolved.whiten
-        choices: tuple[WhitenForm, ...] = (False, True) if whiten == "choose" else (whiten,)
-        methods = [self.method(rows.width, choice, joint) for choice in choices]
         with device_memory(self.device) as held:
-            result, shares = cluster_best(rows, methods, self.stage, self.progress)
+            result = self._cluster(rows, self.resolved.whiten, joint)
             peak = held()
-        within_by_whitening = None
-        if whiten == "choose":
-            within_by_whitening = dict(zip(("plain", "whitened"), shares, strict=True))
-            self._note_whitening(result, within_by_whitening)
+        with self.stage("comparison"):
+            comparison = self._compare(rows, result)
+        if comparison and (form := self._better_form(comparison, result)) is not None:
+            result, comparison = self._in_form(form, rows, joint, result, comparison)
+        if comparison:
+            self._warn_of_better(comparison, result)
         self._note_n_clusters(result.number)
         self._check_clusters(result)
         if renumber:
             result = renumber(result)
         with self.stage("figures"):
-            figures = self._figures(rows, result, within_by_whitening)
-        with self.stage("comparison"):
-            figures["comparison"] = self._compare(rows, result)
+            figures = self._figures(rows, result)
+        figures["comparison"] = comparison.record() if comparison else None
         return replace(result, figures=figures | {"clustering_device_memory_mib": peak})
+
+    def _cluster(self, rows: Rows, whiten: WhitenForm, joint: Joint | None) -> ClusteringResult:
+        return cluster_rows(rows, self.method(rows.width, whiten, joint), self.stage, self.progress)
 
     def n_clusters(self, result: ClusteringResult) -> int:
         """Return the number of clusters that was given, or else found."""
@@ -164,7 +165,6 @@ class ClusteringStage:
         weights : callable
             Returns the weights of the coefficient model, if it is one that learns.
         """
-        assert self.resolved.whiten != "choose"  # as it was found then
         method = self.method(rows.width, self.resolved.whiten)
         if isinstance(method.model, nn.Module):
             method.model.load_state_dict(weights(method.model))
@@ -178,13 +178,6 @@ class ClusteringStage:
             self.progress.note(f"{name} starts afresh: in the joint phase, rows had another form")
         elif _copy_weights(joint.model, model):
             self.progress.note(f"{name} goes on from its joint training")
-
-    def _note_whitening(self, result: ClusteringResult, within_by_whitening: dict[str, float]) -> None:
-        why = " and ".join(f"{share:.1%} {way}" for way, share in within_by_whitening.items())
-        why = f"of the affinity, {why} stay within clusters"
-        if result.number:
-            why = "their number of clusters is the more stable"
-        self.progress.note(f"{ROW_FORMS[result.method.whiten]} rows are chosen: {why}")
 
     def _note_n_clusters(self, number: NumberOfClusters | None) -> None:
         if number is None:
@@ -205,48 +198,81 @@ class ClusteringStage:
         if none:
             self.progress.warn(f"{none} of {n_rows} rows ({none / n_rows:.1%}) have no cluster (-1)")
 
-    def _compare(self, rows: Rows, result: ClusteringResult) -> dict[str, Any] | None:
-        """Compare a sample of the rows with k-means and with the untrained model; warn if one is better."""
+    def _compare(self, rows: Rows, result: ClusteringResult) -> Comparison | None:
+        """Compare a sample of the rows with k-means and with the untrained model on other forms of them."""
         assigned = np.flatnonzero(result.labels >= 0)
         sample = assigned[sample_positions(len(assigned), SAMPLE, self.config.seed)]
         labels, k = result.labels[sample], self.n_clusters(result)
         if len(np.unique(labels)) < 2 or len(sample) < 2 * k:
             return None
-        plain, method, seed = rows.take(sample), result.method, self.config.seed
+        plain, seed = rows.take(sample), self.config.seed
         rivals = {"k-means": kmeans(plain.numpy(), k, KMEANS_STARTS, seed)}
-        trainable = isinstance(method.model, TrainableCoefficientModel)
-        learns = trainable and method.refine.steps > 0
-        for form, said in ROW_FORMS.items() if trainable else []:
-            if form != method.whiten or learns:
+        for form in ROW_FORMS if isinstance(result.method.model, TrainableCoefficientModel) else ():
+            if form != result.method.whiten or _learns(result.method):
                 width = form_width(rows.width, form)
                 untrained = self.plan.coefficients.build_seeded(seed, width).to(self.device).eval()
-                name = f"the untrained {self.plan.coefficients.name} on {said} rows"
                 its = partition(plain.to(self.device), untrained, k, form, seed).clusters
                 assert its is not None
-                rivals[name] = its.numpy()
-        found = compare([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
-        if better := found.better:
-            if result.clusterer.consumes == "features":
-                tries = ["another `clusterer.name`"]
-            else:
-                tries = ["another `coefficients.name`"]
-                tries += ["another `whiten`"] if trainable or method.whiten else []
-                tries += ["`refine.steps=0`"] if learns else []
-            self.progress.warn(
-                f"{better.name} keeps {better.neighbors_kept:.0%} of the nearest neighbours together (beyond "
-                f"chance), these clusters {max(0, found.neighbors_kept):.0%}; the two agree to an ARI of "
-                f"{better.agreement:.2f}; try {' or '.join(tries)}"
-            )
-        return found.record()
+                rivals[self._untrained(form)] = its.numpy()
+        return compare([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
+
+    def _untrained(self, form: WhitenForm) -> str:
+        return f"the untrained {self.plan.coefficients.name} on {ROW_FORMS[form]} rows"
+
+    def _better_form(self, comparison: Comparison, result: ClusteringResult) -> WhitenForm | None:
+        """Return the form of rows that the run takes instead of its model's preference, if there is one.
+
+        The untrained model on this form is the better rival. It is the model of the run, unless that learns
+        from the rows.
+        """
+        if self.config.whiten != "auto" or _learns(result.method) or comparison.better is None:
+            return None
+        return next((form for form in ROW_FORMS if comparison.better.name == self._untrained(form)), None)
+
+    def _in_form(
+        self,
+        form: WhitenForm,
+        rows: Rows,
+        joint: Joint | None,
+        first: ClusteringResult,
+        comparison: Comparison,
+    ) -> tuple[ClusteringResult, Comparison]:
+        """Cluster the rows in another form; return the first result if it keeps more neighbours together."""
+        result = self._cluster(rows, form, joint)
+        with self.stage("comparison"):
+            other = self._compare(rows, result)
+        if other is None or other.neighbors_kept <= comparison.neighbors_kept:
+            return first, comparison
+        self.progress.note(
+            f"{ROW_FORMS[form]} rows are taken: their clusters keep {other.neighbors_kept:.0%} of the "
+            f"nearest neighbours together (beyond chance), those of {ROW_FORMS[first.method.whiten]} rows "
+            f"{max(0, comparison.neighbors_kept):.0%}"
+        )
+        return result, other
+
+    def _warn_of_better(self, comparison: Comparison, result: ClusteringResult) -> None:
+        if not (better := comparison.better):
+            return
+        method = result.method
+        if result.clusterer.consumes == "features":
+            tries = ["another `clusterer.name`"]
+        else:
+            forms = isinstance(method.model, TrainableCoefficientModel) or method.whiten
+            tries = ["another `coefficients.name`"]
+            tries += ["another `whiten`"] if forms else []
+            tries += ["`refine.steps=0`"] if _learns(method) else []
+        self.progress.warn(
+            f"{better.name} keeps {better.neighbors_kept:.0%} of the nearest neighbours together (beyond "
+            f"chance), these clusters {max(0, comparison.neighbors_kept):.0%}; the two agree to an ARI of "
+            f"{better.agreement:.2f}; try {' or '.join(tries)}"
+        )
 
     def pass_on_warnings(self, component: CoefficientModel | Clusterer) -> None:
         """Tell the user what a component has to say."""
         for warning in getattr(component, "warnings_", []):
             self.progress.warn(warning)
 
-    def _figures(
-        self, rows: Rows, result: ClusteringResult, within_by_whitening: dict[str, float] | None
-    ) -> dict[str, Any]:
+    def _figures(self, rows: Rows, result: ClusteringResult) -> dict[str, Any]:
         seed, graph, n_clusters = self.config.seed, result.affinity, self.n_clusters(result)
         eigenvalues = getattr(result.clusterer, "eigenvalues_", None)
         if eigenvalues is None or len(eigenvalues) <= n_clusters:
@@ -259,7 +285,6 @@ class ClusteringStage:
         return {
             "dictionary_size": self.resolved.dictionary_size,
             "n_clusters": result.number.record() if result.number else None,
-            "within_by_whitening": within_by_whitening,
             "copies": result.copies.count if result.copies else 0,
             "search": self._search(result.assigner.dictionary),
             "label_free": label_free,
@@ -285,3 +310,8 @@ def _copy_weights(joint: TrainableCoefficientModel, model: TrainableCoefficientM
         return False
     model.load_state_dict(state)
     return True
+
+
+def _learns(method: Method) -> bool:
+    """Return whether the coefficient model learns from the rows."""
+    return isinstance(method.model, TrainableCoefficientModel) and method.refine.steps > 0

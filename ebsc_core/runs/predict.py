@@ -184,7 +184,7 @@ class Predictor:
         run, config = self.run, self.run.config
         found = run.assignments
         count, whiten = config.n_clusters, config.whiten
-        if config.top_k is None or not isinstance(count, int) or whiten == "auto" or whiten == "choose":
+        if config.top_k is None or not isinstance(count, int) or whiten == "auto":
             raise RunDirectoryError(f"{run.path}: run.toml does not say all that was settled")
         resolved = ResolvedClusteringSettings(
             n_clusters=count,

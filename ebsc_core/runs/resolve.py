@@ -6,7 +6,6 @@ No choice looks at a label; the number of classes is what the number of clusters
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from pydantic import ValidationError
 
@@ -65,8 +64,8 @@ class ResolvedClusteringSettings:
     dictionary_size: int | None
     """Number of rows that are clustered, fewer than all; None for all."""
     top_k: int
-    whiten: WhitenForm | Literal["choose"]
-    """Whether and how the rows are whitened first; with ``choose``, true and false are tried."""
+    whiten: WhitenForm
+    """Whether and how the rows are whitened first, unless another form proves better."""
 
 
 @dataclass(frozen=True, kw_only=True)

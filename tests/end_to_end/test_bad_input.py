@@ -210,7 +210,7 @@ def test_an_interrupt_says_so(ebsc, tmp_path, monkeypatch):
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ebsc_core.runs.clustering_stage.cluster_best", interrupt)
+    monkeypatch.setattr("ebsc_core.runs.clustering_stage.cluster_rows", interrupt)
     done = ebsc("run", *SHORT)
     assert done.code == 130
     assert done.err == "ebsc: interrupted; nothing was written\n"

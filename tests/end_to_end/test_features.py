@@ -294,7 +294,7 @@ def test_a_killed_run_on_features_goes_on(ebsc, digits: Path, monkeypatch: pytes
 
     with monkeypatch.context() as killed:
         killed.setattr(RunDirectory, "_leave_nothing", ends)
-        killed.setattr("ebsc_core.runs.clustering_stage.cluster_best", lambda *_: sys.exit(137))
+        killed.setattr("ebsc_core.runs.clustering_stage.cluster_rows", lambda *_: sys.exit(137))
         assert ebsc("cluster", "new.npz", *QUICK, "--out", "run").code == 137
     assert [path.name for path in (digits / "run").iterdir() if path.is_file()] == ["unfinished.toml"]
     assert ebsc("resume", "run", "--no-report").code == 0

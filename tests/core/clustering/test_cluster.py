@@ -13,7 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.clustering.cluster import ClusteringResult, Method, cluster_best, cluster_rows
+from ebsc_core.clustering.cluster import ClusteringResult, Method, cluster_rows
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.data.features import rows as rows_module
 from ebsc_core.data.features.rows import HeldRows, Rows, StoredRows
@@ -77,25 +77,6 @@ def test_a_sample_finds_the_clusters_that_all_rows_find(
     assert sample.confidence.mean() > 0.95
 
 
-def test_the_way_that_keeps_more_within_clusters_is_taken(subspaces: tuple[Tensor, np.ndarray]) -> None:
-    rows, labels = subspaces
-    # Much of each row is of a few directions that all share, as in pictures of faces in changing light.
-    generator = torch.Generator().manual_seed(1)
-    light = torch.randn(N, 3, generator=generator) @ torch.randn(3, WIDTH, generator=generator)
-    alike = F.normalize(rows + 0.6 * light, dim=1)
-    ways = [method(whiten=whiten) for whiten in (False, True)]
-    found, kept = cluster_best(HeldRows(alike), ways, Stages(), Progress())
-    each = [cluster(HeldRows(alike), whiten=whiten) for whiten in (False, True)]
-    assert kept == [way.within for way in each]
-    assert kept[1] > kept[0]
-    assert found.method is ways[1]
-    assert np.array_equal(found.labels, each[1].labels)
-    plain, whitened = (adjusted_rand_score(labels, way.labels) for way in each)
-    assert whitened > plain
-    again, shares = cluster_best(HeldRows(alike), ways[::-1], Stages(), Progress())
-    assert (again.method, shares) == (ways[1], kept[::-1])
-
-
 def recounted(whiten: bool = True) -> Method:
     return method(whiten=whiten, recount=lambda k: SpectralClustering(SpectralOptions(), k, 0))
 
@@ -109,21 +90,6 @@ def test_a_number_that_is_not_given_is_found(subspaces: tuple[Tensor, np.ndarray
     assert np.array_equal(found.labels, told.labels)
     assert isinstance(found.clusterer, SpectralClustering)
     assert found.clusterer.n_clusters == CLUSTERS
-
-
-@pytest.mark.slow
-def test_the_way_whose_number_is_more_stable_is_taken(subspaces: tuple[Tensor, np.ndarray]) -> None:
-    generator = torch.Generator().manual_seed(1)
-    light = torch.randn(600, 3, generator=generator) @ torch.randn(3, WIDTH, generator=generator)
-    alike = HeldRows(F.normalize(subspaces[0][:600] + light, dim=1))
-    ways = [recounted(whiten) for whiten in (False, True)]
-    found, _ = cluster_best(alike, ways, Stages(), Progress())
-    numbers = [cluster_rows(alike, way, Stages(), Progress()).number for way in ways]
-    assert all(numbers)
-    scores = [number.candidates[0].score for number in numbers if number]
-    assert found.method is ways[int(np.argmax(scores))]
-    assert found.number
-    assert found.number.candidates[0].score == max(scores)
 
 
 class Halves(Clusterer):

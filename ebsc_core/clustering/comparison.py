@@ -11,7 +11,7 @@ both go by distances to means. ``docs/method.md`` shows the figures on labelled 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,9 +58,14 @@ class Comparison:
 
         None if the rows are too few to tell.
         """
+        return self.better_among([rival.name for rival in self.rivals])
+
+    def better_among(self, names: Container[str]) -> Rival | None:
+        """Return what :attr:`better` is among the rivals of these names."""
         if self.rows < LEAST_ROWS:
             return None
-        best = max(self.rivals, key=lambda rival: rival.neighbors_kept, default=None)
+        rivals = [rival for rival in self.rivals if rival.name in names]
+        best = max(rivals, key=lambda rival: rival.neighbors_kept, default=None)
         return best if best and best.neighbors_kept - self.neighbors_kept >= LEAST_GAIN else None
 
     def record(self) -> dict[str, Any]:

@@ -77,11 +77,11 @@ class ClusteringStage:
         """
         with device_memory(self.device) as held:
             result = self._cluster(rows, self.resolved.whiten, joint)
+            with self.stage("comparison"):
+                comparison = self._compare(rows, result)
+            if comparison and (form := self._better_form(comparison, result)) is not None:
+                result, comparison = self._in_form(form, rows, joint, result, comparison)
             peak = held()
-        with self.stage("comparison"):
-            comparison = self._compare(rows, result)
-        if comparison and (form := self._better_form(comparison, result)) is not None:
-            result, comparison = self._in_form(form, rows, joint, result, comparison)
         if comparison:
             self._warn_of_better(comparison, result)
         self._note_n_clusters(result.number)
@@ -222,12 +222,15 @@ class ClusteringStage:
     def _better_form(self, comparison: Comparison, result: ClusteringResult) -> WhitenForm | None:
         """Return the form of rows that the run takes instead of its model's preference, if there is one.
 
-        The untrained model on this form is the better rival. It is the model of the run, unless that learns
+        On this form the untrained model is a better rival. It is the model of the run, unless that learns
         from the rows.
         """
-        if self.config.whiten != "auto" or _learns(result.method) or comparison.better is None:
+        fixed = self.config.whiten != "auto" or result.clusterer.consumes == "features"
+        if fixed or _learns(result.method):
             return None
-        return next((form for form in ROW_FORMS if comparison.better.name == self._untrained(form)), None)
+        forms = {self._untrained(form): form for form in ROW_FORMS}
+        better = comparison.better_among(forms)
+        return forms[better.name] if better else None
 
     def _in_form(
         self,

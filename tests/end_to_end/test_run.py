@@ -229,23 +229,29 @@ def test_rows_take_another_form_if_it_keeps_far_more_neighbours_together(ebsc, t
 def test_the_form_stays_if_the_whole_run_does_not_bear_out_the_sample(ebsc, tmp_path, monkeypatch):
     np.savez(tmp_path / "rows.npz", **misled(300))
     found = [
-        Comparison(300, 0.5, (Rival("the untrained energy on plain rows", 0.3, 0.9),)),
+        Comparison(
+            300, 0.5, (Rival("k-means", 0.3, 0.95), Rival("the untrained energy on plain rows", 0.3, 0.9))
+        ),
         Comparison(300, 0.4, ()),
     ]
     monkeypatch.setattr(ClusteringStage, "_compare", lambda *_: found.pop(0))
     done = ebsc("cluster", "rows.npz", "--out", "run")
     assert not found
     assert "are taken" not in done.out
-    assert "keeps 90% of the nearest neighbours together" in done.err
+    assert "k-means keeps 95% of the nearest neighbours together" in done.err
     assert tomllib.loads((tmp_path / "run/run.toml").read_text())["whiten"] == "neighbors"
 
 
-def test_a_model_that_learns_keeps_the_form_of_its_rows(ebsc, tmp_path, monkeypatch):
-    monkeypatch.setattr("ebsc_core.clustering.comparison.LEAST_GAIN", 0.0)
+@pytest.mark.parametrize("given", [("--set", "refine.steps=2"), ("--clusterer", "KMeans")])
+def test_where_the_form_is_not_all_that_differs_it_stays(ebsc, tmp_path, monkeypatch, given):
+    """A model learns from the rows, or no model decides about the clusters."""
+    monkeypatch.setattr("ebsc_core.clustering.comparison.LEAST_GAIN", -1.0)
+    monkeypatch.setattr(ClusteringStage, "_in_form", lambda *_: pytest.fail("it clusters again"))
     np.savez(tmp_path / "rows.npz", **misled(300))
-    done = ebsc("cluster", "rows.npz", "--set", "refine.steps=2", "--out", "run")
+    done = ebsc("cluster", "rows.npz", *given, "--out", "run")
     assert done.code == 0
-    assert "are taken" not in done.out
+    assert "keeps " in done.err
+    assert tomllib.loads((tmp_path / "run/run.toml").read_text())["whiten"] == "neighbors"
 
 
 @pytest.mark.slow

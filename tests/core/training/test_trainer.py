@@ -111,27 +111,10 @@ def trained(**arguments: Any) -> Trainer:
 
 
 @pytest.mark.parametrize(("optimizer", "lr"), [("adamw", 3e-3), ("sgd", None)])
-def test_the_loss_falls(optimizer: str, lr: float | None) -> None:
-    history = trained(epochs=15, joint=False, optimizer=optimizer, lr=lr).history
-    assert history[-1].loss < history[0].loss - 0.2
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "kind", "own"),
-    [("adamw", torch.optim.AdamW, (1e-3, 1e-4)), ("sgd", torch.optim.SGD, (0.12, 5e-4))],
-)
-@pytest.mark.parametrize("given", [{}, {"lr": 0.5}, {"weight_decay": 0.0}])
-def test_each_optimizer_has_rates_of_its_own_unless_others_are_given(
-    optimizer: Literal["adamw", "sgd"], kind: type, own: tuple[float, float], given: dict[str, float]
-) -> None:
-    made = trainer()
-    made.options = TrainOptions(optimizer=optimizer, **given)
-    used, _ = made._optimizer(total=10)
-    assert type(used) is kind
-    (group,) = used.param_groups
-    expected = dict(zip(("lr", "weight_decay"), own, strict=True)) | given
-    assert {"lr": group["initial_lr"], "weight_decay": group["weight_decay"]} == expected
-    assert group.get("momentum", 0.9) == 0.9
+def test_the_loss_falls(optimizer: Literal["adamw", "sgd"], lr: float | None) -> None:
+    made = trained(epochs=15, joint=False, optimizer=optimizer, lr=lr)
+    assert type(made.optimizer).__name__.lower() == optimizer
+    assert made.history[-1].loss < made.history[0].loss - 0.2
 
 
 def test_the_history_tells_the_stages_their_error_and_the_effective_rank() -> None:

@@ -20,6 +20,9 @@ from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import kneighbors_graph
 
+from ebsc_core.clustering.metrics import modularity
+from ebsc_core.clustering.spectral.coarsening import degrees
+
 # Rows that are compared, and the most nearest neighbours of each.
 SAMPLE, MAX_NEIGHBORS = 2000, 10
 # Others are better if they keep so much more of the neighbours together. On labelled data, clusters that
@@ -112,12 +115,11 @@ def compare(views: Sequence[np.ndarray], labels: np.ndarray, rivals: Mapping[str
 def neighbors_kept(links: sparse.csr_matrix, labels: np.ndarray) -> float:
     """Compute the share of links within clusters, beyond chance: 1 if all are, 0 as often as by chance.
 
-    This is Newman's assortativity coefficient ("Mixing patterns in networks", Phys. Rev. E 67, 2003). It
-    does not grow if clusters are merged or split off, unlike the share itself.
+    This is Newman's assortativity coefficient ("Mixing patterns in networks", Phys. Rev. E 67, 2003): the
+    modularity as a share of the largest that is possible with these degrees. It does not grow if clusters
+    are merged or split off, unlike the share itself.
     """
-    both = links + links.T
-    rows = np.repeat(labels, np.diff(both.indptr))
-    within = both.data[rows == labels[both.indices]].sum() / both.data.sum()
-    ends = np.bincount(rows, weights=both.data) / both.data.sum()
-    chance = float((ends**2).sum())
-    return float((within - chance) / (1 - chance)) if chance < 1 - 1e-9 else 0.0
+    both = sparse.csr_matrix(links + links.T)
+    ends = np.bincount(labels, degrees(both))
+    chance = float(((ends / ends.sum()) ** 2).sum())
+    return modularity(both, labels) / (1 - chance) if chance < 1 - 1e-9 else 0.0

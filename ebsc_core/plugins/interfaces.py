@@ -111,6 +111,14 @@ class Backbone(nn.Module, ABC):
             If these images are not enough.
         """
 
+    def for_inference(self) -> nn.Module:
+        """Return a module that computes the same features without gradients, perhaps faster.
+
+        The run calls this in evaluation mode before it extracts features. The module may share weights with
+        the backbone, which stays as it is. By default it is the backbone itself.
+        """
+        return self
+
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor: ...
 

@@ -234,6 +234,25 @@ def can_be_copied(part: BackboneSubject) -> None:
     require(not shared, f"{len(shared)} parameters of the copy are those of the original")
 
 
+@contract.check
+def inference_gives_the_same(part: BackboneSubject) -> None:
+    """Return a module from `for_inference` with the same features, and leave the backbone unchanged.
+
+    Its features are those that are stored and clustered, and training may go on with the backbone after it.
+    """
+    if type(part.shared).for_inference is Backbone.for_inference:
+        raise NotApplicable("it extracts features itself")
+    backbone = deepcopy(part.shared)
+    with torch.no_grad():
+        backbone.train()(images(seed=2))  # statistics of batch norm are no longer those it starts with
+        before = {name: value.clone() for name, value in backbone.eval().state_dict().items()}
+        expected, actual = backbone(images()), backbone.for_inference()(images())
+    after = backbone.state_dict()
+    changed = [name for name in before if name not in after or not torch.equal(after[name], before[name])]
+    require(not changed, f"the backbone's own weights changed: {', '.join(changed[:3])}")
+    common.require_close(actual, expected, "the features differ from the backbone's")
+
+
 def _fits(part: BackboneSubject) -> bool:
     return type(part.shared).fit is not Backbone.fit
 

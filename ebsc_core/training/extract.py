@@ -57,7 +57,7 @@ def feature_blocks(
     first : int
         The number of the first image; those before it are left out.
     """
-    backbone.eval()
+    network = backbone.eval().for_inference()
     if objective is not None:
         objective.eval()
     progress.start("extract features", len(images) - first, "images")
@@ -66,7 +66,7 @@ def feature_blocks(
     for block, pixels in zip(blocks, images.batches(plan, device), strict=True):
         batch = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            out = backbone(batch).float()
+            out = network(batch).float()
         features = distributed.gather(out)[: len(block)].cpu()
         embeddings = None
         if objective is not None:

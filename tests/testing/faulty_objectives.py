@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -228,6 +229,19 @@ class NeverLearns(SoundBackbone):
         return 0 * super().forward(images)
 
 
+class HalvesForInference(SoundBackbone):
+    def for_inference(self) -> nn.Module:
+        half = deepcopy(self)
+        half.layer.weight.data /= 2
+        return half
+
+
+class FoldsInPlace(SoundBackbone):
+    def for_inference(self) -> nn.Module:
+        self.layer = nn.Sequential(self.layer)  # type: ignore[assignment]
+        return self
+
+
 BACKBONE_FAULTS = {
     WrongWidth: "feature-width",
     AlwaysDropsOut: "eval-is-deterministic",
@@ -239,4 +253,6 @@ BACKBONE_FAULTS = {
     DoubleFeatures: "feature-dtype",
     LogOfBlack: "finite-features",
     NeverLearns: "weights-learn",
+    HalvesForInference: "inference-gives-the-same",
+    FoldsInPlace: "inference-gives-the-same",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -24,6 +25,7 @@ from ebsc_core import (
     fault_of,
     text_of,
 )
+from ebsc_plugins.backbones.folding import fold_batch_norm
 from ebsc_plugins.backbones.framing import Framing
 from ebsc_plugins.backbones.hub import cache_alone_without_network
 from ebsc_plugins.backbones.weight_files import RunBackbone, backbone_of_a_run, load_foreign, read_tensors
@@ -149,6 +151,11 @@ class TimmBackbone(Backbone):
         said = [self.name, f"{millions:.1f} M parameters", f"{self.width} features", stem]
         said += [self.framing.describe()] if self.framing else []
         return ", ".join([*said, *([self.weights] if self.weights else [])])
+
+    def for_inference(self) -> nn.Module:
+        """Return a copy whose batch norms are folded into its convolutions; itself if there are none."""
+        copy = deepcopy(self)
+        return copy if fold_batch_norm(copy.model) else self
 
     def forward(self, images: Tensor) -> Tensor:
         if self.framing is None or self.training or torch.is_grad_enabled():

@@ -3,7 +3,7 @@
     EBSC_DATA_DIR=... OMP_NUM_THREADS=1 python benchmarks/extraction.py --weights FILE --limit 2000
 
 The bare network computes on images that are in memory at its size already, before and after the extraction,
-with as many images at a time. Both figures are per second of CPU time, so that a busy machine counts for both
+with as many images at a time, as timm builds it. Both figures are per second of CPU time, so that a busy machine counts for both
 alike. The agreement is the share of images whose class most of their ten nearest neighbors (by cosine) have.
 """
 
@@ -13,14 +13,13 @@ import argparse
 import json
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timm
 import torch
-from measuring import vote
+from measuring import command, described, keep, timed, vote
 from safetensors.torch import save_file
 
 from ebsc_core.config.loading import load_config
@@ -47,15 +46,12 @@ def main() -> None:
             "device": "cpu",
         }
         record = measured(settings, given.bare, Path(folder, "features.h5"))
-    record |= {"data": given.data, "backbone": given.backbone, "threads": torch.get_num_threads()}
-    text = json.dumps(record, indent=1)
-    print(text)
-    if given.out:
-        given.out.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(record, indent=2))
+    keep(described() | {"data": given.data, "backbone": given.backbone} | record, given.out)
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command(str(__doc__))
     parser.add_argument("--data", default="cifar10-test.zip", help="a file in EBSC_DATA_DIR")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("--weights", required=True)
@@ -68,7 +64,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--bare", type=int, default=512, help="images for the bare network, in each of two turns"
     )
-    parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
 
@@ -83,18 +78,16 @@ def measured(settings: dict[str, Any], bare: int, out: Path) -> dict[str, Any]:
     config, registry = load_config(flags=settings), Registry()
     network = choose(registry, Kind.BACKBONE, config.backbone)
     before = bare_rate(network, bare)
-    wall, cpu = time.perf_counter(), time.process_time()
-    n, width = extract_features(config, registry, Progress(), out)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    (n, width), seconds = timed(lambda: extract_features(config, registry, Progress(), out))
     rates = [before, bare_rate(network, bare)]
     return {
         "images": n,
         "width": width,
-        "seconds": round(wall, 1),
-        "cpu_seconds": round(cpu, 1),
-        "images_per_cpu_second": round(n / cpu, 2),
+        "seconds": round(seconds["wall"], 1),
+        "cpu_seconds": round(seconds["cpu"], 1),
+        "images_per_cpu_second": round(n / seconds["cpu"], 2),
         "bare_images_per_cpu_second": [round(rate, 2) for rate in rates],
-        "share_of_bare": round(n / cpu / np.mean(rates), 3),
+        "share_of_bare": round(n / seconds["cpu"] / np.mean(rates), 3),
         "neighbor_agreement": round(vote(out, NEIGHBORS), 4),
     }
 
@@ -109,10 +102,9 @@ def bare_rate(choice: Any, n: int) -> float:
     size = backbone.framing.size
     images = torch.rand(AT_ONCE, 3, size, size).contiguous(memory_format=torch.channels_last)
     backbone.model(images[:8])  # the first call prepares
-    start = time.process_time()
-    for _ in range(n // AT_ONCE):
-        backbone.model(images)
-    return n // AT_ONCE * AT_ONCE / (time.process_time() - start)
+    turns = n // AT_ONCE
+    _, seconds = timed(lambda: [backbone.model(images) for _ in range(turns)])
+    return turns * AT_ONCE / seconds["cpu"]
 
 
 if __name__ == "__main__":

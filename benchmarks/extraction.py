@@ -3,8 +3,9 @@
     EBSC_DATA_DIR=... OMP_NUM_THREADS=1 python benchmarks/extraction.py --weights FILE --limit 2000
 
 The bare network computes on images that are in memory at its size already, before and after the extraction,
-with as many images at a time, as timm builds it. Both figures are per second of CPU time, so that a busy machine counts for both
-alike. The agreement is the share of images whose class most of their ten nearest neighbors (by cosine) have.
+with as many images at a time. It is the network as timm builds it, without what a run does to be faster. Both
+figures are per second of CPU time, so that a busy machine counts for both alike. The agreement is the share
+of images whose class most of their ten nearest neighbors (by cosine) have.
 """
 
 from __future__ import annotations

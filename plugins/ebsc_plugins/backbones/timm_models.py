@@ -154,6 +154,8 @@ class TimmBackbone(Backbone):
 
     def for_inference(self) -> nn.Module:
         """Return a copy whose batch norms are folded into its convolutions; itself if there are none."""
+        if not any(isinstance(module, nn.BatchNorm2d) for module in self.modules()):
+            return self  # a copy of a large transformer would be for nothing
         copy = deepcopy(self)
         return copy if fold_batch_norm(copy.model) else self
 

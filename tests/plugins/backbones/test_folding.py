@@ -144,3 +144,9 @@ def test_the_backbone_itself_trains_on() -> None:
     backbone.train()(images).square().sum().backward()
     assert all(parameter.grad is not None for parameter in backbone.parameters())
     assert all(torch.equal(value, before[name]) for name, value in fast.state_dict().items())
+
+
+def test_a_backbone_without_batch_norm_is_not_copied() -> None:
+    info = ImageInfo(3, 32, 32, (0.5,) * 3, (0.25,) * 3)
+    backbone = TimmBackbone("test_vit", TimmOptions(), info)
+    assert backbone.for_inference() is backbone

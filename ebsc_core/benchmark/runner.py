@@ -124,10 +124,7 @@ class Runner:
             digest(
                 {
                     "config": cell.config.model_dump(mode="json", exclude={"out", "cache"}),
-                    # A model may prefer other settings where none is given, even if that is the default.
-                    "given": cell.config.model_dump(
-                        mode="json", include={"refine", "affinity"}, exclude_unset=True
-                    ),
+                    "given": cell.given,
                     "data": [stamps[name] for name in _sources(cell)],
                     "source": self.source,
                 }

@@ -123,10 +123,18 @@ class Cell:
                 table[option] = _expanded(setting, table[option])
         return checked(tree)
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """What is given of the settings whose default a component decides: a given default is not open."""
+        return self.config.model_dump(
+            mode="json", include={"refine", "affinity", "train"}, exclude_unset=True
+        )
+
     @cached_property
     def features_key(self) -> str:
         """A key that is equal for cells that can share their features."""
-        return digest(self.config.model_dump(mode="json", exclude=DOWNSTREAM))
+        values = self.config.model_dump(mode="json", exclude=DOWNSTREAM)
+        return digest(values | {"epochs_given": "epochs" in self.config.train.model_fields_set})
 
 
 @dataclass(frozen=True)

@@ -69,14 +69,14 @@ class Dictionary:
         """The share of the largest inner products that the search finds, measured on some of the first
         queries; None if the search is exact."""
         search, n_queries = search or SearchOptions(), n_queries or len(rows)
-        if isinstance(model, InnerProductModel):
-            self.method = chosen_method(search, n_queries, len(rows))
-            self.encoded = build_index(model.all_keys(rows), search, n_queries, seed)
-            self.block = QUERY_ROWS
-        else:
-            with full_precision():
+        with full_precision():
+            if isinstance(model, InnerProductModel):
+                self.method = chosen_method(search, n_queries, len(rows))
+                self.encoded = build_index(model.all_keys(rows), search, n_queries, seed)
+                self.block = QUERY_ROWS
+            else:
                 self.encoded = model.encode(rows)
-            self.block = max(16, min(4096, BLOCK_SCORES // len(rows)))
+                self.block = max(16, min(4096, BLOCK_SCORES // len(rows)))
 
     @property
     def order(self) -> Tensor | None:
@@ -107,7 +107,8 @@ class Dictionary:
         if not isinstance(self.model, InnerProductModel) or not len(rows):
             return None
         some = torch.from_numpy(sample_positions(len(rows), RECALL_ROWS, self.seed)).to(rows.device)
-        return recall(self.encoded, self.model.queries(rows[some]), top_k, own[some])
+        with full_precision():
+            return recall(self.encoded, self.model.queries(rows[some]), top_k, own[some])
 
 
 def self_expressive_coefficients(

@@ -14,6 +14,11 @@ from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig
 from ebsc_core.config.toml import MAX_DEPTH, parse_toml, read_toml
 from ebsc_core.utils.errors import ConfigError, shortened
 
+# What a recorded run has resolved for a component. Another component has other preferences.
+RESOLVED_FOR = {
+    "coefficients": ("refine", "affinity", "top_k", "whiten"),
+    "objective": ("express",),
+}
 # Settings that are gone, and the values with which they changed nothing.
 FORMER = {"joint": {"memory": 0}}
 
@@ -27,7 +32,7 @@ def load_config(
     """Merge a TOML file, ``section.option=value`` settings and dotted flags; later ones win.
 
     If a setting or flag names another component than the file does, the file's options for the old
-    component are dropped.
+    component are dropped. If the file was written by a run, so is what the run has resolved for it.
 
     Parameters
     ----------
@@ -50,6 +55,8 @@ def load_config(
             _put(given, key, value)
     if sections is not None:
         check_sections(given, sections)
+    if recorded:
+        _drop_resolved(tree, given)
     config = checked(overlay(tree, given))
     if recorded:
         _mark_recorded(config, tree)
@@ -63,6 +70,23 @@ def _drop_former(tree: dict[str, Any]) -> None:
         if isinstance(table, dict):  # what else it is gets its message later
             for name in [name for name, value in settings.items() if table.get(name) == value]:
                 del table[name]
+
+
+def _drop_resolved(tree: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """Drop what a recorded run has resolved for components that are replaced."""
+    for section, settings in RESOLVED_FOR.items():
+        if _replaces(given.get(section), tree.get(section)):
+            for setting in settings:
+                tree.pop(setting, None)
+    train, replaced = tree.get("train"), _replaces(given.get("backbone"), tree.get("backbone"))
+    if replaced and isinstance(train, dict) and train.get("epochs") == 0:
+        del train["epochs"]  # of a backbone that was not trained, or that has nothing to train
+
+
+def _replaces(over: Any, below: Any) -> bool:
+    """Return whether one table of a component names another component than the other table."""
+    names = [table.get("name") if isinstance(table, Mapping) else None for table in (over, below)]
+    return None not in names and names[0] != names[1]
 
 
 def _mark_recorded(config: RunConfig, tree: Mapping[str, Any]) -> None:
@@ -136,9 +160,7 @@ def overlay(tree: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(below, Mapping):
             setting = ".".join([key, *list(value)[:1]])
             raise ConfigError(f"cannot set {setting!r}: {key!r} is given as a single value, not as a section")
-        if key in COMPONENT_SECTIONS and below.get("name", value.get("name")) != value.get(
-            "name", below.get("name")
-        ):
+        if key in COMPONENT_SECTIONS and _replaces(value, below):
             below = {name: entry for name, entry in below.items() if name in own_settings(key)}
         merged[key] = overlay(below, value)
     return merged

@@ -1,5 +1,6 @@
 """Define the base class of every component's options: strict, frozen, documented by docstrings."""
 
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
@@ -38,6 +39,14 @@ class Options(BaseModel):
         """
         return self.model_dump(mode="json")
 
-    def without_weights(self) -> Self:
-        """Return options for a component that gets its weights afterwards and need not load any."""
+    def without_weights(self, stored: Path) -> Self:
+        """Return options for a component of a finished run, which gets its weights afterwards.
+
+        It need not load any, and need not find any file that the options name.
+
+        Parameters
+        ----------
+        stored : Path
+            The safetensors file of the run with these weights.
+        """
         return self

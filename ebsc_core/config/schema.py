@@ -178,6 +178,10 @@ class JointChoice(ComponentChoice):
             return {"start": 0.0} | values
         return values
 
+    def first_epoch(self, epochs: int) -> int:
+        """Return the epoch in which the joint phase begins, from 0; ``epochs`` if there is none."""
+        return round(self.start * epochs)
+
     @property
     def uses_graph(self) -> bool:
         """Whether the form uses a graph of all images, and trains no coefficient model."""
@@ -345,4 +349,4 @@ COMPONENT_SECTIONS = ("data", "backbone", "objective", "joint", "coefficients", 
 
 def trains_jointly(config: RunConfig) -> bool:
     """Return whether the run has a joint phase, in which a coefficient model trains."""
-    return config.train.epochs > 0 and config.joint.start < 1
+    return config.joint.first_epoch(config.train.epochs) < config.train.epochs

@@ -84,14 +84,20 @@ def cluster_tree(run: SavedRun) -> ClusterTree:
         If it has no cluster, or more than 5,000.
     """
     curated = run.curated
-    if not 1 <= len(curated.numbers) <= MAX_CLUSTERS:
-        raise ConfigError(f"{run.path} has {len(curated.numbers)} clusters; a tree needs 1 to {MAX_CLUSTERS}")
     return tree_of(required_graph(run, "a tree"), curated.sizes(), curated.names)
 
 
 def tree_of(graph: Graph, sizes: dict[int, int], names: dict[int, str]) -> ClusterTree:
-    """Build the tree of clusters with these numbers and sizes."""
+    """Build the tree of clusters with these numbers and sizes.
+
+    Raises
+    ------
+    ConfigError
+        If there is no cluster, or more than 5,000.
+    """
     numbers = sorted(sizes)
+    if not 1 <= len(numbers) <= MAX_CLUSTERS:
+        raise ConfigError(f"there are {len(numbers)} clusters; a tree needs 1 to {MAX_CLUSTERS}")
     nodes = [Node(sizes[number], number, names.get(number, "")) for number in numbers]
     if len(numbers) == 1:
         return ClusterTree(nodes)

@@ -191,7 +191,8 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
         from ebsc_core.curation.tree import tree_of
 
         check_is_fitted(self)
-        return tree_of(self._clustered.graph, self._sizes(), {})
+        with mistakes():
+            return tree_of(self._clustered.graph, self._sizes(), {})
 
     def _sizes(self) -> dict[int, int]:
         numbers, counts = np.unique(self.labels_[self.labels_ >= 0], return_counts=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -74,9 +75,9 @@ class Choice:
         start = self.component.start
         return self._call(start) if start else BackboneStart()
 
-    def without_weights(self) -> Choice:
-        """Return the same choice for a component that gets its weights afterwards."""
-        return replace(self, options=self.options.without_weights())
+    def without_weights(self, stored: Path) -> Choice:
+        """Return the same choice for a component that gets its weights from this file afterwards."""
+        return replace(self, options=self.options.without_weights(stored))
 
 
 def choose(registry: Registry, kind: Kind, choice: ComponentChoice, section: str | None = None) -> Choice:

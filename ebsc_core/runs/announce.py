@@ -33,8 +33,8 @@ def announce_images(
         epochs, joint = config.train.epochs, config.joint
         say(f"objective     {plan.objective.name}, {epochs} epochs, batches of {resolved.batch_size}")
         if plan.joint:
-            first = round(joint.start * epochs) + 1
-            say(f"joint phase   {plan.joint.name} from epoch {first} on, by {joint.form}")
+            first = joint.first_epoch(epochs)
+            say(f"joint phase   {plan.joint.name} from epoch {first + 1} on, by {joint.form}")
     elif not config.train.epochs and backbone.pretrained:
         say("objective     none: trained weights stay as they are; `train.epochs=40` trains them on")
     elif config.train.epochs > 0:

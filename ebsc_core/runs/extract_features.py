@@ -58,7 +58,7 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     made_from = {"images": images.digest(), "backbone": plan.backbone.record(), "seed": config.seed}
     if backbone.pretrained:
         made_from["weights"] = weights_digest(backbone)
-    if bf16 := extracts_in_bf16(config.precision, device, backbone):
+    if bf16 := extracts_in_bf16(config.precision, device, backbone, trains=False):
         made_from["precision"] = "bf16"
         progress.note("precision     bf16 (`precision=fp32` is slower and more exact)")
 

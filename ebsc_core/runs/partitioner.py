@@ -16,6 +16,7 @@ from ebsc_core.plugins.interfaces import Objective
 from ebsc_core.runs.plan import ImagePlan
 from ebsc_core.runs.resolve import ResolvedSettings
 from ebsc_core.training.extract import feature_blocks
+from ebsc_core.utils.device import random_states, restore_random_states
 from ebsc_core.utils.distributed import DistributedContext
 from ebsc_core.utils.progress import Progress
 
@@ -61,7 +62,10 @@ class Partitioner:
         width = form_width(rows.shape[1], whiten)
         if pixels is not None:
             width = form_width(rows.shape[1] + pixels.shape[1], "neighbors")
+        # Dropout and the like go on with their own numbers: a seed must not repeat them after each partition.
+        states = random_states(self.device)
         model = self.plan.joint.build_seeded(seed, width).to(self.device).eval()
+        restore_random_states(self.device, states)
         return partition(rows.to(self.device), model, self.resolved.n_clusters, whiten, seed, pixels)
 
     @cached_property

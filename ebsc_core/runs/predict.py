@@ -158,7 +158,8 @@ class Predictor:
         """Yield features and embeddings of images, block by block in their order."""
         backbone, objective = self._network()
         with closing(images):
-            bf16 = extracts_in_bf16(self.run.config.precision, self.device, backbone)
+            trained, precision = objective is not None, self.run.config.precision
+            bf16 = extracts_in_bf16(precision, self.device, backbone, trained)
             yield from feature_blocks(backbone, objective, images, self.device, self.progress, bf16=bf16)
 
     def rows_of(self, table: FeatureTable) -> Tensor:
@@ -217,7 +218,8 @@ class Predictor:
     def _network(self) -> tuple[Backbone, Objective | None]:
         assert isinstance(self.plan, ImagePlan)
         seed = self.run.config.seed
-        backbone: Backbone = self.plan.backbone.without_weights().build_seeded(seed, self._info)
+        chosen = self.plan.backbone.without_weights(self.run.weights("backbone"))
+        backbone: Backbone = chosen.build_seeded(seed, self._info)
         modules: dict[str, nn.Module] = {"backbone": backbone}
         objective: Objective | None = None
         if self.run.has_weights("objective"):

@@ -29,7 +29,9 @@ from ebsc_core.runs.resolve import InputSummary, Preferences, ResolvedSettings, 
 from ebsc_core.runs.training_stage import TrainingStage
 from ebsc_core.training.cache import Trained
 from ebsc_core.utils.device import prepare
+from ebsc_core.utils.errors import ConfigError
 from ebsc_core.utils.hashing import digest
+from ebsc_core.utils.launched import process_count
 from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.system import available_memory
 
@@ -58,6 +60,8 @@ def run(
         For whatever the user can mend; no run directory is left behind then, unless training is kept.
     """
     plan = make_plan(config, registry, reads=data is None)
+    if not isinstance(plan, ImagePlan) and process_count() > 1:
+        raise ConfigError(f"features are clustered by one process, and {process_count()} run; start only one")
     source, requested = _source(plan, data), _requested(plan, data)
     context = RunContext.open(plan, source, requested, progress, resuming)
     with context.distributed.together():
@@ -91,6 +95,8 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
         info = data.info()
         backbone: Backbone = plan.backbone.build_seeded(config.seed, info).to(context.device)
         resolved = resolve(config, data, info, backbone, Preferences.of(plan), distributed.count)
+        # A package that the clusterer needs and does not find must cost no training.
+        plan.clusterer.build(resolved.n_clusters or 2, config.seed)
         earlier = Earlier(config.like, data.ids, context.progress) if config.like else None
     announce_images(context, plan, data, held_out, info, backbone, resolved)
     training = TrainingStage(

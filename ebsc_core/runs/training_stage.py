@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -66,7 +66,7 @@ class TrainingStage:
 
     def __post_init__(self) -> None:
         self.config: RunConfig = self.plan.config
-        self.bf16 = extracts_in_bf16(self.config.precision, self.device, self.backbone)
+        self.bf16 = extracts_in_bf16(self.config.precision, self.device, self.backbone, self.resolved.trains)
         """Whether features are extracted in bf16."""
         self.seconds: dict[str, float] = {}
         self.objective: Objective | None = None
@@ -108,10 +108,10 @@ class TrainingStage:
             self.checkpoints = CheckpointStore(
                 cache.folder / f"{digest(self._resumable_from)}{CHECKPOINT_SUFFIX}"
             )
-            directory.training = self.checkpoints.path
+            self._note_training(directory, self.checkpoints.path, self._resumable_from)
         elif cache.folder is not None and not cached and self.distributed.count == 1:
             self.kept = KeptBlocks(cache.folder, digest(self.made_from), self.progress)
-            directory.training = self.kept.begin
+            self._note_training(directory, self.kept.begin, self.made_from)
         self.distributed.broadcast(cached is not None)
         with closing(self.data):
             trained = cached or self._train_and_extract(directory)
@@ -130,6 +130,12 @@ class TrainingStage:
                     self.progress.note(told)
         self.kept = None  # what is extracted from here on are other images
         return trained
+
+    def _note_training(self, directory: RunDirectory, file: Path, made_from: Mapping[str, Any]) -> None:
+        """Note where the training is kept; warn if it starts anew although an earlier one was kept."""
+        if changed := directory.note_training(file, made_from):
+            what = " and ".join("images" if name == "images" else f"[{name}]" for name in changed)
+            self.progress.warn(f"other {what} than when this run was stopped, so its training starts anew")
 
     def run_worker(self) -> None:
         """Train and extract with the first process, which alone writes (see :meth:`run`)."""

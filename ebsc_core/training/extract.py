@@ -57,6 +57,8 @@ def feature_blocks(
     first : int
         The number of the first image; those before it are left out.
     """
+    if first >= len(images):
+        return  # an interrupted extraction had kept all
     network = backbone.eval().for_inference()
     if objective is not None:
         objective.eval()

@@ -75,6 +75,8 @@ class KeptBlocks:
             try:
                 tensors, _ = CheckpointStore(path).load() or ({}, {})
                 table = FeatureTable(tensors["features"], tensors.get("embeddings"))
+                if not len(table.features):  # it would be read again and again
+                    raise DataError(f"{path} holds no rows")
             except (DataError, KeyError) as error:
                 self.progress.warn(f"the images from number {self.first} on are extracted anew: {error}")
                 return

@@ -108,17 +108,27 @@ def choose_precision(
 
 
 def extracts_in_bf16(
-    requested: Literal["auto", "fp32", "bf16"], device: torch.device, backbone: Backbone
+    requested: Literal["auto", "fp32", "bf16"], device: torch.device, backbone: Backbone, trains: bool
 ) -> bool:
     """Decide whether features are extracted in bf16 autocast.
 
-    Networks that start from trained weights are large, and extraction is all that they do. ``auto`` takes
-    bf16 on CUDA devices with bf16 instructions. Others compute in float32: one pass of a small network takes
-    no time, and its features should not contain bf16's rounding.
+    Networks that start from trained weights are large, and extraction is often all that they do. On CUDA
+    devices with bf16 instructions they extract in bf16, unless fp32 is requested. On others they do so if
+    bf16 is requested and they do not train: what a run that trains records as its precision is that of
+    training, which may have been ``auto``, and repeating it must give the same features. All other networks
+    compute in float32: one pass of a small network takes no time, and its features should not contain bf16's
+    rounding.
+
+    Parameters
+    ----------
+    trains : bool
+        Whether the backbone has trained in this run.
     """
-    if not backbone.pretrained or device.type == "mps":
+    if not backbone.pretrained or device.type == "mps" or requested == "fp32":
         return False
-    return requested == "bf16" or (requested == "auto" and device.type == "cuda" and has_bf16(device))
+    if device.type == "cuda":
+        return requested == "bf16" or has_bf16(device)
+    return requested == "bf16" and not trains
 
 
 def choose_compiling(

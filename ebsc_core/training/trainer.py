@@ -92,7 +92,7 @@ class Trainer:
         """The first epoch of the joint phase, counted from 0."""
         if self.step.model is None and self.partition is None:
             return self.options.epochs
-        return round(self.step.joint.start * self.options.epochs)
+        return self.step.joint.first_epoch(self.options.epochs)
 
     @property
     def compilable_steps(self) -> int:

@@ -113,6 +113,24 @@ def test_weights_train_on_if_asked(ebsc, weights: Path) -> None:
     )
 
 
+def test_a_run_predicts_without_the_file_of_weights_that_it_started_from(
+    ebsc, weights: Path, photos: Path
+) -> None:
+    assert ebsc("run", "--data", "photos", *NETWORK, *QUICK, "--out", "run").code == 0
+    again = ("--backbone", "test_resnet", "--weights", "run/checkpoints/backbone.safetensors")
+    assert ebsc("run", "--data", "photos", *again, *QUICK, "--out", "again").code == 0
+    weights.unlink()
+    expected = features(Path("run/features.h5"))
+    done = ebsc("predict", "run", "photos", "-o", "new.csv", "--features", "new.h5")
+    assert done.code == 0, done.err
+    np.testing.assert_allclose(features(Path("new.h5")), expected)
+    for file in Path("run").rglob("backbone.safetensors"):
+        file.rename("elsewhere")
+    done = ebsc("predict", "again", "photos", "-o", "new2.csv", "--features", "new2.h5")
+    assert done.code == 0, done.err
+    np.testing.assert_allclose(features(Path("new2.h5")), expected, atol=1e-5)
+
+
 def test_a_run_from_before_is_repeated_and_predicted_as_it_was(ebsc, weights: Path) -> None:
     kept = ("--set", "backbone.input_size=images")
     done = ebsc("run", "--limit", "60", *NETWORK, *kept, *QUICK, "--epochs", "0", "--out", "old")

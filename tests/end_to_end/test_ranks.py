@@ -156,3 +156,13 @@ def test_one_device_is_an_ordinary_run(ebsc):
         done = ebsc(*QUICK, "--device", "cpu", "--devices", devices)
         assert done.code == 0, done.err
         assert "processes" not in done.out
+
+
+def test_several_processes_for_one_file_of_features_are_one_line(tmp_path):
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).random((40, 4)))
+    words = ("cluster", "rows.npy", "--n-clusters", "3", "--out", "run")
+    environment = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    done = ended(started(tmp_path, sys.executable, "-m", "ebsc_cli", *words, **environment))
+    assert done.code == 2
+    assert said(done.err) == ["ebsc: error: features are clustered by one process, and 2 run; start only one"]
+    assert not (tmp_path / "run").exists()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ebsc_core.runs.store.saved import SavedRun
@@ -100,3 +101,21 @@ def test_what_cannot_be_resumed_is_one_line(ebsc, tmp_path):
         assert done.code == 2
         assert done.err.startswith(f"ebsc: error: {said}")
         assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("images", [60, 61])
+def test_a_training_that_starts_anew_since_the_images_have_changed_says_so(ebsc, tmp_path, images: int):
+    def write(n: int) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (n, 16, 16), np.uint8)
+        np.savez(tmp_path / "some.npz", images=pixels)
+
+    write(60)
+    quick = ("--n-clusters", "3", "--epochs", "2", "--batch-size", "20", "--backbone", "resnet10t")
+    words = ("run", "--data", "some.npz", *quick, "--set", "refine.steps=0", "--precision", "fp32")
+    killed(tmp_path, IN_TRAINING, *words, "--out", "run")
+    write(images)
+    done = ebsc("resume", "run")
+    assert done.code == 0, done.err
+    told = "warning: other images than when this run was stopped, so its training starts anew"
+    assert (told in done.err) == (images == 61)
+    assert not (tmp_path / "run" / ".unfinished").exists()

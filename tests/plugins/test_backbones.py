@@ -240,7 +240,7 @@ def test_digests_know_the_size_only_where_it_matters() -> None:
 
 
 def test_a_finished_run_needs_no_download() -> None:
-    bare = TimmOptions(pretrained=True).without_weights()
+    bare = TimmOptions(pretrained=True).without_weights(Path("backbone.safetensors"))
     backbone = TimmBackbone("test_resnet", bare, info(32))
     assert backbone.framing
     assert backbone.pretrained

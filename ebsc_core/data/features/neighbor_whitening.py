@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.data.features.whitening import Whitening, precise
 from ebsc_core.utils.cosines import related
+from ebsc_core.utils.matmul import full_precision
 from ebsc_core.utils.sampling import sample_positions
 
 # Neighbours per row whose differences count. Fewer are surer: with ten, faces lose 5 points of ACC.
@@ -60,13 +61,16 @@ class NeighborWhitening:
         self.whitenings = [Whitening(rows) for rows in sources]
         positions = sample_positions(len(sources[0]), CANDIDATES, seed)
         views = self._views([rows.take(positions) for rows in sources])
-        weights = torch.stack([_weight(view, doubted=bool(i % 2)) for i, view in enumerate(views)])
-        self.scales = (weights / weights.sum()).nan_to_num(1 / len(views)).sqrt().tolist()
-        self.metric: Callable[[Tensor], Tensor] = _neighbor_metric(self._side_by_side(views))
+        with full_precision():
+            weights = torch.stack([_weight(view, doubted=bool(i % 2)) for i, view in enumerate(views)])
+            self.scales = (weights / weights.sum()).nan_to_num(1 / len(views)).sqrt().tolist()
+            self.metric: Callable[[Tensor], Tensor] = _neighbor_metric(self._side_by_side(views))
 
     def __call__(self, *sources: Tensor) -> Tensor:
         """Map rows ``(B, D_s)`` of each source to unit-length rows ``(B, 2 Σ D_s)``."""
-        mapped = self.metric(self._side_by_side(self._views(sources)))
+        joined = self._side_by_side(self._views(sources))
+        with full_precision():
+            mapped = self.metric(joined)
         return F.normalize(mapped, dim=1, out=mapped)
 
     def _views(self, sources: Sequence[Tensor]) -> list[Tensor]:

@@ -47,6 +47,7 @@ from ebsc_core.runs.store.unfinished import (
 )
 from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, Interrupted, RunDirectoryError
 from ebsc_core.utils.files import check_writable, cut_name, lock, locked, remove
+from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.manifest import MANIFEST, GuardedFolder, write_manifest
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ if TYPE_CHECKING:
 CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
 AFFINITY, CHECKPOINTS, DECISIONS = "affinity.npz", "checkpoints", "decisions.json"
 REPORT = "report.html"
+# The name, in the hidden folder, of a note about the checkpoint.
+KEPT = "kept.json"
 # Bytes of the components, and of components and source together, in the name of a directory.
 MAX_COMPONENTS, MAX_NAME = 120, 200
 
@@ -182,8 +185,9 @@ class RunDirectory:
             self.lock.close()
             self.lock = None
             check_free(self.path)
+        stay = (LOCK, KEPT) if self.resuming else (LOCK,)
         for item in self.work_folder.iterdir():
-            if item.name != LOCK:
+            if item.name not in stay:
                 remove(item)
         self.checkpoints.mkdir()
         # Nothing but the hidden folder is there before the record is: so a kill leaves what check_free knows.
@@ -208,6 +212,7 @@ class RunDirectory:
                 error.add_note(NOTHING_WRITTEN)
 
     def _finish(self) -> None:
+        remove(self.work_folder / KEPT)
         write_manifest(self.work_folder, leave_out=(LOCK, DECISIONS))
         for item in sorted(self.work_folder.iterdir(), key=lambda item: item.name == MANIFEST):
             if item.name != LOCK:
@@ -249,6 +254,27 @@ class RunDirectory:
             raise RunDirectoryError(
                 f"cannot write {self.path}: {error.strerror or error}; choose another `out`"
             ) from error
+
+    def note_training(self, file: Path, made_from: Mapping[str, Any]) -> list[str]:
+        """Note the file for the checkpoint if training ends early, and what the training depends on.
+
+        Returns
+        -------
+        list of str
+            The names of what has changed since a training of this run was kept that cannot go on. It is empty
+            if nothing has changed, or if nothing was kept.
+        """
+        self.training, note = file, self.work_folder / KEPT
+        now = {name: digest(value) for name, value in made_from.items()}
+        try:
+            before = json.loads(note.read_text(encoding="utf-8"))
+            earlier, then = file.with_name(before["file"]), dict(before["made_from"])
+            lost = earlier.name != file.name and earlier.exists() and not file.exists()
+        except (OSError, ValueError, KeyError, TypeError):  # nothing was noted, or the note is damaged
+            lost, then = False, {}
+        with self.writing():
+            note.write_text(json.dumps({"file": file.name, "made_from": now}), encoding="utf-8")
+        return [name for name in {**now, **then} if now.get(name) != then.get(name)] if lost else []
 
     @property
     def checkpoints(self) -> Path:

@@ -79,9 +79,9 @@ class TimmOptions(Options):
             del values["input_size"]
         return values
 
-    def without_weights(self) -> Self:
-        """Build the network that `pretrained` means, but download nothing: its weights come from a run."""
-        bare = self.model_copy()
+    def without_weights(self, stored: Path) -> Self:
+        """Build the network of a finished run: download nothing, and read only the run's own file."""
+        bare = self.model_copy(update={"weights": str(stored)} if self.weights else {})
         bare._loads = False
         return bare
 
@@ -238,6 +238,8 @@ def _load_weights(backbone: TimmBackbone, options: TimmOptions, channels: int) -
     """Load the file of the options, if there is one; describe the weights in a few words."""
     if not options.weights:
         return "weights of timm" if options.pretrained else ""
+    if not options._loads:
+        return "weights of its run"
     path = Path(options.weights)
     if not backbone_of_a_run(path):
         return load_foreign(backbone.model, path, channels, options.strict)

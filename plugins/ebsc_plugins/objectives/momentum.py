@@ -36,6 +36,8 @@ class MomentumObjective(PredictiveObjective):
         return F.normalize(self.teacher(images).float(), dim=1)
 
     def before_training(self, total_steps: int) -> None:
+        # The backbone may have fitted something to the images since it was copied.
+        self.teacher[0].load_state_dict(self.backbone.state_dict())
         self.step, self.total_steps = 0, max(total_steps, 1)
 
     def resume(self, steps_done: int) -> None:

@@ -65,6 +65,12 @@ class TestResuming:
         done = bench(two_rows + f"[rows.refined]\ncoefficients.name = 'energy'\nrefine.steps = {steps}\n")
         assert done.started == ["knn 0", "energy 0", "energy 0", "knn 1", "energy 1", "energy 1"]
 
+    def test_epochs_that_are_given_are_another_run_than_the_default(self, bench: Bench, one_row: str) -> None:
+        """A backbone with trained weights trains for the given epochs, and for none by default."""
+        open_epochs = one_row.replace("train.epochs = 0", "")
+        longer = f"[rows.longer]\ncoefficients.name = 'knn'\ntrain.epochs = {RunConfig().train.epochs}\n"
+        assert bench(open_epochs + longer).started == ["knn 0", "knn 0"]
+
     def test_other_code_finds_nothing(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         bench()
         monkeypatch.setattr("ebsc_core.benchmark.runner.source_digest", lambda registry: "other")

@@ -9,6 +9,7 @@ import pytest
 import tomli_w
 
 from ebsc_core.benchmark.suite import Suite, load_suite
+from ebsc_core.config.schema import RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.utils.errors import ConfigError
 
@@ -110,6 +111,7 @@ class TestSharingFeatures:
         [
             'backbone.name = "identity"',
             'objective.name = "byol"',
+            f"train.epochs = {RunConfig().train.epochs}",  # trained weights have another default
             "train.lr = 0.5",
             "views.flip = 0.1",
             "joint.start = 0.5",

@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,7 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from ebsc_core.clustering.coefficients import exclude_own, expressed, self_expressive_coefficients
+from ebsc_core.clustering.coefficients import (
+    Dictionary,
+    exclude_own,
+    expressed,
+    self_expressive_coefficients,
+)
+from ebsc_core.clustering.inner_product import InnerProductModel
+from ebsc_core.config.schema import SearchOptions
 from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
 
 
@@ -122,3 +130,39 @@ def test_nothing_as_large_as_n_by_n_is_held(tmp_path: Path) -> None:
         check=True,
     )
     assert int(done.stdout) < 20_000 * 20_000 * 4 / 4
+
+
+class Watched(InnerProductModel):
+    """Notes the precision of matrix products wherever it computes some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[str, set[str]] = {}
+
+    def _note(self, what: str, rows: Tensor) -> Tensor:
+        self.seen.setdefault(what, set()).add(torch.get_float32_matmul_precision())
+        return rows
+
+    def keys(self, rows: Tensor) -> Tensor:
+        return self._note("keys", rows)
+
+    def queries(self, rows: Tensor) -> Tensor:
+        return self._note("queries", rows)
+
+    def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
+        return scores
+
+
+@pytest.mark.parametrize("method", ["exact", "cells"])
+def test_keys_and_queries_are_exact_where_training_allows_itself_less(
+    method: Literal["exact", "cells"],
+) -> None:
+    model, rows = Watched(), unit_rows(300).float()
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        dictionary = Dictionary(model, rows, search=SearchOptions(method=method, cell_rows=16))
+        dictionary.express(rows, 3, torch.arange(300))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert model.seen == {"keys": {"highest"}, "queries": {"highest"}}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
 from ebsc_core.curation.graph import Graph, affinity_between
 from ebsc_core.curation.tree import tree_of
+from ebsc_core.utils.errors import ConfigError
 
 
 def graph(dense: np.ndarray, clusters: np.ndarray) -> Graph:
@@ -50,6 +52,11 @@ def test_what_shares_most_affinity_is_joined_first() -> None:
 def test_one_cluster_is_the_root() -> None:
     tree = tree_of(graph(DENSE, np.zeros(6, int)), {0: 6}, {})
     assert [(lead, node.cluster) for lead, node in tree.lines()] == [("", 0)]
+
+
+def test_no_cluster_has_no_tree() -> None:
+    with pytest.raises(ConfigError, match="there are 0 clusters; a tree needs 1"):
+        tree_of(graph(DENSE, np.full(6, -1)), {}, {})
 
 
 @given(st.integers(2, 12), st.integers(0, 999))

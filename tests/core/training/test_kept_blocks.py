@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 
 from ebsc_core.config.schema import FeaturesChoice
 from ebsc_core.data.features.files import read_features
-from ebsc_core.data.features.store import FeatureTable
+from ebsc_core.data.features.store import FeatureTable, FeatureWriter
 from ebsc_core.training import extract, kept_blocks
+from ebsc_core.training.checkpoint import CheckpointStore
 from ebsc_core.training.kept_blocks import KeptBlocks
 from ebsc_core.utils.cached_entries import entries_of, remove_entries
 from ebsc_core.utils.progress import Progress
@@ -151,6 +153,33 @@ def test_from_a_damaged_file_on_rows_are_extracted_anew(kept: KeptBlocks) -> Non
     (warning,) = last.progress.warnings
     assert "from number 4 on" in warning
     assert "checksum" in warning
+
+
+def test_a_file_without_rows_is_not_read_for_ever(kept: KeptBlocks) -> None:
+    CheckpointStore(kept.begin).save(({"features": ROWS[:0], "embeddings": ROWS[:0]}, {}))
+    last = again(kept)
+    assert torch.equal(rows(list(last.resumed(blocks()))), ROWS)
+    assert "holds no rows" in last.progress.warnings[0]
+
+
+def test_an_extraction_whose_last_block_could_not_be_written_has_nothing_left_to_do(
+    ebsc: Ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, appended = FeatureWriter.append, list[int]()
+
+    def append(self: FeatureWriter, table: FeatureTable) -> None:
+        appended.append(len(table.features))
+        if len(appended) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, table)
+
+    monkeypatch.setattr(FeatureWriter, "append", append)
+    assert ebsc(*EXTRACT, "f.h5").code == 2
+    done = ebsc(*EXTRACT, "f.h5")
+    assert done.code == 0, done.err
+    assert "50 images were extracted before" in done.out
+    (rows,) = read_features(FeaturesChoice(path=str(tmp_path / "f.h5"))).blocks()
+    assert len(rows) == 50
 
 
 def test_a_disk_that_takes_no_more_ends_nothing(kept: KeptBlocks, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,21 +229,24 @@ def test_a_gpu_takes_bf16_if_it_is_native(monkeypatch: pytest.MonkeyPatch, nativ
 
 
 @pytest.mark.parametrize(
-    ("requested", "kind", "pretrained", "expected"),
+    ("requested", "kind", "pretrained", "trains", "expected"),
     [
-        ("auto", "cuda", True, True),
-        ("auto", "cuda", False, False),
-        ("auto", "cpu", True, False),
-        ("bf16", "cpu", True, True),
-        ("bf16", "cpu", False, False),
-        ("bf16", "mps", True, False),
-        ("fp32", "cuda", True, False),
+        ("auto", "cuda", True, False, True),
+        ("auto", "cuda", True, True, True),
+        ("auto", "cuda", False, True, False),
+        ("auto", "cpu", True, False, False),
+        ("auto", "cpu", True, True, False),
+        ("bf16", "cpu", True, False, True),
+        ("bf16", "cpu", True, True, False),  # as with auto, which a run records as bf16 after training
+        ("bf16", "cpu", False, True, False),
+        ("bf16", "mps", True, False, False),
+        ("fp32", "cuda", True, False, False),
     ],
 )
 def test_features_of_trained_weights_alone_are_extracted_in_bf16(
-    monkeypatch: pytest.MonkeyPatch, requested: Any, kind: str, pretrained: bool, expected: bool
+    monkeypatch: pytest.MonkeyPatch, requested: Any, kind: str, pretrained: bool, trains: bool, expected: bool
 ) -> None:
     monkeypatch.setattr("ebsc_core.training.precision.has_bf16", lambda device: True)
     backbone = nn.Identity()
     backbone.pretrained = pretrained  # type: ignore[assignment]
-    assert extracts_in_bf16(requested, torch.device(kind), backbone) is expected  # type: ignore[arg-type]
+    assert extracts_in_bf16(requested, torch.device(kind), backbone, trains) is expected  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ebsc_core import Backbone
 from ebsc_plugins.objectives.byol import BYOL
 from ebsc_plugins.objectives.moco_v3 import MoCoV3
 from ebsc_plugins.objectives.momentum import MomentumObjective
@@ -133,3 +134,28 @@ def test_the_teacher_follows_by_the_momentum_which_ends_at_1(
         torch.testing.assert_close(flat([objective.teacher]), expected)
     assert torch.equal(flat([objective.teacher]), before)  # the last step leaves it where it is
     assert torch.equal(flat([objective.backbone, objective.projector]), student)
+
+
+@with_teacher
+def test_the_teacher_knows_what_the_backbone_has_fitted(
+    kind: type[MomentumObjective],
+) -> None:
+    """A run fits the backbone to the images after it has built the objective."""
+
+    class Fitted(Backbone):
+        width = 8
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(48, 8)
+            self.register_buffer("center", torch.full((48,), torch.nan))
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layer(images.flatten(1) - self.center)
+
+    backbone = Fitted()
+    objective = kind(kind.Options(hidden=8, width=4), backbone)
+    backbone.center = torch.zeros(48)
+    objective.before_training(10)
+    loss = objective.train()(torch.rand(6, 3, 4, 4), torch.rand(6, 3, 4, 4)).loss
+    assert loss.isfinite()

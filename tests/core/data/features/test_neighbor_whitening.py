@@ -199,3 +199,30 @@ def pieces(sizes: list[int], width: int, seed: int) -> tuple[np.ndarray, np.ndar
     for piece, size in enumerate(sizes):
         rows[labels == piece, piece * width : (piece + 1) * width] = rng.uniform(0.2, 1, size=(size, width))
     return rows, labels
+
+
+def test_products_are_exact_where_training_allows_itself_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours of a trained network differ by less than TF32 keeps."""
+    seen = set[str]()
+    real = neighbor_whitening._neighbor_metric
+
+    def metric(rows: Tensor) -> object:
+        seen.add(torch.get_float32_matmul_precision())
+        mapped = real(rows)
+
+        def spied(new: Tensor) -> Tensor:
+            seen.add(torch.get_float32_matmul_precision())
+            return mapped(new)
+
+        return spied
+
+    monkeypatch.setattr(neighbor_whitening, "_neighbor_metric", metric)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        rows = unit_rows(60, 8)
+        NeighborWhitening(HeldRows(rows))(rows)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert seen == {"highest"}

@@ -25,7 +25,7 @@ Undo = Annotated[
 def name(
     run: Run,
     cluster: Annotated[
-        int | None, typer.Argument(metavar="[CLUSTER]", help="The number of a cluster.")
+        str | None, typer.Argument(metavar="[CLUSTER]", help="The number or the name of a cluster.")
     ] = None,
     called: Annotated[
         str | None, typer.Argument(metavar="[NAME]", help='Its name; "" takes its name away.')
@@ -60,7 +60,8 @@ def name(
 def merge(
     run: Run,
     clusters: Annotated[
-        list[int] | None, typer.Argument(metavar="CLUSTER...", help="The numbers of two or more clusters.")
+        list[str] | None,
+        typer.Argument(metavar="CLUSTER...", help="The numbers or the names of two or more clusters."),
     ] = None,
     undo: Undo = False,
 ) -> None:
@@ -80,7 +81,9 @@ def merge(
 
 def split(
     run: Run,
-    cluster: Annotated[int | None, typer.Argument(metavar="CLUSTER", help="The number of a cluster.")] = None,
+    cluster: Annotated[
+        str | None, typer.Argument(metavar="CLUSTER", help="The number or the name of a cluster.")
+    ] = None,
     into: Annotated[int, OPTION(min=2, metavar="N", help="The number of parts.")] = 2,
     undo: Undo = False,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import OPTION, DataRoot, Quiet, SkipBadImages, TableOut
+from ebsc_cli.flags import OPTION, DataRoot, ImagesNow, Quiet, SkipBadImages, TableOut
 
 # Groups on the terminal; the table has all.
 SHOWN = 5
@@ -34,6 +34,7 @@ def duplicates(
         Path | None,
         OPTION(metavar="FILE.png", help="Draw the pairs just above and just below the threshold."),
     ] = None,
+    data: ImagesNow = None,
     settings: Annotated[
         list[str] | None,
         OPTION("--set", metavar="data.OPTION=VALUE", help="Set any option of the data set; repeatable."),
@@ -60,7 +61,7 @@ def duplicates(
 
     check_threshold(threshold)
     path = Path(os.path.expanduser(source))
-    run = SavedRun(path) if is_run(path) else None
+    run = SavedRun(path, data) if is_run(path) else None
     read = [path]
     if run:
         read = [*own_files(path), *filter(None, [folder_of_images(run)])]
@@ -72,6 +73,10 @@ def duplicates(
     if run and (settings or data_root or skip_bad_images):
         raise ConfigError(
             f"{source} is a run, whose images are read as the run read them; leave out the options of data"
+        )
+    if data and not run:
+        raise ConfigError(
+            f"--data says where the images of a run are now, and {source} is no run; leave it out"
         )
     shown, registry = ConsoleProgress(quiet=quiet), Registry()
     with shown:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import OPTION, Quiet
+from ebsc_cli.flags import OPTION, ImagesNow, Quiet
 
 FOLDERS, FILES = "Folders of images", "Files"
 TOP = 3
@@ -71,6 +71,7 @@ def export(
         Path | None,
         OPTION(metavar="FILE.json", help="Tasks with predictions for Label Studio.", rich_help_panel=FILES),
     ] = None,
+    data: ImagesNow = None,
     quiet: Quiet = False,
 ) -> None:
     """Export the clusters of a finished run, with all names, merges and splits.
@@ -98,6 +99,6 @@ def export(
         label_studio=label_studio,
     )
     wanted.check()
-    saved = SavedRun(run)
+    saved = SavedRun(run, data)
     with ConsoleProgress(quiet=quiet) as shown:
         export_run(saved, wanted, lambda: image_files(saved, Registry(), shown.warn, shown.note), shown.note)

@@ -29,6 +29,12 @@ DataRoot = Annotated[
         rich_help_panel=DATA,
     ),
 ]
+ImagesNow = Annotated[
+    str | None,
+    OPTION(
+        "--data", metavar="PATH", help="Where the images of the run are now. \\[default: where they were]"
+    ),
+]
 Limit = Annotated[
     int | None,
     OPTION(

@@ -89,8 +89,9 @@ def predict(
     if features and not takes_images:
         raise ConfigError(f"{run} clustered features and has no others to write; leave out --features")
     single = takes_images and are_image_files(data)
-    if single and (settings or skip_bad_images or data_root):
-        raise ConfigError("options of data sets say nothing about single images; leave them out")
+    given = {"--set": settings, "--skip-bad-images": skip_bad_images, "--data-root": data_root}
+    if single and (flags := [flag for flag, value in given.items() if value]):
+        raise ConfigError(f"{flags[0]} is about data sets, and these are single images; leave it out")
     if not single and len(data) > 1:
         raise ConfigError("give one data set, folder or file, or only files of single images")
     new = None if single else new_data(saved, data[0], settings or [], data_root, skip_bad_images)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import in_flags
+from ebsc_cli.flags import ImagesNow, in_flags
 from ebsc_cli.tables import plain_console, warning
 from ebsc_core.utils.errors import printable
 
@@ -17,6 +17,7 @@ OPTION = typer.Option
 
 def report(
     run: Annotated[Path, typer.Argument(help="The directory of a finished run.", metavar="RUN")],
+    data: ImagesNow = None,
     open_it: Annotated[bool, OPTION("--open", help="Open the report in the browser.")] = False,
 ) -> None:
     """Write report.html of a finished run again: images of each cluster, a map, figures and warnings.
@@ -35,6 +36,7 @@ def report(
         Registry(),
         lambda message: errors.print(warning(printable(in_flags(message)))),
         lambda message: console.print(printable(message)),
+        data,
     )
     console.print(f"report: {path}")
     if open_it:

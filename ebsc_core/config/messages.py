@@ -24,8 +24,11 @@ def describe(
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         known = [*field_names(model, path[:-1]), *also_known]
-        near = get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        sections = [name for name in known if path[-1] in field_names(model, [*path[:-1], name])]
+        near = [f"{name}.{path[-1]}" for name in sections[:1]]
+        near = near or get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        whole = ".".join([prefix, *path[:-1], *near] if prefix else [*path[:-1], *near])
+        hint = f"did you mean {whole!r}?" if near else f"known: {', '.join(known) or 'none'}"
         return f"unknown option {setting!r}: {hint}{more}"
     if problem["type"] == "model_type":
         return f"{setting!r} is a section, not an option: set what is in it, got {_shown(problem)}{more}"
@@ -47,6 +50,8 @@ def _shown(problem: Mapping[str, Any]) -> str:
 def field_names(model: type[BaseModel], path: list[str]) -> list[str]:
     """Return the field names of a model at a path of sections."""
     for part in path:
+        if part not in model.model_fields:
+            return []
         annotation = model.model_fields[part].annotation
         choices = get_args(annotation) or (annotation,)  # a section may be left out: Section | None
         sections = [one for one in choices if isinstance(one, type) and issubclass(one, BaseModel)]

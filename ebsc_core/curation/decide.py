@@ -10,9 +10,10 @@ decisions, because one of the two would be lost.
 from __future__ import annotations
 
 import operator
+import unicodedata
 from collections.abc import Mapping, Sequence
 
-from ebsc_core.curation.names import checked_names
+from ebsc_core.curation.names import NUMBER, checked_names
 from ebsc_core.curation.splitting import parts_of
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.decisions import (
@@ -27,28 +28,29 @@ from ebsc_core.runs.store.decisions import (
 )
 from ebsc_core.runs.store.directory import ASSIGNMENTS, DECISIONS
 from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.utils.errors import ConfigError, RunDirectoryError
+from ebsc_core.utils.errors import ConfigError, RunDirectoryError, shortened
 from ebsc_core.utils.files import lock
 from ebsc_core.utils.progress import Progress
 
 
-def name_clusters(run: SavedRun, names: Mapping[int, str]) -> SavedRun:
+def name_clusters(run: SavedRun, names: Mapping[int, str] | Mapping[str, str]) -> SavedRun:
     """Give clusters names, which replace earlier ones; an empty name takes a name away.
+
+    As everywhere in this module, a cluster is given by its number or by its name.
 
     Raises
     ------
     ConfigError
         If there is no such cluster, or a name cannot be used (:mod:`ebsc_core.curation.names`).
     """
-    names = {_whole(number): name for number, name in names.items()}
-    require_clusters(run, list(names))
-    checked = checked_names(names, run.curated.names)
+    wanted = {cluster_number(run, cluster): name for cluster, name in names.items()}
+    checked = checked_names(wanted, run.curated.names)
     if all(run.curated.names.get(number, "") == name for number, name in checked.items()):
         return run
     return _decided(run, Naming(names=[Name(number=n, name=name) for n, name in checked.items()]))
 
 
-def merge_clusters(run: SavedRun, numbers: Sequence[int]) -> SavedRun:
+def merge_clusters(run: SavedRun, clusters: Sequence[int | str]) -> SavedRun:
     """Join clusters. The smallest number stays, with its name or else the first name of the others.
 
     Raises
@@ -56,15 +58,15 @@ def merge_clusters(run: SavedRun, numbers: Sequence[int]) -> SavedRun:
     ConfigError
         If there is no such cluster, one is named twice, or fewer than two are named.
     """
-    numbers = [_whole(number) for number in numbers]
-    require_clusters(run, numbers)
+    numbers = [cluster_number(run, cluster) for cluster in clusters]
     if len(set(numbers)) < 2 or len(set(numbers)) < len(numbers):
-        raise ConfigError(f"a merge needs at least two different clusters, not {' '.join(map(str, numbers))}")
+        given = " and ".join(map(str, numbers))
+        raise ConfigError(f"a merge needs two or more clusters, each named once; given: {given}")
     return _decided(run, Merge(numbers=numbers))
 
 
 def split_cluster(
-    run: SavedRun, number: int, into: int, registry: Registry, progress: Progress | None = None
+    run: SavedRun, cluster: int | str, into: int, registry: Registry, progress: Progress | None = None
 ) -> SavedRun:
     """Cut a cluster anew by the affinity that the run has saved (:mod:`ebsc_core.curation.splitting`).
 
@@ -77,8 +79,7 @@ def split_cluster(
     RunDirectoryError
         If the run has not saved what is needed.
     """
-    number, into = _whole(number), _whole(into)
-    require_clusters(run, [number])
+    number, into = cluster_number(run, cluster), _whole(into)
     parts = parts_of(run, number, into, registry, progress or Progress())
     largest_first = sorted(parts, key=len, reverse=True)
     free = _next_number(run)
@@ -102,13 +103,31 @@ def undo(run: SavedRun) -> tuple[SavedRun, Decision]:
     return _written(run, before), last
 
 
-def require_clusters(run: SavedRun, numbers: Sequence[int]) -> None:
-    """Raise a ConfigError unless the run has clusters of these numbers."""
-    there = run.curated.numbers
-    for number in numbers:
-        if number not in there:
-            shown = ", ".join(map(str, there[:20])) + (", …" if len(there) > 20 else "")
-            raise ConfigError(f"{run.path} has no cluster {number}; its clusters are {shown}")
+def cluster_number(run: SavedRun, cluster: int | str) -> int:
+    """Return the number of a cluster of a run that is given by its number or by its name.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such cluster.
+    """
+    there, names = run.curated.numbers, run.curated.names
+    if isinstance(cluster, str) and not NUMBER.fullmatch(cluster):
+        called = unicodedata.normalize("NFC", cluster).casefold()
+        found = [number for number, name in names.items() if name.casefold() == called]
+        what = f"called {shortened(cluster)!r}"
+    else:
+        found = [
+            number
+            for number in there
+            if number == _whole(int(cluster) if isinstance(cluster, str) else cluster)
+        ]
+        what = shortened(str(cluster))
+    if found:
+        return found[0]
+    known = [f"{number} ({names[number]})" if number in names else str(number) for number in there]
+    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
+    raise ConfigError(f"{run.path} has no cluster {what}; its clusters are {shown}")
 
 
 def _whole(number: int) -> int:

@@ -27,8 +27,8 @@ class CurationMixin:
     """The :class:`ebsc_core.estimators.finished_run.FinishedRun`."""
     verbose: bool
 
-    def name_clusters(self, names: Mapping[int, str]) -> Self:
-        """Give clusters names, by their numbers, as ``ebsc name`` does; an empty name takes one away.
+    def name_clusters(self, names: Mapping[int, str] | Mapping[str, str]) -> Self:
+        """Give clusters, by number or former name, names as ``ebsc name`` does; an empty name takes one away.
 
         Like the other decisions, this is kept in ``decisions.json`` of the run; ``labels_`` stays.
         """
@@ -36,19 +36,22 @@ class CurationMixin:
 
         return self._decide(lambda run: name_clusters(run, names))
 
-    def merge_clusters(self, *numbers: int) -> Self:
-        """Join clusters, as ``ebsc merge`` does; the smallest number stays."""
+    def merge_clusters(self, *clusters: int | str) -> Self:
+        """Join clusters, given by number or name, as ``ebsc merge`` does; the smallest number stays."""
         from ebsc_core.curation.decide import merge_clusters
 
-        return self._decide(lambda run: merge_clusters(run, numbers))
+        return self._decide(lambda run: merge_clusters(run, clusters))
 
-    def split_cluster(self, number: int, into: int = 2) -> Self:
-        """Cut a cluster into parts, as ``ebsc split`` does; the largest part keeps the number."""
+    def split_cluster(self, cluster: int | str, into: int = 2) -> Self:
+        """Cut a cluster, given by number or name, into parts; the largest part keeps the number.
+
+        ``ebsc split`` does the same.
+        """
         from ebsc_core.curation.decide import split_cluster
         from ebsc_core.estimators.progress import Spoken
         from ebsc_core.plugins.registry import Registry
 
-        return self._decide(lambda run: split_cluster(run, number, into, Registry(), Spoken(self.verbose)))
+        return self._decide(lambda run: split_cluster(run, cluster, into, Registry(), Spoken(self.verbose)))
 
     def undo_decision(self) -> Self:
         """Take the last name, merge or split back."""

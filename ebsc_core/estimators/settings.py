@@ -17,7 +17,15 @@ from ebsc_core.config.loading import flattened, load_config
 from ebsc_core.config.schema import DataChoice, RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.compatibility import compare_suppliers
-from ebsc_core.utils.errors import ComponentError, ConfigError, DataError, DeviceError, EbscError, advice
+from ebsc_core.utils.errors import (
+    ComponentError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    EbscError,
+    RunDirectoryError,
+    advice,
+)
 
 
 class GivenError(EbscError, ValueError):
@@ -123,15 +131,22 @@ def mistakes() -> Iterator[None]:
     except EbscError as error:
         wrong = isinstance(error, ConfigError | DataError | ComponentError | DeviceError)
         kind = GivenError if wrong else type(error)
-        translated = kind(in_parameters(str(error)))
+        # An unfinished run that is named need not be the estimator's; then the command line goes on.
+        own = not isinstance(error, RunDirectoryError)
+        translated = kind(in_parameters(str(error), own))
         for note in advice(error):
-            translated.add_note(in_parameters(note))
+            translated.add_note(in_parameters(note, own))
         raise translated from error.__cause__
 
 
-def in_parameters(text: str) -> str:
-    """Spell the settings that a message names in backticks as parameters, and how to go on as a call."""
-    return respell(re.sub(r"ebsc resume ('[^']*'|\S+)", "fit again", text), _as_parameter)
+def in_parameters(text: str, own: bool = True) -> str:
+    """Spell the settings that a message names in backticks as parameters.
+
+    If it is about the estimator's ``own`` run, say how to go on as a call, too.
+    """
+    if own:
+        text = re.sub(r"ebsc resume ('[^']*'|\S+)", "fit again", text)
+    return respell(text, _as_parameter)
 
 
 def _as_parameter(name: str, value: str | None) -> str | None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 
 ARCHIVES = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz", ".tgz", ".txz", ".xz", ".zst"})
 # Besides those of ``mimetypes``, which differ from system to system.
 IMAGES = frozenset({".avif", ".heic", ".jp2", ".webp"})
+# So many entries of a folder are compared with a name that is not among them.
+MAX_ENTRIES = 10_000
 TABLES = frozenset({".csv", ".h5", ".hdf5", ".parquet", ".tsv"})
 
 
@@ -21,8 +25,21 @@ def missing_path(name: str) -> str | None:
     except (OSError, ValueError):  # no path, or one that must not be looked at
         return None
     if len(path.parts) > 1 or name.endswith("/"):
-        return f"{name} does not exist, and no data set has this name"
+        near = near_paths(name)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{name} does not exist, and no data set has this name{hint}"
     return None
+
+
+def near_paths(name: str) -> list[str]:
+    """Return the path in the same folder whose name is nearest to that of a missing one, if any is near."""
+    path = Path(os.path.expanduser(name))
+    try:
+        with os.scandir(path.parent) as entries:
+            there = [entry.name for entry in islice(entries, MAX_ENTRIES)]
+    except (OSError, ValueError):
+        return []
+    return [str(path.with_name(near)) for near in get_close_matches(path.name, there, n=1, cutoff=0.8)]
 
 
 def described_path(name: str, readable: Sequence[str]) -> str | None:

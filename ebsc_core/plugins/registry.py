@@ -22,7 +22,7 @@ from typing import Any
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
 from ebsc_core.plugins.installed import OWN_DISTRIBUTION, Provider, canonical, installed_entry_points
 from ebsc_core.plugins.kinds import Kind as Kind
-from ebsc_core.plugins.paths import described_path
+from ebsc_core.plugins.paths import described_path, near_paths
 from ebsc_core.plugins.validation import check_record, claimed, records_of
 from ebsc_core.utils.errors import ComponentError, EbscError, told
 
@@ -259,12 +259,13 @@ class Registry:
                         f"{name!r} belongs to plugin {plugin}, which did not load: {plugin.reason}; "
                         f"repair or update {plugin.provider.distribution}"
                     ) from plugin.error
-            hint = self.hint(name, [kind], broken)
+            what, near = f"unknown {kind.words} {name!r}", []
             if kind is Kind.DATA and not broken:
                 readable = [entry.name for entry in self.of(kind) if not _single(entry)]
                 if described := described_path(name, readable):
                     raise UnknownComponentError(described)
-            raise UnknownComponentError(f"unknown {kind.words} {name!r}: {hint}")
+                what, near = f"there is no file, folder or data set {name!r}", near_paths(name)
+            raise UnknownComponentError(f"{what}: {self.hint(name, [kind], broken, near)}")
         return found[0]
 
     def options_of(self, entry: Entry) -> type | None:
@@ -307,9 +308,15 @@ class Registry:
                     found.append(SelectedComponent(kind, name, spec, entry.provider))
         return found
 
-    def hint(self, name: str, kinds: Iterable[Kind], broken: Iterable[str] = ()) -> str:
-        """Return advice on an unknown name: similar names, and the plugins that were not loaded."""
+    def hint(
+        self, name: str, kinds: Iterable[Kind], broken: Iterable[str] = (), others: Iterable[str] = ()
+    ) -> str:
+        """Return advice on an unknown name: similar names, and the plugins that were not loaded.
+
+        ``others`` are names that are known beside those of components.
+        """
         known = {candidate.lower(): candidate for kind in kinds for candidate in self.names(kind)}
+        known |= {other.lower(): other for other in others}
         near = [known[lower] for lower in get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else "see `ebsc plugins list`"
         failed = [*map(str, self.failures), *broken]

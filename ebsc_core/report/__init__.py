@@ -64,17 +64,19 @@ def rewrite_report(
     registry: Registry,
     warn: Callable[[str], None],
     note: Callable[[str], None] = lambda line: None,
+    images_now: str | None = None,
 ) -> Path:
     """Write the report of a run directory again; read its images again if they still exist.
 
-    ``note`` hears what is read outside the directory, before it is read.
+    ``note`` hears what is read outside the directory, before it is read. ``images_now`` says where the images
+    are if they have moved.
 
     Raises
     ------
     RunDirectoryError
         If the directory holds no finished run, or one of its files is damaged.
     """
-    run = SavedRun(path)
+    run = SavedRun(path, images_now)
     if run.files.unchecked:
         warn(run.files.unchecked)
     features = run.config.features

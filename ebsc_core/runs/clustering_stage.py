@@ -175,7 +175,7 @@ class ClusteringStage:
         """Start from the jointly trained weights if this is the same model on the same kind of rows."""
         name = self.plan.coefficients.name
         if joint.whiten != whiten:
-            self.progress.note(f"{name} starts afresh: in the joint phase, rows had another form")
+            self.progress.note(f"{name} is built anew: in the joint phase, rows had another form")
         elif _copy_weights(joint.model, model):
             self.progress.note(f"{name} goes on from its joint training")
 

@@ -21,6 +21,8 @@ def existing_file(name: str) -> Path:
         If it is not there or is no file.
     """
     path = Path(os.path.expanduser(name))  # unlike Path.expanduser, takes any name
+    if os.path.isdir(path):
+        raise DataError(f"{path} is a folder, not a file; if it holds images, `ebsc run` clusters them")
     if not os.path.isfile(path):
         raise DataError(f"{path} does not exist or is not a file")
     return path

@@ -54,7 +54,7 @@ def test_reading_imports_nothing_heavy(arguments: list[str], not_needed: tuple[s
     [
         ("run --objective simcrl", "unknown objective 'simcrl': did you mean simclr?"),
         ("run --data nowhere/photos", "nowhere/photos does not exist"),
-        ("run --set train.lrr=1", "unknown option 'train.lrr': did you mean 'lr'?"),
+        ("run --set train.lrr=1", "unknown option 'train.lrr': did you mean 'train.lr'?"),
         ("cluster nowhere.npy", "nowhere.npy does not exist"),
         ("predict nowhere photos -o out.csv", "nowhere does not exist"),
         ("report nowhere", "nowhere does not exist"),

@@ -52,6 +52,15 @@ def digits(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_folder_in_place_of_a_file_is_one_line(ebsc, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    done = ebsc("cluster", "photos", "--n-clusters", "3")
+    assert done.code == 2
+    assert done.err == (
+        "ebsc: error: photos is a folder, not a file; if it holds images, `ebsc run` clusters them\n"
+    )
+
+
 def test_features_are_clustered_as_images_of_the_same_pixels(ebsc, digits: Path) -> None:
     assert ebsc("run", "--data", "all-images.npz", *PIXELS, "--out", "images").code == 0
     done = ebsc("cluster", "all.npz", *QUICK, "--out", "rows")

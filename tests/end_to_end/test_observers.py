@@ -203,7 +203,10 @@ def test_a_run_that_is_stopped_is_told(
     [
         (("--observer", "witnes"), "unknown observer 'witnes': did you mean witness?"),
         (("--observer", "deaf"), "observer 'deaf' of acme 4.2 cannot be used: it implements no hook"),
-        (("--set", "observers.witness.fail=1"), "'observers.witness.fail': did you mean 'fails_in'?"),
+        (
+            ("--set", "observers.witness.fail=1"),
+            "'observers.witness.fail': did you mean 'observers.witness.fails_in'?",
+        ),
         (("--set", "observers.witness=1"), "'observers.witness': input should be a valid table, got 1"),
     ],
 )

@@ -215,15 +215,15 @@ def test_the_jointly_trained_model_goes_on_if_it_is_used_to_such_rows(ebsc):
     tiny = (*tiny, "--set", "refine.steps=2")
     said = {
         "whiten=true": "goes on from its joint training",
-        "": "starts afresh",  # and finds the features of the first
-        "joint.whiten=false": "starts afresh",  # and does not
-        "coefficients.hidden=7": "starts afresh",  # its form differs, too
+        "": "is built anew",  # and finds the features of the first
+        "joint.whiten=false": "is built anew",  # and does not
+        "coefficients.hidden=7": "is built anew",  # its form differs, too
     }
     for change, expected in said.items():
         done = ebsc(*tiny, *(["--set", change] if change else []), "--out", f"run {change}")
         assert done.code == 0, done.err
         assert ("features reused" in done.out) == (change in ("", "coefficients.hidden=7"))
-        for phrase in ("goes on from its joint training", "starts afresh"):
+        for phrase in ("goes on from its joint training", "is built anew"):
             assert (phrase in done.out) == (phrase == expected)
 
 

@@ -160,7 +160,7 @@ def test_warnings_are_pythons(digits) -> None:
         ({"top_k": 60}, "each of 60 rows has only 59 others"),
         ({"dictionary_size": 60}, "dictionary_size is 60 but there are 60 rows"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
-        ({"settings": {"refine.step": 3}}, "unknown option 'refine.step': did you mean 'steps'?"),
+        ({"settings": {"refine.step": 3}}, "unknown option 'refine.step': did you mean 'refine.steps'?"),
         ({"settings": {"train": {"epochs": 3}}}, "'train' says nothing; leave it out"),
         ({"settings": {"cache": "x"}}, "'cache' has no effect"),
         ({"settings": {"out": "x"}}, "'out' has no effect"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import eq
+
+import numpy as np
 
 from ebsc_core.config.schema import ComponentChoice, RunConfig
 from ebsc_core.data.images.reading import read_images, read_pictures
@@ -11,10 +14,15 @@ from ebsc_core.data.images.source import ImageSource
 from ebsc_core.data.images.split import split
 from ebsc_core.data.images.workers import none_left_out
 from ebsc_core.plugins.kinds import Kind
+from ebsc_core.plugins.paths import missing_path
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.plugins.selection import choose
-from ebsc_core.runs.store.saved import SavedRun
+from ebsc_core.runs.store.compare import POSITION
+from ebsc_core.runs.store.saved import Assignments, SavedRun
 from ebsc_core.utils.errors import DataError
+
+# So many images that are missing are named.
+NAMED = 3
 
 
 @none_left_out()
@@ -26,6 +34,8 @@ def read_again(
 ) -> RunImages:
     """Read the images of a run through its own data component, streamed if possible.
 
+    Images that have names are found by these, and those that have come since are left out.
+
     A run directory may come from somebody else. So ``note`` hears what it names before that is read, and
     nothing is downloaded.
 
@@ -35,6 +45,11 @@ def read_again(
         If the images no longer exist, or are not those of the run.
     """
     config, lines = run.config, run.assignments
+    named = config.features.images if config.features else config.data.name
+    if named and missing_path(named):
+        raise DataError(
+            f"the images of the run are no longer at {named}; `data.name` says where they are now"
+        )
     if config.features:
         return _of_features(run, registry, warn, note)
     where = f" in {config.data.root}" if config.data.root else ""
@@ -44,11 +59,27 @@ def read_again(
         images = RunImages(*split(available, config.test_share, config.seed), again=True)
     else:
         images = RunImages(available, again=True)
-    if len(images) != len(lines.ids):
-        raise DataError(f"{available.name} holds {len(images)} images now, the run had {len(lines.ids)}")
-    if any(now != then for now, then in zip(images.ids(), lines.ids, strict=True)):
-        raise DataError(f"{available.name} holds other images than the run was made of")
-    return images
+    if len(images) == len(lines.ids) and all(map(eq, images.ids(), lines.ids)):
+        return images
+    if config.data.limit is not None:  # a sample of other images is another one
+        unlimited = config.data.model_copy(update={"limit": None})
+        available = _read(config.model_copy(update={"data": unlimited}), registry, warn)
+    return _by_name(available, lines, note)
+
+
+def _by_name(available: ImageSource, lines: Assignments, note: Callable[[str], None]) -> RunImages:
+    """Find the images of a run among others by their names."""
+    place = {name: position for position, name in enumerate(available.ids)}
+    if all(map(POSITION.fullmatch, lines.ids)) or len(place) < len(available):
+        raise DataError(f"{available.name} holds {len(available)} images now, the run had {len(lines.ids)}")
+    if missing := [name for name in lines.ids if name not in place]:
+        named = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
+        count = f"{len(missing)} of the {len(lines.ids)} images of the run"
+        raise DataError(f"{count} are not in {available.name} now: {named}")
+    note(f"{len(available) - len(lines.ids)} images that the run has not seen are left out")
+    positions = np.array([place[name] for name in lines.ids])
+    fitted, held_out = positions[: lines.fitted], positions[lines.fitted :]
+    return RunImages(available.take(fitted), available.take(held_out) if len(held_out) else None, again=True)
 
 
 def _of_features(

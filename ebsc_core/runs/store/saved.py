@@ -74,14 +74,20 @@ class SavedRun:
 
     A file is read only if it is the one that the run has written, as the manifest says.
 
+    Parameters
+    ----------
+    path : Path
+    images : str, optional
+        Where the images of the run are now, if they have moved.
+
     Raises
     ------
     RunDirectoryError
         If the directory holds no finished run. Later, if a file in it is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, images: str | None = None) -> None:
+        self.path, self.images = path, images
         self.files = files_of(path)
         check_finished(path)
 
@@ -98,8 +104,13 @@ class SavedRun:
 
     @cached_property
     def config(self) -> RunConfig:
-        """The whole configuration, with all settings resolved."""
-        return self._read(CONFIG, load_config)
+        """The whole configuration, with all settings resolved, and with the images where they are now."""
+        config = self._read(CONFIG, load_config)
+        if self.images is None:
+            return config
+        section, option = ("features", "images") if config.features else ("data", "name")
+        moved = getattr(config, section).model_copy(update={option: self.images})
+        return config.model_copy(update={section: moved})
 
     @cached_property
     def metrics(self) -> dict[str, Any]:

@@ -200,7 +200,7 @@ MISTAKES = {
         'coefficients.name = "knn"',
         'objective.name = "simclr"\nobjective.temprature = 1',
         9,
-        "unknown option 'objective.temprature': did you mean 'temperature'?",
+        "unknown option 'objective.temprature': did you mean 'objective.temperature'?",
     ),
     "type": (
         'coefficients.name = "knn"',
@@ -208,7 +208,12 @@ MISTAKES = {
         10,
         "option 'objective.temperature': input should be a valid number",
     ),
-    "setting": ("train.epochs", "train.epoch", 4, "unknown option 'train.epoch': did you mean 'epochs'?"),
+    "setting": (
+        "train.epochs",
+        "train.epoch",
+        4,
+        "unknown option 'train.epoch': did you mean 'train.epochs'?",
+    ),
     "range": ("train.epochs = 0", "train.epochs = 0\nn_clusters = 1", 5, "option 'n_clusters'"),
     "section": ('coefficients.name = "knn"', 'coefficients = "knn"', 8, "'coefficients' is a section"),
     "column": ('"digits"\n', '"digits"\ndata.limt = 3\n', 7, "unknown option 'data.limt'"),

@@ -99,8 +99,12 @@ class TestWrongSettings:
         ("setting", "said"),
         [
             ("n_cluster=3", "unknown option 'n_cluster': did you mean 'n_clusters'?"),
-            ("train.epoch=3", "unknown option 'train.epoch': did you mean 'epochs'?"),
-            ("features={path='f', lables='y'}", "unknown option 'features.lables': did you mean 'labels'?"),
+            ("train.epoch=3", "unknown option 'train.epoch': did you mean 'train.epochs'?"),
+            (
+                "features={path='f', lables='y'}",
+                "unknown option 'features.lables': did you mean 'features.labels'?",
+            ),
+            ("epochs=3", "unknown option 'epochs': did you mean 'train.epochs'?"),
             ("trian.epochs=3", "unknown option 'trian': did you mean 'train'?"),
             (
                 "refine.zzz=3",
@@ -151,10 +155,13 @@ class TestWrongOptionsOfParts:
     @pytest.mark.parametrize(
         ("setting", "said"),
         [
-            ("objective.temprature=1", r"'objective\.temprature': did you mean 'temperature'\?.*'simclr'"),
+            (
+                "objective.temprature=1",
+                r"'objective\.temprature': did you mean 'objective\.temperature'\?.*'simclr'",
+            ),
             ("objective.temperature=hot", r"'objective\.temperature': input should be a valid number"),
-            ("data.limt=3", r"'data\.limt': did you mean 'limit'\?"),
-            ("joint.wieght=3", r"'joint\.wieght': did you mean 'weight'\?"),
+            ("data.limt=3", r"'data\.limt': did you mean 'data\.limit'\?"),
+            ("joint.wieght=3", r"'joint\.wieght': did you mean 'joint\.weight'\?"),
         ],
     )
     def test_are_named(self, setting: str, said: str) -> None:

@@ -94,7 +94,7 @@ def _undone(run: SavedRun) -> SavedRun:
     return run
 
 
-@pytest.mark.parametrize("number", [0.0, "0", None])
+@pytest.mark.parametrize("number", [0.0, None])
 def test_what_is_no_whole_number_is_one_line(run: SavedRun, number: Any) -> None:
     wrong: list[Callable[[], Any]] = [
         lambda: name_clusters(run, {number: "herbs"}),
@@ -104,6 +104,21 @@ def test_what_is_no_whole_number_is_one_line(run: SavedRun, number: Any) -> None
     for decide in wrong:
         with pytest.raises(ConfigError, match="whole numbers, not by"):
             decide()
+
+
+def test_clusters_are_given_by_number_or_name(run: SavedRun) -> None:
+    run = name_clusters(run, {0: "Cafe\u0301", "1": "trees"})
+    assert run.curated.names == {0: "Caf\u00e9", 1: "trees"}
+    run = name_clusters(run, {"TREES": "woods"})
+    assert run.curated.names[1] == "woods"
+    for cluster in ("woods", "1", 1):
+        cut = split_cluster(run, cluster, 2, Registry())
+        assert cut.curated.numbers == [0, 1, 2]
+        run, _ = undo(cut)
+    merged = merge_clusters(run, ["woods", "caf\u00e9"])
+    assert 1 not in merged.curated.numbers
+    with pytest.raises(ConfigError, match=r"no cluster called 'herbs'; its clusters are 0 \(Caf\u00e9\)"):
+        merge_clusters(merged, ["herbs", 2])
 
 
 def test_a_merge_keeps_the_smaller_number_and_a_name() -> None:
@@ -188,8 +203,8 @@ def test_a_split_that_cannot_be_made_is_refused_and_nothing_is_written(run: Save
     for call, said in (
         (lambda: split_cluster(run, 9, 2, Registry()), "has no cluster 9; its clusters are 0, 1"),
         (lambda: split_cluster(run, 0, 31, Registry()), "cannot be cut into 31 parts"),
-        (lambda: merge_clusters(run, [0]), "at least two different clusters"),
-        (lambda: merge_clusters(run, [0, 0, 1]), "at least two different clusters"),
+        (lambda: merge_clusters(run, [0]), "two or more clusters, each named once"),
+        (lambda: merge_clusters(run, [0, 0, 1]), "two or more clusters, each named once"),
         (lambda: undo(run), "nothing was decided"),
     ):
         with pytest.raises(EbscError, match=said):

@@ -38,9 +38,23 @@ def test_a_path_to_nothing_does_not_exist(tmp_path: Path) -> None:
         Registry().find(Kind.DATA, str(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"), [("photo", "photos"), ("fotos/", "photos"), ("sub/x", "sub/x.npz")]
+)
+def test_a_path_that_is_nearly_one_is_suggested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, meant: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/x.npz").touch()
+    with pytest.raises(UnknownComponentError, match=rf"did you mean {meant}\?"):
+        Registry().find(Kind.DATA, given)
+
+
 @pytest.mark.parametrize("name", ["digit", "a\0b", "x" * 5000, "~nobody-of-this-name"])
 def test_a_name_stays_an_unknown_name(name: str) -> None:
-    with pytest.raises(UnknownComponentError, match="unknown data set"):
+    with pytest.raises(UnknownComponentError, match="there is no file, folder or data set"):
         Registry().find(Kind.DATA, name)
 
 

@@ -75,13 +75,62 @@ def test_an_array_that_cannot_be_streamed_is_read(ebsc, tmp_path: Path) -> None:
 def test_what_became_of_them_is_said(ebsc, tmp_path: Path, photos: Path) -> None:
     assert ebsc("run", "--data", photos, *QUICK, "--out", "run").code == 0
     (photos / "00.png").rename(photos / "x.png")
-    with pytest.raises(DataError, match="photos holds other images"):
+    missing = r"1 of the 20 images of the run are not in .*photos now: 00\.png"
+    with pytest.raises(DataError, match=missing):
         again(tmp_path)
     (photos / "x.png").unlink()
-    with pytest.raises(DataError, match="19 images now, the run had 20"):
+    for name in ("01", "02", "03"):
+        (photos / f"{name}.png").unlink()
+    with pytest.raises(DataError, match=r"4 of the 20 .*: 00\.png, 01\.png, 02\.png, …"):
         again(tmp_path)
     photos.rename(tmp_path / "elsewhere")
-    with pytest.raises(EbscError, match="photos"):
+    with pytest.raises(EbscError, match=r"no longer at .*photos; `data\.name` says where they are now"):
+        again(tmp_path)
+
+
+def test_images_that_have_moved_are_read_where_they_are_now(
+    ebsc, with_reports: None, tmp_path: Path, photos: Path
+) -> None:
+    assert ebsc("run", "--data", photos, *QUICK, "--out", "run").code == 0
+    with_pictures = (tmp_path / "run/report.html").stat().st_size
+    photos.rename(tmp_path / "elsewhere")
+    failed = ebsc("export", "run", "--out", "new", "--copy")
+    assert failed.code == 2
+    assert "photos; --data says where they are now" in failed.err
+    done = ebsc("export", "run", "--out", "new", "--copy", "--data", "elsewhere")
+    assert done.code == 0, done.err
+    copied = sorted(file.name for file in (tmp_path / "new").rglob("*.png"))
+    assert copied == [f"{i:02}.png" for i in range(20)]
+    assert ebsc("report", "run", "--data", "elsewhere").err == ""
+    assert (tmp_path / "run/report.html").stat().st_size > 0.9 * with_pictures
+    found = ebsc("duplicates", "run", "--data", "elsewhere")
+    assert "20 images" in found.out
+    refused = ebsc("duplicates", "elsewhere", "--data", "elsewhere")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("limit", [(), ("--limit", "15")])
+@pytest.mark.parametrize("protocol", ["all", "train-test"])
+def test_images_that_have_come_since_are_left_out(
+    ebsc, tmp_path: Path, photos: Path, protocol: str, limit: tuple[str, ...]
+) -> None:
+    assert ebsc("run", "--data", photos, *QUICK, *limit, "--set", f"protocol={protocol}").code == 0
+    ids = SavedRun(tmp_path / "run").assignments.ids
+    for name in ("000", "05b", "99"):
+        Image.new("L", (12, 10), 255).save(photos / f"{name}.png")
+    said = list[str]()
+    images = read_again(SavedRun(tmp_path / "run"), Registry(), lambda message: None, said.append)
+    assert list(images.ids()) == ids
+    assert levels(images, [*range(len(ids))]) == [10 * int(name[:2]) for name in ids]
+    assert said[-1] == f"{23 - len(ids)} images that the run has not seen are left out"
+
+
+def test_images_without_names_have_to_be_as_many(ebsc, tmp_path: Path) -> None:
+    for n in (20, 21):
+        np.savez(tmp_path / "a.npz", images=np.arange(n * 36, dtype=np.uint8).reshape(n, 6, 6))
+        if n == 20:
+            assert ebsc("run", "--data", tmp_path / "a.npz", *QUICK).code == 0
+    with pytest.raises(DataError, match="21 images now, the run had 20"):
         again(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how a setting in a message is spelled on the command line."""
+"""Define the options that several commands share, and spell settings in messages as flags."""
 
 from __future__ import annotations
 
@@ -151,7 +151,12 @@ Out = Annotated[
 ]
 TableOut = Annotated[
     Path | None,
-    OPTION("-o", "--out", metavar="FILE", help="Also write it as a table: .csv, .json or .parquet."),
+    OPTION(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="Also write it as a table (.csv, .json or .parquet), in place of a file that is there.",
+    ),
 ]
 Devices = Annotated[
     str | None,

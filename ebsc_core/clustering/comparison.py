@@ -41,11 +41,11 @@ class Rival:
     agreement: float
     """The adjusted Rand index with the clusters of the run."""
     neighbors_kept: float
-    """As in :class:`Comparison`."""
+    """As in :class:`RivalComparison`."""
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RivalComparison:
     """Hold how well the clusters of a run keep neighbours together, and how others do."""
 
     rows: int
@@ -86,7 +86,9 @@ class Comparison:
         }
 
 
-def compare(views: Sequence[np.ndarray], labels: np.ndarray, rivals: Mapping[str, np.ndarray]) -> Comparison:
+def compare_with_rivals(
+    views: Sequence[np.ndarray], labels: np.ndarray, rivals: Mapping[str, np.ndarray]
+) -> RivalComparison:
     """Compare clusters of ``M`` rows with other clusters of them.
 
     Parameters
@@ -109,7 +111,7 @@ def compare(views: Sequence[np.ndarray], labels: np.ndarray, rivals: Mapping[str
     found = (
         Rival(name, float(adjusted_rand_score(labels, other)), kept(other)) for name, other in rivals.items()
     )
-    return Comparison(len(labels), kept(labels), tuple(found))
+    return RivalComparison(len(labels), kept(labels), tuple(found))
 
 
 def neighbors_kept(links: sparse.csr_matrix, labels: np.ndarray) -> float:

@@ -73,7 +73,8 @@ class ComponentSpec:
     """Whether a coefficient model has its rows whitened first, unless the run says: what all rows have in
     common is damped (True, :class:`ebsc_core.data.features.whitening.Whitening`), or also what neighbours
     differ in (:class:`ebsc_core.data.features.neighbor_whitening.NeighborWhitening`, which doubles the width
-    of the rows); None for no. A joint phase only knows True and False."""
+    of the rows); None for no. In a joint phase of the form ``reconstruction``, whose batches have too few
+    rows for neighbours, any whitening is the plain one."""
     express: Literal["features", "embeddings"] | None = field(default=None, kw_only=True)
     """Which rows express one another after an objective, unless the run says: the backbone's features (None
     is the same), or the embeddings that the loss shapes."""

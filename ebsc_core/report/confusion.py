@@ -36,7 +36,7 @@ class Confusion:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ClassComparison:
     """Hold the scored images by class and cluster, after the best one-to-one assignment."""
 
     classes: list[str]
@@ -54,7 +54,7 @@ class Comparison:
     """The positions of the scored images that are not in the cluster of their class."""
 
 
-def compare(assignments: Assignments) -> Comparison | None:
+def compare_with_classes(assignments: Assignments) -> ClassComparison | None:
     """Compare the scored images with their classes; return None if the classes are not known.
 
     If the run held out images, only those are scored.
@@ -86,7 +86,7 @@ def compare(assignments: Assignments) -> Comparison | None:
     cluster_of_class = np.full(len(classes), -2)
     for row, place in pairs:
         cluster_of_class[row] = clusters[place]
-    return Comparison(
+    return ClassComparison(
         classes=[classes[r] for r in in_order],
         clusters=[int(clusters[c]) for c in order],
         counts=counts[np.ix_(in_order, order)],
@@ -98,7 +98,9 @@ def compare(assignments: Assignments) -> Comparison | None:
     )
 
 
-def confusions(comparison: Comparison, assignments: Assignments, most: int, pictures: int) -> list[Confusion]:
+def confusions(
+    comparison: ClassComparison, assignments: Assignments, most: int, pictures: int
+) -> list[Confusion]:
     """Return the ``most`` frequent confusions, each with its ``pictures`` most confident images."""
     groups: dict[tuple[str, int], list[int]] = {}
     for position in comparison.wrong.tolist():

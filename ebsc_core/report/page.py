@@ -23,7 +23,7 @@ from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.report import charts, formatting
 from ebsc_core.report.advice import advice, cluster_count
 from ebsc_core.report.clusters import between, describe, ties
-from ebsc_core.report.confusion import ClassFigures, compare, confusions, natural
+from ebsc_core.report.confusion import ClassFigures, compare_with_classes, confusions, natural
 from ebsc_core.report.finds import find
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.report.how_made import made
@@ -71,7 +71,7 @@ class Page:
         each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(len(self.numbers), MAX_CLUSTERS))))
         self.between = between(self.graph, self.k) if self.graph and self.k <= MAX_DENSE else None
         self.clusters = describe(self.assignments, self.graph, self.between, each, MAX_CLUSTERS)
-        self.comparison = compare(self.assignments)
+        self.comparison = compare_with_classes(self.assignments)
         self.wrong = (
             confusions(self.comparison, self.assignments, CONFUSIONS, OF_EACH) if self.comparison else []
         )

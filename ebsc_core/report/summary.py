@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ebsc_core.data.features.forms import ROW_FORMS
-from ebsc_core.report.confusion import Comparison
+from ebsc_core.report.confusion import ClassComparison
 from ebsc_core.report.formatting import number, percent, short
 from ebsc_core.runs.store.saved import Assignments, SavedRun
 from ebsc_core.utils.progress import clock
@@ -42,7 +42,7 @@ FREE = {
 }
 
 
-def summary(run: SavedRun, found: Assignments, k: int, comparison: Comparison | None) -> dict[str, Any]:
+def summary(run: SavedRun, found: Assignments, k: int, comparison: ClassComparison | None) -> dict[str, Any]:
     """Return the title, components, lede and tiles."""
     metrics, tables = run.metrics, run.tables
     seconds = sum((metrics.get("seconds") or {}).values())
@@ -110,7 +110,7 @@ def _part(tables: dict[str, Any], section: str) -> Any:
     return found.get("name", "?") if isinstance(found, dict) else "?"
 
 
-def _lede(run: SavedRun, found: Assignments, comparison: Comparison | None) -> str:
+def _lede(run: SavedRun, found: Assignments, comparison: ClassComparison | None) -> str:
     clusters = found.clusters[: found.fitted]
     sizes = np.bincount(clusters[clusters >= 0], minlength=1)
     sizes = sizes[sizes > 0]

@@ -1,1 +1,1 @@
-"""What ``ebsc run`` does from its plan to its folder, and what uses a finished run."""
+"""Do what ``ebsc run`` does, from its plan to its folder, and use finished runs."""

@@ -19,7 +19,7 @@ from ebsc_core.clustering.cluster import (
     rebuild_assigner,
 )
 from ebsc_core.clustering.coefficients import Dictionary
-from ebsc_core.clustering.comparison import SAMPLE, Comparison, compare
+from ebsc_core.clustering.comparison import SAMPLE, RivalComparison, compare_with_rivals
 from ebsc_core.clustering.n_clusters import NumberOfClusters
 from ebsc_core.clustering.partition import partition
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
@@ -198,7 +198,7 @@ class ClusteringStage:
         if none:
             self.progress.warn(f"{none} of {n_rows} rows ({none / n_rows:.1%}) have no cluster (-1)")
 
-    def _compare(self, rows: Rows, result: ClusteringResult) -> Comparison | None:
+    def _compare(self, rows: Rows, result: ClusteringResult) -> RivalComparison | None:
         """Compare a sample of the rows with k-means and with the untrained model on other forms of them."""
         assigned = np.flatnonzero(result.labels >= 0)
         sample = assigned[sample_positions(len(assigned), SAMPLE, self.config.seed)]
@@ -214,12 +214,12 @@ class ClusteringStage:
                 its = partition(plain.to(self.device), untrained, k, form, seed).clusters
                 assert its is not None
                 rivals[self._untrained(form)] = its.numpy()
-        return compare([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
+        return compare_with_rivals([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
 
     def _untrained(self, form: WhitenForm) -> str:
         return f"the untrained {self.plan.coefficients.name} on {ROW_FORMS[form]} rows"
 
-    def _better_form(self, comparison: Comparison, result: ClusteringResult) -> WhitenForm | None:
+    def _better_form(self, comparison: RivalComparison, result: ClusteringResult) -> WhitenForm | None:
         """Return the form of rows that the run takes instead of its model's preference, if there is one.
 
         On this form the untrained model is a better rival. It is the model of the run, unless that learns
@@ -238,8 +238,8 @@ class ClusteringStage:
         rows: Rows,
         joint: Joint | None,
         first: ClusteringResult,
-        comparison: Comparison,
-    ) -> tuple[ClusteringResult, Comparison]:
+        comparison: RivalComparison,
+    ) -> tuple[ClusteringResult, RivalComparison]:
         """Cluster the rows in another form; return the first result if it keeps more neighbours together."""
         result = self._cluster(rows, form, joint)
         with self.stage("comparison"):
@@ -253,7 +253,7 @@ class ClusteringStage:
         )
         return result, other
 
-    def _warn_of_better(self, comparison: Comparison, result: ClusteringResult) -> None:
+    def _warn_of_better(self, comparison: RivalComparison, result: ClusteringResult) -> None:
         if not (better := comparison.better):
             return
         method = result.method

@@ -34,7 +34,7 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     Raises
     ------
     EbscError
-        If a part cannot be had, images cannot be read, or the file cannot be written.
+        If a component cannot be had, images cannot be read, or the file cannot be written.
     """
     plan = make_plan(config, registry)
     if not isinstance(plan, ImagePlan):

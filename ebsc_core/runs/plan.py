@@ -93,8 +93,8 @@ def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan
     Raises
     ------
     ComponentError, ConfigError
-        If a part is unknown or cannot be loaded, an option is unknown or ill-typed, or there are features and
-        settings for images, too.
+        If a component is unknown or cannot be loaded, an option is unknown or ill-typed, or there are
+        features and settings for images, too.
     """
     coefficients = choose(registry, Kind.COEFFICIENTS, config.coefficients)
     _require_searchable(coefficients, config.search.method)

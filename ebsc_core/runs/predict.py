@@ -55,7 +55,7 @@ class Predictor:
     Raises
     ------
     EbscError
-        If a part is not installed, or a file of the run is damaged.
+        If a component is not installed, or a file of the run is damaged.
     """
 
     def __init__(

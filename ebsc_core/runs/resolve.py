@@ -30,7 +30,7 @@ MAX_COMPARED = 200_000
 
 @dataclass(frozen=True)
 class Preferences:
-    """What the chosen parts would have unless the run says otherwise."""
+    """Hold what the chosen components prefer; the run may say otherwise."""
 
     rows: str = "features"
     """Which rows the objective would have express one another."""

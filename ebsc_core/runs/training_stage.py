@@ -74,7 +74,7 @@ class TrainingStage:
         """The jointly trained coefficient model, after :meth:`run`; None if the form trains none."""
         self.checkpoints: CheckpointStore | None = None
         self.kept: KeptBlocks | None = None
-        """The rows that an interrupted extraction has left, while nothing trains."""
+        """The rows that an interrupted extraction of the images has left, if nothing trains."""
         self.trainer: Trainer | None = None
         if not self.resolved.trains:
             return
@@ -128,7 +128,6 @@ class TrainingStage:
                     self.kept.remove()
                 if told := cache.keep_within_limit(self.made_from):
                     self.progress.note(told)
-        self.kept = None  # what is extracted from here on are other images
         return trained
 
     def _note_training(self, directory: RunDirectory, file: Path, made_from: Mapping[str, Any]) -> None:
@@ -165,10 +164,11 @@ class TrainingStage:
             self.progress.warn(f"{problem}; computing them anew")
         return trained
 
-    def extract(self, images: ImageSource, path: Path | None) -> None:
+    def extract(self, images: ImageSource, path: Path | None, kept: KeptBlocks | None = None) -> None:
         """Write features and embeddings of images, computed by the trained network.
 
-        Of several processes, which all take part, the one with a path writes.
+        Of several processes, which all take part, the one with a path writes. With ``kept``, rows of the same
+        images that an interrupted extraction has left are not computed again.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class TrainingStage:
 
         writing = FeatureWriter(path, digest(self.made_from), self.made_from) if path else nullcontext()
         with writing as writer:
-            for block in self.kept.resumed(blocks) if self.kept else blocks():
+            for block in kept.resumed(blocks) if kept else blocks():
                 if writer:
                     writer.append(block)
 
@@ -256,7 +256,7 @@ class TrainingStage:
             directory.writing(),
             self._saving_checkpoint("extracting features; lower data.size", BaseException),
         ):
-            self.extract(images, directory.work_folder / FEATURES)
+            self.extract(images, directory.work_folder / FEATURES, self.kept)
         self.seconds["features"] += time.perf_counter() - start
         cost = {
             "seconds": dict(self.seconds),

@@ -8,7 +8,7 @@ import tomllib
 import numpy as np
 import pytest
 
-from ebsc_core.clustering.comparison import Comparison, Rival
+from ebsc_core.clustering.comparison import Rival, RivalComparison
 from ebsc_core.runs.clustering_stage import ClusteringStage
 
 
@@ -48,10 +48,10 @@ def test_rows_take_another_form_if_it_keeps_far_more_neighbours_together(ebsc, t
 def test_the_form_stays_if_the_whole_run_does_not_bear_out_the_sample(ebsc, tmp_path, monkeypatch):
     np.savez(tmp_path / "rows.npz", **misled(300))
     found = [
-        Comparison(
+        RivalComparison(
             300, 0.5, (Rival("k-means", 0.3, 0.95), Rival("the untrained energy on plain rows", 0.3, 0.9))
         ),
-        Comparison(300, 0.4, ()),
+        RivalComparison(300, 0.4, ()),
     ]
     monkeypatch.setattr(ClusteringStage, "_compare", lambda *_: found.pop(0))
     done = ebsc("cluster", "rows.npz", "--out", "run")

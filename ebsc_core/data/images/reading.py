@@ -12,6 +12,7 @@ import numpy as np
 from ebsc_core.config.schema import DataChoice
 from ebsc_core.data.images.matching import match_names
 from ebsc_core.data.images.source import ImageSource
+from ebsc_core.data.images.workers import none_left_out
 from ebsc_core.plugins.interfaces import DataContext
 from ebsc_core.plugins.selection import Choice
 from ebsc_core.utils.errors import DataError, printable
@@ -90,7 +91,8 @@ def read_pictures(
         If a named row has no image of its name, or if rows are matched by order and the images are not as
         many.
     """
-    images = read_images(part, DataChoice(), seed, warn, download=download)
+    with none_left_out("repair it, or remove it together with its row"):
+        images = read_images(part, DataChoice(), seed, warn, download=download)
     names = images.ids
     numbered = all(name == str(row) for row, name in enumerate(ids))
     if match == "names":

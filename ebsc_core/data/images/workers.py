@@ -42,15 +42,15 @@ def unreadable(where: str, reason: str, count: int) -> DataError:
 
 
 @contextmanager
-def none_left_out() -> Iterator[None]:
-    """Advise to restore an unreadable image within the block, where each image of a run is needed."""
+def none_left_out(advice: str = "the run was made of it, so restore it") -> Iterator[None]:
+    """Give another advice on an unreadable image within the block, where each image is needed."""
     try:
         yield
     except DataError as error:
         text = str(error)
         if not text.endswith(LEAVE_OUT):
             raise
-        raise DataError(f"{text.removesuffix(LEAVE_OUT)}the run was made of it, so restore it") from error
+        raise DataError(text.removesuffix(LEAVE_OUT) + advice) from error
 
 
 def warn_unreadable(bad: Sequence[tuple[str, str]], warn: Callable[[str], None]) -> None:

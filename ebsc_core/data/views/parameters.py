@@ -9,11 +9,10 @@ from math import log, pi
 import torch
 from torch import Tensor
 
+from ebsc_core.data.images.channels import LUMA
 from ebsc_core.data.views.options import ViewOptions
 from ebsc_core.utils.device import move
 
-# Rec. 601 luma, as in PIL and torchvision.
-LUMA = (0.299, 0.587, 0.114)
 # RGB to YIQ; hue is rotated in the IQ plane.
 RGB_TO_YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
 

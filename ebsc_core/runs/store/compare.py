@@ -144,7 +144,11 @@ def _common(one: SavedRun, other: SavedRun) -> tuple[np.ndarray, np.ndarray]:
     if _data(one) != _data(other) and all(map(POSITION.fullmatch, names)):
         names = []
     if not names:
-        raise DataError(f"{one.path} and {other.path} have no image in common, so they cannot be compared")
+        of_each = " and ".join(f"{next(iter(named), 'nothing')!r}" for named in (here, there))
+        raise DataError(
+            f"{one.path} and {other.path} have no image in common (the first are called {of_each}), so they "
+            "cannot be compared"
+        )
     return np.array([here[name] for name in names]), np.array([there[name] for name in names])
 
 

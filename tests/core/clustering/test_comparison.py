@@ -14,7 +14,7 @@ from scipy import sparse
 from sklearn.datasets import load_digits
 
 from ebsc_core import EnergySubspaceClustering
-from ebsc_core.clustering.comparison import Comparison, Rival, compare, neighbors_kept
+from ebsc_core.clustering.comparison import Rival, RivalComparison, compare_with_rivals, neighbors_kept
 from ebsc_core.clustering.spectral.kmeans import kmeans
 from ebsc_core.data.features.whitening import Whitening
 
@@ -50,7 +50,9 @@ def test_kept_is_the_assortativity_of_the_graph(labels: list[int], seed: int) ->
 def test_separate_groups_keep_all_and_one_cluster_keeps_nothing() -> None:
     rows = unit(np.repeat(np.eye(3), 20, 0) + 0.01 * np.random.default_rng(0).normal(size=(60, 3)))
     truth = np.repeat(np.arange(3), 20)
-    found = compare([rows], truth, {"one": np.zeros(60, int), "shuffled": np.arange(60) % 3, "same": truth})
+    found = compare_with_rivals(
+        [rows], truth, {"one": np.zeros(60, int), "shuffled": np.arange(60) % 3, "same": truth}
+    )
     one, shuffled, same = found.rivals
     assert found.neighbors_kept == same.neighbors_kept == same.agreement == 1
     assert one.neighbors_kept == 0
@@ -61,9 +63,9 @@ def test_separate_groups_keep_all_and_one_cluster_keeps_nothing() -> None:
 
 def test_the_best_of_the_better_ones_is_named() -> None:
     some, most = Rival("some", 0.5, 0.7), Rival("most", 0.4, 0.9)
-    assert Comparison(1000, 0.6, (some, most)).better is most
-    assert Comparison(1000, 0.68, (some,)).better is None
-    assert Comparison(1000, 0.68, ()).better is None
+    assert RivalComparison(1000, 0.6, (some, most)).better is most
+    assert RivalComparison(1000, 0.68, (some,)).better is None
+    assert RivalComparison(1000, 0.68, ()).better is None
 
 
 def cone(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -79,17 +81,17 @@ def test_on_a_cone_clusters_of_which_a_third_is_wrong_are_seen() -> None:
     wrong = np.random.default_rng(1).permutation(600)[:200]
     found = groups.copy()
     found[wrong] = (found[wrong] + 1 + np.arange(200) % 11) % 12
-    better = compare(views(rows), found, {"k-means": kmeans(rows, 12, 4, 0)}).better
+    better = compare_with_rivals(views(rows), found, {"k-means": kmeans(rows, 12, 4, 0)}).better
     assert better is not None
     assert better.agreement < 0.7
-    assert compare(views(rows), groups, {"k-means": kmeans(rows, 12, 4, 0)}).better is None
+    assert compare_with_rivals(views(rows), groups, {"k-means": kmeans(rows, 12, 4, 0)}).better is None
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_k_means_is_not_better_on_digits_where_it_only_has_the_better_silhouette(seed: int) -> None:
     X, classes = load_digits(return_X_y=True)
     rows = unit(X)
-    compared = compare(views(rows), classes, {"k-means": kmeans(rows, 10, 4, seed)})
+    compared = compare_with_rivals(views(rows), classes, {"k-means": kmeans(rows, 10, 4, seed)})
     assert compared.better is None
     assert compared.rivals[0].neighbors_kept < compared.neighbors_kept
 

@@ -17,7 +17,7 @@ from ebsc_core.clustering.metrics import clustering_accuracy, own_share
 from ebsc_core.curation.graph import Graph, graph_of, own_affinity
 from ebsc_core.report.advice import advice
 from ebsc_core.report.clusters import between, describe, ties
-from ebsc_core.report.confusion import compare, confusions, natural
+from ebsc_core.report.confusion import compare_with_classes, confusions, natural
 from ebsc_core.report.heatmap import heat, table_heat
 from ebsc_core.runs.store.saved import Assignments
 
@@ -129,21 +129,21 @@ class TestClasses:
     found = assignments([1, 1, 0, 0, 0, 2, -1], list("aabbacb"), [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0])
 
     def test_matched_pairs_stand_on_the_diagonal(self) -> None:
-        result = compare(self.found)
+        result = compare_with_classes(self.found)
         assert result is not None
         assert (result.classes, result.clusters) == (["a", "b", "c"], [1, 0, 2, -1])
         assert result.counts.tolist() == [[2, 1, 0, 0], [0, 2, 0, 1], [0, 0, 1, 0]]
         assert result.matched == {1: "a", 0: "b", 2: "c"}
 
     def test_figures_of_a_class(self) -> None:
-        result = compare(self.found)
+        result = compare_with_classes(self.found)
         assert result is not None
         b = result.figures[1]
         assert (b.name, b.size, b.cluster) == ("b", 3, 0)
         assert (b.precision, b.recall, b.f1) == (pytest.approx(2 / 3),) * 3
 
     def test_what_went_wrong(self) -> None:
-        result = compare(self.found)
+        result = compare_with_classes(self.found)
         assert result is not None
         assert result.wrong.tolist() == [4, 6]
         groups = confusions(result, self.found, 5, 5)
@@ -153,30 +153,30 @@ class TestClasses:
         ]
 
     def test_a_class_that_no_cluster_is_left_for(self) -> None:
-        result = compare(assignments([0, 0, 0], list("aab")))
+        result = compare_with_classes(assignments([0, 0, 0], list("aab")))
         assert result is not None
         assert result.figures[1].cluster is None
         assert (result.figures[1].recall, result.accuracy) == (0, pytest.approx(2 / 3))
         assert result.wrong.tolist() == [2]
 
     def test_held_out_images_alone_are_scored(self) -> None:
-        result = compare(assignments([0, 0, 1, 1], list("abab"), fitted=2))
+        result = compare_with_classes(assignments([0, 0, 1, 1], list("abab"), fitted=2))
         assert result is not None
         assert result.scored.tolist() == [2, 3]
 
     def test_numbers_are_sorted_by_value(self) -> None:
-        result = compare(assignments([0, 1, 2], ["10", "9", "x"]))
+        result = compare_with_classes(assignments([0, 1, 2], ["10", "9", "x"]))
         assert result is not None
         assert [one.name for one in result.figures] == ["9", "10", "x"]
 
     def test_without_labels_there_is_nothing_to_compare(self) -> None:
-        assert compare(assignments([0, 1])) is None
+        assert compare_with_classes(assignments([0, 1])) is None
 
     @given(st.lists(st.tuples(st.integers(-1, 4), st.integers(0, 5)), min_size=1, max_size=40))
     def test_accuracy_is_that_of_the_metrics(self, pairs: list[tuple[int, int]]) -> None:
         clusters, labels = np.array(pairs).T
         found = assignments(clusters, [str(label) for label in labels])
-        result = compare(found)
+        result = compare_with_classes(found)
         assert result is not None
         assert result.accuracy == pytest.approx(clustering_accuracy(labels, clusters))
         assert result.counts.sum() == len(pairs)

@@ -26,6 +26,7 @@ from ebsc_core.runs.like import Earlier
 from ebsc_core.runs.outcome import Assignment, RunResult, run_figures, write_run
 from ebsc_core.runs.plan import ImagePlan, Plan, make_plan
 from ebsc_core.runs.resolve import InputSummary, Preferences, ResolvedSettings, resolve, resolve_clustering
+from ebsc_core.runs.store.directory import check_finished
 from ebsc_core.runs.training_stage import TrainingStage
 from ebsc_core.training.cache import Trained
 from ebsc_core.utils.device import prepare
@@ -62,6 +63,8 @@ def run(
     plan = make_plan(config, registry, reads=data is None)
     if not isinstance(plan, ImagePlan) and process_count() > 1:
         raise ConfigError(f"features are clustered by one process, and {process_count()} run; start only one")
+    if config.like:  # before images are read, which may take long
+        check_finished(Path(os.path.expanduser(config.like)))
     source, requested = _source(plan, data), _requested(plan, data)
     context = RunContext.open(plan, source, requested, progress, resuming)
     with context.distributed.together():

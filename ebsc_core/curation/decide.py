@@ -117,11 +117,8 @@ def cluster_number(run: SavedRun, cluster: int | str) -> int:
         found = [number for number, name in names.items() if name.casefold() == called]
         what = f"called {shortened(cluster)!r}"
     else:
-        found = [
-            number
-            for number in there
-            if number == _whole(int(cluster) if isinstance(cluster, str) else cluster)
-        ]
+        wanted = int(cluster) if isinstance(cluster, str) else _whole(cluster)
+        found = [number for number in there if number == wanted]
         what = shortened(str(cluster))
     if found:
         return found[0]

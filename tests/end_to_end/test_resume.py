@@ -103,6 +103,18 @@ def test_what_cannot_be_resumed_is_one_line(ebsc, tmp_path):
         assert done.err.count("\n") == 1
 
 
+def test_a_note_that_leads_elsewhere_is_not_followed(ebsc, tmp_path):
+    killed(tmp_path, IN_TRAINING, *TRAINED, "--out", "run")
+    (tmp_path / "precious").write_text("{}")
+    note = tmp_path / "run/.unfinished/kept.json"
+    note.unlink()
+    note.symlink_to(tmp_path / "precious")
+    done = ebsc("resume", "run")
+    assert done.code == 0, done.err
+    assert (tmp_path / "precious").read_text() == "{}"
+    assert not (tmp_path / "run/kept.json").exists()
+
+
 @pytest.mark.parametrize("images", [60, 61])
 def test_a_training_that_starts_anew_since_the_images_have_changed_says_so(ebsc, tmp_path, images: int):
     def write(n: int) -> None:

@@ -185,9 +185,9 @@ class RunDirectory:
             self.lock.close()
             self.lock = None
             check_free(self.path)
-        stay = (LOCK, KEPT) if self.resuming else (LOCK,)
         for item in self.work_folder.iterdir():
-            if item.name not in stay:
+            noted = self.resuming and item.name == KEPT and item.is_file() and not item.is_symlink()
+            if item.name != LOCK and not noted:
                 remove(item)
         self.checkpoints.mkdir()
         # Nothing but the hidden folder is there before the record is: so a kill leaves what check_free knows.

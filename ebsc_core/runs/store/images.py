@@ -76,7 +76,8 @@ def _by_name(available: ImageSource, lines: Assignments, note: Callable[[str], N
         named = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
         count = f"{len(missing)} of the {len(lines.ids)} images of the run"
         raise DataError(f"{count} are not in {available.name} now: {named}")
-    note(f"{len(available) - len(lines.ids)} images that the run has not seen are left out")
+    if new := len(available) - len(lines.ids):
+        note(f"{new} images that the run has not seen are left out")
     positions = np.array([place[name] for name in lines.ids])
     fitted, held_out = positions[: lines.fitted], positions[lines.fitted :]
     return RunImages(available.take(fitted), available.take(held_out) if len(held_out) else None, again=True)

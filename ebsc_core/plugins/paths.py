@@ -39,7 +39,9 @@ def near_paths(name: str) -> list[str]:
             there = [entry.name for entry in islice(entries, MAX_ENTRIES)]
     except (OSError, ValueError):
         return []
-    return [str(path.with_name(near)) for near in get_close_matches(path.name, there, n=1, cutoff=0.8)]
+    near = [entry for entry in there if os.path.splitext(entry)[0] == path.name]  # its suffix was forgotten
+    near = near or get_close_matches(path.name, there, n=1, cutoff=0.7)
+    return [str(path.with_name(entry)) for entry in near[:1]]
 
 
 def described_path(name: str, readable: Sequence[str]) -> str | None:

@@ -260,9 +260,9 @@ class Registry:
                         f"repair or update {plugin.provider.distribution}"
                     ) from plugin.error
             what, near = f"unknown {kind.words} {name!r}", []
-            if kind is Kind.DATA and not broken:
+            if kind is Kind.DATA:
                 readable = [entry.name for entry in self.of(kind) if not _single(entry)]
-                if described := described_path(name, readable):
+                if not broken and (described := described_path(name, readable)):
                     raise UnknownComponentError(described)
                 what, near = f"there is no file, folder or data set {name!r}", near_paths(name)
             raise UnknownComponentError(f"{what}: {self.hint(name, [kind], broken, near)}")

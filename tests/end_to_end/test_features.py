@@ -169,7 +169,7 @@ def test_files_of_single_images_join_and_standard_output_gets_the_lines_alone(eb
     assert lines_of(tmp_path / "one.csv")[0]["cluster"] == clusters["0-0.png"]
     for words, said in (
         (("old", "one.PNG"), "only files of single images"),
-        (("one.PNG", "--skip-bad-images"), "say nothing about single images"),
+        (("one.PNG", "--skip-bad-images"), "--skip-bad-images is about data sets"),
     ):
         done = ebsc("predict", "run", *words, "-o", "-")
         assert (done.code, done.out) == (2, "")

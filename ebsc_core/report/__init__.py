@@ -37,6 +37,7 @@ def write_report(run: SavedRun, images: RunImages | None = None, why_none: str =
     except DataError as error:  # an image was removed since the run
         if images is None:
             raise
+        _keep_pictures(run.path / REPORT, error)
         text = Page(run, None, str(error)).html()
     path = run.path / REPORT
     if path.is_symlink():
@@ -75,6 +76,8 @@ def rewrite_report(
     ------
     RunDirectoryError
         If the directory holds no finished run, or one of its files is damaged.
+    DataError
+        If the images cannot be read, and there is a report that has their pictures.
     """
     run = SavedRun(path, images_now)
     if run.files.unchecked:
@@ -87,6 +90,19 @@ def rewrite_report(
     except RunDirectoryError:
         raise
     except EbscError as error:
+        _keep_pictures(path / REPORT, error)
         images, why_none = None, str(error)
         warn(f"the report has no pictures: {why_none}")
     return write_report(run, images, why_none)
+
+
+def _keep_pictures(report: Path, error: EbscError) -> None:
+    """Raise an error in place of one that would replace the pictures of a report by names."""
+    try:
+        has_pictures = b"<img " in report.read_bytes()
+    except OSError:
+        return
+    if has_pictures:
+        raise DataError(
+            f"{error}; {report} stays as it is, with its pictures (remove it to have a report without pictures)"
+        ) from error

@@ -133,6 +133,12 @@ def test_images_that_have_gone(ebsc, tmp_path: Path, photos: Path) -> None:
     assert ebsc("report", "run").code == 0
     assert "<img " in page(tmp_path / "run")
     photos.rename(tmp_path / "elsewhere")
+    before = page(tmp_path / "run")
+    refused = ebsc("report", "run")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "photos; --data says where they are now; run/report.html stays as it is" in refused.err
+    assert page(tmp_path / "run") == before
+    (tmp_path / "run/report.html").unlink()
     done = ebsc("report", "run")
     assert done.code == 0
     assert "warning: the report has no pictures" in done.err
@@ -144,8 +150,11 @@ def test_images_that_have_gone(ebsc, tmp_path: Path, photos: Path) -> None:
 
 def test_an_image_that_cannot_be_read_any_more(ebsc, tmp_path: Path, photos: Path) -> None:
     assert ebsc("run", "--data", photos, "--n-clusters", "3", *QUICK, "--set", "data.stream=true").code == 0
+    assert ebsc("report", "run").code == 0
     for path in photos.iterdir():
         path.write_bytes(path.read_bytes()[:200])
+    assert "stays as it is, with its pictures" in ebsc("report", "run").err
+    (tmp_path / "run/report.html").unlink()
     done = ebsc("report", "run")
     assert done.code == 0, done.err
     assert "There are no pictures in this report" in page(tmp_path / "run")

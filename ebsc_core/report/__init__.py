@@ -104,5 +104,5 @@ def _keep_pictures(report: Path, error: EbscError) -> None:
         return
     if has_pictures:
         raise DataError(
-            f"{error}; {report} stays as it is, with its pictures (remove it to have a report without pictures)"
+            f"{error}; {report} stays as it is, with its pictures (remove it for a report without pictures)"
         ) from error

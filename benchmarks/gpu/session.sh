@@ -48,10 +48,17 @@ for ((second = 0; second < seconds; second += 5)); do
     sleep 5
 done
 tail -n 3 "$work"/home/*.log
-left=8
-touch -d "-5 seconds" "$work/settled" # a file that is younger may not be whole
+room=8 waiting=0
+touch -d "-5 seconds" "$work/settled" # a file that is younger may not be whole while the chain runs
 for file in "$work"/out/*; do
-    [[ $file -ot $work/settled && ! -e $work/home/${file##*/} ]] && ((left-- > 0)) || continue
-    cp "$file" "$out" && touch "$work/home/${file##*/}"
+    [[ -f $file && ! -e $work/home/${file##*/} ]] || continue
+    if ((room > 0)) && [[ -e $work/ended || $file -ot $work/settled ]]; then
+        cp "$file" "$out" && touch "$work/home/${file##*/}"
+        ((room--))
+    else
+        ((waiting++))
+    fi
 done
-[[ -e $work/ended ]] && echo "the chain has ended"
+if [[ -e $work/ended ]]; then
+    ((waiting)) && echo "call again: $waiting files are left" || echo "the chain has ended"
+fi

@@ -44,6 +44,8 @@ def name_clusters(run: SavedRun, names: Mapping[int, str] | Mapping[str, str]) -
         If there is no such cluster, or a name cannot be used (:mod:`ebsc_core.curation.names`).
     """
     wanted = {cluster_number(run, cluster): name for cluster, name in names.items()}
+    if len(wanted) < len(names):
+        raise ConfigError("a cluster is given twice, by its number and its name; give each once")
     checked = checked_names(wanted, run.curated.names)
     if all(run.curated.names.get(number, "") == name for number, name in checked.items()):
         return run
@@ -60,7 +62,7 @@ def merge_clusters(run: SavedRun, clusters: Sequence[int | str]) -> SavedRun:
     """
     numbers = [cluster_number(run, cluster) for cluster in clusters]
     if len(set(numbers)) < 2 or len(set(numbers)) < len(numbers):
-        given = " and ".join(map(str, numbers))
+        given = " and ".join(map(str, numbers)) or "none"
         raise ConfigError(f"a merge needs two or more clusters, each named once; given: {given}")
     return _decided(run, Merge(numbers=numbers))
 

@@ -31,12 +31,20 @@ def missing_path(name: str) -> str | None:
     return None
 
 
+def is_path(name: str) -> bool:
+    """Return whether there is a file or a folder at a path."""
+    try:
+        return Path(os.path.expanduser(name)).exists()
+    except (OSError, ValueError):
+        return False
+
+
 def near_paths(name: str) -> list[str]:
     """Return the path in the same folder whose name is nearest to that of a missing one, if any is near."""
     path = Path(os.path.expanduser(name))
     try:
         with os.scandir(path.parent) as entries:
-            there = [entry.name for entry in islice(entries, MAX_ENTRIES)]
+            there = sorted(entry.name for entry in islice(entries, MAX_ENTRIES))
     except (OSError, ValueError):
         return []
     near = [entry for entry in there if os.path.splitext(entry)[0] == path.name]  # its suffix was forgotten

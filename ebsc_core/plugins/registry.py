@@ -22,7 +22,7 @@ from typing import Any
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
 from ebsc_core.plugins.installed import OWN_DISTRIBUTION, Provider, canonical, installed_entry_points
 from ebsc_core.plugins.kinds import Kind as Kind
-from ebsc_core.plugins.paths import described_path, near_paths
+from ebsc_core.plugins.paths import described_path, is_path, near_paths
 from ebsc_core.plugins.validation import check_record, claimed, records_of
 from ebsc_core.utils.errors import ComponentError, EbscError, told
 
@@ -264,7 +264,8 @@ class Registry:
                 readable = [entry.name for entry in self.of(kind) if not _single(entry)]
                 if not broken and (described := described_path(name, readable)):
                     raise UnknownComponentError(described)
-                what, near = f"there is no file, folder or data set {name!r}", near_paths(name)
+                if not is_path(name):
+                    what, near = f"there is no file, folder or data set {name!r}", near_paths(name)
             raise UnknownComponentError(f"{what}: {self.hint(name, [kind], broken, near)}")
         return found[0]
 
@@ -313,11 +314,10 @@ class Registry:
     ) -> str:
         """Return advice on an unknown name: similar names, and the plugins that were not loaded.
 
-        ``others`` are names that are known beside those of components.
+        ``others`` are similar names that are not those of components.
         """
         known = {candidate.lower(): candidate for kind in kinds for candidate in self.names(kind)}
-        known |= {other.lower(): other for other in others}
-        near = [known[lower] for lower in get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
+        near = [*others] + [known[lower] for lower in get_close_matches(name.lower(), known, n=3, cutoff=0.6)]
         hint = f"did you mean {' or '.join(near)}?" if near else "see `ebsc plugins list`"
         failed = [*map(str, self.failures), *broken]
         also = f" (not loaded: {', '.join(failed)}; see `ebsc plugins list`)" if failed else ""

@@ -15,6 +15,9 @@ from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, EbscError, RunDirectoryError, told
 from ebsc_core.utils.files import written_whole
 
+# Our pages are smaller; what another program has put there need not be.
+MAX_BYTES = 8 << 20
+
 
 def write_report(run: SavedRun, images: RunImages | None = None, why_none: str = "") -> Path:
     """Write the report into the run directory and replace an existing one.
@@ -97,11 +100,11 @@ def rewrite_report(
 
 
 def _keep_pictures(report: Path, error: EbscError) -> None:
-    """Raise an error in place of one that would replace the pictures of a report by names."""
-    try:
-        has_pictures = b"<img " in report.read_bytes()
-    except OSError:
+    """Raise an error if a report without pictures would take the place of one that has some."""
+    if report.is_symlink() or not report.is_file():
         return
+    with report.open("rb") as file:
+        has_pictures = b"<img " in file.read(MAX_BYTES)
     if has_pictures:
         raise DataError(
             f"{error}; {report} stays as it is, with its pictures (remove it for a report without pictures)"

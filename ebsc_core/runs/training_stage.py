@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -44,6 +44,8 @@ from ebsc_core.utils.weights import weights_digest
 WAITED_SHARE = 0.1
 # Collapse is judged by this number if the number of clusters is found later.
 UNKNOWN_CLUSTERS = 4
+# What training depends on, where a message needs other words than the name in the key.
+CALLED = {"train": "options of training", "joint": "joint phase"}
 # The sections of the components that train.
 TRAINING_PARTS = ("backbone", "objective", "joint")
 
@@ -108,10 +110,11 @@ class TrainingStage:
             self.checkpoints = CheckpointStore(
                 cache.folder / f"{digest(self._resumable_from)}{CHECKPOINT_SUFFIX}"
             )
-            self._note_training(directory, self.checkpoints.path, self._resumable_from)
+            changed = directory.note_training(self.checkpoints.path, self._resumable_from)
+            self._warn_of_changes(changed, cached)
         elif cache.folder is not None and not cached and self.distributed.count == 1:
             self.kept = KeptBlocks(cache.folder, digest(self.made_from), self.progress)
-            self._note_training(directory, self.kept.begin, self.made_from)
+            self._warn_of_changes(directory.note_training(self.kept.begin, self.made_from), cached)
         self.distributed.broadcast(cached is not None)
         with closing(self.data):
             trained = cached or self._train_and_extract(directory)
@@ -130,11 +133,12 @@ class TrainingStage:
                     self.progress.note(told)
         return trained
 
-    def _note_training(self, directory: RunDirectory, file: Path, made_from: Mapping[str, Any]) -> None:
-        """Note where the training is kept; warn if it starts anew although an earlier one was kept."""
-        if changed := directory.note_training(file, made_from):
-            what = " and ".join("images" if name == "images" else f"[{name}]" for name in changed)
-            self.progress.warn(f"other {what} than when this run was stopped, so its training starts anew")
+    def _warn_of_changes(self, changed: Sequence[str], cached: Trained | None) -> None:
+        """Warn if what an earlier process kept of this run is of no use, because something has changed."""
+        if changed and not cached:
+            what = " and ".join(CALLED.get(name, name) for name in changed)
+            work = "training" if self.resolved.trains else "extraction"
+            self.progress.warn(f"its {what} changed since this run was stopped, so the {work} starts anew")
 
     def run_worker(self) -> None:
         """Train and extract with the first process, which alone writes (see :meth:`run`)."""

@@ -136,8 +136,13 @@ def test_images_that_have_gone(ebsc, tmp_path: Path, photos: Path) -> None:
     before = page(tmp_path / "run")
     refused = ebsc("report", "run")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "photos; --data says where they are now; run/report.html stays as it is" in refused.err
+    assert "--data says where they are now; run/report.html stays as it is" in refused.err
     assert page(tmp_path / "run") == before
+    (tmp_path / "run/report.html").unlink()
+    (tmp_path / "run/report.html").symlink_to("/dev/zero")
+    linked = ebsc("report", "run")
+    assert linked.code == 2
+    assert "report.html is a link" in linked.err
     (tmp_path / "run/report.html").unlink()
     done = ebsc("report", "run")
     assert done.code == 0

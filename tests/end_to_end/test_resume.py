@@ -103,14 +103,22 @@ def test_what_cannot_be_resumed_is_one_line(ebsc, tmp_path):
         assert done.err.count("\n") == 1
 
 
-def test_a_note_that_leads_elsewhere_is_not_followed(ebsc, tmp_path):
+FORGED = '{"file": "CACHEDIR.TAG", "made_from": {"\\u001b": 1}}'
+
+
+@pytest.mark.parametrize("content", ["link", "[" * 100_000, FORGED], ids=["link", "deep", "forged"])
+def test_a_note_of_somebody_else_does_no_harm(ebsc, tmp_path, content: str):
     killed(tmp_path, IN_TRAINING, *TRAINED, "--out", "run")
     (tmp_path / "precious").write_text("{}")
     note = tmp_path / "run/.unfinished/kept.json"
     note.unlink()
-    note.symlink_to(tmp_path / "precious")
+    if content == "link":
+        note.symlink_to(tmp_path / "precious")
+    else:
+        note.write_text(content)
     done = ebsc("resume", "run")
     assert done.code == 0, done.err
+    assert "changed since this run was stopped" not in done.err
     assert (tmp_path / "precious").read_text() == "{}"
     assert not (tmp_path / "run/kept.json").exists()
 
@@ -128,6 +136,6 @@ def test_a_training_that_starts_anew_since_the_images_have_changed_says_so(ebsc,
     write(images)
     done = ebsc("resume", "run")
     assert done.code == 0, done.err
-    told = "warning: other images than when this run was stopped, so its training starts anew"
+    told = "warning: its images changed since this run was stopped, so the training starts anew"
     assert (told in done.err) == (images == 61)
     assert not (tmp_path / "run" / ".unfinished").exists()

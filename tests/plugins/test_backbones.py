@@ -247,6 +247,21 @@ def test_a_finished_run_needs_no_download() -> None:
     assert TimmOptions(pretrained=True)._loads
 
 
+def test_the_network_of_a_run_is_built_again_whatever_its_first_convolution_is(tmp_path: Path) -> None:
+    """Not each 3x3 convolution of this name is the small stem of a ResNet."""
+    foreign, stored = tmp_path / "foreign.safetensors", tmp_path / "backbone.safetensors"
+    save_file(timm.create_model("legacy_xception", num_classes=0).state_dict(), foreign)
+    options = TimmOptions(weights=str(foreign), input_size=71)
+    first = TimmBackbone("legacy_xception", options, info(71))
+    save_file(first.state_dict(), stored)
+    foreign.unlink()
+    again = TimmBackbone("legacy_xception", options.without_weights(stored), info(71))
+    again.load_state_dict(first.state_dict())
+    images = torch.rand(2, 3, 71, 71)
+    with torch.no_grad():
+        assert torch.equal(again.eval()(images), first.eval()(images))
+
+
 def test_a_tag_that_timm_does_not_have_is_one_line(one_line: OneLine) -> None:
     with pytest.raises(ComponentError, match=r"test_resnet\.none") as error:
         build("test_resnet.none", 32, pretrained=True)

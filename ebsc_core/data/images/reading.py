@@ -71,6 +71,7 @@ def read_pictures(
     seed: int,
     warn: Callable[[str], None],
     download: bool = True,
+    advice: str = "repair it, or remove it together with its row",
 ) -> tuple[ImageSource, str]:
     """Read the images of rows of features, in the order of the rows, and say how they were matched.
 
@@ -84,6 +85,8 @@ def read_pictures(
         With ``names``, each row gets the image of its name; see
         :func:`ebsc_core.data.images.matching.match_names`. Only rows without names are matched by order.
         With ``order``, all rows are.
+    advice : str
+        What to do about an image that cannot be read.
 
     Raises
     ------
@@ -91,7 +94,7 @@ def read_pictures(
         If a named row has no image of its name, or if rows are matched by order and the images are not as
         many.
     """
-    with none_left_out("repair it, or remove it together with its row"):
+    with none_left_out(advice):
         images = read_images(part, DataChoice(), seed, warn, download=download)
     names = images.ids
     numbered = all(name == str(row) for row, name in enumerate(ids))

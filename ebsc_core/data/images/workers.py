@@ -26,6 +26,7 @@ MAX_WORKERS = 8
 # At most so many unreadable images are named.
 NAMED = 20
 LEAVE_OUT = "repair or remove it, or pass `data.skip_bad_images`"
+RESTORE = "the run was made of it, so restore it"
 
 Bad = list[tuple[int, str]]
 """The positions of images that could not be read, each with the reason."""
@@ -42,7 +43,7 @@ def unreadable(where: str, reason: str, count: int) -> DataError:
 
 
 @contextmanager
-def none_left_out(advice: str = "the run was made of it, so restore it") -> Iterator[None]:
+def none_left_out(advice: str = RESTORE) -> Iterator[None]:
     """Give another advice on an unreadable image within the block, where each image is needed."""
     try:
         yield

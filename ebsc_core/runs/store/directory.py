@@ -45,6 +45,7 @@ from ebsc_core.runs.store.unfinished import (
     is_unfinished,
     write_unfinished,
 )
+from ebsc_core.utils.cached_entries import CHECKPOINT_SUFFIX
 from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, Interrupted, RunDirectoryError
 from ebsc_core.utils.files import check_writable, cut_name, lock, locked, remove
 from ebsc_core.utils.hashing import digest
@@ -57,7 +58,7 @@ CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
 AFFINITY, CHECKPOINTS, DECISIONS = "affinity.npz", "checkpoints", "decisions.json"
 REPORT = "report.html"
 # The name, in the hidden folder, of a note about the checkpoint.
-KEPT = "kept.json"
+KEPT, MAX_NOTE = "kept.json", 1 << 16
 # Bytes of the components, and of components and source together, in the name of a directory.
 MAX_COMPONENTS, MAX_NAME = 120, 200
 
@@ -267,14 +268,15 @@ class RunDirectory:
         self.training, note = file, self.work_folder / KEPT
         now = {name: digest(value) for name, value in made_from.items()}
         try:
-            before = json.loads(note.read_text(encoding="utf-8"))
+            with note.open("rb") as content:
+                before = json.loads(content.read(MAX_NOTE))
             earlier, then = file.with_name(before["file"]), dict(before["made_from"])
-            lost = earlier.name != file.name and earlier.exists() and not file.exists()
-        except (OSError, ValueError, KeyError, TypeError):  # nothing was noted, or the note is damaged
+            lost = earlier.name.endswith(CHECKPOINT_SUFFIX) and earlier.exists() and not file.exists()
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no note, or a damaged one
             lost, then = False, {}
         with self.writing():
             note.write_text(json.dumps({"file": file.name, "made_from": now}), encoding="utf-8")
-        return [name for name in {**now, **then} if now.get(name) != then.get(name)] if lost else []
+        return [name for name in now if now[name] != then.get(name)] if lost else []
 
     @property
     def checkpoints(self) -> Path:

@@ -12,14 +12,13 @@ from ebsc_core.data.images.reading import read_images, read_pictures
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.data.images.split import split
-from ebsc_core.data.images.workers import none_left_out
+from ebsc_core.data.images.workers import RESTORE, none_left_out
 from ebsc_core.plugins.kinds import Kind
-from ebsc_core.plugins.paths import missing_path
-from ebsc_core.plugins.registry import Registry
+from ebsc_core.plugins.registry import Registry, UnknownComponentError
 from ebsc_core.plugins.selection import choose
 from ebsc_core.runs.store.compare import POSITION
 from ebsc_core.runs.store.saved import Assignments, SavedRun
-from ebsc_core.utils.errors import DataError
+from ebsc_core.utils.errors import ConfigError, DataError
 
 # So many images that are missing are named.
 NAMED = 3
@@ -44,14 +43,28 @@ def read_again(
     EbscError
         If the images no longer exist, or are not those of the run.
     """
-    config, lines = run.config, run.assignments
-    named = config.features.images if config.features else config.data.name
-    if named and missing_path(named):
+    try:
+        images = (_of_features if run.config.features else _of_images)(run, registry, warn, note)
+    except UnknownComponentError as error:
         raise DataError(
-            f"the images of the run are no longer at {named}; `data.name` says where they are now"
-        )
-    if config.features:
-        return _of_features(run, registry, warn, note)
+            f"the images of the run cannot be found: {error}; `data.name` says where they are now"
+        ) from error
+    except ConfigError as error:
+        if run.images is None:
+            raise
+        raise DataError(
+            f"{run.images} is not read as the images of the run were ({error}); give a place of the same kind"
+        ) from error
+    if run.images is not None:
+        note("images are told by their names alone")
+    return images
+
+
+def _of_images(
+    run: SavedRun, registry: Registry, warn: Callable[[str], None], note: Callable[[str], None]
+) -> RunImages:
+    """Read the images of a run on images."""
+    config, lines = run.config, run.assignments
     where = f" in {config.data.root}" if config.data.root else ""
     note(f"reading the images of the run again: {config.data.name or 'the default data set'}{where}")
     available = _read(config, registry, warn)
@@ -71,7 +84,7 @@ def _by_name(available: ImageSource, lines: Assignments, note: Callable[[str], N
     """Find the images of a run among others by their names."""
     place = {name: position for position, name in enumerate(available.ids)}
     if all(map(POSITION.fullmatch, lines.ids)) or len(place) < len(available):
-        raise DataError(f"{available.name} holds {len(available)} images now, the run had {len(lines.ids)}")
+        raise DataError(f"{available.name} holds other images than the run was made of")
     if missing := [name for name in lines.ids if name not in place]:
         named = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
         count = f"{len(missing)} of the {len(lines.ids)} images of the run"
@@ -95,7 +108,7 @@ def _of_features(
     note(f"reading the images of the run again: {name}")
     images = choose(registry, Kind.DATA, ComponentChoice(name=name))
     ids, seed = run.assignments.ids, run.config.seed
-    found, _ = read_pictures(images, ids, choice.match, seed, warn, download=False)
+    found, _ = read_pictures(images, ids, choice.match, seed, warn, download=False, advice=RESTORE)
     return RunImages(found, again=True)
 
 

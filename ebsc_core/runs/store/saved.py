@@ -87,6 +87,8 @@ class SavedRun:
     """
 
     def __init__(self, path: Path, images: str | None = None) -> None:
+        if images == "":
+            raise ConfigError("the place where the images are now is empty; name one, or leave it out")
         self.path, self.images = path, images
         self.files = files_of(path)
         check_finished(path)

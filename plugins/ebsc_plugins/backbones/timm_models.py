@@ -123,7 +123,9 @@ class TimmBackbone(Backbone):
             model, "conv1"
         )
         earlier = _earlier(options)
-        wanted = earlier.small_stem if earlier and options.stem is None else options.stem
+        # Other networks have a 3x3 convolution of their own at this place.
+        of_run = earlier.small_stem and has_resnet_stem if earlier else None
+        wanted = of_run if options.stem is None else options.stem
         if wanted and not has_resnet_stem:
             raise ComponentError(
                 f"backbone {name!r} has no ResNet stem to replace; leave backbone.stem unset"

@@ -121,6 +121,12 @@ def test_clusters_are_given_by_number_or_name(run: SavedRun) -> None:
         merge_clusters(merged, ["herbs", 2])
 
 
+def test_a_cluster_that_is_given_twice_loses_no_name(run: SavedRun) -> None:
+    run = name_clusters(run, {0: "herbs"})
+    with pytest.raises(ConfigError, match="given twice"):
+        name_clusters(run, {"0": "first", "herbs": "second"})
+
+
 def test_a_merge_keeps_the_smaller_number_and_a_name() -> None:
     named = Naming(names=[Name(number=1, name="herbs"), Name(number=2, name="trees")])
     merged = apply(SIX, [named, Merge(numbers=[2, 0])])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from ebsc_core.config.loading import load_config, overlay, parse_settings
-from ebsc_core.config.schema import PROVENANCE, RunConfig, trains_jointly
+from ebsc_core.config.schema import PROVENANCE, RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import make_plan
 from ebsc_core.runs.store.directory import RunDirectory
@@ -356,61 +356,3 @@ def options_of(model: type[BaseModel], prefix: str = "") -> list[tuple[str, str 
 @pytest.mark.parametrize(("option", "description"), options_of(RunConfig), ids=lambda value: str(value)[:30])
 def test_every_option_is_described(option: str, description: str | None) -> None:
     assert description, f"{option} has no docstring"
-
-
-class TestRecordedComponents:
-    """A run has resolved settings for its components, which other components do not want."""
-
-    RUN = f"""
-top_k = 6
-whiten = "neighbors"
-express = "features"
-backbone.name = "test_resnet"
-train.epochs = 0
-train.lr = 0.5
-affinity.form = "unweighted"
-refine.steps = 0
-coefficients = {{name = "energy", hidden = 3}}
-objective.name = "simclr"
-[{PROVENANCE}]
-python = "3.12"
-"""
-
-    def test_another_coefficient_model_has_its_own_settings(self, toml: WriteToml) -> None:
-        config = load_config(toml(self.RUN), flags={"coefficients.name": "senet"})
-        new = RunConfig()
-        assert (config.top_k, config.whiten) == (new.top_k, new.whiten)
-        assert (config.refine, config.affinity) == (new.refine, new.affinity)
-        assert not config.refine.model_fields_set
-        assert config.express == "features"
-
-    def test_what_is_given_counts(self, toml: WriteToml) -> None:
-        config = load_config(toml(self.RUN), ["top_k=4"], flags={"coefficients.name": "senet"})
-        assert config.top_k == 4
-
-    @pytest.mark.parametrize("flags", [{}, {"coefficients.name": "energy"}, {"seed": 3}])
-    def test_the_same_model_keeps_them(self, toml: WriteToml, flags: dict[str, Any]) -> None:
-        config = load_config(toml(self.RUN), flags=flags)
-        assert (config.top_k, config.whiten, config.affinity.form) == (6, "neighbors", "unweighted")
-
-    def test_another_objective_expresses_what_it_prefers(self, toml: WriteToml) -> None:
-        assert load_config(toml(self.RUN), flags={"objective.name": "byol"}).express == RunConfig().express
-
-    def test_another_backbone_trains(self, toml: WriteToml) -> None:
-        config = load_config(toml(self.RUN), flags={"backbone.name": "resnet18"})
-        assert "epochs" not in config.train.model_fields_set
-        assert config.train.lr == 0.5
-        trained = toml(self.RUN.replace("epochs = 0", "epochs = 7"))
-        assert load_config(trained, flags={"backbone.name": "resnet18"}).train.epochs == 7
-
-    def test_a_file_that_a_person_has_written_keeps_all(self, toml: WriteToml) -> None:
-        written = toml(self.RUN.partition(f"[{PROVENANCE}]")[0])
-        assert load_config(written, flags={"coefficients.name": "senet"}).top_k == 6
-
-
-@pytest.mark.parametrize(("start", "epochs", "joint"), [(0.8, 2, False), (0.75, 2, False), (0.7, 2, True)])
-def test_a_joint_phase_that_would_begin_after_the_last_epoch_is_none(
-    start: float, epochs: int, joint: bool
-) -> None:
-    config = load_config(settings=[f"joint.start={start}", f"train.epochs={epochs}"])
-    assert trains_jointly(config) is joint

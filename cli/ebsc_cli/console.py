@@ -15,6 +15,7 @@ from rich.table import Table
 from ebsc_cli.flags import in_flags
 from ebsc_cli.tables import plain_console, warning
 from ebsc_core.runs.outcome import RunResult
+from ebsc_core.utils.errors import first_of
 from ebsc_core.utils.progress import Progress, clock
 
 LINE_EVERY_SECONDS = 10.0
@@ -109,7 +110,6 @@ def _rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         if free[name] is not None:
             rows.append((name.replace("_", "-"), f"{free[name]:.3f}"))
     sizes = sorted(free["cluster_sizes"], reverse=True)
-    shown = ", ".join(map(str, sizes[:12])) + (", …" if len(sizes) > 12 else "")
-    rows.append(("cluster sizes", shown))
+    rows.append(("cluster sizes", first_of(sizes, 12)))
     rows.append(("time", clock(sum(metrics["seconds"].values()))))
     return rows

@@ -126,15 +126,14 @@ class Cell:
     @property
     def given(self) -> dict[str, Any]:
         """What is given of the settings whose default a component decides: a given default is not open."""
-        return self.config.model_dump(
-            mode="json", include={"refine", "affinity", "train"}, exclude_unset=True
-        )
+        decided: Any = {"refine": True, "affinity": True, "train": {"epochs"}}
+        return self.config.model_dump(mode="json", include=decided, exclude_unset=True)
 
     @cached_property
     def features_key(self) -> str:
         """A key that is equal for cells that can share their features."""
         values = self.config.model_dump(mode="json", exclude=DOWNSTREAM)
-        return digest(values | {"epochs_given": "epochs" in self.config.train.model_fields_set})
+        return digest(values | {"given": self.given.get("train", {})})
 
 
 @dataclass(frozen=True)

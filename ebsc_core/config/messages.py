@@ -20,15 +20,18 @@ def describe(
     """
     problem = error.errors(include_url=False)[0]
     path = [str(part) for part in problem["loc"]]
-    setting = shortened(".".join([prefix, *path] if prefix else path))
+    whole = [prefix, *path] if prefix else path
+    setting = shortened(".".join(whole))
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if problem["type"] == "extra_forbidden":
         known = [*field_names(model, path[:-1]), *also_known]
-        sections = [name for name in known if path[-1] in field_names(model, [*path[:-1], name])]
-        near = [f"{name}.{path[-1]}" for name in sections[:1]]
-        near = near or get_close_matches(path[-1], known, n=1, cutoff=0.5)
-        whole = ".".join([prefix, *path[:-1], *near] if prefix else [*path[:-1], *near])
-        hint = f"did you mean {whole!r}?" if near else f"known: {', '.join(known) or 'none'}"
+        in_a_section = [
+            f"{name}.{path[-1]}" for name in known if path[-1] in field_names(model, [*path[:-1], name])
+        ]
+        near = in_a_section or get_close_matches(path[-1], known, n=1, cutoff=0.5)
+        hint = f"known: {', '.join(known) or 'none'}"
+        if near:
+            hint = f"did you mean {'.'.join([*whole[:-1], near[0]])!r}?"
         return f"unknown option {setting!r}: {hint}{more}"
     if problem["type"] == "model_type":
         return f"{setting!r} is a section, not an option: set what is in it, got {_shown(problem)}{more}"

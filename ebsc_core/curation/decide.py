@@ -28,7 +28,7 @@ from ebsc_core.runs.store.decisions import (
 )
 from ebsc_core.runs.store.directory import ASSIGNMENTS, DECISIONS
 from ebsc_core.runs.store.saved import SavedRun
-from ebsc_core.utils.errors import ConfigError, RunDirectoryError, shortened
+from ebsc_core.utils.errors import ConfigError, RunDirectoryError, first_of, shortened
 from ebsc_core.utils.files import lock
 from ebsc_core.utils.progress import Progress
 
@@ -120,13 +120,12 @@ def cluster_number(run: SavedRun, cluster: int | str) -> int:
         what = f"called {shortened(cluster)!r}"
     else:
         wanted = int(cluster) if isinstance(cluster, str) else _whole(cluster)
-        found = [number for number in there if number == wanted]
+        found = [wanted] if wanted in there else []
         what = shortened(str(cluster))
     if found:
         return found[0]
     known = [f"{number} ({names[number]})" if number in names else str(number) for number in there]
-    shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")
-    raise ConfigError(f"{run.path} has no cluster {what}; its clusters are {shown}")
+    raise ConfigError(f"{run.path} has no cluster {what}; its clusters are {first_of(known, 20)}")
 
 
 def _whole(number: int) -> int:

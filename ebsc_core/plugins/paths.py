@@ -11,32 +11,27 @@ from pathlib import Path
 ARCHIVES = frozenset({".7z", ".bz2", ".gz", ".rar", ".tar", ".tbz", ".tgz", ".txz", ".xz", ".zst"})
 # Besides those of ``mimetypes``, which differ from system to system.
 IMAGES = frozenset({".avif", ".heic", ".jp2", ".webp"})
+TABLES = frozenset({".csv", ".h5", ".hdf5", ".parquet", ".tsv"})
 # So many entries of a folder are compared with a name that is not among them.
 MAX_ENTRIES = 10_000
-TABLES = frozenset({".csv", ".h5", ".hdf5", ".parquet", ".tsv"})
+
+
+def exists(name: str) -> bool | None:
+    """Return whether there is something at a path; None if it is no path, or must not be looked at."""
+    try:
+        return Path(os.path.expanduser(name)).exists()
+    except (OSError, ValueError):
+        return None
 
 
 def missing_path(name: str) -> str | None:
     """Return one line about a path that does not exist, or None if it does, or looks like a name."""
-    path = Path(os.path.expanduser(name))
-    try:
-        if path.exists():
-            return None
-    except (OSError, ValueError):  # no path, or one that must not be looked at
+    looks_like_a_name = len(Path(os.path.expanduser(name)).parts) <= 1 and not name.endswith("/")
+    if looks_like_a_name or exists(name) is not False:
         return None
-    if len(path.parts) > 1 or name.endswith("/"):
-        near = near_paths(name)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        return f"{name} does not exist, and no data set has this name{hint}"
-    return None
-
-
-def is_path(name: str) -> bool:
-    """Return whether there is a file or a folder at a path."""
-    try:
-        return Path(os.path.expanduser(name)).exists()
-    except (OSError, ValueError):
-        return False
+    near = near_paths(name)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"{name} does not exist, and no data set has this name{hint}"
 
 
 def near_paths(name: str) -> list[str]:
@@ -62,15 +57,11 @@ def described_path(name: str, readable: Sequence[str]) -> str | None:
     readable : sequence of str
         The kinds of files and folders that can be read.
     """
-    path = Path(os.path.expanduser(name))
-    try:
-        if not path.exists():
-            return missing_path(name)
-    except (OSError, ValueError):
-        return None
+    if not exists(name):
+        return missing_path(name)
     import mimetypes  # importing this module, as every command does, must not wait for it
 
-    suffix = path.suffix.lower()
+    suffix = Path(os.path.expanduser(name)).suffix.lower()
     kind = mimetypes.guess_type(name)[0] or ""
     if suffix in ARCHIVES:
         return f"{name} is an archive that no data set reads; unpack it and give the folder, or give a .zip"

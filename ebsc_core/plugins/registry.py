@@ -22,7 +22,7 @@ from typing import Any
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
 from ebsc_core.plugins.installed import OWN_DISTRIBUTION, Provider, canonical, installed_entry_points
 from ebsc_core.plugins.kinds import Kind as Kind
-from ebsc_core.plugins.paths import described_path, is_path, near_paths
+from ebsc_core.plugins.paths import described_path, exists, near_paths
 from ebsc_core.plugins.validation import check_record, claimed, records_of
 from ebsc_core.utils.errors import ComponentError, EbscError, told
 
@@ -264,7 +264,7 @@ class Registry:
                 readable = [entry.name for entry in self.of(kind) if not _single(entry)]
                 if not broken and (described := described_path(name, readable)):
                     raise UnknownComponentError(described)
-                if not is_path(name):
+                if not exists(name):
                     what, near = f"there is no file, folder or data set {name!r}", near_paths(name)
             raise UnknownComponentError(f"{what}: {self.hint(name, [kind], broken, near)}")
         return found[0]

@@ -98,8 +98,8 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
         info = data.info()
         backbone: Backbone = plan.backbone.build_seeded(config.seed, info).to(context.device)
         resolved = resolve(config, data, info, backbone, Preferences.of(plan), distributed.count)
-        # A package that the clusterer needs and does not find must cost no training.
-        plan.clusterer.build(resolved.n_clusters or 2, config.seed)
+        if distributed.main:  # a package that the clusterer needs and does not find must cost no training
+            plan.clusterer.build(resolved.n_clusters or 2, config.seed)
         earlier = Earlier(config.like, data.ids, context.progress) if config.like else None
     announce_images(context, plan, data, held_out, info, backbone, resolved)
     training = TrainingStage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -105,16 +105,18 @@ class TrainingStage:
         """
         cache = TrainedCache(features_folder(self.config.cache))
         self._compare()
-        cached = self._reuse(cache, directory)
+        cached, changed = self._reuse(cache, directory), list[str]()
         if cache.folder is not None and self.resolved.trains:
-            self.checkpoints = CheckpointStore(
-                cache.folder / f"{digest(self._resumable_from)}{CHECKPOINT_SUFFIX}"
-            )
-            changed = directory.note_training(self.checkpoints.path, self._resumable_from)
-            self._warn_of_changes(changed, cached)
+            resumable = self._resumable_from
+            self.checkpoints = CheckpointStore(cache.folder / f"{digest(resumable)}{CHECKPOINT_SUFFIX}")
+            changed = directory.note_training(self.checkpoints.path, resumable)
         elif cache.folder is not None and not cached and self.distributed.count == 1:
             self.kept = KeptBlocks(cache.folder, digest(self.made_from), self.progress)
-            self._warn_of_changes(directory.note_training(self.kept.begin, self.made_from), cached)
+            changed = directory.note_training(self.kept.begin, self.made_from)
+        if changed and not cached:
+            what = " and ".join(CALLED.get(name, name) for name in changed)
+            work = "training" if self.resolved.trains else "extraction"
+            self.progress.warn(f"its {what} changed since this run was stopped, so the {work} starts anew")
         self.distributed.broadcast(cached is not None)
         with closing(self.data):
             trained = cached or self._train_and_extract(directory)
@@ -132,13 +134,6 @@ class TrainingStage:
                 if told := cache.keep_within_limit(self.made_from):
                     self.progress.note(told)
         return trained
-
-    def _warn_of_changes(self, changed: Sequence[str], cached: Trained | None) -> None:
-        """Warn if what an earlier process kept of this run is of no use, because something has changed."""
-        if changed and not cached:
-            what = " and ".join(CALLED.get(name, name) for name in changed)
-            work = "training" if self.resolved.trains else "extraction"
-            self.progress.warn(f"its {what} changed since this run was stopped, so the {work} starts anew")
 
     def run_worker(self) -> None:
         """Train and extract with the first process, which alone writes (see :meth:`run`)."""

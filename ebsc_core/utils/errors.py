@@ -1,6 +1,7 @@
 """Define the errors that users see."""
 
 import errno
+from collections.abc import Sequence
 
 # Characters of a user's own text in a message.
 QUOTED = 200
@@ -133,3 +134,8 @@ def shortened(text: str) -> str:
     """Return a text of a user's file as a message can quote it: on one line, and not too long."""
     line = printable(text[: 2 * QUOTED])
     return line if len(line) <= QUOTED else f"{line[:QUOTED]} …"
+
+
+def first_of(items: Sequence[object], most: int) -> str:
+    """Return the first ``most`` items in a line, with dots if there are more."""
+    return ", ".join(map(str, items[:most])) + (", …" if len(items) > most else "")

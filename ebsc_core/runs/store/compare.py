@@ -141,12 +141,14 @@ def _common(one: SavedRun, other: SavedRun) -> tuple[np.ndarray, np.ndarray]:
     """Return the clusters in both runs of the images that have a cluster in both."""
     here, there = _clusters(one), _clusters(other)
     names = [name for name in here if name in there]
-    why = " (the first are called {!r} and {!r})".format(*(next(iter(named), "") for named in (here, there)))
-    if _data(one) != _data(other) and all(map(POSITION.fullmatch, names)):
-        names, why = [], " (they are of different data, and their names are positions)"
-    if not names:
+    only_positions = bool(names) and all(map(POSITION.fullmatch, names))
+    if not names or (only_positions and _data(one) != _data(other)):
+        why = "they are of different data, and their names are positions"
+        if not names:
+            first = (repr(next(iter(named), "")) for named in (here, there))
+            why = f"the first are called {' and '.join(first)}"
         raise DataError(
-            f"{one.path} and {other.path} have no image in common{why}, so they cannot be compared"
+            f"{one.path} and {other.path} have no image in common ({why}), so they cannot be compared"
         )
     return np.array([here[name] for name in names]), np.array([there[name] for name in names])
 

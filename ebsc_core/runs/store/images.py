@@ -18,7 +18,7 @@ from ebsc_core.plugins.registry import Registry, UnknownComponentError
 from ebsc_core.plugins.selection import choose
 from ebsc_core.runs.store.compare import POSITION
 from ebsc_core.runs.store.saved import Assignments, SavedRun
-from ebsc_core.utils.errors import ConfigError, DataError
+from ebsc_core.utils.errors import ConfigError, DataError, first_of
 
 # So many images that are missing are named.
 NAMED = 3
@@ -86,9 +86,8 @@ def _by_name(available: ImageSource, lines: Assignments, note: Callable[[str], N
     if all(map(POSITION.fullmatch, lines.ids)) or len(place) < len(available):
         raise DataError(f"{available.name} holds other images than the run was made of")
     if missing := [name for name in lines.ids if name not in place]:
-        named = ", ".join(missing[:NAMED]) + (", …" if len(missing) > NAMED else "")
         count = f"{len(missing)} of the {len(lines.ids)} images of the run"
-        raise DataError(f"{count} are not in {available.name} now: {named}")
+        raise DataError(f"{count} are not in {available.name} now: {first_of(missing, NAMED)}")
     if new := len(available) - len(lines.ids):
         note(f"{new} images that the run has not seen are left out")
     positions = np.array([place[name] for name in lines.ids])

@@ -24,16 +24,6 @@ from ebsc_core.utils.errors import ConfigError
 WriteToml = Callable[[str], Path]
 
 
-@pytest.fixture
-def toml(tmp_path: Path) -> WriteToml:
-    def write(text: str) -> Path:
-        file = tmp_path / "config.toml"
-        file.write_text(text)
-        return file
-
-    return write
-
-
 class TestPrecedence:
     def test_nothing_given(self) -> None:
         assert load_config() == RunConfig()

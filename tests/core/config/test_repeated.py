@@ -14,16 +14,6 @@ from ebsc_core.config.schema import PROVENANCE, RunConfig, trains_jointly
 WriteToml = Callable[[str], Path]
 
 
-@pytest.fixture
-def toml(tmp_path: Path) -> WriteToml:
-    def write(text: str) -> Path:
-        file = tmp_path / "config.toml"
-        file.write_text(text)
-        return file
-
-    return write
-
-
 class TestRecordedComponents:
     """A run has resolved settings for its components, which other components do not want."""
 

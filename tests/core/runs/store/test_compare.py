@@ -223,6 +223,11 @@ class TestTheCommand:
         shutil.copytree(two / "old", two / "other")
         text = (two / "other/run.toml").read_text()
         (two / "other/run.toml").write_text(text.replace('"digits"', '"mnist"'))
+        shutil.copytree(two / "other", two / "renamed")
+        head, *lines = (two / "renamed/assignments.csv").read_text().splitlines()
+        renamed = [head, *(f"row-{line}" for line in lines)]
+        (two / "renamed/assignments.csv").write_text("\n".join(renamed) + "\n")
+        first = [lines[0].split(",")[0], renamed[1].split(",")[0]]
         (two / "begun").mkdir()
         (two / "begun/unfinished.toml").touch()
         for arguments, said in (
@@ -234,7 +239,8 @@ class TestTheCommand:
             (("one", "damaged"), "damaged/metrics.json is not the file that was written"),
             (("one", "shapeless"), "shapeless/metrics.json is damaged ('images' is missing)"),
             (("one", "strange"), "strange/run.toml: 'data' is a section"),
-            (("one", "other"), "one and other have no image in common"),
+            (("one", "other"), "one and other have no image in common (they are of different data"),
+            (("one", "renamed"), f"(the first are called {first[0]!r} and {first[1]!r})"),
             (("one", "two", "-o", "nowhere/x.html"), "the folder of nowhere/x.html is not there"),
         ):
             done = ebsc("compare", *arguments)

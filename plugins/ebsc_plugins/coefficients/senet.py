@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -30,9 +30,6 @@ class SENetOptions(Options):
     """The weight of the reconstruction error relative to the elastic-net penalty on the coefficients."""
     lmbd: float = Field(0.9, ge=0, le=1)
     """The share (lambda) of the absolute values in that penalty; half the squares have the rest."""
-    schedule: Literal["published", "same-budget"] = "published"
-    """``published`` trains for 100,000 steps of 100 queries over at most 10,000 rows, ``same-budget`` for 300
-    steps of 1,024 rows, unless ``[refine]`` sets other values."""
 
 
 class SENet(TrainableCoefficientModel):
@@ -59,9 +56,10 @@ class SENet(TrainableCoefficientModel):
         self.threshold = nn.Parameter(torch.tensor(0.0))
 
     def refinement(self) -> dict[str, Any]:
-        """Return the published schedule, where Adam has no weight decay and the cosine ends at 0."""
-        if self.options.schedule == "same-budget":
-            return {}
+        """Return the published schedule, where Adam has no weight decay and the cosine ends at 0.
+
+        ``[refine]`` can set other values; ``refine.steps`` makes it shorter.
+        """
         return {
             "steps": 100_000,
             "rows": 10_000,

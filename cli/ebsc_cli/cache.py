@@ -43,13 +43,15 @@ def cache(
 
     if action not in (None, "clear"):
         raise ConfigError(f"ebsc cache has no action {action!r}; the only one is clear")
-    if older_than and not action:
+    if older_than is not None and not action:
         raise ConfigError("--older-than is for `ebsc cache clear`")
+    if folder == "":  # an unset shell variable; the user's own cache is not meant
+        raise ConfigError("--cache is empty; give the folder of a cache, or leave it out")
     features = features_folder(folder)
     if features is None:
         raise ConfigError("--cache none keeps nothing; give the folder of a cache")
     if action:
-        _clear(features, _days(older_than) if older_than else None)
+        _clear(features, None if older_than is None else _days(older_than))
     else:
         _show(features)
 

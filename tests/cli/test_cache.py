@@ -79,7 +79,10 @@ def test_clear_removes_what_was_not_used_for_so_long(ebsc: Ebsc, cache: Path) ->
         (["--older-than", "30d"], "--older-than is for `ebsc cache clear`"),
         (["clear", "--older-than", "soon"], "'soon' is no age; write hours, days, weeks or years, e.g. 12h"),
         (["clear", "--older-than", "30m"], "'30m' is no age; write hours, days, weeks or years"),
+        (["clear", "--older-than", ""], "'' is no age"),
+        (["--older-than", ""], "--older-than is for `ebsc cache clear`"),
         (["--cache", "none"], "keeps nothing"),
+        (["clear", "--cache", ""], "--cache is empty"),
         (["clear", "--cache", "."], ". is not a cache that ebsc has made"),
     ],
 )

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from uuid import uuid4
 
 from ebsc_core.utils.errors import DataError
 
@@ -60,11 +61,14 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """Return a hidden name of this process in the same folder, which is not too long if ``path`` is not."""
-    name, room = path.name, LONGEST_NAME - 20
+    """Return a new hidden name in the same folder, which is not too long if ``path`` is not.
+
+    The number of the process alone is not enough: containers and machines that share a disk have equal ones.
+    """
+    name, room = path.name, LONGEST_NAME - 30
     if len(os.fsencode(name)) > room:  # names that differ only at their ends must stay different
         name = f"{cut_name(name, room - 40)}.{hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()}"
-    return path.with_name(f".{name}.{os.getpid()}")
+    return path.with_name(f".{name}.{os.getpid()}.{uuid4().hex[:8]}")
 
 
 def cut_name(name: str, size: int) -> str:

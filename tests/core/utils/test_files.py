@@ -6,11 +6,13 @@ import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ebsc_core.utils.cached_entries import REMAINS
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.files import check_writable, written_whole
 
@@ -33,7 +35,10 @@ def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path: Path) -> Non
     assert (tmp_path / "file").read_text() == "x"
 
 
-def test_nothing_is_written_through_a_link_that_somebody_has_put_beside(tmp_path: Path) -> None:
+def test_nothing_is_written_through_a_link_that_somebody_has_put_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ebsc_core.utils.files.uuid4", lambda: UUID(int=0))  # somebody guesses the name
     (tmp_path / "mine").write_text("precious")
     with written_whole(tmp_path / "file") as temporary_path:
         temporary_path.touch()
@@ -43,6 +48,17 @@ def test_nothing_is_written_through_a_link_that_somebody_has_put_beside(tmp_path
         temporary_path.write_text("x")
     assert (tmp_path / "mine").read_text() == "precious"
     assert (tmp_path / "file").read_text() == "x"
+
+
+def test_two_processes_of_one_number_write_apart(tmp_path: Path) -> None:
+    path = tmp_path / "0123456789abcdef01234567"
+    with written_whole(path) as one:
+        one.write_text("first")
+        with written_whole(path) as other:
+            other.write_text("second")
+        assert path.read_text() == "second"
+        assert REMAINS.fullmatch(one.name)
+    assert path.read_text() == "first"
 
 
 @pytest.mark.parametrize("letters", ["a" * 255, "é" * 127, "語" * 85])

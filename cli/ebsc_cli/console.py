@@ -15,7 +15,7 @@ from rich.table import Table
 from ebsc_cli.flags import in_flags
 from ebsc_cli.tables import plain_console, warning
 from ebsc_core.runs.outcome import RunResult
-from ebsc_core.utils.errors import first_of
+from ebsc_core.utils.errors import first_of, printable_lines
 from ebsc_core.utils.progress import Progress, clock
 
 LINE_EVERY_SECONDS = 10.0
@@ -51,11 +51,11 @@ class ConsoleProgress(Progress):
 
     def note(self, message: str) -> None:
         if not self.quiet:
-            self.console.print(in_flags(message))
+            self.console.print(printable_lines(in_flags(message)))
 
     def warn(self, message: str) -> None:
         super().warn(message)  # files keep the names of settings
-        self.errors.print(warning(in_flags(message)))
+        self.errors.print(warning(printable_lines(in_flags(message))))
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self.stage, self.total, self.unit = stage, total, unit

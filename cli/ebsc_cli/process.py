@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from ebsc_core.utils.errors import DeviceError
+from ebsc_core.utils.errors import DeviceError, printable
 from ebsc_core.utils.launched import is_launched, local_process_index, process_count, process_index
 
 # When one process ends, the launcher ends the others within this many seconds.
@@ -67,7 +67,7 @@ def complain(message: str) -> None:
             time.sleep(GRACE)
         except KeyboardInterrupt:
             return
-    line = f"ebsc: {' '.join(message.split())}"
+    line = f"ebsc: {printable(message)}"
     print(line.replace("error:", RED, 1) if shows_colors() else line, file=sys.stderr)
 
 

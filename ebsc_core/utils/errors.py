@@ -127,7 +127,12 @@ def fault_of(error: BaseException) -> str:
 
 def printable(text: str) -> str:
     """Return the text on one line that any terminal can show."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return " ".join(printable_lines(text).split())
+
+
+def printable_lines(text: str) -> str:
+    """Return the text with a blank for each character that a terminal cannot show; its lines stay."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def shortened(text: str) -> str:

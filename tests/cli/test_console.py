@@ -1,0 +1,24 @@
+"""What a stranger's run or file says reaches the terminal without control characters."""
+
+from __future__ import annotations
+
+import pytest
+
+from ebsc_cli.console import ConsoleProgress
+from ebsc_cli.process import complain
+
+
+def test_notes_and_warnings_keep_their_blanks_and_lines_and_nothing_that_a_terminal_obeys(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = ConsoleProgress()
+    shown.note("data          photos\x1b[2J\x9b1m\x07\nbackbone      pca")
+    shown.warn("no  class \x1b]0;title\x07")
+    out, err = capsys.readouterr()
+    assert out == "data          photos [2J 1m \nbackbone      pca\n"
+    assert err == "warning: no  class  ]0;title \n"
+
+
+def test_an_error_is_one_line_that_any_terminal_can_show(capsys: pytest.CaptureFixture[str]) -> None:
+    complain("error: no  run\n\x1b[31mred\x1b[0m\x9b2J")
+    assert capsys.readouterr().err == "ebsc: error: no run [31mred [0m 2J\n"

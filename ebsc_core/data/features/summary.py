@@ -68,7 +68,8 @@ def _of_ours(path: Path) -> dict[str, str]:
     if path.suffix.lower() not in (".h5", ".hdf5"):
         return {}
     with opened(path) as file:
-        if file.attrs.get("format") != FORMAT:
+        said = file.attrs.get("format")
+        if not (isinstance(said, str) and said == FORMAT):  # in a file of others, it may be an array
             return {}
         arrays = (f"{name} {open_dataset(path, file, name).shape}" for name in dataset_names(file)[0])
         return {

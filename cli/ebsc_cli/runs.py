@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -70,7 +71,7 @@ def _row(run: Listed) -> list[str]:
     scores, within = run.scores or {}, run.label_free.get("within_cluster_mass")
     cells = [
         run.path,
-        f"{datetime.fromisoformat(run.when).astimezone():%Y-%m-%d %H:%M}" if run.when else "",
+        _local(run.when) if run.when else "",
         Path(run.data).name if run.data else "",
         " ".join(run.parts.values()),
         "" if run.clusters is None else str(run.clusters),
@@ -79,3 +80,11 @@ def _row(run: Listed) -> list[str]:
         "" if run.seconds is None else clock(run.seconds),
     ]
     return [printable(cell) for cell in cells]
+
+
+def _local(when: str) -> str:
+    """Return a time as it is here; at the very ends of the calendar, where that has no name, in UTC."""
+    moment = datetime.fromisoformat(when)
+    with suppress(OverflowError, ValueError):
+        moment = moment.astimezone()
+    return f"{moment:%Y-%m-%d %H:%M}"

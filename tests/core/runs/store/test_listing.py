@@ -162,6 +162,22 @@ class TestTheCommand:
         assert "resnet18 simclr energy spectral" in [line.strip() for line in lines]
         assert "ACC 95.1  NMI 92.5  ARI 90.3  within 0.971  time 1 min 02 s" in lines[-1]
 
+    @pytest.mark.parametrize(
+        ("created", "zone"),
+        [("9999-12-31T23:59:59+00:00", "EAST-9"), ("0001-01-01T00:00:00+00:00", "WEST+9")],
+    )
+    def test_shows_the_ends_of_the_calendar(
+        self, ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, created: str, zone: str
+    ) -> None:
+        make(tmp_path / "runs/first", created)
+        with monkeypatch.context() as patch:
+            patch.setenv("TZ", zone)
+            time.tzset()
+            done = ebsc("runs")
+        time.tzset()
+        assert done.code == 0, done.err
+        assert created[5:16].replace("T", " ") in done.out
+
     def test_is_json_for_programs(self, ebsc, tmp_path: Path) -> None:
         make(tmp_path / "mine/first")
         done = ebsc("runs", "mine", "--json")

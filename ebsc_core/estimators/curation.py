@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike, fspath
@@ -94,7 +95,7 @@ class CurationMixin:
         from ebsc_core.estimators.progress import Spoken
 
         with self._opened() as run:
-            wanted = Export(out=Path(out).expanduser(), folders=FolderOptions(**options))
+            wanted = Export(out=Path(os.path.expanduser(out)), folders=FolderOptions(**options))
             run.export(wanted, X, Spoken(self.verbose))
 
     def find_duplicates(self, images: Any = None, threshold: float | None = None) -> Duplicates:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ class RunContext:
             with distributed.synchronized_errors():
                 if distributed.main:
                     tables = unfinished_tables(config, requested, plan.suppliers())
-                    path = Path(config.out) if config.out else _claimed(plan, source)
+                    path = Path(os.path.expanduser(config.out)) if config.out else _claimed(plan, source)
                     directory = RunDirectory(path, tables, resuming, made=not config.out, warn=progress.warn)
                     observers = Observers(plan.observers.values(), path.absolute(), progress.warn)
         except BaseException:  # of this process or of another

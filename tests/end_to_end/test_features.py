@@ -239,6 +239,19 @@ def test_features_are_extracted_and_looked_at(ebsc, digits: Path) -> None:
     assert "random" not in done.err
 
 
+def test_a_file_of_settings_may_name_a_run_in_the_home_folder(
+    ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 5)))
+    (tmp_path / "own.toml").write_text('out = "~/x"\nn_clusters = 2\ncoefficients.name = "knn"\n')
+    done = ebsc("cluster", "x.npy", "--config", "own.toml")
+    assert done.code == 0, done.err
+    assert (tmp_path / "home/x/run.toml").is_file()
+    assert not (tmp_path / "~").exists()
+
+
 def test_features_of_random_weights_are_said_to_be_so(ebsc) -> None:
     done = ebsc("features", "extract", "digits", "--backbone", "resnet10t", "--limit", "20", "-o", "f.h5")
     assert done.code == 0, done.err

@@ -72,6 +72,14 @@ def test_images_in_memory_are_exported(model: EBSC, tmp_path: Path) -> None:
         model.export(tmp_path / "new", IMAGES[:150])
 
 
+def test_a_folder_may_begin_with_a_tilde(
+    model: EBSC, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model.export("~flowers", IMAGES[:150])
+    assert (tmp_path / "~flowers/clusters").is_dir()
+
+
 def test_rows_have_a_tree_and_shares() -> None:
     model = EnergySubspaceClustering(5, coefficients="knn", dictionary_size=100, random_state=0)
     model.fit(IMAGES[:150].reshape(150, -1))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -30,7 +31,7 @@ def read_paths(
     DataError
         If a file cannot be read, or if the images do not fit in memory.
     """
-    files = [Path(fspath(path)).expanduser() for path in paths]
+    files = [Path(os.path.expanduser(path)) for path in paths]
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")  # PIL warns of odd but readable files
         shape = common_shape(list(pool.map(_header, files)), size, largest)

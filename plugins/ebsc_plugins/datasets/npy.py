@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ebsc_plugins.datasets.arrays import ArrayOptions, find_npy, read_stored
 
 def resolve_npy(name: str) -> ComponentSpec | None:
     """Accept any path that ends in ``.npy`` and is not a folder."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if not name.lower().endswith(".npy") or path.is_dir():
         return None
 

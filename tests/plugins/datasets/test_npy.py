@@ -83,3 +83,12 @@ def test_what_is_no_array_of_images_is_one_line(
         read_npy(npy)
     assert says in one_line(error)
     assert str(npy) in one_line(error)
+
+
+def test_a_name_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "home").mkdir()
+    for path, name in {"~x.npy": "~x.npy", "home/y.npy": "~/y.npy"}.items():
+        np.save(tmp_path / path, PIXELS)
+        assert len(read_npy(Path(name))) == len(PIXELS)

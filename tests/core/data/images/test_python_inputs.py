@@ -73,6 +73,15 @@ def test_files_are_read_as_their_folder_is(files: list[Path], kind: str, tmp_pat
     assert given_images(KINDS[kind](files), size=8).shape == (3, 8, 8)
 
 
+def test_a_name_may_begin_with_a_tilde(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    files[0].rename("~x.png")
+    assert len(given_images(["~x.png", f"~/{files[1].name}"])) == 2
+
+
 def test_a_column_is_read_by_position_and_not_by_its_index() -> None:
     images = [np.full((4, 4), level, np.uint8) for level in (10, 20, 30)]
     data = given_images(Column(images))

@@ -9,7 +9,7 @@ because a list of their names needs an import of their library. Only the options
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import redirect_stderr, suppress
 
 import typer
@@ -67,6 +67,15 @@ def settings(ctx: typer.Context, incomplete: str) -> list[str]:
         section, dot, _ = incomplete.partition(".")
         names = setting_names() + (_options(section, ctx.params.get(section)) if dot else [])
     return [f"{name}=" for name in sorted(set(names)) if name.startswith(incomplete)]
+
+
+def settings_of(sections: Collection[str]) -> Callable[[typer.Context, str], list[str]]:
+    """Return a completer that offers the settings of these sections alone."""
+
+    def complete(ctx: typer.Context, incomplete: str) -> list[str]:
+        return [name for name in settings(ctx, incomplete) if name.rstrip("=").partition(".")[0] in sections]
+
+    return complete
 
 
 def _options(section: str, name: str | None) -> list[str]:

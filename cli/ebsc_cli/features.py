@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from ebsc_cli.completion import settings_of
 from ebsc_cli.flags import (
+    METHOD,
     OPTION,
     DataRoot,
     Device,
@@ -16,10 +18,12 @@ from ebsc_cli.flags import (
     Pretrained,
     Quiet,
     Seed,
-    Settings,
     SkipBadImages,
     Weights,
 )
+
+# The sections and settings that count when nothing is trained.
+USED = ("data", "backbone", "seed", "device", "precision", "cache")
 
 
 def show(
@@ -63,7 +67,17 @@ def extract(
     out: Annotated[
         Path, OPTION("-o", "--out", metavar="FILE.h5", help="The file for features, names and labels.")
     ] = Path("features.h5"),
-    settings: Settings = None,
+    settings: Annotated[
+        list[str] | None,
+        OPTION(
+            "--set",
+            metavar="SECTION.OPTION=VALUE",
+            help="Set any option of the data set or backbone, e.g. backbone.input_size=224, or precision or "
+            "cache; repeatable.",
+            autocompletion=settings_of(USED),
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
     data_root: DataRoot = None,
     limit: Limit = None,
     skip_bad_images: SkipBadImages = None,
@@ -93,7 +107,7 @@ def extract(
         "seed": seed,
         "device": device,
     }
-    config = configured(None, None, settings, flags)
+    config = configured(None, None, settings, flags, USED)
     options = [*config.data.options.values(), *config.backbone.options.values()]  # some name files
     given = [value for value in (data, config.data.root, *options) if value and isinstance(value, str)]
     check_output(out, [Path(os.path.expanduser(value)) for value in given])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,19 @@ def configured(
     observers: Sequence[str] | None,
     settings: Sequence[str] | None,
     flags: Mapping[str, Any],
+    sections: Collection[str] | None = None,
 ) -> RunConfig:
     """Combine a configuration file and the command line into one configuration.
+
+    Parameters
+    ----------
+    sections : collection of str, optional
+        The sections, and settings outside sections, that the command uses; by default all.
 
     Raises
     ------
     ConfigError
-        If a setting is unknown or has the wrong type.
+        If a setting is unknown, is not used or has the wrong type.
     """
     # Import this here, so that `ebsc --help` does not wait for it.
     from ebsc_core.config.loading import load_config
@@ -39,7 +45,7 @@ def configured(
         raise ConfigError("--observer needs the name of an observer; see `ebsc plugins list`")
     # Each observer gets an empty table; --set can fill it.
     observed = [f"observers.{name}={{}}" for name in observers or []]
-    return load_config(file, [*observed, *(settings or [])], flags)
+    return load_config(file, [*observed, *(settings or [])], flags, sections)
 
 
 def start(

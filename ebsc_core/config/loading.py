@@ -37,7 +37,7 @@ def load_config(
     Parameters
     ----------
     sections : collection of str, optional
-        The sections that settings and flags may set; by default all.
+        The sections, and settings outside sections, that settings and flags may set; by default all.
 
     Raises
     ------
@@ -128,15 +128,22 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def check_sections(tree: Mapping[str, Any], sections: Collection[str]) -> None:
-    """Raise a ConfigError unless a tree of settings sets options of these sections, and nothing else."""
+    """Raise a ConfigError unless a tree of settings sets options of these sections, and nothing else.
+
+    A setting outside all sections, such as ``seed``, may be among them.
+    """
+    tables = [one for one in sections if own_settings(one)]
+    single = [one for one in sections if one not in tables]
     for setting, value in flattened(tree):
         section, dot, _ = setting.partition(".")
         if section not in sections:
-            known = " and ".join(f"{one}." for one in sections)
+            known = " and ".join(f"{one}." for one in tables)
+            others = f"; others are {', '.join(single)}" if single else ""
             raise ConfigError(
                 f"{shortened(setting)!r} says nothing here, leave it out: options here begin with {known}"
+                f"{others}"
             )
-        if not (dot or value == {}):
+        if section in tables and not (dot or value == {}):
             raise ConfigError(f"{section!r} is a section, not an option: set what is in it")
 
 

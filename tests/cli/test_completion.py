@@ -51,6 +51,8 @@ def asked(*words: str, python: tuple[str, ...] = (), **environment: str) -> subp
         (("run", "--device", "cu"), ["cuda"]),
         (("run", "--set", "train.l"), ["train.lr="]),
         (("cluster", "f.npy", "--set", "search.pro"), ["search.probes="]),
+        (("features", "extract", "digits", "--set", "prec"), ["precision="]),
+        (("features", "extract", "digits", "--set", "train.l"), []),
         (("run", "--objective", "simclr", "--set", "objective.temp"), ["objective.temperature="]),
         (("plugins", "new", "ob"), ["objective", "observer"]),
     ],

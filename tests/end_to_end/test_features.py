@@ -252,6 +252,21 @@ def test_a_file_of_settings_may_name_a_run_in_the_home_folder(
     assert not (tmp_path / "~").exists()
 
 
+def test_what_an_extraction_uses_can_be_set(ebsc, tmp_path: Path) -> None:
+    words = (
+        "data.limit=20",
+        "backbone.name=identity",
+        "seed=3",
+        "device=cpu",
+        "precision=fp32",
+        "cache=none",
+    )
+    done = ebsc(*EXTRACT[:-1], *(word for setting in words for word in ("--set", setting)))
+    assert done.code == 0, done.err
+    assert "20 images" in done.out
+    assert "objective" not in ebsc("features", "extract", "--help").out
+
+
 def test_features_of_random_weights_are_said_to_be_so(ebsc) -> None:
     done = ebsc("features", "extract", "digits", "--backbone", "resnet10t", "--limit", "20", "-o", "f.h5")
     assert done.code == 0, done.err
@@ -260,6 +275,7 @@ def test_features_of_random_weights_are_said_to_be_so(ebsc) -> None:
 
 
 BAD = np.full((20, 4), np.nan)
+EXTRACT = ("features", "extract", "digits", "-o", "x.h5", "--set")
 
 
 @pytest.mark.parametrize(
@@ -291,6 +307,10 @@ BAD = np.full((20, 4), np.nan)
         (("features", "bad.npy"), "holds NaN"),
         (("features", "extract", "none", "-o", "x.h5"), "none"),
         (("features", "extract", "digits", "-o", "."), "is a folder"),
+        ((*EXTRACT, "objective.temperature=0.3"), "'objective.temperature' says nothing here"),
+        ((*EXTRACT, "n_clusters=3"), "data. and backbone.; others are seed, device, precision, cache"),
+        ((*EXTRACT, "backbone=pca"), "'backbone' is a section, not an option"),
+        ((*EXTRACT, "seed.a=3"), "seed"),
     ],
 )
 def test_bad_input_is_one_line(ebsc, digits: Path, words: tuple[str, ...], said: str) -> None:

@@ -26,7 +26,7 @@ from ebsc_core.clustering.refine import refine
 from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.data.features.forms import WhitenForm, form_width, row_form
-from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows
+from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows, SelectedRows
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.progress import Progress, Stages
@@ -233,7 +233,7 @@ def _dictionary_rows(
         )
     whitened = rows
     if copies and not method.dictionary_size:
-        whitened = HeldRows(rows.take(positions[copies.distinct]))
+        whitened = SelectedRows(rows, positions[copies.distinct])
     return positions, copies, _row_transform(whitened, method, stage)
 
 

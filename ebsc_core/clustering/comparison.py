@@ -63,6 +63,10 @@ class RivalComparison:
         """
         return self.better_among([rival.name for rival in self.rivals])
 
+    def kept(self, name: str) -> float:
+        """Return how many neighbours the rival of this name keeps together."""
+        return next(rival.neighbors_kept for rival in self.rivals if rival.name == name)
+
     def better_among(self, names: Container[str]) -> Rival | None:
         """Return what :attr:`better` is among the rivals of these names."""
         if self.rows < LEAST_ROWS:

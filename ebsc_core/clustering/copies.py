@@ -81,8 +81,9 @@ def find_copies(rows: Rows, positions: np.ndarray, seed: int) -> Copies | None:
     """Find equal and nearly equal rows at positions ``(M,)``; None if there are none.
 
     Rows are hashed: random projections are cut into cells (Datar et al., "Locality-sensitive hashing scheme
-    based on p-stable distributions", 2004), and rows that share cells are compared. This finds equal rows,
-    and nearly all pairs within the limit, in a time that is linear in the rows.
+    based on p-stable distributions", 2004), and rows beside each other in a cell are compared. This finds
+    equal rows, and most pairs within the limit, in a time that is linear in the rows. No copy is farther
+    than the limit from the row that stands for it.
 
     Parameters
     ----------
@@ -130,7 +131,12 @@ def _joined(
     links = sparse.csr_matrix((np.ones(len(start), np.int8), (start, end)), shape=(m, m))
     _, group = connected_components(links, directed=False)
     _, first_of = np.unique(group, return_index=True)
-    return Copies(first_of[group])
+    stands_for = first_of[group]
+    # Links may form a chain through dense rows, whose ends are far apart: such rows stand for themselves.
+    copy = np.flatnonzero(stands_for != np.arange(m))
+    far = copy[_distances(rows, positions[copy], positions[stands_for[copy]]) > limit]
+    stands_for[far] = far
+    return Copies(stands_for)
 
 
 def _distances(rows: Rows, one: np.ndarray, other: np.ndarray) -> np.ndarray:

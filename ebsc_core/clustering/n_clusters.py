@@ -242,7 +242,7 @@ def _small(graph: sparse.csr_matrix) -> tuple[sparse.csr_matrix, np.ndarray]:
 
 
 def _stability(pairs: Sequence[Eigenpairs], k: int, sizes: np.ndarray, seed: int) -> float:
-    found = [_cut(each, k, seed + number) for number, each in enumerate(pairs)]
+    found = [_cut(each, k, (seed + number) % 2**32) for number, each in enumerate(pairs)]
     return float(np.mean([rand_index(a, b, sizes) for a, b in combinations(found, 2)]))
 
 

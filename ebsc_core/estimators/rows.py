@@ -238,6 +238,10 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
             return self._clustered.find_similar(X, top)
 
     def _configuration(self) -> Any:
+        settings = self.settings if isinstance(self.settings, Mapping) else {}
+        if "n_clusters" in settings:
+            raise ConfigError("'n_clusters' has no effect in settings; give it as the parameter of this name")
+        seeded = self.random_state is None and "seed" in settings
         config = configuration(
             None,
             self.settings,
@@ -250,7 +254,7 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
                 "whiten": self.whiten,
                 "dictionary_size": self.dictionary_size,
                 "device": self.device,
-                "seed": drawn_seed(self.random_state),
+                "seed": None if seeded else drawn_seed(self.random_state),
             },
         )
         useless = sorted({"out", "observers", "cache", "like"} & config.model_fields_set)

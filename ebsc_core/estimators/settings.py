@@ -157,4 +157,6 @@ def _as_parameter(name: str, value: str | None) -> str | None:
         return parameter
     literal = {"true": "True", "false": "False"}.get(value)
     literal = literal or (value if re.fullmatch(r"[\d.]+", value) else repr(value))
-    return f"settings={{{name!r}: {literal}}}" if "." in parameter else f"{parameter}={literal}"
+    # Every estimator has these; any other setting enters both by `settings`.
+    own = name in PARAMETERS or name in ("n_clusters", "dictionary_size", "device")
+    return f"{parameter}={literal}" if own else f"settings={{{name!r}: {literal}}}"

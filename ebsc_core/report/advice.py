@@ -97,7 +97,7 @@ def _derived(
 
 
 def _collapsed(rank: float | None, width: int, k: int) -> Advice | None:
-    if rank is None or rank >= k / 2:
+    if rank is None or rank >= min(k, width) / 2:
         return None
     return Advice(
         f"The features have collapsed: they fill only {number(rank, 1)} of {width} directions (effective "

@@ -198,15 +198,22 @@ class ClusteringStage:
         if none:
             self.progress.warn(f"{none} of {n_rows} rows ({none / n_rows:.1%}) have no cluster (-1)")
 
-    def _compare(self, rows: Rows, result: ClusteringResult) -> RivalComparison | None:
-        """Compare a sample of the rows with k-means and with the untrained model on other forms of them."""
-        assigned = np.flatnonzero(result.labels >= 0)
+    def _compare(
+        self, rows: Rows, result: ClusteringResult, first: ClusteringResult | None = None
+    ) -> RivalComparison | None:
+        """Compare a sample of the rows with k-means and with the untrained model on other forms of them.
+
+        If the rows were clustered before, the ``first`` result of them is one more rival.
+        """
+        assigned = np.flatnonzero((result.labels >= 0) & (first is None or first.labels >= 0))
         sample = assigned[sample_positions(len(assigned), SAMPLE, self.config.seed)]
         labels, k = result.labels[sample], self.n_clusters(result)
         if len(np.unique(labels)) < 2 or len(sample) < 2 * k:
             return None
         plain, seed = rows.take(sample), self.config.seed
         rivals = {"k-means": kmeans(plain.numpy(), k, KMEANS_STARTS, seed)}
+        if first:
+            rivals[self._given(first)] = first.labels[sample]
         for form in ROW_FORMS if isinstance(result.method.model, TrainableCoefficientModel) else ():
             if form != result.method.whiten or _learns(result.method):
                 width = form_width(rows.width, form)
@@ -215,6 +222,9 @@ class ClusteringStage:
                 assert its is not None
                 rivals[self._untrained(form)] = its.numpy()
         return compare_with_rivals([plain.numpy(), Whitening(plain)(plain).numpy()], labels, rivals)
+
+    def _given(self, result: ClusteringResult) -> str:
+        return f"{self.plan.coefficients.name} on {ROW_FORMS[result.method.whiten]} rows, as first clustered"
 
     def _untrained(self, form: WhitenForm) -> str:
         return f"the untrained {self.plan.coefficients.name} on {ROW_FORMS[form]} rows"
@@ -243,13 +253,14 @@ class ClusteringStage:
         """Cluster the rows in another form; return the first result if it keeps more neighbours together."""
         result = self._cluster(rows, form, joint)
         with self.stage("comparison"):
-            other = self._compare(rows, result)
-        if other is None or other.neighbors_kept <= comparison.neighbors_kept:
+            other = self._compare(rows, result, first)
+        # How many neighbours count depends on the clusters, so both results are judged by one comparison.
+        if other is None or other.neighbors_kept <= (before := other.kept(self._given(first))):
             return first, comparison
         self.progress.note(
             f"{ROW_FORMS[form]} rows are taken: their clusters keep {other.neighbors_kept:.0%} of the "
             f"nearest neighbours together (beyond chance), those of {ROW_FORMS[first.method.whiten]} rows "
-            f"{max(0, comparison.neighbors_kept):.0%}"
+            f"{max(0, before):.0%}"
         )
         return result, other
 

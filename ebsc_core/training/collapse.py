@@ -7,9 +7,14 @@ from __future__ import annotations
 KEPT_SHARE = 0.5
 
 
-def collapse_warning(rank: float, width: int, n_clusters: int, rank_before_joint: float | None) -> str | None:
-    """Return a sentence if ``rank`` is too low to separate ``n_clusters``, or fell in the joint phase."""
-    if rank < n_clusters / 2:
+def collapse_warning(
+    rank: float, rows: int, width: int, n_clusters: int, rank_before_joint: float | None
+) -> str | None:
+    """Return a sentence if ``rank`` is too low to separate ``n_clusters``, or fell in the joint phase.
+
+    ``rank`` is the effective rank of ``rows`` rows of ``width`` entries, so it cannot exceed either number.
+    """
+    if rank < min(n_clusters, rows, width) / 2:
         cure = (
             "lower joint.weight"
             if rank_before_joint is not None

@@ -38,6 +38,8 @@ class KeptBlocks:
         self.first = 0
         """The number of rows that are in files."""
         self.last = time.monotonic()
+        self.keeps = True
+        """Whether new blocks are kept; not after a file could not be written."""
 
     @property
     def begin(self) -> Path:
@@ -56,7 +58,8 @@ class KeptBlocks:
             self.progress.note(f"{self.first} images were extracted before; the rest follows")
         try:
             for table in extract(self.first):
-                self.held.append(table)
+                if self.keeps:
+                    self.held.append(table)
                 if time.monotonic() - self.last >= EVERY:
                     self._save()
                 yield table
@@ -97,9 +100,10 @@ class KeptBlocks:
             CheckpointStore(self._path(self.first)).save((tensors, {}))
         except OSError as error:
             self.progress.warn(f"the extraction is not kept: {error}")
+            self.keeps = False  # to hold all blocks until a next try could need all memory
         else:
             self.first += len(tensors["features"])
-            self.held.clear()
+        self.held.clear()
         self.last = time.monotonic()
 
     def _path(self, first: int) -> Path:

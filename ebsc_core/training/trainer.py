@@ -268,7 +268,9 @@ class Trainer:
 
     def _warn_of_collapse(self, epoch: int, done: Epoch, rank_before_joint: float | None) -> None:
         """Warn once if the representation collapses."""
-        warning = collapse_warning(done.effective_rank, self.step.width, self.n_clusters, rank_before_joint)
+        warning = collapse_warning(
+            done.effective_rank, self.batch_size, self.step.width, self.n_clusters, rank_before_joint
+        )
         if warning and not self.collapsed:
             self.collapsed = True
             self.warn(f"epoch {epoch + 1}: {warning}")

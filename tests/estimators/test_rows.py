@@ -123,6 +123,13 @@ def test_the_same_seed_gives_the_same_and_no_generator_is_disturbed(digits) -> N
     assert abs(first - second).max() > 0
 
 
+def test_a_seed_in_the_settings_counts(digits) -> None:
+    X = digits[0][:300]
+    asked, same = (estimator(random_state=None, settings={"seed": 3}).fit(X).labels_ for _ in range(2))
+    np.testing.assert_array_equal(asked, same)
+    np.testing.assert_array_equal(asked, estimator(random_state=3, settings={}).fit(X).labels_)
+
+
 def test_fits_in_several_threads_do_not_mix_their_seeds(digits) -> None:
     X, _ = digits
     models = [estimator(random_state=seed) for seed in (0, 1, 0, 1)]
@@ -164,6 +171,7 @@ def test_warnings_are_pythons(digits) -> None:
         ({"settings": {"train": {"epochs": 3}}}, "'train' says nothing; leave it out"),
         ({"settings": {"cache": "x"}}, "'cache' has no effect"),
         ({"settings": {"out": "x"}}, "'out' has no effect"),
+        ({"settings": {"n_clusters": 3}}, "'n_clusters' has no effect in settings"),
         ({"settings": "refine.steps=3"}, "settings must be a dictionary"),
     ],
     ids=lambda value: str(value)[:40],

@@ -135,7 +135,28 @@ class MappedRows(Rows):
         return ((start, self.change(block)) for start, block in self.rows.blocks(size))
 
     def take(self, positions: np.ndarray) -> Tensor:
-        return self.change(self.rows.take(positions))
+        # In blocks, because the change may need several times the memory of what it returns.
+        parts = SelectedRows(self.rows, positions)
+        if len(parts) <= BLOCK_ROWS:
+            return self.change(self.rows.take(positions))
+        return MappedRows(parts, self.change, self.width).held()
+
+
+class SelectedRows(Rows):
+    """Give access to the rows at positions ``(M,)`` of other rows, which are read when they are wanted."""
+
+    def __init__(self, rows: Rows, positions: np.ndarray) -> None:
+        self.rows, self.positions, self.width = rows, positions, rows.width
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, Tensor]]:
+        for start in range(0, len(self), size):
+            yield start, self.rows.take(self.positions[start : start + size])
+
+    def take(self, positions: np.ndarray) -> Tensor:
+        return self.rows.take(self.positions[positions])
 
 
 def unit_rows(rows: Tensor, in_place: bool = False) -> Tensor:

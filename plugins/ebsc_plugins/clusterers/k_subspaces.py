@@ -37,7 +37,8 @@ class KSubspacesOptions(Options):
     restarts: int = Field(16, ge=1)
     """The number of random starts, which run in parallel. The result is the start that captures most."""
     max_rounds: int = Field(100, ge=1)
-    """The maximum number of rounds. A round assigns all rows and moves all subspaces."""
+    """The maximum number of rounds. A round assigns all rows and moves all subspaces. More than 50,000 rows
+    are read in mini-batches instead, a fixed number of times at most."""
 
 
 class KSubspaces(Clusterer):

@@ -71,13 +71,14 @@ def test_rows_are_taken_once_though_several_tables_find_them(monkeypatch: pytest
         return find_copies(Counted(rows), np.arange(len(rows)), 0)
 
     whole = copies()
-    assert len(taken) == 2  # those that tell the mean distance, and those compared
+    # Those that tell the mean distance, those compared, and those with the rows that stand for them.
+    assert len(taken) == 3
     assert all((np.diff(positions) > 0).all() for positions in taken)
     monkeypatch.setattr(copies_module, "BLOCK_ENTRIES", 10_000)
     in_parts = copies()
     assert whole is not None
     assert in_parts is not None
-    assert len(taken) > 2
+    assert len(taken) > 3
     np.testing.assert_array_equal(whole.stands_for, in_parts.stands_for)
     np.testing.assert_array_equal(whole.stands_for, np.tile(np.arange(3000), 2))
 
@@ -142,3 +143,22 @@ def test_fewer_distinct_rows_than_clusters_are_said() -> None:
 def test_equal_rows_are_refused_in_one_line() -> None:
     with pytest.raises(ValueError, match=r"all 20 rows, of 3 feature\(s\), have the same direction"):
         EnergySubspaceClustering(2, random_state=0).fit(np.ones((20, 3)))
+
+
+@pytest.mark.parametrize("width", [3, 64])
+def test_chains_of_near_rows_are_no_copies(width: int) -> None:
+    """Dense groups in few dimensions: each row is near another, and the ends of the chain are far apart."""
+    numbers = np.random.default_rng(0)
+    centres = np.array([[1.0, 0.2, 0], [1.0, -0.2, 0]])
+    dense = np.concatenate([c + 0.06 * numbers.normal(size=(3000, 3)) for c in centres])
+    rows = np.concatenate([dense, numbers.normal(size=(1500, 3))])
+    rows = rows @ np.linalg.qr(numbers.normal(size=(width, width)))[0][:3]
+    copies = found(rows)
+    assert copies is not None
+    unit = unit_rows(torch.from_numpy(rows.astype(np.float32))).numpy()
+    apart = np.linalg.norm(unit - unit[copies.stands_for], axis=1)
+    pairs = numbers.integers(len(unit), size=(2, 20_000))
+    mean = np.linalg.norm(unit[pairs[0]] - unit[pairs[1]], axis=1).mean()
+    assert apart.max() < 1.1 * copies_module.NEAR * mean
+    assert copies.count < len(rows) / 4
+    np.testing.assert_array_equal(copies.stands_for[copies.distinct], copies.distinct)

@@ -69,6 +69,10 @@ def test_the_seed_decides() -> None:
     assert first.record() != other.record()
 
 
+def test_the_largest_seed_is_one() -> None:
+    assert find_n_clusters(planted([20] * 3), 2**32 - 1).chosen == 3
+
+
 def test_candidates_are_ranked_and_the_record_is_plain() -> None:
     found = find_n_clusters(planted([30] * 4, 0.1))
     scores = [candidate.score for candidate in found.candidates]

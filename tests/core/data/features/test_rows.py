@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from ebsc_core.data.features import rows as module
-from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows, StoredRows, unit_rows
+from ebsc_core.data.features.rows import HeldRows, MappedRows, Rows, SelectedRows, StoredRows, unit_rows
 from ebsc_core.utils.errors import DataError
 
 KINDS = {
@@ -63,6 +63,11 @@ def test_every_way_to_read_gives_the_same_rows(
                 assert torch.equal(torch.cat(blocks), factor * expected)
                 assert torch.equal(rows.held(), factor * expected)
                 assert torch.equal(rows.take(positions), factor * expected[positions])
+                chosen = SelectedRows(rows, positions)
+                for start, block in chosen.blocks(size):
+                    assert torch.equal(block, factor * expected[positions[start : start + size]])
+                assert torch.equal(chosen.held(), factor * expected[positions])
+                assert torch.equal(chosen.take(np.arange(len(positions))), factor * expected[positions])
     finally:
         module.BLOCK_ROWS = before
 
@@ -134,3 +139,19 @@ def test_stored_rows_of_any_length_are_read(tmp_path: Path, scale: float) -> Non
         file["small"], file["scaled"] = rows.astype(np.float32), (rows * scale).astype(np.float32)
     expected, found = (StoredRows(tmp_path / "rows.h5", name).held() for name in ("small", "scaled"))
     torch.testing.assert_close(found, expected)
+
+
+def test_rows_are_mapped_in_blocks_wherever_they_are_read() -> None:
+    """The change of a block may need several times its memory."""
+    seen: list[int] = []
+
+    def change(block: torch.Tensor) -> torch.Tensor:
+        seen.append(len(block))
+        return 2 * block
+
+    held = torch.arange(4.0 * module.BLOCK_ROWS).reshape(-1, 2)
+    positions = np.delete(np.arange(len(held)), 11)
+    taken = MappedRows(HeldRows(held), change).take(positions)
+    assert torch.equal(taken, 2 * held[positions])
+    assert sum(seen) == len(positions)
+    assert max(seen) <= module.BLOCK_ROWS

@@ -91,6 +91,8 @@ class SelectedComponent:
     """The name as it was selected, with the distribution if the user gave it."""
     spec: ComponentSpec
     provider: Provider
+    of_family: bool = False
+    """Whether a family has resolved the name, which may be a path."""
 
     @property
     def bare_name(self) -> str:
@@ -306,7 +308,7 @@ class Registry:
             else:
                 if spec is not None:
                     spec = replace(spec, reference=spec.reference or entry.component.reference)
-                    found.append(SelectedComponent(kind, name, spec, entry.provider))
+                    found.append(SelectedComponent(kind, name, spec, entry.provider, of_family=True))
         return found
 
     def hint(

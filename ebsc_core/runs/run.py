@@ -19,6 +19,7 @@ from ebsc_core.data.images.source import ImageSource
 from ebsc_core.data.images.split import split
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo
 from ebsc_core.plugins.registry import Registry
+from ebsc_core.plugins.selection import Choice
 from ebsc_core.runs.announce import announce_features, announce_images
 from ebsc_core.runs.clustering_stage import ClusteringStage, Joint
 from ebsc_core.runs.context import RunContext
@@ -195,19 +196,26 @@ def _requested(plan: Plan, data: ImageSource | None) -> dict[str, Any]:
     """Return the whole configuration as far as it is known before anything is read."""
     tables = plan.tables()
     if isinstance(plan, ImagePlan):
-        source = _source(plan, data)
-        tables["data"]["name"] = source if data else _absolute(source)
+        tables["data"]["name"] = _found_anywhere(plan.data) if plan.data else _source(plan, data)
     else:
-        for option in ("path", "images"):
-            if tables["features"][option] is not None:
-                tables["features"][option] = _absolute(tables["features"][option])
+        tables["features"]["path"] = _absolute(tables["features"]["path"])
+        if plan.images:
+            tables["features"]["images"] = _found_anywhere(plan.images)
     if tables["like"] is not None:
         tables["like"] = _absolute(tables["like"])
     return tables
 
 
+def _found_anywhere(choice: Choice) -> str:
+    """Return the name of a data set, or its path as it is found from anywhere.
+
+    A registered data set is what its name means even where a folder happens to have this name.
+    """
+    return _absolute(choice.name) if choice.component.of_family else choice.name
+
+
 def _absolute(name: str) -> str:
-    """Return a path as it is found from anywhere, and the name of a data set as it is."""
+    """Return a path as it is found from anywhere, and what is no path as it is."""
     path = Path(os.path.expanduser(name))
     return str(path.absolute()) if path.exists() else name
 

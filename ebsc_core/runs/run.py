@@ -197,6 +197,8 @@ def _requested(plan: Plan, data: ImageSource | None) -> dict[str, Any]:
     tables = plan.tables()
     if isinstance(plan, ImagePlan):
         tables["data"]["name"] = _found_anywhere(plan.data) if plan.data else _source(plan, data)
+        if (root := tables["data"]["root"]) is not None:  # it need not exist before something is downloaded
+            tables["data"]["root"] = str(Path(os.path.expanduser(root)).absolute())
     else:
         tables["features"]["path"] = _absolute(tables["features"]["path"])
         if plan.images:

@@ -37,7 +37,8 @@ def unfinished_tables(
     ----------
     config : RunConfig
     requested : mapping
-        The requested configuration as tables, with the names and options of all components.
+        The requested configuration as tables, with the names and options of all components and with paths
+        that are found from anywhere.
     suppliers : mapping
         Distribution and version of each component.
     """
@@ -48,8 +49,6 @@ def unfinished_tables(
     # The coefficient model decides the settings that are not set here.
     for table in ("refine", "affinity"):
         tables[table] = getattr(config, table).model_dump(mode="json", exclude_unset=True)
-    if config.data.root:
-        tables["data"] = tables["data"] | {"root": str(Path(os.path.expanduser(config.data.root)).absolute())}
     made_with = provenance()
     started = made_with.pop("created")
     record = {"started": started, **made_with, "parts": dict(suppliers)}

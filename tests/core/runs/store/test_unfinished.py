@@ -190,7 +190,6 @@ class TestTheRecord:
     def test_says_the_same_again(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         given = {
-            "data.root": "data",
             "seed": 7,
             "refine.lr": 0.5,
             "cache": "kept",
@@ -205,13 +204,9 @@ class TestTheRecord:
             mark_cache(tmp_path / "kept")  # as the run would have done
             read = load_unfinished(tmp_path / "run", {"device": "cpu", "train.batch_size": None})
         assert read.refine.model_dump(exclude_unset=True) == {"lr": 0.5}
-        assert (read.data.root, read.cache, read.device) == (
-            str(tmp_path / "data"),
-            str(tmp_path / "kept"),
-            "cpu",
-        )
+        assert (read.cache, read.device) == (str(tmp_path / "kept"), "cpu")
         assert read.out == str(tmp_path / "run")
-        same = {"data", "cache", "device", "out"}
+        same = {"cache", "device", "out"}
         assert read.model_dump(exclude=same) == config.model_dump(exclude=same)
 
     def test_damage_is_named(self, tmp_path: Path) -> None:

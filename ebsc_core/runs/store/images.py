@@ -67,7 +67,8 @@ def _of_images(
     config, lines = run.config, run.assignments
     where = f" in {config.data.root}" if config.data.root else ""
     note(f"reading the images of the run again: {config.data.name or 'the default data set'}{where}")
-    available = _read(config, registry, warn)
+    side = _side(run)
+    available = _read(config, registry, warn, side)
     if config.protocol == "train-test":
         images = RunImages(*split(available, config.test_share, config.seed), again=True)
     else:
@@ -76,7 +77,7 @@ def _of_images(
         return images
     if config.data.limit is not None:  # a sample of other images is another one
         unlimited = config.data.model_copy(update={"limit": None})
-        available = _read(config.model_copy(update={"data": unlimited}), registry, warn)
+        available = _read(config.model_copy(update={"data": unlimited}), registry, warn, side)
     return _by_name(available, lines, note)
 
 
@@ -111,11 +112,20 @@ def _of_features(
     return RunImages(found, again=True)
 
 
-def _read(config: RunConfig, registry: Registry, warn: Callable[[str], None]) -> ImageSource:
+def _side(run: SavedRun) -> int | None:
+    """Return the larger side of the images as the run saw them; None if an older version made it."""
+    images = run.provenance.get("images")
+    return max(images["height"], images["width"]) if images else None
+
+
+def _read(
+    config: RunConfig, registry: Registry, warn: Callable[[str], None], side: int | None
+) -> ImageSource:
+    """Read images that are no larger than ``side``, since the backbone that set this limit is not asked."""
     choice = config.data.model_copy(update={"workers": 0})
     data = choose(registry, Kind.DATA, choice)
     try:
         # Only a few images will be used; images that can be streamed need not be read completely.
-        return read_images(data, choice, config.seed, warn, memory=0, download=False)
+        return read_images(data, choice, config.seed, warn, memory=0, download=False, side=side)
     except DataError:
-        return read_images(data, choice, config.seed, warn, download=False)
+        return read_images(data, choice, config.seed, warn, download=False, side=side)

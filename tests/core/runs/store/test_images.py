@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 from PIL import Image
+from safetensors.torch import save_file
 
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.images import read_again
@@ -63,6 +65,39 @@ def test_those_held_out_come_last(ebsc, tmp_path: Path, photos: Path) -> None:
     assert images.held_out is not None
     assert (len(images.fitted), len(images.held_out)) == (12, 3)
     assert levels(images, [14, 0, 12]) == [10 * int(ids[i][:2]) for i in (14, 0, 12)]
+
+
+@pytest.mark.parametrize("file", [(20, 20), (300, 260)])  # below and above the side that the backbone wants
+def test_they_have_the_size_that_the_run_saw(ebsc, tmp_path: Path, file: tuple[int, int]) -> None:
+    (tmp_path / "photos").mkdir()
+    for i in range(20):
+        Image.new("RGB", file, (10 * i, 0, 0)).save(tmp_path / f"photos/{i:02}.png")
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
+    trained = ("--backbone", "test_resnet", "--weights", "w.safetensors", "--n-clusters", "2")
+    done = ebsc("run", "--data", "photos", *trained, "--coefficients", "knn", "--out", "run")
+    assert done.code == 0, done.err
+    seen = SavedRun(tmp_path / "run").provenance["images"]
+    assert (seen["height"], seen["width"]) == ((20, 20) if file == (20, 20) else (168, 168))
+    (tmp_path / "w.safetensors").unlink()  # it is not needed to show them
+    assert again(tmp_path).fitted.shape[1:] == (seen["height"], seen["width"])
+
+
+def test_larger_ones_that_have_come_since_do_not_change_their_size(
+    ebsc, tmp_path: Path, photos: Path
+) -> None:
+    assert ebsc("run", "--data", photos, *QUICK).code == 0
+    for i in range(30):
+        Image.new("L", (50, 50), 255).save(photos / f"new-{i}.png")
+    assert max(again(tmp_path).fitted.shape[1:]) <= 12
+
+
+def test_a_run_of_an_older_version_does_not_say_their_size(ebsc, tmp_path: Path, photos: Path) -> None:
+    assert ebsc("run", "--data", photos, *QUICK).code == 0
+    file = tmp_path / "run/run.toml"
+    file.write_text(file.read_text().partition("[provenance.images]")[0])
+    (tmp_path / "run/manifest").unlink()
+    assert "images" not in SavedRun(tmp_path / "run").provenance
+    assert levels(again(tmp_path), [3]) == [30]
 
 
 def test_an_array_that_cannot_be_streamed_is_read(ebsc, tmp_path: Path) -> None:

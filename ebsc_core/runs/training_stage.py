@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -113,9 +114,15 @@ class TrainingStage:
         elif cache.folder is not None and not cached and self.distributed.count == 1:
             self.kept = KeptBlocks(cache.folder, digest(self.made_from), self.progress)
             changed = directory.note_training(self.kept.begin, self.made_from)
-        if changed and not cached:
+        work = "training" if self.resolved.trains else "extraction"
+        if (kept := directory.elsewhere) and not cached:
+            command = f"ebsc resume {quote(str(directory.path))} --cache {quote(str(kept.parent))}"
+            self.progress.warn(
+                f"the {work} starts anew, since its checkpoint is in another cache ({kept}); to go on from "
+                f"there, stop this run, then: {command}"
+            )
+        elif changed and not cached:
             what = " and ".join(CALLED.get(name, name) for name in changed)
-            work = "training" if self.resolved.trains else "extraction"
             self.progress.warn(f"its {what} changed since this run was stopped, so the {work} starts anew")
         self.distributed.broadcast(cached is not None)
         with closing(self.data):

@@ -139,3 +139,18 @@ def test_a_training_that_starts_anew_since_the_images_have_changed_says_so(ebsc,
     told = "warning: its images changed since this run was stopped, so the training starts anew"
     assert (told in done.err) == (images == 61)
     assert not (tmp_path / "run" / ".unfinished").exists()
+
+
+def test_a_training_that_starts_anew_since_the_cache_is_another_says_so(ebsc, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16), np.uint8)
+    np.savez(tmp_path / "some.npz", images=pixels)
+    quick = ("--n-clusters", "3", "--epochs", "2", "--batch-size", "20", "--backbone", "resnet10t")
+    words = ("run", "--data", "some.npz", *quick, "--set", "refine.steps=0", "--precision", "fp32")
+    killed(tmp_path, IN_TRAINING, *words, "--cache", "cache", "--out", "run")
+    (checkpoint,) = (tmp_path / "cache").glob("*.training.safetensors")
+    done = ebsc("resume", "run", "--cache", "none")
+    assert done.code == 0, done.err
+    (told,) = (line for line in done.err.splitlines() if "starts anew" in line)
+    assert f"its checkpoint is in another cache ({checkpoint})" in told
+    assert told.endswith(f"ebsc resume run --cache {tmp_path / 'cache'}")
+    assert checkpoint.exists()

@@ -43,13 +43,15 @@ from ebsc_core.runs.store.unfinished import (
     how_unfinished,
     is_at_work,
     is_unfinished,
+    read_unfinished,
     write_unfinished,
 )
 from ebsc_core.utils.cached_entries import CHECKPOINT_SUFFIX
-from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, Interrupted, RunDirectoryError
+from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, EbscError, Interrupted, RunDirectoryError
 from ebsc_core.utils.files import check_writable, cut_name, lock, locked, remove
 from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.manifest import MANIFEST, GuardedFolder, write_manifest
+from ebsc_core.utils.paths import features_folder, is_cache
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -152,6 +154,8 @@ class RunDirectory:
         """The folder that holds the files until all are complete."""
         self.training: Path | None = None
         """The file for the checkpoint if training ends early."""
+        self.elsewhere: Path | None = None
+        """The checkpoint of the resumed run, if it is in another cache than the one that is used now."""
         self.lock: IO[bytes] | None = None
         self.made = made
         check_unfinished(path) if resuming else check_free(path)
@@ -191,6 +195,8 @@ class RunDirectory:
             if item.name != LOCK and not noted:
                 remove(item)
         self.checkpoints.mkdir()
+        if self.resuming:  # before the record names the cache of now
+            self.elsewhere = self._kept_elsewhere()
         # Nothing but the hidden folder is there before the record is: so a kill leaves what check_free knows.
         record = self.work_folder / UNFINISHED
         write_unfinished(record, self.unfinished)
@@ -211,6 +217,24 @@ class RunDirectory:
             self._leave_nothing()
             if isinstance(error, KeyboardInterrupt):
                 error.add_note(NOTHING_WRITTEN)
+
+    def _kept_elsewhere(self) -> Path | None:
+        """Return the checkpoint in the cache that the record names, if the cache of now has none."""
+        try:
+            before = features_folder(read_unfinished(self.target).get("cache"))
+            with (self.work_folder / KEPT).open("rb") as content:
+                name = json.loads(content.read(MAX_NOTE))["file"]
+            # The record may come from somebody else: look at nothing but at a cache.
+            if before is None or not name.endswith(CHECKPOINT_SUFFIX) or not is_cache(before):
+                return None
+            now, kept = (
+                features_folder(self.unfinished.get("cache")),
+                (before.absolute() / "x").with_name(name),
+            )
+            missed = kept.exists() and not (now and (now / kept.name).exists())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EbscError):
+            return None  # there is no note, or it or the record is damaged
+        return kept if missed else None
 
     def _finish(self) -> None:
         remove(self.work_folder / KEPT)

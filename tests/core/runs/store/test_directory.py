@@ -7,12 +7,14 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from ebsc_core.runs.store.directory import RunDirectory, claim_path
 from ebsc_core.utils.errors import RunDirectoryError
+from ebsc_core.utils.paths import mark_cache
 from ebsc_core.utils.provenance import provenance
 
 
@@ -231,3 +233,31 @@ class TestClaimedPath:
 
 def test_provenance_names_what_was_installed() -> None:
     assert {"ebsc", "torch", "numpy"} <= provenance()["versions"].keys()
+
+
+@pytest.mark.parametrize(
+    ("cache", "missed"), [("other", True), ("none", True), ("cache", False), ("copied", False)]
+)
+def test_a_checkpoint_in_another_cache_is_noticed(tmp_path: Path, cache: str, missed: bool) -> None:
+    name = f"{'0' * 24}.training.safetensors"
+    for folder in ("cache", "copied"):
+        mark_cache(tmp_path / folder)
+        (tmp_path / folder / name).touch()
+    kept = tmp_path / "cache" / name
+    with suppress(ValueError), RunDirectory(tmp_path / "run", {"cache": str(kept.parent)}) as directory:
+        directory.note_training(kept, {"images": 1})
+        raise ValueError
+    now = cache if cache == "none" else str(tmp_path / cache)
+    with RunDirectory(tmp_path / "run", {"cache": now}, resuming=True) as directory:
+        assert directory.elsewhere == (kept if missed else None)
+
+
+def test_what_is_no_cache_is_not_searched_for_a_checkpoint(tmp_path: Path) -> None:
+    kept = tmp_path / "folder" / f"{'0' * 24}.training.safetensors"
+    kept.parent.mkdir()
+    kept.touch()
+    with suppress(ValueError), RunDirectory(tmp_path / "run", {"cache": str(kept.parent)}) as directory:
+        directory.note_training(kept, {"images": 1})
+        raise ValueError
+    with RunDirectory(tmp_path / "run", {"cache": "none"}, resuming=True) as directory:
+        assert directory.elsewhere is None

@@ -46,11 +46,12 @@ def show(
     from ebsc_core.data.features.store import FEATURES
     from ebsc_core.data.features.summary import feature_facts
     from ebsc_core.runs.store.saved import SavedRun
+    from ebsc_core.utils.errors import printable
 
     path = SavedRun(file).files.file(FEATURES) if file.is_dir() else file
     table = Table(show_header=False)
     for name, value in feature_facts(FeaturesChoice(path=str(path), array=array)).items():
-        table.add_row(name, value)
+        table.add_row(name, printable(value))  # the file may be a stranger's
     plain_console().print(table)
 
 

@@ -229,6 +229,9 @@ def test_features_are_extracted_and_looked_at(ebsc, digits: Path) -> None:
     shown = ebsc("features", "f.h5").out
     assert "200 of " in shown
     assert '"name": "pca"' in shown
+    with h5py.File("f.h5", "r+") as file:
+        file.attrs["key"] = "\x1b]0;title\x07"
+    assert "\x1b" not in ebsc("features", "f.h5").out
     assert ebsc("cluster", "f.h5", *QUICK, "--out", "run").code == 0
     assert "200 of " in ebsc("features", "run").out
     assert "300 of 64" in ebsc("features", "show", "new.npz").out

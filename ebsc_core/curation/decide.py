@@ -1,7 +1,7 @@
 """Name, merge and split the clusters of a finished run, and take decisions back.
 
 Each function writes ``decisions.json`` (:mod:`ebsc_core.runs.store.decisions`) and returns the run as it is
-then. A number that a cluster has had is never given to another one.
+then. A number that a cluster has had is given to another one only if the decision that made it is undone.
 
 Each raises a RunDirectoryError if another program has decided about the run since ``run`` has read the
 decisions, because one of the two would be lost.

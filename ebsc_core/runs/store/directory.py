@@ -92,12 +92,15 @@ def check_output(path: Path, read: Iterable[Path] = ()) -> None:
         What is read, and must not be written over.
     """
     check_writable(path, read)
-    if not path.exists():
-        return
-    folder = Path(os.path.realpath(path)).parent
-    runs = filter(is_run, (folder, folder.parent))  # checkpoints are in a folder of the run
-    if any(file.exists() and path.samefile(file) for run in runs for file in own_files(run)):
-        raise DataError(f"{path} belongs to a run and would be lost; give the path of another file to write")
+    real = Path(os.path.realpath(path))
+    runs = filter(is_run, (real.parent, real.parent.parent))  # checkpoints are in a folder of the run
+    for file in (file for run in runs for file in own_files(run)):
+        if file.exists() and path.exists() and path.samefile(file):
+            raise DataError(
+                f"{path} belongs to a run and would be lost; give the path of another file to write"
+            )
+        if file == real:  # the run may have no such file yet, and would read this one as its own
+            raise DataError(f"{path} has the name of a file of a run; give the path of another file to write")
 
 
 def own_files(path: Path) -> list[Path]:

@@ -82,6 +82,9 @@ def test_what_is_read_is_not_written_over(ebsc, tmp_path: Path) -> None:
         assert "would be lost" in err
     assert ebsc("compare", "run", "run", "-o", "run/metrics.json").code == 2
     assert ebsc("predict", "run", "x.npy", "-o", "x.npy/new.csv").code == 2
+    refused = ebsc("outliers", "run", "-o", "run/decisions.json")  # which the run does not have yet
+    assert refused.code == 2
+    assert "has the name of a file of a run" in refused.err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     for _ in range(2):  # over one's own
         assert ebsc("predict", "run", "x.npy", "-o", "run/new.csv").code == 0

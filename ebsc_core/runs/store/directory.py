@@ -230,10 +230,8 @@ class RunDirectory:
             # The record may come from somebody else: look at nothing but at a cache.
             if before is None or not name.endswith(CHECKPOINT_SUFFIX) or not is_cache(before):
                 return None
-            now, kept = (
-                features_folder(self.unfinished.get("cache")),
-                (before.absolute() / "x").with_name(name),
-            )
+            now = features_folder(self.unfinished.get("cache"))
+            kept = (before.absolute() / "x").with_name(name)  # which refuses the path of another folder
             missed = kept.exists() and not (now and (now / kept.name).exists())
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EbscError):
             return None  # there is no note, or it or the record is damaged

@@ -132,7 +132,7 @@ def printable(text: str) -> str:
 
 def printable_lines(text: str) -> str:
     """Return the text with a blank for each character that a terminal cannot show; its lines stay."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    return "".join(c if c.isprintable() or c in "\n\u00a0" else " " for c in text)  # no-break blanks stay
 
 
 def shortened(text: str) -> str:

@@ -18,7 +18,7 @@ train() { # NAME OBJECTIVE SETTINGS…: one training, its figures, and its featu
     python3 benchmarks/gpu/train.py "$1" --work "$work/$1" --out "$work/out" --minutes 60 \
         --held-out "$work/data/cifar10-test.npz" -- --data "$work/data/cifar10-train.npz" --backbone "$backbone" \
         --epochs "$epochs" --objective "$2" --set objective.hidden=1024 --set objective.width=256 \
-        --set train.optimizer=sgd --set joint.start=1 --no-report "${more[@]}" "${@:3}" >"$work/home/$1.log" 2>&1
+        --set train.optimizer=sgd --no-report "${more[@]}" "${@:3}" >"$work/home/$1.log" 2>&1
 }
 
 chain() {

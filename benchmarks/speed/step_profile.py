@@ -4,9 +4,9 @@
 
 The script runs the trainer's own steps of a ResNet-18 with the small stem and SimCLR, on random colour
 images. It measures time by stage, and by operator with torch's profiler (the operator's own time, without
-the operators that it calls). ``--joint`` runs steps of the joint phase with the energy network. Shares are
-those of this process's CPU time. On CUDA they are those of the device's time; the script waits for each
-stage, while a run does not wait.
+the operators that it calls). ``--joint`` runs steps of the joint phase, of the form ``reconstruction`` with
+the energy network. Shares are those of this process's CPU time. On CUDA they are those of the device's
+time; the script waits for each stage, while a run does not wait.
 """
 
 from __future__ import annotations
@@ -85,7 +85,14 @@ def made(options: argparse.Namespace) -> tuple[Callable[[int], dict[str, float]]
     step_module.apply_view = watch.timing("views", step_module.apply_view)
     objective.backbone.forward = watch.timing("backbone", objective.backbone.forward)
     step = step_module.JointStep(
-        objective, model, device, COLOR_VIEWS, JointChoice(), options.joint, "embeddings", chosen.bf16
+        objective,
+        model,
+        device,
+        COLOR_VIEWS,
+        JointChoice(form="reconstruction"),
+        options.joint,
+        "embeddings",
+        chosen.bf16,
     )
     source = ImageSet("random", images, [str(i) for i in range(len(images))])
     trainer = Trainer(step, source, TrainOptions(), options.batch, 10, 0, Progress())

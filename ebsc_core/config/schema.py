@@ -28,7 +28,6 @@ from pydantic import (
     PrivateAttr,
     TypeAdapter,
     ValidationError,
-    model_validator,
 )
 
 from ebsc_core.config.options import Options
@@ -138,20 +137,22 @@ class FeaturesChoice(Options):
 
 
 class JointChoice(ComponentChoice):
-    """Hold the coefficient model that trains together with the backbone, and the weight of its loss.
+    """Hold the form of the joint phase, and the coefficient model that takes part in it.
 
     It is set separately from ``[coefficients]``, so that runs which differ only in the coefficient model
     use the same features.
     """
 
-    start: float = Field(0.25, ge=0, le=1)
-    """The share of the epochs that train with the objective alone, before the joint phase. With 1, there is
-    no joint phase. With ``neighbors`` and pixels, which need no warm-up, the default is 0."""
-    form: Literal["reconstruction", "neighbors"] = "reconstruction"
-    """The loss of the joint phase. ``reconstruction`` is the squared error of each row expressed by the
-    rows of the other view. ``neighbors`` expresses all images by one another: it takes the second view of
-    some images from another image, which is drawn by the coefficients, and pushes clusters apart (prototype
-    scattering, arXiv:2111.11821). Its graph is that of the untrained model; no coefficient model trains."""
+    form: Literal["none", "reconstruction", "neighbors"] = "none"
+    """The loss of the joint phase. With ``none``, there is no joint phase: the objective trains alone.
+    ``reconstruction`` is the squared error of each row expressed by the rows of the other view.
+    ``neighbors`` expresses all images by one another: it takes the second view of some images from another
+    image, which is drawn by the coefficients, and pushes clusters apart (prototype scattering,
+    arXiv:2111.11821). Its graph is that of the untrained model; no coefficient model trains."""
+    start: float | None = Field(None, ge=0, le=1)
+    """The share of the epochs that train with the objective alone, before the joint phase. By default, it
+    is a quarter; it is 0 with ``neighbors`` and pixels, which need no warm-up. With 1, there is no joint
+    phase."""
     renew: int | None = Field(None, ge=1)
     """With ``neighbors``, all images are expressed and clustered again after this many epochs. By default,
     it is a fifth of the epochs of the joint phase, rounded up."""
@@ -167,20 +168,32 @@ class JointChoice(ComponentChoice):
     of the dictionary share are damped. ``auto`` is true if the coefficient model prefers any whitening. With
     ``neighbors``, ``auto`` is the form that the model prefers, as in the clustering afterwards."""
     weight: float = Field(0.1, ge=0)
-    """The gradient of the joint loss at the backbone's last weights is scaled to this share of the norm of
-    the objective's gradient. With 0, the coefficient model trains and no gradient reaches the backbone.
-    With ``neighbors``, the weight is a plain factor of the loss that pushes clusters apart, as published."""
+    """With ``reconstruction``, the gradient of the joint loss at the backbone's last weights is scaled to
+    this share of the norm of the objective's gradient. With 0, the coefficient model trains and no gradient
+    reaches the backbone. With ``neighbors``, the weight is a plain factor of the loss that pushes clusters
+    apart, as published."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _pixels_need_no_warm_up(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("form") == "neighbors" and values.get("pixels", True):
-            return {"start": 0.0} | values
-        return values
+    def without_effect(self) -> list[str]:
+        """Return the settings that differ from their defaults, but say nothing with this form."""
+        if self.form == "none":
+            names = [name for name in JointChoice.model_fields if name != "form"]
+        else:
+            names = ["renew", "share", "pixels"] if self.form == "reconstruction" else []
+        set_here = [name for name in names if getattr(self, name) != JointChoice.model_fields[name].default]
+        return set_here + (list(self.options) if self.form == "none" else [])
+
+    @property
+    def warm_up(self) -> float:
+        """The share of the epochs that train with the objective alone; 1 if there is no joint phase."""
+        if self.form == "none":
+            return 1.0
+        if self.start is None:
+            return 0.0 if self.uses_graph and self.pixels else 0.25
+        return self.start
 
     def first_epoch(self, epochs: int) -> int:
         """Return the epoch in which the joint phase begins, from 0; ``epochs`` if there is none."""
-        return round(self.start * epochs)
+        return round(self.warm_up * epochs)
 
     @property
     def uses_graph(self) -> bool:
@@ -192,7 +205,7 @@ OWN_RATES = {"adamw": {"lr": 1e-3, "weight_decay": 1e-4}, "sgd": {"lr": 0.12, "w
 
 
 class TrainOptions(Options):
-    """Hold the options of self-supervised training, for warm-up and joint phase together."""
+    """Hold the options of self-supervised training, with or without a joint phase."""
 
     epochs: int = Field(40, ge=0)
     """The number of passes over the data. With 0, the run uses the backbone without training it. A backbone

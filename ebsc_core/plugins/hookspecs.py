@@ -154,7 +154,7 @@ class EpochFinished:
 
     directory: Path
     phase: str
-    """``warm-up`` or ``joint``."""
+    """``joint`` in the joint phase, else ``warm-up``."""
     epoch: int
     """The number of the epoch, from 1. Training that resumes starts with a later number."""
     epochs: int

@@ -35,6 +35,11 @@ def announce_images(
         if plan.joint:
             first = joint.first_epoch(epochs)
             say(f"joint phase   {plan.joint.name} from epoch {first + 1} on, by {joint.form}")
+        elif joint.form != "none":
+            say("joint phase   none: `joint.start` leaves no epoch for it")
+        if idle := joint.without_effect():
+            named = ", ".join(f"joint.{name}" for name in idle)
+            say(f"no effect     {named}: joint.form is {joint.form!r}")
     elif not config.train.epochs and backbone.pretrained:
         say("objective     none: trained weights stay as they are; `train.epochs=40` trains them on")
     elif config.train.epochs > 0:

@@ -35,6 +35,7 @@ SELF_TEST = {
     "data.limit": 120,
     "train.epochs": 2,
     "train.batch_size": 40,
+    "joint.form": "reconstruction",
     "joint.start": 0.5,
     "refine.steps": 20,
     "cache": "none",

@@ -112,16 +112,12 @@ def make_plan(config: RunConfig, registry: Registry, reads: bool = True) -> Plan
         )
     backbone = choose(registry, Kind.BACKBONE, config.backbone)
     config = clustering["config"] = _frozen(config, backbone)
-    joint = None
-    if trains_jointly(config):
-        joint = choose(registry, Kind.COEFFICIENTS, config.joint, "joint")
-        _require_trainable(joint)
     return ImagePlan(
         **clustering,
         data=choose(registry, Kind.DATA, config.data) if reads else None,
         backbone=backbone,
         objective=choose(registry, Kind.OBJECTIVE, config.objective),
-        joint=joint,
+        joint=_joint(config, registry),
     )
 
 
@@ -178,6 +174,22 @@ def _observer(registry: Registry, name: str, options: dict[str, Any]) -> Choice:
     return Choice(component, check_options(component, options, Kind.OBSERVER.settings(name)))
 
 
+def _joint(config: RunConfig, registry: Registry) -> Choice | None:
+    """Return the coefficient model of the joint phase, or None if the run has no such phase."""
+    joint = config.joint
+    if trains_jointly(config):
+        choice = choose(registry, Kind.COEFFICIENTS, joint, "joint")
+        _require_trainable(choice)
+        return choice
+    if "form" not in joint.model_fields_set and (idle := joint.without_effect()):
+        choose(registry, Kind.COEFFICIENTS, joint, "joint")  # a wrong option is said first
+        raise ConfigError(
+            f"'joint.{idle[0]}' says nothing without a joint phase: leave it out, or add "
+            "`joint.form=reconstruction` or `joint.form=neighbors`"
+        )
+    return None
+
+
 def _require_trainable(choice: Choice) -> None:
     from ebsc_core.plugins.interfaces import TrainableCoefficientModel
 
@@ -185,7 +197,7 @@ def _require_trainable(choice: Choice) -> None:
     if isinstance(factory, type) and not issubclass(factory, TrainableCoefficientModel):
         raise ConfigError(
             f"joint.name is {choice.name!r}, which has nothing to train; name a trainable coefficient model "
-            "or switch the joint phase off with `joint.start=1`"
+            "or leave the joint phase out with `joint.form=none`"
         )
 
 

@@ -230,7 +230,8 @@ class TrainingStage:
                 "model": self.plan.joint.record(),
                 "express": self.resolved.express,
                 "whiten": self.resolved.joint_whiten,
-                **self.config.joint.model_dump(mode="json", include={"start", "form", "weight"}),
+                "start": self.config.joint.warm_up,
+                **self.config.joint.model_dump(mode="json", include={"form", "weight"}),
             }
             if self._partitions:
                 made_from["joint"] |= {

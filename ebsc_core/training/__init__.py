@@ -1,1 +1,1 @@
-"""Train: warm up, run the joint mini-batch phase, and extract features of all images."""
+"""Train the objective, alone and in a joint phase, and extract features of all images."""

@@ -49,7 +49,7 @@ class Batch:
 
 @dataclass
 class Trainer:
-    """Repeat a :class:`JointStep`: first the warm-up, then from ``joint.start`` on the joint phase."""
+    """Repeat a :class:`JointStep`: with the objective alone, then in a joint phase if there is one."""
 
     step: JointStep
     images: ImageSource
@@ -138,7 +138,10 @@ class Trainer:
         before = self.history[first - 1].effective_rank if first else None
         per_epoch, begun = self.steps * self.batch_size, self.state
         done_before = (begun.epoch - first) * per_epoch + begun.images
-        self.progress.start(f"{stage} training", (last - first) * per_epoch - done_before, "images")
+        alone = self.joint_epoch == self.options.epochs
+        self.progress.start(
+            "training" if alone else f"{stage} training", (last - first) * per_epoch - done_before, "images"
+        )
         for epoch in range(begun.epoch, last):
             if stage == "joint" and not self.state.images:
                 self._renew_partition(epoch - first)

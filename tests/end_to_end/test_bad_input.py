@@ -85,7 +85,11 @@ CASES = {
     "unknown device": (["--device", "tpu"], ["tpu", "auto"]),
     "unknown precision": (["--precision", "fp8"], ["precision", "fp32"]),
     "too many coefficients": (["--limit", "50", "--set", "top_k=50"], ["top_k", "49"]),
-    "solver in the joint phase": (["--set", "joint.name=knn"], ["knn", "nothing to train"]),
+    "solver in the joint phase": (
+        ["--set", "joint.name=knn", "--set", "joint.form=reconstruction"],
+        ["knn", "nothing to train"],
+    ),
+    "joint phase without a form": (["--set", "joint.start=0.5"], ["joint.start", "joint.form=neighbors"]),
     "search of a solver": (
         ["--coefficients", "elastic-net", "--set", "search.method=cells"],
         ["search.method", "elastic-net"],

@@ -19,7 +19,19 @@ from ebsc_core.utils.manifest import MANIFEST, write_manifest
 
 TRAINED = (
     *("run", "--data", "photos", "--n-clusters", "2", "--backbone", "resnet10t", "--epochs", "1"),
-    *("--batch-size", "12", "--set", "refine.steps=2", "--precision", "fp32", "--cache", "cache", "-q"),
+    *(
+        "--batch-size",
+        "12",
+        "--set",
+        "joint.form=reconstruction",
+        "--set",
+        "refine.steps=2",
+        "--precision",
+        "fp32",
+        "--cache",
+        "cache",
+        "-q",
+    ),
 )
 RUN, LINES, FIGURES, ROWS = "run.toml", "assignments.csv", "metrics.json", "features.h5"
 WEIGHTS = [f"checkpoints/{name}.safetensors" for name in ("backbone", "objective", "coefficients")]

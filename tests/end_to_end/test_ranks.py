@@ -18,7 +18,16 @@ import pytest
 QUICK = ("run", "--limit", "60", "--backbone", "identity", "--epochs", "0", "--set", "refine.steps=0")
 TRAINED = (
     *("run", "--limit", "256", "--epochs", "1", "--batch-size", "128", "--backbone", "resnet10t"),
-    *("--set", "refine.steps=0", "--coefficients", "knn", "--precision", "fp32"),
+    *(
+        "--set",
+        "joint.form=reconstruction",
+        "--set",
+        "refine.steps=0",
+        "--coefficients",
+        "knn",
+        "--precision",
+        "fp32",
+    ),
 )
 LAUNCHED = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 PATIENCE = 300

@@ -17,7 +17,7 @@ from ebsc_core.runs.store.unfinished import UNFINISHED, is_unfinished
 
 TRAINED = (
     *("run", "--limit", "120", "--epochs", "3", "--batch-size", "40", "--backbone", "resnet10t"),
-    *("--set", "refine.steps=10", "--precision", "fp32"),
+    *("--set", "joint.form=reconstruction", "--set", "refine.steps=10", "--precision", "fp32"),
 )
 # Training is kept after every step; the process kills itself when a function is called so many times.
 KILLED = """

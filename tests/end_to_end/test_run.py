@@ -17,6 +17,7 @@ from ebsc_core.data.features.forms import ROW_FORMS
 # Neither the size of the network nor the steps of refinement change what a run leaves, repeats and reuses.
 QUICK = ("--set", "refine.steps=5")
 SMALL = ("--limit", "120", "--epochs", "2", "--batch-size", "40", "--backbone", "resnet10t", *QUICK)
+JOINT = ("--set", "joint.form=reconstruction")
 
 
 def rows_of(run: Path) -> list[dict[str, str]]:
@@ -24,16 +25,23 @@ def rows_of(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("backbone", ["resnet10t", pytest.param("resnet18", marks=pytest.mark.slow)])
-def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports, backbone):
-    done = ebsc("run", *SMALL, "--backbone", backbone, "--objective", "simclr", "--out", "run")
+@pytest.mark.parametrize(
+    ("backbone", "form", "stage", "trained"),
+    [
+        ("resnet10t", (), "warm-up", ()),
+        ("resnet10t", JOINT, "joint", ("joint",)),
+        pytest.param("resnet18", (), "warm-up", (), marks=pytest.mark.slow),
+    ],
+)
+def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports, backbone, form, stage, trained):
+    done = ebsc("run", *SMALL, *form, "--backbone", backbone, "--objective", "simclr", "--out", "run")
     assert done.code == 0, done.err
     run = tmp_path / "run"
     names = {path.name for path in run.iterdir()}
     files = {"run.toml", "assignments.csv", "metrics.json", "features.h5", "affinity.npz", "report.html"}
     assert names == {*files, "manifest", "checkpoints"}
     weights = {path.name for path in (run / "checkpoints").iterdir()}
-    assert weights == {f"{m}.safetensors" for m in ("backbone", "objective", "joint", "coefficients")}
+    assert weights == {f"{m}.safetensors" for m in ("backbone", "objective", "coefficients", *trained)}
     backbone = load_file(run / "checkpoints" / "backbone.safetensors")
     assert backbone["model.conv1.weight"].shape == (64, 1, 3, 3)
     with h5py.File(run / "features.h5") as file:
@@ -42,14 +50,14 @@ def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports, backbone):
         assert [int(row["label"]) for row in rows_of(run)] == file["labels"][:].tolist()
         assert [row["image"] for row in rows_of(run)] == [name.decode() for name in file["ids"][:]]
     metrics = json.loads((run / "metrics.json").read_text())
-    assert [epoch["stage"] for epoch in metrics["training"]] == ["joint"] * 2
+    assert [epoch["stage"] for epoch in metrics["training"]] == [stage] * 2
     assert 0 < metrics["scores"]["acc"] <= 1
     assert sum(metrics["label_free"]["cluster_sizes"]) == 120
     config = tomllib.loads((run / "run.toml").read_text())
     assert config["provenance"]["parts"]["objective"].startswith("ebsc ")
     assert config["objective"]["temperature"] > 0
     assert config["joint"]["weight"] > 0
-    assert "joint training" in done.out
+    assert ("joint phase   energy" in done.out) == ("joint training" in done.out) == bool(trained)
     assert "run directory: run\nreport: run/report.html\n" in done.out
 
 
@@ -212,7 +220,7 @@ def test_the_number_of_clusters_is_found_and_recorded(ebsc, tmp_path, clusterer)
 
 def test_the_jointly_trained_model_goes_on_if_it_is_used_to_such_rows(ebsc):
     tiny = ("run", "--backbone", "resnet10t", "--limit", "100", "--epochs", "1", "--batch-size", "50")
-    tiny = (*tiny, "--set", "refine.steps=2")
+    tiny = (*tiny, *JOINT, "--set", "refine.steps=2")
     said = {
         "whiten=true": "goes on from its joint training",
         "": "is built anew",  # and finds the features of the first

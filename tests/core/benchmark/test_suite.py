@@ -114,7 +114,7 @@ class TestSharingFeatures:
             f"train.epochs = {RunConfig().train.epochs}",  # trained weights have another default
             "train.lr = 0.5",
             "views.flip = 0.1",
-            "joint.start = 0.5",
+            'joint.form = "reconstruction"',
             "data.limit = 99",
             'express = "features"',
         ],
@@ -219,7 +219,7 @@ MISTAKES = {
     "column": ('"digits"\n', '"digits"\ndata.limt = 3\n', 7, "unknown option 'data.limt'"),
     "joint": (
         "train.epochs = 0",
-        'train.epochs = 2\njoint.name = "knn"',
+        'train.epochs = 2\njoint.name = "knn"\njoint.form = "neighbors"',
         5,
         "joint.name is 'knn', which has nothing to train",
     ),

@@ -68,5 +68,7 @@ python = "3.12"
 def test_a_joint_phase_that_would_begin_after_the_last_epoch_is_none(
     start: float, epochs: int, joint: bool
 ) -> None:
-    config = load_config(settings=[f"joint.start={start}", f"train.epochs={epochs}"])
+    config = load_config(
+        settings=["joint.form=reconstruction", f"joint.start={start}", f"train.epochs={epochs}"]
+    )
     assert trains_jointly(config) is joint

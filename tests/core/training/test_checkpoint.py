@@ -46,7 +46,7 @@ def trainer(
     kind: type[Objective] = SimCLR,
     batch: int = BATCH,
     epochs: int = EPOCHS,
-    form: Literal["neighbors"] | None = None,
+    form: Literal["reconstruction", "neighbors"] = "reconstruction",
     optimizer: Literal["adamw", "sgd"] = "adamw",
 ) -> Trainer:
     torch.manual_seed(0)
@@ -56,10 +56,10 @@ def trainer(
     )
     step = JointStep(
         objective=objective,
-        model=None if form else EnergyNetwork(EnergyOptions(hidden=8), 8),
+        model=None if form == "neighbors" else EnergyNetwork(EnergyOptions(hidden=8), 8),
         device=torch.device("cpu"),
         views=GRAY_VIEWS,
-        joint=JointChoice(start=0.25, form=form, renew=2) if form else JointChoice(start=0.5),
+        joint=JointChoice(form=form, start=0.25 if form == "neighbors" else 0.5, renew=2),
         whiten=True,
         express="embeddings",
         n_clusters=2,
@@ -80,7 +80,7 @@ def trainer(
         seed=0,
         progress=Progress(),
         checkpoints=CheckpointStore(path) if path else None,
-        partition=halves if form else None,
+        partition=halves if form == "neighbors" else None,
     )
 
 

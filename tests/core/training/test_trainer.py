@@ -77,7 +77,7 @@ def trainer(
         model=EnergyNetwork(EnergyOptions(hidden=8), width) if joint else None,
         device=torch.device("cpu"),
         views=GRAY_VIEWS,
-        joint=JointChoice(**{"start": 0.5, "weight": weight} | choice),
+        joint=JointChoice(**{"form": "reconstruction", "start": 0.5, "weight": weight} | choice),
         whiten=whiten,
         express=express,
     )
@@ -363,6 +363,9 @@ def test_progress_counts_the_images_of_every_stage() -> None:
         ("joint training", 64),
         ("done", 64),
     ]
+    heard.clear()
+    replace(trainer(epochs=2, joint=False, form="none", start=None), progress=Heard(), history=[]).fit()
+    assert heard == [("training", 128), ("done", 64), ("done", 128)]
 
 
 @pytest.mark.parametrize(

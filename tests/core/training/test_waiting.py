@@ -67,7 +67,7 @@ def trainer(kind: type[Objective], steps: int, device: str = "cpu", **joint: Any
         model=model.to(device),
         device=torch.device(device),
         views=COLOR_VIEWS.model_copy(update={"blur_prob": 0.5, "noise": 0.1, "exact_hue": True}),
-        joint=JointChoice(**{"start": 0.5} | joint),
+        joint=JointChoice(**{"form": "reconstruction", "start": 0.5} | joint),
         whiten=True,
         express="embeddings",
     )

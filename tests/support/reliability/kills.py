@@ -28,7 +28,7 @@ TINY = ("--set", "refine.steps=2", "--device", "cpu", "--quiet")
 DIGITS = ("--limit", "40", "--n-clusters", "3", *TINY)
 TRAINED = (
     *("run", *DIGITS, "--epochs", "2", "--batch-size", "20", "--backbone", "test_resnet"),
-    *("--precision", "fp32", "--cache", "cache", "--out", "run"),
+    *("--set", "joint.form=reconstruction", "--precision", "fp32", "--cache", "cache", "--out", "run"),
 )
 CLUSTERED = ("cluster", "rows.npy", "--n-clusters", "3", *TINY, "--out", "run")
 PIXELS = ("run", *DIGITS, "--backbone", "identity", "--cache", "none")

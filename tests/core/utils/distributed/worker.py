@@ -147,7 +147,7 @@ def step_of(context: DistributedContext, kind: type[Objective], dtype: torch.dty
     objective = objective_of(kind).to(dtype)
     torch.manual_seed(0)
     model = EnergyNetwork(EnergyOptions(hidden=8), 8).to(dtype)
-    choice = JointChoice.model_validate({"start": 0.5, "weight": 0.1})
+    choice = JointChoice.model_validate({"form": "reconstruction", "start": 0.5, "weight": 0.1})
     views = COLOR_VIEWS.model_copy(update={"noise": 0.05})
     made = JointStep(objective, model, torch.device("cpu"), views, choice, True, "embeddings")
     made.join(context)

@@ -29,7 +29,10 @@ from sides import command, described, keep
 
 OBJECTIVES = ("simclr", "byol", "moco-v3", "barlow-twins", "vicreg", "simsiam")
 BATCH = 64
-RUN = ("--data", "digits", "--backbone", "resnet10t", "--batch-size", "128", "--precision", "fp32")
+RUN = (
+    *("--data", "digits", "--backbone", "resnet10t", "--batch-size", "128", "--precision", "fp32"),
+    *("--set", "joint.form=reconstruction"),
+)
 
 
 def gradients(context: Any) -> Iterator[tuple[str, Any]]:

@@ -136,6 +136,10 @@ class FeaturesChoice(Options):
     if it is unique. Rows without names get the images in their order. With ``order``, all rows do."""
 
 
+# Settings of the joint phase that only its form ``neighbors`` has a use for.
+OF_NEIGHBORS = ("renew", "share", "pixels")
+
+
 class JointChoice(ComponentChoice):
     """Hold the form of the joint phase, and the coefficient model that takes part in it.
 
@@ -174,11 +178,11 @@ class JointChoice(ComponentChoice):
     apart, as published."""
 
     def without_effect(self) -> list[str]:
-        """Return the settings that differ from their defaults, but say nothing with this form."""
+        """Return the settings that differ from their defaults, but have no effect with this form."""
         if self.form == "none":
             names = [name for name in JointChoice.model_fields if name != "form"]
         else:
-            names = ["renew", "share", "pixels"] if self.form == "reconstruction" else []
+            names = list(OF_NEIGHBORS) if self.form == "reconstruction" else []
         set_here = [name for name in names if getattr(self, name) != JointChoice.model_fields[name].default]
         return set_here + (list(self.options) if self.form == "none" else [])
 
@@ -360,6 +364,6 @@ OF_IMAGES = frozenset(
 COMPONENT_SECTIONS = ("data", "backbone", "objective", "joint", "coefficients", "clusterer")
 
 
-def trains_jointly(config: RunConfig) -> bool:
-    """Return whether the run has a joint phase, in which a coefficient model trains."""
+def has_joint_phase(config: RunConfig) -> bool:
+    """Return whether the run has a joint phase, if it trains at all."""
     return config.joint.first_epoch(config.train.epochs) < config.train.epochs

@@ -158,7 +158,7 @@ class EpochFinished:
     epoch: int
     """The number of the epoch, from 1. Training that resumes starts with a later number."""
     epochs: int
-    """The number of epochs in both phases together."""
+    """The number of epochs of the whole training."""
     figures: dict[str, float]
     """``loss``, ``effective_rank`` and, in a joint phase with a model, ``joint_error`` (see
     ``metrics.json``)."""

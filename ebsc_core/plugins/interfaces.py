@@ -302,7 +302,7 @@ class Expression:
 class TrainableCoefficientModel(CoefficientModel, nn.Module):
     """Express queries with a model that has parameters and trains on mini-batches.
 
-    Such a model can also take part in the joint phase, where it shapes the backbone.
+    Such a model can also take part in a joint phase (``joint.form``), where it shapes the backbone.
     """
 
     def refinement(self) -> dict[str, Any]:

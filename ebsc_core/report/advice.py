@@ -103,7 +103,7 @@ def _collapsed(rank: float | None, width: int, k: int) -> Advice | None:
         f"The features have collapsed: they fill only {number(rank, 1)} of {width} directions (effective "
         f"rank), fewer than half of what {k} clusters need.",
         "Train longer, with larger batches or another objective; lower joint.weight if the rank fell in "
-        "the joint phase.",
+        "a joint phase.",
     )
 
 

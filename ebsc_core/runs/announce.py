@@ -38,12 +38,14 @@ def announce_images(
         elif joint.form != "none":
             say("joint phase   none: `joint.start` leaves no epoch for it")
         if idle := joint.without_effect():
-            named = ", ".join(f"joint.{name}" for name in idle)
-            say(f"no effect     {named}: joint.form is {joint.form!r}")
+            named = ", ".join(f"`joint.{name}`" for name in idle)
+            say(f"no effect     {named}: `joint.form` is {joint.form}")
     elif not config.train.epochs and backbone.pretrained:
         say("objective     none: trained weights stay as they are; `train.epochs=40` trains them on")
     elif config.train.epochs > 0:
         say(f"objective     none: backbone {plan.backbone.name} has nothing to train")
+    if not resolved.trains and config.joint.form != "none":
+        say("joint phase   none: nothing trains")
     _announce_clustering(context, resolved, resolved.express, len(data), "images")
     if plan.observers:
         say(f"observers     {', '.join(plan.observers)}")

@@ -6,7 +6,14 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from ebsc_core.config.schema import COMPONENT_SECTIONS, OF_IMAGES, ComponentChoice, RunConfig, trains_jointly
+from ebsc_core.config.schema import (
+    COMPONENT_SECTIONS,
+    OF_IMAGES,
+    OF_NEIGHBORS,
+    ComponentChoice,
+    RunConfig,
+    has_joint_phase,
+)
 from ebsc_core.plugins.installed import OWN_DISTRIBUTION
 from ebsc_core.plugins.paths import missing_path
 from ebsc_core.plugins.registry import Kind, Registry, UnknownComponentError
@@ -176,17 +183,17 @@ def _observer(registry: Registry, name: str, options: dict[str, Any]) -> Choice:
 
 def _joint(config: RunConfig, registry: Registry) -> Choice | None:
     """Return the coefficient model of the joint phase, or None if the run has no such phase."""
-    joint = config.joint
-    if trains_jointly(config):
-        choice = choose(registry, Kind.COEFFICIENTS, joint, "joint")
+    joint, used = config.joint, has_joint_phase(config)
+    choice = choose(registry, Kind.COEFFICIENTS, joint, "joint") if used or joint.options else None
+    if used and choice:
         _require_trainable(choice)
         return choice
-    if "form" not in joint.model_fields_set and (idle := joint.without_effect()):
-        choose(registry, Kind.COEFFICIENTS, joint, "joint")  # a wrong option is said first
-        raise ConfigError(
-            f"'joint.{idle[0]}' says nothing without a joint phase: leave it out, or add "
-            "`joint.form=reconstruction` or `joint.form=neighbors`"
-        )
+    given = joint.model_fields_set | set(joint.options)
+    if "form" not in given and given and joint.start != 1:  # which asks for what is the default
+        named = sorted(given)[0]
+        forms = ["neighbors"] if named in OF_NEIGHBORS else ["reconstruction", "neighbors"]
+        added = " or ".join(f"`joint.form={form}`" for form in forms)
+        raise ConfigError(f"'joint.{named}' says nothing without a joint phase: leave it out, or add {added}")
     return None
 
 

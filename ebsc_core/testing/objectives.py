@@ -83,7 +83,7 @@ def can_be_built(part: ObjectiveSubject) -> None:
 def output_shapes(part: ObjectiveSubject) -> None:
     """Return `Views` from `forward`: a scalar loss, features (B, D) and embeddings (B, E) of each view.
 
-    D is the backbone's width and E the objective's. The coefficient model of the joint phase is built for
+    D is the backbone's width and E the objective's. The coefficient model of a joint phase is built for
     them.
     """
     objective = part.build()

@@ -46,7 +46,7 @@ def _train(model: TrainableCoefficientModel, steps: int = STEPS) -> None:
 def training_shapes(part: CoefficientSubject) -> None:
     """Return from `express` a reconstruction (B, D) and a scalar penalty, and from `loss` a scalar.
 
-    The joint phase and the refinement train with them.
+    A joint phase and the refinement train with them.
     """
     model = _trainable(part)
     actual = model.express(rows(9), rows(), torch.arange(9))
@@ -98,7 +98,7 @@ def loss_falls(part: CoefficientSubject) -> None:
 def gradient_reaches_rows(part: CoefficientSubject) -> None:
     """Make `express` differentiable in the queries and in the dictionary.
 
-    In the joint phase this gradient trains the backbone.
+    In a joint phase this gradient trains the backbone.
     """
     model = _trainable(part)
     queries, dictionary = rows().requires_grad_(), rows(seed=1).requires_grad_()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-# The joint phase may cost some rank, but to lose more than half of the rank after the warm-up is not
-# normal.
+# The joint phase may cost some rank, but to lose more than half of the rank before it is not normal.
 KEPT_SHARE = 0.5
 
 

@@ -28,8 +28,8 @@ class Epoch:
     effective_rank: float
     """The effective rank of the expressed rows of the last batch."""
     joint_error: float | None = None
-    """The mean squared error of the rows when the other view's rows express them; only in the joint
-    phase."""
+    """The mean squared error of the rows when the other view's rows express them; only in a joint
+    phase of the form ``reconstruction``."""
 
     def figures(self) -> dict[str, float]:
         """Return the figures that are available, by name."""

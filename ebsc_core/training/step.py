@@ -29,7 +29,7 @@ class Losses:
     """The scalar to minimise."""
     figures: Tensor
     """Two figures without gradient, ``(2,)``: the objective's own loss, and the mean squared error of the
-    rows when the other view's rows express them (0 in the warm-up)."""
+    rows when the other view's rows express them (0 if no coefficient model trains along)."""
     rows: Tensor
     """The rows of view a that are expressed, ``(B, D)`` or ``(B, E)``, of unit length, not whitened."""
 

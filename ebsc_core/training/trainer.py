@@ -1,4 +1,4 @@
-"""Train in mini-batches: the objective alone first, then together with the coefficient model."""
+"""Train in mini-batches: the objective alone, or in a joint phase with coefficients."""
 
 from __future__ import annotations
 
@@ -375,7 +375,7 @@ class Trainer:
 
     def _check(self, loss: float) -> None:
         if not -float("inf") < loss < float("inf"):
+            lower = "train.lr or joint.weight" if self.joint_epoch < self.options.epochs else "train.lr"
             raise TrainingError(
-                f"training diverged: the loss is {loss}; "
-                "lower train.lr or joint.weight, or use `precision=fp32`"
+                f"training diverged: the loss is {loss}; lower {lower}, or use `precision=fp32`"
             )

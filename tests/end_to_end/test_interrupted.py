@@ -17,7 +17,10 @@ import torch
 from ebsc_core.data.features.store import FeatureWriter
 from ebsc_core.training.step import JointStep
 
-RUN = ("run", "--limit", "120", "--epochs", "3", "--backbone", "resnet10t", "--set", "refine.steps=10")
+RUN = (
+    *("run", "--limit", "120", "--epochs", "3", "--backbone", "resnet10t"),
+    *("--set", "joint.form=reconstruction", "--set", "refine.steps=10"),
+)
 FORTY = ("--batch-size", "40")
 
 

@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         text=True,
     )
     assert process.stdout
-    while " training" not in (line := process.stdout.readline()):
+    while not (line := process.stdout.readline()).startswith("training: "):
         assert line, process.communicate()[1]
     yield process
     process.kill()

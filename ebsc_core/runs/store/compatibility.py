@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig, trains_jointly
+from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig, has_joint_phase
 from ebsc_core.config.toml import read_toml
 from ebsc_core.plugins.registry import Kind, Registry, UnknownComponentError
 
@@ -56,7 +56,7 @@ def compare_suppliers(file: Path, config: RunConfig, registry: Registry, warn: C
 
 def _chosen(config: RunConfig) -> dict[str, str]:
     """Return the names of the components that a run needs, by section."""
-    sections = [section for section in COMPONENT_SECTIONS if section != "joint" or trains_jointly(config)]
+    sections = [section for section in COMPONENT_SECTIONS if section != "joint" or has_joint_phase(config)]
     named = {section: getattr(config, section).name for section in sections}
     observers = {Kind.OBSERVER.settings(name): name for name in config.observers}
     return {section: name for section, name in (named | observers).items() if name}

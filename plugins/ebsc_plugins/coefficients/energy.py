@@ -40,8 +40,8 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
     coefficients over the given dictionary, so a network that is trained on mini-batches applies to any
     number of rows.
 
-    The network trains in the joint phase, and on the features if ``refine.steps`` is given. By default it
-    starts afresh on the features, whitened by their neighbours, and is not refined.
+    By default the network does not train: it starts on the features, whitened by their neighbours. It trains
+    on them if ``refine.steps`` is given, and along with the backbone if ``joint.form`` is ``reconstruction``.
 
     The idea is that of arXiv:2110.15037: an energy-based network gives the coefficients, and learns from
     mini-batches, jointly with a self-supervised dictionary. This parametrisation is ours.

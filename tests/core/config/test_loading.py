@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from ebsc_core.config.loading import checked, load_config, overlay, parse_settings, write_toml
+from ebsc_core.config.loading import load_config, overlay, parse_settings
 from ebsc_core.config.schema import PROVENANCE, RunConfig
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import make_plan
@@ -183,54 +183,6 @@ class TestFiles:
         assert not load_config(toml(f"[joint]\nmemory = 0\n{recorded}")).joint.options
         for kept in (f"[joint]\nmemory = 5\n{recorded}", "[joint]\nmemory = 0\n"):
             assert "memory" in load_config(toml(kept)).joint.options
-
-
-@pytest.mark.parametrize(
-    ("given", "first"),
-    [
-        ([], 8),
-        (["joint.form=reconstruction"], 2),
-        (["joint.form=reconstruction", "joint.pixels=true"], 2),
-        (["joint.form=neighbors"], 0),
-        (["joint.form=neighbors", "joint.pixels=false"], 2),
-        (["joint.form=neighbors", "joint.start=0.5"], 4),
-        (["joint.form=none", "joint.start=0.5"], 8),
-    ],
-)
-def test_each_form_of_the_joint_phase_has_its_own_beginning(given: list[str], first: int) -> None:
-    assert load_config(settings=given).joint.first_epoch(8) == first
-
-
-def test_a_recorded_run_takes_another_form_with_its_own_beginning(toml: WriteToml, tmp_path: Path) -> None:
-    """What a run without a joint phase has recorded says nothing of when one begins."""
-    write_toml(tmp_path / "run.toml", load_config().model_dump(mode="json"))
-    joint = load_config(tmp_path / "run.toml", ["joint.form=neighbors"]).joint
-    assert joint.first_epoch(8) == 0
-
-
-class TestSettingsOfTheJointPhase:
-    @pytest.mark.parametrize(
-        "setting", ["start=0.5", "weight=0.2", "pixels=false", "name=energy", "hidden=64"]
-    )
-    def test_need_a_form(self, setting: str) -> None:
-        with pytest.raises(
-            ConfigError, match=rf"'joint\.{setting.partition('=')[0]}' says nothing without a"
-        ):
-            make_plan(load_config(settings=[f"joint.{setting}"]), Registry())
-
-    @pytest.mark.parametrize(
-        ("given", "idle"),
-        [
-            ({"form": "none", "weight": 0.2, "hidden": 64}, ["weight", "hidden"]),
-            ({"form": "none", "weight": 0.1}, []),
-            ({"form": "reconstruction", "share": 0.5, "weight": 0.2, "hidden": 64}, ["share"]),
-            ({"form": "neighbors", "share": 0.5, "renew": 3}, []),
-        ],
-    )
-    def test_are_named_if_the_form_has_no_use_for_them(self, given: dict[str, Any], idle: list[str]) -> None:
-        config = checked({"joint": given})
-        assert config.joint.without_effect() == idle
-        make_plan(config, Registry())  # a form that is given is taken, whatever else is there
 
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

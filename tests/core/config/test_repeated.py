@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ebsc_core.config.loading import load_config
-from ebsc_core.config.schema import PROVENANCE, RunConfig, trains_jointly
+from ebsc_core.config.schema import PROVENANCE, RunConfig, has_joint_phase
 
 WriteToml = Callable[[str], Path]
 
@@ -71,4 +71,4 @@ def test_a_joint_phase_that_would_begin_after_the_last_epoch_is_none(
     config = load_config(
         settings=["joint.form=reconstruction", f"joint.start={start}", f"train.epochs={epochs}"]
     )
-    assert trains_jointly(config) is joint
+    assert has_joint_phase(config) is joint

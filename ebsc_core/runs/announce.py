@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from pydantic import BaseModel
+
+from ebsc_core.clustering.search import chosen_method
+from ebsc_core.config.schema import RefineOptions
 from ebsc_core.data.features.forms import ROW_FORMS
 from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.images.source import ImageSource
-from ebsc_core.plugins.interfaces import Backbone, ImageInfo
+from ebsc_core.plugins.interfaces import Backbone, ImageInfo, TrainableCoefficientModel
 from ebsc_core.runs.context import RunContext
-from ebsc_core.runs.plan import ImagePlan
+from ebsc_core.runs.plan import ImagePlan, Plan
 from ebsc_core.runs.resolve import ResolvedClusteringSettings, ResolvedSettings
 from ebsc_core.utils.device import describe_device
 
@@ -37,9 +43,6 @@ def announce_images(
             say(f"joint phase   {plan.joint.name} from epoch {first + 1} on, by {joint.form}")
         elif joint.form != "none":
             say("joint phase   none: `joint.start` leaves no epoch for it")
-        if idle := joint.without_effect():
-            named = ", ".join(f"`joint.{name}`" for name in idle)
-            say(f"no effect     {named}: `joint.form` is {joint.form}")
     elif not config.train.epochs and backbone.pretrained:
         say("objective     none: trained weights stay as they are; `train.epochs=40` trains them on")
     elif config.train.epochs > 0:
@@ -82,3 +85,32 @@ def _announce_clustering(
     given = "" if context.config.n_clusters else " (the number of classes)"
     count = f"{resolved.n_clusters} clusters{given}" if resolved.n_clusters else "their number to be found"
     say(f"clusterer     {plan.clusterer.name}, {count}")
+    for reason, settings in _without_effect(plan, resolved.dictionary_size or n).items():
+        if settings:
+            say(f"no effect     {', '.join(f'`{setting}`' for setting in settings)}: {reason}")
+
+
+def _without_effect(plan: Plan, clustered: int) -> dict[str, list[str]]:
+    """Return settings that have a value of their own, but no effect in this run, by the reason."""
+    config, model = plan.config, plan.coefficients
+    found = {}
+    if isinstance(plan, ImagePlan):
+        found[f"joint.form is {config.joint.form}"] = [
+            f"joint.{name}" for name in config.joint.without_effect()
+        ]
+        if config.protocol == "all":
+            found["protocol is all, so no image is held out"] = _changed(config, "", ["test_share"])
+    factory = model.component.factory
+    if isinstance(factory, type) and not issubclass(factory, TrainableCoefficientModel):
+        found[f"{model.name} has nothing to train"] = _changed(
+            config.refine, "refine.", RefineOptions.model_fields
+        )
+    if chosen_method(config.search, clustered, clustered) == "exact":
+        found["all pairs of rows are compared"] = _changed(config.search, "search.", ["cell_rows", "probes"])
+    return found
+
+
+def _changed(options: BaseModel, prefix: str, names: Iterable[str]) -> list[str]:
+    """Return the dotted names of settings that differ from their defaults."""
+    fields = type(options).model_fields
+    return [f"{prefix}{name}" for name in names if getattr(options, name) != fields[name].default]

@@ -235,6 +235,19 @@ def test_the_jointly_trained_model_goes_on_if_it_is_used_to_such_rows(ebsc):
             assert (phrase in done.out) == (phrase == expected)
 
 
+def test_what_has_no_effect_is_said_before_it_begins(ebsc):
+    given = ("joint.share=0.3", "refine.steps=9", "search.probes=3", "test_share=0.4")
+    pixels = ("run", "--backbone", "identity", "--limit", "60", "--epochs", "0", "--no-report")
+    settings = [word for setting in ("joint.form=none", *given) for word in ("--set", setting)]
+    done = ebsc(*pixels, *settings, "--coefficients", "knn", "--out", "run")
+    assert done.code == 0, done.err
+    lines = [line for line in done.out.splitlines() if line.startswith("no effect")]
+    for setting in given:
+        assert sum(setting.partition("=")[0] in line for line in lines) == 1
+    assert "no effect" not in ebsc(*pixels, "--out", "plain").out
+    assert "no effect" not in ebsc("run", "--config", "plain/run.toml", "--out", "again").out
+
+
 def test_a_backbone_with_nothing_to_train_skips_training_and_says_so(ebsc):
     done = ebsc("run", "--backbone", "identity", "--limit", "200", *QUICK)
     assert done.code == 0, done.err

@@ -88,5 +88,5 @@ def _options(section: str, name: str | None) -> list[str]:
     for kind in (kind for kind in REQUIRED if kind.section == section):
         with suppress(Exception):  # the component may be unknown, or not load
             component = registry.find(kind, name or registry.default(kind))
-            found += [f"{section}.{option}" for option in component.options_class.model_fields]  # type: ignore[attr-defined]
+            found += [f"{section}.{option}" for option in component.options_class.model_fields]
     return found

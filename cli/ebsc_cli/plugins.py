@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -27,6 +27,9 @@ from ebsc_core.plugins.registry import (
     UnknownComponentError,
 )
 from ebsc_core.utils.errors import ComponentError
+
+if TYPE_CHECKING:
+    from ebsc_core.config.options import Options
 
 # The kinds of component that `ebsc plugins new` writes a package for.
 KINDS = (*(kind.section for kind in REQUIRED), "observer")
@@ -174,8 +177,8 @@ def _called(registry: Registry, name: str, required: bool) -> list[SelectedCompo
     return parts
 
 
-def _print_options(console: Console, section: str, options: type) -> None:
-    fields: dict[str, Any] = options.model_fields  # type: ignore[attr-defined]
+def _print_options(console: Console, section: str, options: type[Options]) -> None:
+    fields = options.model_fields
     if not fields:
         console.print("options: none")
         return

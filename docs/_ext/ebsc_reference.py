@@ -144,7 +144,7 @@ def _component(registry: Registry, entry: Entry) -> Iterator[str]:
         yield "`ebsc plugins show NAME` prints the options of a member of this family."
         yield f"Set one by `--set {kind.section}.OPTION=VALUE`."
         return
-    fields = options.model_fields  # type: ignore[attr-defined]
+    fields = options.model_fields
     if not fields:
         yield "It has no options."
         return

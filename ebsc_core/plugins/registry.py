@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
 from ebsc_core.plugins.installed import OWN_DISTRIBUTION, Provider, canonical, installed_entry_points
@@ -25,6 +25,9 @@ from ebsc_core.plugins.kinds import Kind as Kind
 from ebsc_core.plugins.paths import described_path, exists, near_paths
 from ebsc_core.plugins.validation import check_record, claimed, records_of
 from ebsc_core.utils.errors import ComponentError, EbscError, told
+
+if TYPE_CHECKING:
+    from ebsc_core.config.options import Options
 
 
 class UnknownComponentError(ComponentError):
@@ -99,22 +102,23 @@ class SelectedComponent:
         """The name without the distribution."""
         return _within(self.provider, self.name)
 
+    @property
+    def described(self) -> str:
+        """Kind, name and supplier, as messages call it."""
+        return _described(self)
+
     @cached_property
     def factory(self) -> Callable[..., Any]:
         return _load(self.spec.factory, self)
 
     @cached_property
-    def options_class(self) -> type:
+    def options_class(self) -> type[Options]:
         declared = self.spec.options
         if declared is None:
             from ebsc_core.config.options import Options
 
-            options = getattr(self.factory, "Options", Options)
-        else:
-            options = _load(declared, self)
-        if problem := claimed(options, self.kind):
-            raise ComponentError(f"{self.kind.words} {self.name!r} of {self.provider}: {problem}")
-        return options
+            declared = getattr(self.factory, "Options", Options)
+        return _options(declared, self)
 
     @cached_property
     def start(self) -> Callable[..., Any] | None:
@@ -271,10 +275,10 @@ class Registry:
             raise UnknownComponentError(f"{what}: {self.hint(name, [kind], broken, near)}")
         return found[0]
 
-    def options_of(self, entry: Entry) -> type | None:
+    def options_of(self, entry: Entry) -> type[Options] | None:
         """Return the options class of a component, or of all components of a family; None if they differ."""
         if isinstance(entry.component, ComponentFamily):
-            return _load(entry.component.options, entry)
+            return None if entry.component.options is None else _options(entry.component.options, entry)
         return SelectedComponent(entry.kind, entry.name, entry.component, entry.provider).options_class
 
     def names(self, kind: Kind) -> list[str]:
@@ -348,6 +352,10 @@ def _conflict(kind: Kind, name: str, providers: list[Provider]) -> str:
     return f"{kind.words} {name!r} is offered by {offered}; say which: {choices}"
 
 
+def _described(owner: SelectedComponent | Entry) -> str:
+    return f"{owner.kind.words} {owner.name!r} of {owner.provider}"
+
+
 def _load(target: Any, owner: SelectedComponent | Entry) -> Any:
     """Import ``"package.module:attribute"``; return anything else unchanged."""
     if not isinstance(target, str):
@@ -359,6 +367,20 @@ def _load(target: Any, owner: SelectedComponent | Entry) -> Any:
         raise
     except BaseException as error:
         raise ComponentError(
-            f"{owner.kind.words} {owner.name!r} of {owner.provider} could not be loaded "
-            f"({told(error)}); repair or reinstall {owner.provider.distribution}"
+            f"{_described(owner)} could not be loaded ({told(error)}); "
+            f"repair or reinstall {owner.provider.distribution}"
         ) from error
+
+
+def _options(declared: Any, owner: SelectedComponent | Entry) -> type[Options]:
+    """Load a class of options that a record or a factory names, and check it."""
+    from ebsc_core.config.options import Options
+
+    options = _load(declared, owner)
+    if not (isinstance(options, type) and issubclass(options, Options)):
+        raise ComponentError(
+            f"{_described(owner)}: its options must be a class derived from ebsc_core.Options"
+        )
+    if problem := claimed(options, owner.kind):
+        raise ComponentError(f"{_described(owner)}: {problem}")
+    return options

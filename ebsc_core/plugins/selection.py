@@ -49,10 +49,7 @@ class Choice:
         except (EbscError, KeyboardInterrupt):
             raise
         except BaseException as error:  # third-party code; it may even call exit
-            raise ComponentError(
-                f"{self.component.kind.words} {self.name!r} of {self.component.provider} could not be built "
-                f"({told(error)})"
-            ) from error
+            raise ComponentError(f"{self.component.described} could not be built ({told(error)})") from error
 
     def build_seeded(self, seed: int, *arguments: Any) -> Any:
         """Build the component from a random state that depends on the seed alone."""
@@ -102,9 +99,8 @@ def _with_former_preferences(component: SelectedComponent) -> tuple[SelectedComp
     former = former_preferences(component.kind, component.spec, component.factory)
     if not former:
         return component, ()
-    owner = f"{component.kind.words} {component.name!r} of {component.provider}"
     completed = replace(component, spec=replace(component.spec, **former))
-    return completed, (f"{owner}: {describe_former(former)}",)
+    return completed, (f"{component.described}: {describe_former(former)}",)
 
 
 def check_options(component: SelectedComponent, values: dict[str, Any], section: str) -> Options:
@@ -112,15 +108,12 @@ def check_options(component: SelectedComponent, values: dict[str, Any], section:
 
     Raises
     ------
+    ComponentError
+        If the options class is none.
     ConfigError
         If an option is unknown or has the wrong type.
     """
     model = component.options_class
-    if not (isinstance(model, type) and issubclass(model, Options)):
-        raise ComponentError(
-            f"{component.kind.words} {component.name!r} of {component.provider}: its options must be a class "
-            "derived from ebsc_core.Options"
-        )
     try:
         return model(**values)
     except ValidationError as error:

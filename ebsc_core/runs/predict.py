@@ -110,8 +110,7 @@ class Predictor:
     def _images(self, choice: DataChoice, download: bool) -> ImageSource:
         settings, name = choice.options, str(choice.name)
         component = self.registry.find(Kind.DATA, name)
-        fields = getattr(component.options_class, "model_fields", {})
-        if self.side and "size" in fields:
+        if self.side and "size" in component.options_class.model_fields:
             settings = {"size": self.side} | settings
         chosen = Choice(component, check_options(component, settings, Kind.DATA.section))
         seed, warn = self.run.config.seed, self.progress.warn

@@ -128,6 +128,13 @@ class TestShow:
         _, out, _ = ebsc("plugins", "show", "acme:simclr")
         assert "from:    acme 4.2" in out
 
+    def test_options_that_are_no_class_of_options_are_an_error_in_a_line(
+        self, ebsc: Ebsc, distribution: MakeDistribution
+    ) -> None:
+        distribution("acme", "4.2", PLUGIN.format(name="acme-loss").replace("dict", "dict, options=dict"))
+        said = "objective 'acme-loss' of acme 4.2: its options must be a class derived from ebsc_core.Options"
+        assert_one_line(ebsc("plugins", "show", "acme-loss"), said)
+
     @pytest.mark.parametrize(
         ("typed", "meant"), [("simcrl", "simclr"), ("spectrl", "spectral"), ("kmeens", "KMeans")]
     )

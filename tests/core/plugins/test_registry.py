@@ -104,6 +104,20 @@ class TestFind:
         assert part.options_class.__qualname__ == expected
         assert issubclass(part.options_class, Options)
 
+    @pytest.mark.parametrize("declared", ["dict", "1"])
+    def test_options_that_are_no_class_of_options(self, plugin: MakePlugin, declared: str) -> None:
+        registry = Registry([plugin(objective("x", f", options={declared}"), "mine", "3")])
+        said = "objective 'x' of mine 3: its options must be a class derived from ebsc_core.Options"
+        with pytest.raises(ComponentError, match=f"^{said}$"):
+            registry.find(Kind.OBJECTIVE, "x").options_class  # noqa: B018
+        with pytest.raises(ComponentError, match=f"^{said}$"):
+            registry.options_of(registry.of(Kind.OBJECTIVE)[0])
+
+    def test_options_of_a_family_that_are_no_class_of_options(self, plugin: MakePlugin) -> None:
+        registry = Registry([plugin(family("many", "dict", "tuple, options=dict"), "mine", "3")])
+        with pytest.raises(ComponentError, match="'many' of mine 3: its options must be a class derived"):
+            registry.options_of(registry.of(Kind.OBJECTIVE)[0])
+
     def test_a_part_that_cannot_be_imported_names_its_supplier_and_the_cure(self, plugin: MakePlugin) -> None:
         source = objective("x").replace("dict", '"no_such_module:build"')
         part = Registry([plugin(source, "alpha", "3.1")]).find(Kind.OBJECTIVE, "x")

@@ -23,6 +23,7 @@ from ebsc_core.clustering.copies import Copies, find_copies
 from ebsc_core.clustering.metrics import own_share
 from ebsc_core.clustering.n_clusters import NumberOfClusters, find_n_clusters
 from ebsc_core.clustering.refine import refine
+from ebsc_core.clustering.returned import checked_labels, consumed
 from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.data.features.forms import WhitenForm, form_width, row_form
@@ -126,6 +127,8 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
         If all rows of the dictionary are equal.
     TrainingError
         If refinement diverges.
+    ComponentError
+        If the model or the clusterer returns something else than its interface says.
     """
     size = method.dictionary_size
     positions, copies, transform = _dictionary_rows(rows, method, stage)
@@ -282,12 +285,13 @@ def _fit_clusterer(
     """Cluster the graph of the distinct rows, or the rows of the dictionary; copies get one cluster."""
     if copies and n_clusters and graph.shape[0] <= n_clusters:
         return copies.among_distinct
-    if clusterer.consumes == "affinity":
-        labels = clusterer.fit_predict(graph)
+    if consumed(clusterer) == "affinity":
+        labels = checked_labels(clusterer.fit_predict(graph), clusterer, graph.shape[0])
         return labels[copies.among_distinct] if copies else labels
     if len(positions) < len(rows):
         rows = HeldRows(rows.take(positions))
-    labels = clusterer.fit_predict(rows if clusterer.streams else rows.held().numpy())
+    data = rows if getattr(clusterer, "streams", False) else rows.held().numpy()
+    labels = checked_labels(clusterer.fit_predict(data), clusterer, len(rows))
     return labels[copies.stands_for] if copies else labels
 
 

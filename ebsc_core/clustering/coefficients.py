@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ebsc_core.clustering.inner_product import InnerProductModel
+from ebsc_core.clustering.returned import checked_coefficients
 from ebsc_core.clustering.search import Index, build_index, chosen_method, recall
 from ebsc_core.config.schema import SearchOptions
 from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
@@ -62,7 +63,7 @@ class Dictionary:
         seed: int = 0,
     ) -> None:
         """Prepare unit-length rows ``(N, D)`` for ``n_queries`` queries in total (N if not given)."""
-        self.model, self.seed, self.width = model, seed, rows.shape[1]
+        self.model, self.seed, (self.size, self.width) = model, seed, rows.shape
         self.method = "exact"
         """The search method: ``exact``, ``cells`` or ``faiss``."""
         self.recall: float | None = None
@@ -85,7 +86,13 @@ class Dictionary:
 
     @torch.no_grad()
     def express(self, rows: Tensor, top_k: int, own: Tensor, block: int | None = None) -> Coefficients:
-        """Compute coefficients of rows; the parameters are those of :func:`expressed`."""
+        """Compute coefficients of rows; the parameters are those of :func:`expressed`.
+
+        Raises
+        ------
+        ComponentError
+            If the model returns something else than coefficients of this shape over the dictionary.
+        """
         if self.method != "exact" and self.recall is None:
             self.recall = self._measured(rows, top_k, own)
         indices = torch.empty(len(rows), top_k, dtype=torch.int64)
@@ -94,7 +101,8 @@ class Dictionary:
             with full_precision():
                 found = self.model.coefficients(rows[part], self.encoded, top_k, own[part])
             at = part if isinstance(part, slice) else part.cpu()
-            indices[at], values[at] = found.indices.cpu(), found.values.float().cpu()
+            shape = len(own[part]), top_k
+            indices[at], values[at] = checked_coefficients(found, self.model, shape, self.size)
         return Coefficients(indices, values)
 
     def _blocks(self, own: Tensor, size: int) -> Iterable[Tensor | slice]:

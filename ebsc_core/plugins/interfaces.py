@@ -261,6 +261,9 @@ class CoefficientModel(ABC):
     instead. The framework then does the search.
     """
 
+    described_as: str = ""
+    """The model as messages call it, with its supplier. The run sets it when it builds the model."""
+
     def graph(self) -> dict[str, Any]:
         """Return affinity settings that this model prefers, unless the run sets them.
 
@@ -338,6 +341,8 @@ class Clusterer(ABC):
     memory. Otherwise they come as one array."""
     device: torch.device = torch.device("cpu")
     """The device of the run, set before :meth:`fit_predict`. A clusterer may compute there or ignore it."""
+    described_as: str = ""
+    """The clusterer as messages call it, with its supplier. The run sets it when it builds the clusterer."""
 
     @abstractmethod
     def fit_predict(self, data: Any) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,9 @@ from ebsc_core.plugins.hookspecs import BackboneStart
 from ebsc_core.plugins.registry import Kind, Registry, SelectedComponent
 from ebsc_core.plugins.validation import describe_former, former_preferences
 from ebsc_core.utils.errors import ComponentError, ConfigError, EbscError, told
+
+# What these return is checked while they work, by code that knows nothing but the component.
+CHECKED_LATER = (Kind.COEFFICIENTS, Kind.CLUSTERER)
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,11 @@ class Choice:
         ComponentError
             If the factory raises any error that is not meant for the user.
         """
-        return self._call(self.component.factory, *arguments)
+        built = self._call(self.component.factory, *arguments)
+        if self.component.kind in CHECKED_LATER:
+            with suppress(AttributeError):  # it may have slots; then messages name its class
+                built.described_as = self.component.described
+        return built
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -18,6 +18,7 @@ from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOption
 from ebsc_core.data.features import rows as rows_module
 from ebsc_core.data.features.rows import HeldRows, Rows, StoredRows
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel
+from ebsc_core.utils.errors import ComponentError
 from ebsc_core.utils.progress import Progress, Stages
 from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
@@ -75,6 +76,31 @@ def test_a_sample_finds_the_clusters_that_all_rows_find(
     assert sample.affinity.shape == (400, 400)
     assert sample.confidence.shape == (N,)
     assert sample.confidence.mean() > 0.95
+
+
+class Counts(Clusterer):
+    """Returns the number of rows as a label of each, from a graph or from rows."""
+
+    def __init__(self, consumes: Any) -> None:
+        self.consumes = consumes
+
+    def fit_predict(self, data: Any) -> np.ndarray:
+        return np.full(data.shape[0], data.shape[0])
+
+
+@pytest.mark.parametrize("consumes", ["affinity", "features"])
+@pytest.mark.parametrize("size", [None, 100])
+def test_labels_beyond_the_rows_are_refused(
+    subspaces: tuple[Tensor, np.ndarray], consumes: str, size: int | None
+) -> None:
+    rows = HeldRows(subspaces[0][:200])
+    with pytest.raises(ComponentError, match=f"the label {size or 200} for {size or 200} rows"):
+        cluster(rows, size, clusterer=Counts(consumes))
+
+
+def test_a_clusterer_that_consumes_nothing_known_is_refused(subspaces: tuple[Tensor, np.ndarray]) -> None:
+    with pytest.raises(ComponentError, match="clusterer Counts: its consumes must be"):
+        cluster(HeldRows(subspaces[0][:200]), clusterer=Counts("rows"))
 
 
 def recounted(whiten: bool = True) -> Method:

@@ -1,0 +1,102 @@
+"""Check what components of other authors return, before anything is computed from it."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, Coefficients
+from ebsc_core.plugins.kinds import Kind
+from ebsc_core.utils.errors import ComponentError, shortened
+
+CONSUMED = ("affinity", "features")
+
+
+def consumed(clusterer: Clusterer) -> str:
+    """Return what a clusterer consumes.
+
+    Raises
+    ------
+    ComponentError
+        If this is neither the affinity nor features.
+    """
+    found = getattr(clusterer, "consumes", None)
+    if not isinstance(found, str) or found not in CONSUMED:
+        given = shortened(repr(found))
+        _refuse(clusterer, Kind.CLUSTERER, f"its consumes must be 'affinity' or 'features', not {given}")
+    return found
+
+
+def checked_labels(labels: Any, clusterer: Clusterer, n_rows: int) -> np.ndarray:
+    """Return the labels that a clusterer gives to ``n_rows`` rows, as int64.
+
+    Raises
+    ------
+    ComponentError
+        If they are no array of integers, one per row, from -1 to ``n_rows - 1``.
+    """
+
+    def refuse(what: str) -> NoReturn:
+        _refuse(clusterer, Kind.CLUSTERER, f"fit_predict returned {what}")
+
+    wanted = f"not an array of {n_rows} integers, one per row"
+    if not isinstance(labels, np.ndarray):
+        refuse(f"a {type(labels).__name__}, {wanted}")
+    if labels.shape != (n_rows,) or labels.dtype.kind not in "iu":
+        refuse(f"{_array(labels)}, {wanted}")
+    low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
+    if low < -1 or high >= n_rows:
+        refuse(
+            f"the label {low if low < -1 else high} for {n_rows} rows; labels count from 0, and -1 is noise"
+        )
+    return labels.astype(np.int64, copy=False)
+
+
+def checked_coefficients(
+    found: Any, model: CoefficientModel, shape: tuple[int, int], n_rows: int
+) -> tuple[Tensor, Tensor]:
+    """Return indices and values of coefficients over ``n_rows`` rows, on the CPU, as int64 and float32.
+
+    They are checked there, so a GPU is waited for only where they are copied.
+
+    Raises
+    ------
+    ComponentError
+        If they are no :class:`Coefficients` of this shape with indices of rows and finite values.
+    """
+
+    def refuse(what: str) -> NoReturn:
+        _refuse(model, Kind.COEFFICIENTS, f"coefficients returned {what}")
+
+    if not isinstance(found, Coefficients):
+        refuse(f"a {type(found).__name__}, not ebsc_core.Coefficients")
+    for name, part in (("indices", found.indices), ("values", found.values)):
+        if not isinstance(part, Tensor):
+            refuse(f"{name} that are a {type(part).__name__}, not a tensor")
+        if part.shape != shape:
+            refuse(f"{name} that are {_array(part)}, for {shape[0]} queries and a top_k of {shape[1]}")
+        if part.is_complex():
+            refuse(f"{name} that are {_array(part)}, not real")
+    if found.indices.is_floating_point() or found.indices.dtype == torch.bool:
+        refuse(f"indices that are {_array(found.indices)}, not integers")
+    indices, values = found.indices.cpu().long(), found.values.cpu().float()
+    if indices.numel():
+        low, high = map(int, indices.aminmax())
+        if low < 0 or high >= n_rows:
+            refuse(f"the index {low if low < 0 else high}; the dictionary has {n_rows} rows, from 0")
+    if not bool(values.isfinite().all()):
+        refuse("values that are not finite")
+    return indices, values
+
+
+def _array(part: np.ndarray | Tensor) -> str:
+    return f"of type {str(part.dtype).removeprefix('torch.')} and shape {tuple(part.shape)}"
+
+
+def _refuse(component: object, kind: Kind, problem: str) -> NoReturn:
+    # A component that no registry has built is known by its class only.
+    owner = getattr(component, "described_as", "") or f"{kind.words} {type(component).__name__}"
+    raise ComponentError(f"{owner}: {problem}")

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -22,6 +21,7 @@ from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.provenance import provenance
+from ebsc_core.utils.sources import package_sources
 
 FORMAT = "ebsc-benchmark-1"
 SCORES = ("acc", "nmi", "ari")
@@ -160,24 +160,9 @@ def source_digest(registry: Registry) -> str:
     made_with = provenance()
     state.update(repr((providers, made_with["python"], made_with["versions"])).encode())
     for package in sorted({__package__.partition(".")[0], *registry.packages}):
-        for name, file in _sources(package):
+        for name, file in package_sources(package):
             state.update(name.encode() + file.read_bytes())
     return state.hexdigest()
-
-
-def _sources(package: str) -> list[tuple[str, Path]]:
-    """Return the Python files of a package or of a single-file module, with their names in it."""
-    package_spec = find_spec(package)
-    if package_spec is None:
-        return []
-    if package_spec.submodule_search_locations is None:
-        return (
-            [(package, Path(package_spec.origin))]
-            if package_spec.has_location and package_spec.origin
-            else []
-        )
-    folders = [Path(folder) for folder in package_spec.submodule_search_locations]
-    return [(f"{package}/{file.relative_to(f)}", file) for f in folders for file in sorted(f.rglob("*.py"))]
 
 
 def machine() -> dict[str, Any]:

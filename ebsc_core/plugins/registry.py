@@ -111,6 +111,15 @@ class SelectedComponent:
     def factory(self) -> Callable[..., Any]:
         return _load(self.spec.factory, self)
 
+    @property
+    def package(self) -> str:
+        """The top-level package of the factory."""
+        factory = self.spec.factory
+        if not isinstance(factory, str):
+            made_of = getattr(factory, "func", factory)  # of a partial
+            factory = str(getattr(made_of, "__module__", ""))
+        return factory.partition(":")[0].partition(".")[0]
+
     @cached_property
     def options_class(self) -> type[Options]:
         declared = self.spec.options

@@ -16,12 +16,16 @@ from ebsc_core.config.messages import describe
 from ebsc_core.config.options import Options
 from ebsc_core.config.schema import ComponentChoice
 from ebsc_core.plugins.hookspecs import BackboneStart
+from ebsc_core.plugins.installed import OWN_DISTRIBUTION
 from ebsc_core.plugins.registry import Kind, Registry, SelectedComponent
 from ebsc_core.plugins.validation import describe_former, former_preferences
 from ebsc_core.utils.errors import ComponentError, ConfigError, EbscError, told
+from ebsc_core.utils.sources import package_digest
 
 # What these return is checked while they work, by code that knows nothing but the component.
 CHECKED_LATER = (Kind.COEFFICIENTS, Kind.CLUSTERER)
+# The digest of the source in a record. No option has a name like this.
+SOURCE = "source code"
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,19 @@ class Choice:
         return self.build(*arguments)
 
     def record(self) -> dict[str, Any]:
-        """Return name, provider and options as plain values, for digests and run records."""
-        return {
+        """Return name, provider and options as plain values, for digests.
+
+        Of a component of another distribution, the digest of its source is added: its author may change the
+        code without a new version (``pip install -e``).
+        """
+        record: dict[str, Any] = {
             "name": self.component.bare_name,
             "from": str(self.component.provider),
             "options": self.options.identity(),
         }
+        if self.component.provider.distribution != OWN_DISTRIBUTION:
+            record[SOURCE] = package_digest(self.component.package)
+        return record
 
     @cached_property
     def start(self) -> BackboneStart:

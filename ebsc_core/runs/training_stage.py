@@ -21,6 +21,7 @@ from ebsc_core.data.images.in_memory import place_images
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plugins.observers import Observers
+from ebsc_core.plugins.selection import SOURCE
 from ebsc_core.runs.partitioner import Partitioner
 from ebsc_core.runs.plan import ImagePlan
 from ebsc_core.runs.resolve import ResolvedSettings
@@ -242,9 +243,9 @@ class TrainingStage:
 
     @property
     def _resumable_from(self) -> dict[str, Any]:
-        """Return what a resumed training depends on: all but the batch size and the versions of components.
+        """Return what a resumed training depends on: all but the batch size and the state of components.
 
-        Whoever goes on after such a change is warned.
+        Whoever goes on after another batch size or version is warned.
         """
         train = {name: value for name, value in self.made_from["train"].items() if name != "batch_size"}
         return _without_versions(self.made_from | {"train": train})
@@ -384,10 +385,11 @@ class TrainingStage:
 
 
 def _without_versions(record: Any) -> Any:
-    """Remove the versions from the records of components."""
+    """Remove the versions from the records of components, and the digests of their source."""
     if not isinstance(record, dict):
         return record
     return {
         name: value.rpartition(" ")[0] if name == "from" else _without_versions(value)
         for name, value in record.items()
+        if name != SOURCE
     }

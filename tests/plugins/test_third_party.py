@@ -101,7 +101,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ebsc(site: Path, *arguments: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(site), "COLUMNS": "250"}
+    path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "COLUMNS": "250"}
     command = [sys.executable, "-m", "ebsc_cli", *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, cwd=site, timeout=120, check=False
@@ -140,3 +141,22 @@ def test_a_run_uses_it(site: Path, tmp_path: Path) -> None:
     assert record["provenance"]["parts"]["clusterer"] == "acme-clustering 4.2.1"
     with (out / "assignments.csv").open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 64
+
+
+def test_features_of_its_former_code_are_not_reused(site: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", images=images)
+    small = ["--epochs", "1", "--batch-size", "32", "--n-clusters", "3", "--precision", "fp32"]
+    command = ["run", "--data", str(tmp_path / "images.npz"), "--objective", "my-loss", *small]
+    command += ["--backbone", "resnet10t", "--device", "cpu", "--cache", str(tmp_path / "cache"), "--out"]
+    loss = site / "acme/loss.py"
+    ebsc(site, *command, str(tmp_path / "first"))
+    ebsc(site, *command, str(tmp_path / "second"))
+    assert len(list((tmp_path / "cache").rglob("objective*"))) == 1
+    source = loss.read_text()
+    loss.write_text(source.replace("return alignment + repulsion", "return alignment + 2 * repulsion"))
+    try:
+        ebsc(site, *command, str(tmp_path / "third"))
+    finally:
+        loss.write_text(source)
+    assert len(list((tmp_path / "cache").rglob("objective*"))) == 2

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from ebsc_core import ComponentSpec, hookimpl
+from ebsc_core import ComponentSpec, Options, hookimpl
 from ebsc_core.config.schema import ComponentChoice, RunConfig
 from ebsc_core.plugins.installed import Provider, installed_entry_points
-from ebsc_core.plugins.registry import Kind, Registry
-from ebsc_core.plugins.selection import Choice, choose
+from ebsc_core.plugins.kinds import REQUIRED
+from ebsc_core.plugins.registry import Kind, Registry, SelectedComponent
+from ebsc_core.plugins.selection import SOURCE, Choice, choose
 from ebsc_core.runs.plan import make_plan
 from ebsc_core.runs.resolve import Preferences
 
@@ -61,6 +64,41 @@ def test_a_function_as_factory_keeps_what_its_record_prefers(monkeypatch: pytest
     plan = make_plan(RunConfig.model_validate({"coefficients": {"name": "theirs"}}), found)
     assert Preferences.of(plan).top_k == 3
     assert plan.warnings() == []
+
+
+def written(folder: Path, layout: str, factory: Any) -> Choice:
+    """A component whose package or module stands in ``folder``."""
+    file = folder / layout
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("def build(options): return options\n")
+    spec = ComponentSpec("theirs", "A component.", factory)
+    return Choice(SelectedComponent(Kind.OBJECTIVE, "theirs", spec, Provider("acme", "1.0")), Options())
+
+
+@pytest.mark.parametrize("layout", ["acme_single.py", "acme_whole/loss.py"])
+def test_the_record_of_a_component_changes_with_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = layout.removesuffix(".py").replace("/", ".")
+    choice = written(tmp_path, layout, f"{module}:build")
+    before = choice.record()
+    assert before == choice.record()
+    (tmp_path / layout).write_text("def build(options): return None\n")
+    after = choice.record()
+    assert {name for name in after if after[name] != before[name]} == {SOURCE}
+
+
+def test_the_package_of_a_factory_that_is_no_text_is_known(tmp_path: Path) -> None:
+    for factory in (Stated, partial(Stated), chosen):
+        assert written(tmp_path, "x.py", factory).component.package == __name__.partition(".")[0]
+    assert written(tmp_path, "x.py", dict).record()[SOURCE]
+
+
+def test_records_of_our_own_components_have_no_digest_of_source() -> None:
+    for kind in REQUIRED:
+        if kind is not Kind.DATA:
+            assert choose(Registry(), kind, ComponentChoice()).record().keys() == {"name", "from", "options"}
 
 
 @pytest.mark.parametrize(("preferred", "rows"), [(None, "features"), ("embeddings", "embeddings")])

@@ -10,7 +10,7 @@ import tomli_w
 from pydantic import ValidationError
 
 from ebsc_core.config.messages import describe, field_names
-from ebsc_core.config.schema import COMPONENT_SECTIONS, PROVENANCE, RunConfig
+from ebsc_core.config.schema import COMPONENT_SECTIONS, OWN_RATES, PROVENANCE, RunConfig, TrainOptions
 from ebsc_core.config.toml import MAX_DEPTH, parse_toml, read_toml
 from ebsc_core.utils.errors import ConfigError, shortened
 
@@ -78,9 +78,21 @@ def _drop_resolved(tree: dict[str, Any], given: Mapping[str, Any]) -> None:
         if _replaces(given.get(section), tree.get(section)):
             for setting in settings:
                 tree.pop(setting, None)
-    train, replaced = tree.get("train"), _replaces(given.get("backbone"), tree.get("backbone"))
+    train = tree.get("train")
+    if isinstance(train, dict):
+        _drop_rates(train, given.get("train"))
+    replaced = _replaces(given.get("backbone"), tree.get("backbone"))
     if replaced and isinstance(train, dict) and train.get("epochs") == 0:
         del train["epochs"]  # of a backbone that was not trained, or that has nothing to train
+
+
+def _drop_rates(train: dict[str, Any], given: Any) -> None:
+    """Drop the rates of a recorded run if another optimiser is given, which has its own."""
+    default = TrainOptions.model_fields["optimizer"].default  # files of older versions name none
+    former = train.get("optimizer", default)
+    if isinstance(given, Mapping) and given.get("optimizer", former) != former:
+        for rate in next(iter(OWN_RATES.values())):
+            train.pop(rate, None)
 
 
 def _replaces(over: Any, below: Any) -> bool:

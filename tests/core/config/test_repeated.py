@@ -59,9 +59,19 @@ python = "3.12"
         trained = toml(self.RUN.replace("epochs = 0", "epochs = 7"))
         assert load_config(trained, flags={"backbone.name": "resnet18"}).train.epochs == 7
 
+    def test_another_optimizer_has_its_own_rates(self, toml: WriteToml) -> None:
+        run = toml(self.RUN.replace("train.lr = 0.5", "train.lr = 0.001\ntrain.weight_decay = 0.0001"))
+        config = load_config(run, ["train.optimizer=sgd"])
+        assert (config.train.lr, config.train.weight_decay) == (None, None)
+        assert config.train.resolved().lr == 0.12
+        assert load_config(run, ["train.optimizer=sgd", "train.lr=0.3"]).train.lr == 0.3
+        for same in ([], ["train.optimizer=adamw"], ["train.batch_size=64"]):
+            assert load_config(run, same).train.weight_decay == 0.0001
+
     def test_a_file_that_a_person_has_written_keeps_all(self, toml: WriteToml) -> None:
         written = toml(self.RUN.partition(f"[{PROVENANCE}]")[0])
         assert load_config(written, flags={"coefficients.name": "senet"}).top_k == 6
+        assert load_config(written, ["train.optimizer=sgd"]).train.lr == 0.5
 
 
 @pytest.mark.parametrize(("start", "epochs", "joint"), [(0.8, 2, False), (0.75, 2, False), (0.7, 2, True)])

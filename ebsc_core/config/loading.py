@@ -19,6 +19,8 @@ RESOLVED_FOR = {
     "coefficients": ("refine", "affinity", "top_k", "whiten"),
     "objective": ("express",),
 }
+# The options with which a backbone starts from trained weights, which train for 0 epochs by default.
+TRAINED_BY = ("pretrained", "weights")
 # Settings that are gone, and the values with which they changed nothing.
 FORMER = {"joint": {"memory": 0}}
 
@@ -81,9 +83,7 @@ def _drop_resolved(tree: dict[str, Any], given: Mapping[str, Any]) -> None:
     train = tree.get("train")
     if isinstance(train, dict):
         _drop_rates(train, given.get("train"))
-    replaced = _replaces(given.get("backbone"), tree.get("backbone"))
-    if replaced and isinstance(train, dict) and train.get("epochs") == 0:
-        del train["epochs"]  # of a backbone that was not trained, or that has nothing to train
+        _drop_epochs(train, tree.get("backbone"), given.get("backbone"))
 
 
 def _drop_rates(train: dict[str, Any], given: Any) -> None:
@@ -93,6 +93,21 @@ def _drop_rates(train: dict[str, Any], given: Any) -> None:
     if isinstance(given, Mapping) and given.get("optimizer", former) != former:
         for rate in next(iter(OWN_RATES.values())):
             train.pop(rate, None)
+
+
+def _drop_epochs(train: dict[str, Any], below: Any, over: Any) -> None:
+    """Drop the epochs of a recorded run if the given backbone has another default number of them."""
+    if not isinstance(over, Mapping):
+        return
+    below = below if isinstance(below, Mapping) else {}
+    replaced = _replaces(over, below)
+    former = [below.get(option) or None for option in TRAINED_BY]
+    now = [over.get(option, None if replaced else below.get(option)) or None for option in TRAINED_BY]
+    # 0 epochs are those of weights that stay as they are, or of a backbone that has nothing to train.
+    if train.get("epochs") == 0 and (replaced or now != former):
+        del train["epochs"]
+    if any(now) and not any(former):  # the epochs were for a start from scratch
+        train.pop("epochs", None)
 
 
 def _replaces(over: Any, below: Any) -> bool:

@@ -59,6 +59,24 @@ python = "3.12"
         trained = toml(self.RUN.replace("epochs = 0", "epochs = 7"))
         assert load_config(trained, flags={"backbone.name": "resnet18"}).train.epochs == 7
 
+    @pytest.mark.parametrize("start", ["backbone.pretrained = true", 'backbone.weights = "w.pth"'])
+    def test_a_start_from_scratch_trains(self, toml: WriteToml, start: str) -> None:
+        option = start.partition(" ")[0]
+        given = {option: False if option.endswith("pretrained") else ""}
+        frozen = self.RUN.replace("train.epochs", f"{start}\ntrain.epochs")
+        assert "epochs" not in load_config(toml(frozen), flags=given).train.model_fields_set
+        assert load_config(toml(frozen), flags={"seed": 3}).train.epochs == 0
+        trained_on = frozen.replace("epochs = 0", "epochs = 7")
+        assert load_config(toml(trained_on), flags=given).train.epochs == 7
+
+    @pytest.mark.parametrize("given", [{"backbone.pretrained": True}, {"backbone.weights": "w.pth"}])
+    def test_trained_weights_stay_as_they_are(self, toml: WriteToml, given: dict[str, Any]) -> None:
+        run = self.RUN.replace("epochs = 0", "epochs = 40")
+        for also in ({}, {"backbone.name": "resnet18"}):
+            assert "epochs" not in load_config(toml(run), flags=given | also).train.model_fields_set
+        assert load_config(toml(run), flags=given | {"train.epochs": 5}).train.epochs == 5
+        assert load_config(toml(run), flags={"backbone.stem": "plain"}).train.epochs == 40
+
     def test_another_optimizer_has_its_own_rates(self, toml: WriteToml) -> None:
         run = toml(self.RUN.replace("train.lr = 0.5", "train.lr = 0.001\ntrain.weight_decay = 0.0001"))
         config = load_config(run, ["train.optimizer=sgd"])

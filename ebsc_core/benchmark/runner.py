@@ -341,8 +341,16 @@ def _stamp(name: str | None) -> list[Any]:
     return [
         [str(file.relative_to(path)), found.st_size, found.st_mtime_ns]
         for file in files
-        if (found := file.lstat())
+        if (found := _state(file))
     ]
+
+
+def _state(file: Path) -> os.stat_result:
+    """Return size and date of what a link leads to; of the link itself if it leads nowhere."""
+    try:
+        return file.stat()
+    except OSError:
+        return file.lstat()
 
 
 @contextmanager

@@ -125,6 +125,18 @@ class TestResuming:
         os.utime(file, (0, 0))
         assert bench(text).started == []
 
+    def test_what_links_in_a_folder_lead_to_counts(self, bench: Bench, one_row: str, tmp_path: Path) -> None:
+        target, folder = tmp_path / "elsewhere.png", tmp_path / "photos"
+        folder.mkdir()
+        (folder / "a.png").symlink_to(target)
+        text = one_row.replace('"digits"', f'"{folder}"')
+        assert bench(text).started == ["knn 0"]  # with a link that leads nowhere
+        target.write_text("one")
+        assert bench(text).started == ["knn 0"]
+        assert bench(text).started == []
+        target.write_text("other")
+        assert bench(text).started == ["knn 0"]
+
     def test_large_data_are_not_read(
         self, bench: Bench, one_row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -98,12 +98,14 @@ def _table(results: Results, column: str) -> str:
 
 
 def _average(results: Results) -> str:
-    """Compute means over data sets, for the rows that have scores on all of them."""
-    columns = list(results.suite.file.data)
+    """Compute means over data sets with scores, for the rows that have scores on all of them."""
+    rows, data = results.suite.file.rows, results.suite.file.data
+    columns = [column for column in data if any(results.entries[row, column].scores for row in rows)]
+    left_out = [_name(column) for column in data if column not in columns]
     averages: dict[str, dict[str, Spread]] = {}
-    for row in results.suite.file.rows:
+    for row in rows:
         entries = [results.entries[row, column] for column in columns]
-        if all(entry.scores for entry in entries):
+        if entries and all(entry.scores for entry in entries):
             averages[row] = {s: _over_data([entry.scores[s] for entry in entries]) for s in SCORES}
     marks = {score: _marks([average[score] for average in averages.values()]) for score in SCORES}
     baseline = averages.get(results.suite.file.baseline or "")
@@ -114,7 +116,10 @@ def _average(results: Results) -> str:
     for position, (row, average) in enumerate(averages.items()):
         gain = [_gain(average, baseline)] if baseline else []
         lines.append([_name(row), *(marks[score][position] for score in SCORES), *gain])
-    return _grid(lines) if averages else "No row has scores on all data sets."
+    if not averages:
+        return "No row has scores on all data sets."
+    note = f"Without {', '.join(left_out)}, where no row has scores.\n\n" if left_out else ""
+    return note + _grid(lines)
 
 
 def _over_data(spreads: list[Spread]) -> Spread:

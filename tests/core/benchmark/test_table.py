@@ -122,6 +122,16 @@ class TestAverage:
         assert "| near |" in part
         assert "best" not in part
 
+    def test_leaves_out_data_without_classes_and_says_so(
+        self, results: MakeResults, metrics: Callable[..., object]
+    ) -> None:
+        text = SUITE + "[data.b]\n[data.c_]\n"
+        figures = {"a": metrics(0.4), "b": metrics(0.6), "c_": metrics(None)}
+        part = markdown(results(text, lambda row, column, seed: figures[column])).split(self.SECTION)[1]
+        assert part.startswith("\n\nWithout c\\_, where no row has scores.\n\n|")
+        assert "| low | **50.0 ± 0.0** |" in part
+        assert "Without" not in markdown(results(text, lambda *cell: 0.5))
+
     def test_says_so_if_none_is_left(self, results: MakeResults) -> None:
         found = results(SUITE + "[data.b]\n", lambda row, column, seed: "x")
         assert "No row has scores on all data sets." in markdown(found)

@@ -19,7 +19,7 @@ from ebsc_core.config.loading import flattened, parse_settings
 
 LEGEND = (
     "ACC, NMI and ARI in percent, {seeds}. {protocol} Features, s: training and extraction, by "
-    "whichever run made them; after, s: everything after the features. {machine}"
+    "whichever run made them; after, s: everything after the features. Reading data is in neither. {machine}"
 )
 ONE_SEED = "of seed {}. **Bold**: the best"
 SEEDS = (

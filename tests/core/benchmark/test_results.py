@@ -60,8 +60,15 @@ class TestEntries:
         assert entry.feature_seconds is not None
         assert entry.seconds is not None
         assert entry.feature_seconds.mean == 8.0  # training and features, whoever made them
-        assert entry.seconds.mean == 2.5  # the rest, its own features not counted again
+        assert entry.seconds.mean == 2.0  # what comes after, its own features not counted again
         assert entry.peak_memory_mib == 400
+
+    @pytest.mark.parametrize("stage", ["read data", "read features"])
+    def test_reading_comes_before_the_features(self, results: MakeResults, metrics: Any, stage: str) -> None:
+        figures = metrics(seconds={stage: 50.0, "coefficients": 2.0})
+        entry = results(SUITE, lambda row, column, seed: figures).entries["one", "a"]
+        assert entry.seconds is not None
+        assert entry.seconds.mean == 2.0
 
     def test_a_seed_that_failed_leaves_no_figures_and_says_why(self, results: MakeResults) -> None:
         found = results(SUITE, lambda row, column, seed: "no memory" if (row, seed) == ("one", 1) else 0.5)

@@ -84,7 +84,7 @@ class TestMarks:
         assert line(markdown(results(SUITE, lambda *cell: metrics(None))), "low")[1:] == [
             *["–"] * 3,
             "8.0",
-            "2.5",
+            "2.0",
             "400",
         ]
 

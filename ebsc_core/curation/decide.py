@@ -82,6 +82,8 @@ def split_cluster(
         If the run has not saved what is needed.
     """
     number, into = cluster_number(run, cluster), _whole(into)
+    if into < 2:
+        raise ConfigError(f"a cluster cannot be cut into {into}; give a number of parts from 2")
     parts = parts_of(run, number, into, registry, progress or Progress())
     largest_first = sorted(parts, key=len, reverse=True)
     free = _next_number(run)

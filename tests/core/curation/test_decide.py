@@ -209,6 +209,8 @@ def test_a_split_that_cannot_be_made_is_refused_and_nothing_is_written(run: Save
     for call, said in (
         (lambda: split_cluster(run, 9, 2, Registry()), "has no cluster 9; its clusters are 0, 1"),
         (lambda: split_cluster(run, 0, 31, Registry()), "cannot be cut into 31 parts"),
+        (lambda: split_cluster(run, 0, 1, Registry()), "cannot be cut into 1; give a number of parts from 2"),
+        (lambda: split_cluster(run, 0, 0, Registry()), "cannot be cut into 0; give a number of parts from 2"),
         (lambda: merge_clusters(run, [0]), "two or more clusters, each named once"),
         (lambda: merge_clusters(run, [0, 0, 1]), "two or more clusters, each named once"),
         (lambda: undo(run), "nothing was decided"),

@@ -21,8 +21,15 @@ def checked_names(wanted: Mapping[int, str], taken: Mapping[int, str]) -> dict[i
     Raises
     ------
     ConfigError
-        If a name breaks a rule, or two clusters would have the same one, however it is capitalized.
+        If a name is no text or breaks a rule, or two clusters would have the same one, however it is
+        capitalized.
     """
+    for number, name in wanted.items():
+        if not isinstance(name, str):
+            raise ConfigError(
+                f"the name of cluster {number} must be text, not {shortened(repr(name))}; an empty text "
+                "takes a name away"
+            )
     names = {number: unicodedata.normalize("NFC", name) for number, name in wanted.items()}
     for number, name in names.items():
         if name and not is_usable(name):

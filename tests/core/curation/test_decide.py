@@ -106,6 +106,12 @@ def test_what_is_no_whole_number_is_one_line(run: SavedRun, number: Any) -> None
             decide()
 
 
+@pytest.mark.parametrize("name", [None, 3, b"herbs"])
+def test_a_name_that_is_no_text_is_one_line(run: SavedRun, name: Any) -> None:
+    with pytest.raises(ConfigError, match="the name of cluster 0 must be text, not"):
+        name_clusters(run, {0: name})
+
+
 def test_clusters_are_given_by_number_or_name(run: SavedRun) -> None:
     run = name_clusters(run, {0: "Cafe\u0301", "1": "trees"})
     assert run.curated.names == {0: "Caf\u00e9", 1: "trees"}

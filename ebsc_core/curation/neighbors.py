@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from math import log
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ebsc_core.clustering.search import Found, build_index
 from ebsc_core.config.schema import SearchOptions
-from ebsc_core.utils.errors import ConfigError
+from ebsc_core.utils.errors import ConfigError, shortened
 
 QUERY_ROWS = 1 << 14
 # Quantiles that describe the bulk. They lie so low that half of all images may have a duplicate.
@@ -23,6 +24,10 @@ ROUNDING = 1e-6
 
 def check_top(top: int) -> None:
     """Raise a ConfigError unless ``top`` is a number of images to find."""
+    try:
+        operator.index(top)
+    except TypeError:
+        raise ConfigError(f"`top` is {shortened(repr(top))}; give a whole number from 1") from None
     if top < 1:
         raise ConfigError(f"`top` is {top}; give a number from 1")
 

@@ -64,7 +64,7 @@ def find_outliers(run: SavedRun, top: int) -> list[Outlier]:
     Raises
     ------
     ConfigError
-        If ``top`` is below 1.
+        If ``top`` is no whole number from 1.
     RunDirectoryError
         If a file of the run is damaged.
     """

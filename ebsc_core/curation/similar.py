@@ -59,8 +59,8 @@ def find_similar(
     Raises
     ------
     EbscError
-        If ``top`` is below 1, if there is no such image, if it was held out (the run has no row of it), or
-        if the run was on features and has no network for a file.
+        If ``top`` is no whole number from 1, if there is no such image, if it was held out (the run has no
+        row of it), or if the run was on features and has no network for a file.
     """
     check_top(top)  # before a network is loaded
     place = _position(run.assignments.ids, wanted, bool(run.config.features))
@@ -134,7 +134,7 @@ def similar_rows(rows: Rows, query: Tensor, top: int, own: int = -1) -> tuple[np
     Raises
     ------
     ConfigError
-        If ``top`` is below 1.
+        If ``top`` is no whole number from 1.
     """
     check_top(top)
     cosines = np.empty(len(rows), np.float32)

@@ -29,6 +29,8 @@ def test_of_images_in_memory(images: np.ndarray) -> None:
     for wrong, said in (
         (lambda: model.find_duplicates(images[:5]), "there are 5 images, and 60 were fitted"),
         (lambda: model.find_outliers(top=0), "`top` is 0"),
+        (lambda: model.find_outliers(2.5), "`top` is 2.5; give a whole number from 1"),
+        (lambda: model.find_similar(4, top=3.0), "`top` is 3.0; give a whole number from 1"),
         (lambda: model.find_similar("nothing"), "no image of"),
     ):
         with pytest.raises(EbscError, match=said):
@@ -45,5 +47,10 @@ def test_of_rows(images: np.ndarray) -> None:
     assert cosines[:2] == pytest.approx(1, abs=1e-5)
     first, *_ = model.find_outliers(top=5)
     assert first.own_share is not None
-    with pytest.raises(EbscError, match="X has 2 rows; give one"):
-        model.find_similar(rows[:2])
+    for wrong, said in (
+        (lambda: model.find_similar(rows[:2]), "X has 2 rows; give one"),
+        (lambda: model.find_outliers(2.5), "`top` is 2.5; give a whole number from 1"),
+        (lambda: model.find_similar(rows[:1], top=3.0), "`top` is 3.0; give a whole number from 1"),
+    ):
+        with pytest.raises(EbscError, match=said):
+            wrong()

@@ -10,6 +10,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ebsc_core.config.loading import flattened
 from ebsc_core.estimators.settings import configuration, drawn_seed, mistakes
 from ebsc_core.utils.errors import ConfigError
 
@@ -241,6 +242,9 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
         settings = self.settings if isinstance(self.settings, Mapping) else {}
         if "n_clusters" in settings:
             raise ConfigError("'n_clusters' has no effect in settings; give it as the parameter of this name")
+        read = [name for name, _ in flattened(settings) if name.partition(".")[0] == "features"]
+        if read:
+            raise ConfigError(f"{read[0]!r} has no effect: the rows are X, no file is read; leave it out")
         seeded = self.random_state is None and "seed" in settings
         config = configuration(
             None,

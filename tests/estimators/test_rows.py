@@ -172,6 +172,8 @@ def test_warnings_are_pythons(digits) -> None:
         ({"settings": {"cache": "x"}}, "'cache' has no effect"),
         ({"settings": {"out": "x"}}, "'out' has no effect"),
         ({"settings": {"n_clusters": 3}}, "'n_clusters' has no effect in settings"),
+        ({"settings": {"features.path": "x.npy"}}, "'features.path' has no effect: the rows are X"),
+        ({"settings": {"features": {"array": "x"}}}, "'features.array' has no effect: the rows are X"),
         ({"settings": "refine.steps=3"}, "settings must be a dictionary"),
     ],
     ids=lambda value: str(value)[:40],

@@ -174,6 +174,7 @@ def test_warnings_are_pythons(digits) -> None:
         ({"settings": {"n_clusters": 3}}, "'n_clusters' has no effect in settings"),
         ({"settings": {"features.path": "x.npy"}}, "'features.path' has no effect: the rows are X"),
         ({"settings": {"features": {"array": "x"}}}, "'features.array' has no effect: the rows are X"),
+        ({"settings": {"seed": 5}}, "'seed' in settings has no effect beside random_state"),
         ({"settings": "refine.steps=3"}, "settings must be a dictionary"),
     ],
     ids=lambda value: str(value)[:40],

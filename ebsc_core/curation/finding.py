@@ -15,7 +15,7 @@ from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.plugins.kinds import Kind
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.plugins.selection import choose
-from ebsc_core.runs.store.images import read_again
+from ebsc_core.runs.store.images import CURE, read_again
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, EbscError, RunDirectoryError
 from ebsc_core.utils.progress import Progress
@@ -94,13 +94,16 @@ def find_in_run(
     return Searched(found, len(names), images)
 
 
-def images_of(run: SavedRun, registry: Registry, progress: Progress) -> RunImages | None:
-    """Read the images of a run again; None, with a note or a warning, if there are none."""
+def images_of(run: SavedRun, registry: Registry, progress: Progress, cure: str = CURE) -> RunImages | None:
+    """Read the images of a run again; None, with a note or a warning, if there are none.
+
+    The warning ends with ``cure``, what the caller can do about images that cannot be found.
+    """
     if run.config.features and not run.config.features.images:
         progress.note("the run has no images; its rows alone are compared")
         return None
     try:
-        return read_again(run, registry, progress.warn, progress.note)
+        return read_again(run, registry, progress.warn, progress.note, cure)
     except RunDirectoryError:
         raise
     except EbscError as error:

@@ -14,7 +14,7 @@ from PIL import Image
 from ebsc_core.data.images.pil import as_picture
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.plugins.registry import Registry
-from ebsc_core.runs.store.images import read_again
+from ebsc_core.runs.store.images import CURE, read_again
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.files import cut_name
@@ -62,9 +62,13 @@ class ImageFiles:
 
 
 def image_files(
-    run: SavedRun, registry: Registry, warn: Callable[[str], None], note: Callable[[str], None]
+    run: SavedRun,
+    registry: Registry,
+    warn: Callable[[str], None],
+    note: Callable[[str], None],
+    cure: str = CURE,
 ) -> ImageFiles:
-    """Read the images of a run again.
+    """Read the images of a run again, as :func:`ebsc_core.runs.store.images.read_again`.
 
     Raises
     ------
@@ -77,7 +81,7 @@ def image_files(
             f"{run.path} clustered rows without images, so only a table makes sense; give `table` alone, or "
             "repeat the run with `features.images`"
         )
-    images = read_again(run, registry, warn, note)
+    images = read_again(run, registry, warn, note, cure)
     ids, folder = list(images.ids()), folder_of_images(run)
     are_files = folder is not None and all((folder / one).is_file() for one in ids)
     return ImageFiles(images, folder if are_files else None, ids)

@@ -125,7 +125,9 @@ class FinishedRun:
 
     def _files(self, images: Any, progress: Progress) -> ImageFiles:
         if images is None:
-            return image_files(self.saved, Registry(), progress.warn, progress.note)
+            return image_files(
+                self.saved, Registry(), progress.warn, progress.note, "give the images of `fit` as `X`"
+            )
         source = self._fitted(images)
         return ImageFiles(RunImages(source), None, list(source.ids))
 
@@ -143,7 +145,7 @@ class FinishedRun:
         check_threshold(threshold)  # before images are read
         with apart(resolve_device(self.device)):
             if images is None:
-                source = images_of(self.saved, Registry(), progress)
+                source = images_of(self.saved, Registry(), progress, "give those of `fit` as `images`")
             else:
                 source = RunImages(self._fitted(images))
             return find_in_run(self.saved, source, threshold, progress).found

@@ -56,7 +56,8 @@ def test_memberships_are_shares(model: EBSC) -> None:
 
 
 def test_images_in_memory_are_exported(model: EBSC, tmp_path: Path) -> None:
-    with pytest.raises(EbscError):
+    said = "images of the run were in memory, and are in no known file; give the images of `fit` as `X`"
+    with pytest.raises(EbscError, match=said):
         model.export(tmp_path / "new")
     with pytest.raises(ValueError, match="give the images of `fit`"):
         model.export(tmp_path / "new", IMAGES[:10])
@@ -70,6 +71,15 @@ def test_images_in_memory_are_exported(model: EBSC, tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="there already"):
         model.export(tmp_path / "new", IMAGES[:150])
+
+
+def test_a_command_takes_images_of_memory_that_were_saved(ebsc, model: EBSC, tmp_path: Path) -> None:
+    refused = ebsc("export", model.run_dir_, "--out", "new")
+    said = "the images of the run were in memory, and are in no known file; --data says where they are now"
+    assert (refused.code, refused.err) == (2, f"ebsc: error: {said}\n")
+    np.save(tmp_path / "saved.npy", (IMAGES[:150] * 255).astype(np.uint8))
+    assert ebsc("export", model.run_dir_, "--out", "new", "--data", "saved.npy").code == 0
+    assert len(list((tmp_path / "new/clusters").rglob("*.png"))) == 150
 
 
 def test_a_folder_may_begin_with_a_tilde(

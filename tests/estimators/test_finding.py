@@ -21,6 +21,9 @@ def test_of_images_in_memory(images: np.ndarray) -> None:
     model = EBSC(n_clusters=3, backbone="identity", epochs=0, coefficients="knn").fit(images)
     (group,) = model.find_duplicates(images).groups
     assert [(one.position, one.image, one.kind) for one in group] == [(4, "4", "keep"), (40, "40", "exact")]
+    said = "were in memory, and are in no known file; give those of `fit` as `images`; the rows alone"
+    with pytest.warns(UserWarning, match=said):
+        model.find_duplicates()
     for position in (4, np.int64(4)):
         assert model.find_similar(position, top=1)[0].position == 40
     scores = [one.score for one in model.find_outliers(top=60)]

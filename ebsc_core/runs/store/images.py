@@ -22,6 +22,8 @@ from ebsc_core.utils.errors import ConfigError, DataError, first_of
 
 # So many images that are missing are named.
 NAMED = 3
+# What a command does about images that cannot be found.
+CURE = "`data.name` says where they are now"
 
 
 @none_left_out()
@@ -30,13 +32,14 @@ def read_again(
     registry: Registry,
     warn: Callable[[str], None],
     note: Callable[[str], None] = lambda line: None,
+    cure: str = CURE,
 ) -> RunImages:
     """Read the images of a run through its own data component, streamed if possible.
 
     Images that have names are found by these, and those that have come since are left out.
 
     A run directory may come from somebody else. So ``note`` hears what it names before that is read, and
-    nothing is downloaded.
+    nothing is downloaded. ``cure`` says in an error what the caller can do about images that cannot be found.
 
     Raises
     ------
@@ -46,9 +49,11 @@ def read_again(
     try:
         images = (_of_features if run.config.features else _of_images)(run, registry, warn, note)
     except UnknownComponentError as error:
-        raise DataError(
-            f"the images of the run cannot be found: {error}; `data.name` says where they are now"
-        ) from error
+        if run.images is None and _were_in_memory(run):
+            raise DataError(
+                f"the images of the run were in memory, and are in no known file; {cure}"
+            ) from None
+        raise DataError(f"the images of the run cannot be found: {error}; {cure}") from error
     except ConfigError as error:
         if run.images is None:
             raise
@@ -58,6 +63,12 @@ def read_again(
     if run.images is not None:
         note("images are told by their names alone")
     return images
+
+
+def _were_in_memory(run: SavedRun) -> bool:
+    """Return whether a program gave the images themselves, so that no component has read them."""
+    made_by = run.provenance.get("parts", {})
+    return not run.config.features and bool(made_by) and "data" not in made_by
 
 
 def _of_images(

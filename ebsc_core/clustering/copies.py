@@ -104,9 +104,13 @@ def find_copies(rows: Rows, positions: np.ndarray, seed: int) -> Copies | None:
     pairs = positions[numbers.integers(len(positions), size=(2, PAIRS))]
     apart = _distances(rows, *pairs)
     limit = max(EQUAL, NEAR * float(apart.mean()))
-    copies = _joined(rows, positions, projected, limit, numbers)
+    # Equal rows first: they are copies even where a chain of near rows leads to one that is too far.
+    equal = _joined(rows, positions, projected, EQUAL, numbers)
+    kept = equal.distinct
+    near = _joined(rows, positions[kept], projected[kept], limit, numbers)
+    copies = Copies(kept[near.stands_for][equal.among_distinct])
     if len(copies.distinct) < MIN_DISTINCT * len(positions):
-        copies = _joined(rows, positions, projected, EQUAL, numbers)
+        copies = equal
     return copies if copies.count else None
 
 

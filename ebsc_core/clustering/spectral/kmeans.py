@@ -15,6 +15,7 @@ import torch
 from scipy import sparse
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -56,7 +57,8 @@ def kmeans(
         sample = rows[np.random.default_rng(seed).permutation(len(rows))[:count]]
     draws = np.random.RandomState(seed)
     starts = [KMeans(n_clusters, n_init=1, random_state=draws) for _ in range(n_init)]
-    with warnings.catch_warnings():
+    # Three threads or more add in the order in which they end, which would decide between equal starts.
+    with threadpool_limits(2, "openmp"), warnings.catch_warnings():
         # Of fewer distinct rows than clusters; the run counts its clusters itself.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for start in starts:

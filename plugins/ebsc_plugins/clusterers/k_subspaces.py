@@ -205,6 +205,11 @@ def _orthonormal(moment: Tensor, bases: Tensor) -> Tensor:
     return torch.linalg.qr(moment + 1e-6 * bases).Q
 
 
+def _counts(labels: Tensor, k: int) -> Tensor:
+    """Count the rows of each cluster ``(R, K)``, from labels ``(R, N)`` of each restart."""
+    return labels.new_zeros(len(labels), k).scatter_add_(1, labels, torch.ones_like(labels))
+
+
 def _learn(batch: Tensor, bases: Tensor, scatter: Tensor, rate: float) -> tuple[Tensor, Tensor]:
     """Update the subspaces of every restart, and the scatter within each, with a mini-batch.
 
@@ -214,9 +219,9 @@ def _learn(batch: Tensor, bases: Tensor, scatter: Tensor, rate: float) -> tuple[
     """
     labels, captured = _assign(batch, bases)
     k = bases.shape[1]
-    empty = torch.nn.functional.one_hot(labels, k).sum(dim=1) == 0
+    empty = _counts(labels, k) == 0
     labels = _fill_empty(labels, captured, k)
-    counts = torch.nn.functional.one_hot(labels, k).sum(dim=1)[..., None, None]
+    counts = _counts(labels, k)[..., None, None]
     # A subspace that nothing belonged to starts again, from the row it was given.
     rates = torch.where(empty, 1.0, rate)[..., None, None]
     moment = _moment(batch, bases, labels) / counts

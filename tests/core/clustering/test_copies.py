@@ -71,14 +71,15 @@ def test_rows_are_taken_once_though_several_tables_find_them(monkeypatch: pytest
         return find_copies(Counted(rows), np.arange(len(rows)), 0)
 
     whole = copies()
-    # Those that tell the mean distance, those compared, and those with the rows that stand for them.
-    assert len(taken) == 3
+    # Those that tell the mean distance; then twice, for equal and for near rows, those compared, and those
+    # with the rows that stand for them.
+    assert len(taken) == 5
     assert all((np.diff(positions) > 0).all() for positions in taken)
     monkeypatch.setattr(copies_module, "BLOCK_ENTRIES", 10_000)
     in_parts = copies()
     assert whole is not None
     assert in_parts is not None
-    assert len(taken) > 3
+    assert len(taken) > 5
     np.testing.assert_array_equal(whole.stands_for, in_parts.stands_for)
     np.testing.assert_array_equal(whole.stands_for, np.tile(np.arange(3000), 2))
 
@@ -162,3 +163,16 @@ def test_chains_of_near_rows_are_no_copies(width: int) -> None:
     assert apart.max() < 1.1 * copies_module.NEAR * mean
     assert copies.count < len(rows) / 4
     np.testing.assert_array_equal(copies.stands_for[copies.distinct], copies.distinct)
+
+
+def test_equal_rows_are_copies_though_near_rows_lead_away_from_them() -> None:
+    """Of the chain A, B, C row A stands for B. C is too far from A, and its equals are its copies."""
+    numbers = np.random.default_rng(0)
+    rows = numbers.normal(size=(200, 32))
+    step = np.zeros(32)
+    step[0] = 0.006 * np.linalg.norm(rows[0] - rows[1])
+    chain = np.stack([rows[0], rows[0] + step, *[rows[0] + 2 * step] * 50])
+    copies = found(np.concatenate([rows[1:], chain]))
+    assert copies is not None
+    equal = copies.stands_for[-50:]
+    assert len(set(equal.tolist())) == 1

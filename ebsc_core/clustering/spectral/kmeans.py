@@ -57,8 +57,9 @@ def kmeans(
         sample = rows[np.random.default_rng(seed).permutation(len(rows))[:count]]
     draws = np.random.RandomState(seed)
     starts = [KMeans(n_clusters, n_init=1, random_state=draws) for _ in range(n_init)]
-    # Three threads or more add in the order in which they end, which would decide between equal starts.
-    with threadpool_limits(2, "openmp"), warnings.catch_warnings():
+    # Several threads add in the order in which they end, which would decide between equal starts; and a
+    # process that was forked has no others. One thread takes a tenth longer than two.
+    with threadpool_limits(1, "openmp"), warnings.catch_warnings():
         # Of fewer distinct rows than clusters; the run counts its clusters itself.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for start in starts:

@@ -21,7 +21,7 @@ from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.confidence import confidence as confidence_of
 from ebsc_core.clustering.copies import Copies, find_copies
 from ebsc_core.clustering.metrics import own_share
-from ebsc_core.clustering.n_clusters import NumberOfClusters, find_n_clusters
+from ebsc_core.clustering.n_clusters import MAX_CLUSTERS, NumberOfClusters, find_n_clusters
 from ebsc_core.clustering.refine import refine
 from ebsc_core.clustering.returned import checked_labels, consumed
 from ebsc_core.clustering.spectral.embedding import graph_embedding
@@ -153,7 +153,8 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
         with stage("number of clusters"):
             # Where hardly any rows differ, the copies are the clusters.
             few = distinct_graph.shape[0] < MIN_NODES
-            number = find_n_clusters(graph if few else distinct_graph, method.seed, method.device)
+            searched = graph if few else distinct_graph
+            number = find_n_clusters(searched, method.seed, method.device, graph.shape[0])
         clusterer = method.recount(number.chosen)
     clusterer.device = method.device
     with stage("clusters"):
@@ -302,5 +303,7 @@ def _embedding(
     found = getattr(clusterer, "embedding_", None)
     if isinstance(found, np.ndarray) and found.ndim == 2 and len(found) == len(labels):
         return found
-    n_clusters = max(2, int(labels.max(initial=0)) + 1)
+    # A clusterer that finds hundreds of clusters of its own accord would need thousands of vectors.
+    most = max(MAX_CLUSTERS, method.n_clusters or 0)
+    n_clusters = min(max(2, int(labels.max(initial=0)) + 1), most)
     return graph_embedding(graph, n_clusters, method.seed, method.device)

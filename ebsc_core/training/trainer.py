@@ -182,9 +182,18 @@ class Trainer:
         return max(1, (len(self.images) - self.state.images) // self.batch_size)
 
     def save_checkpoint(self) -> str:
-        """Save a checkpoint; return a clause that says so, or an empty text if none was saved."""
+        """Save a checkpoint; return a clause that says so, or an empty text if none was saved.
+
+        Raises
+        ------
+        TrainingError
+            If a weight is no longer finite: training that resumed from it could only fail again.
+        """
         if self.checkpoints is None or not self.state.begun:
             return ""
+        for module in self._modules().values():
+            if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
+                raise self._divergence("a weight is no longer finite")
         try:
             self.checkpoints.save(self._checkpoint())
         except OSError as error:
@@ -375,7 +384,8 @@ class Trainer:
 
     def _check(self, loss: float) -> None:
         if not -float("inf") < loss < float("inf"):
-            lower = "train.lr or joint.weight" if self.joint_epoch < self.options.epochs else "train.lr"
-            raise TrainingError(
-                f"training diverged: the loss is {loss}; lower {lower}, or use `precision=fp32`"
-            )
+            raise self._divergence(f"the loss is {loss}")
+
+    def _divergence(self, what: str) -> TrainingError:
+        lower = "train.lr or joint.weight" if self.joint_epoch < self.options.epochs else "train.lr"
+        return TrainingError(f"training diverged: {what}; lower {lower}, or use `precision=fp32`")

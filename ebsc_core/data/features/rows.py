@@ -20,10 +20,16 @@ from torch.nn import functional as F
 from ebsc_core.data.features.hdf5 import opened
 from ebsc_core.utils.errors import DataError, fault_of
 
-# 32 MiB for rows of 128 entries: enough to keep a matmul busy, and little compared with the rest of a run.
-BLOCK_ROWS = 1 << 16
+# A block keeps a matmul busy and needs little memory compared with the rest of a run: it has at most so many
+# rows, or, if they are wider than 256 entries, so many bytes.
+BLOCK_ROWS, BLOCK_BYTES = 1 << 16, 64 << 20
 # Between these sizes of a row's largest entry, neither its squares nor torch's smallest norm (1e-12) matter.
 MAX_ENTRY, MIN_ENTRY = 1e15, 1e-6
+
+
+def block_rows(width: int) -> int:
+    """Return how many rows of ``width`` entries a block has by default."""
+    return min(BLOCK_ROWS, max(1, BLOCK_BYTES // (4 * width)))
 
 
 class Rows(ABC):
@@ -35,8 +41,11 @@ class Rows(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, Tensor]]:
-        """Yield all rows in blocks of ``size``: the position of the first row, and the block ``(B, D)``."""
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Yield all rows in blocks of ``size``: the position of the first row, and the block ``(B, D)``.
+
+        The size is :func:`block_rows` of the width by default.
+        """
 
     @abstractmethod
     def take(self, positions: np.ndarray) -> Tensor:
@@ -61,7 +70,8 @@ class HeldRows(Rows):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, Tensor]]:
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        size = size or block_rows(self.width)
         for start in range(0, len(self), size):
             yield start, self.rows[start : start + size]
 
@@ -93,7 +103,8 @@ class StoredRows(Rows):
     def __len__(self) -> int:
         return self.n
 
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, Tensor]]:
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        size = size or block_rows(self.width)
         with self._opened() as rows:
             for start in range(0, self.n, size):
                 yield start, _unit(rows[start : start + size])
@@ -104,7 +115,7 @@ class StoredRows(Rows):
         result = torch.empty(len(positions), self.width)
         with self._opened() as rows:
             # HDF5 reads scattered rows slowly. So read, for each block, the whole span of the wanted rows.
-            for part in np.split(order, np.flatnonzero(np.diff(wanted // BLOCK_ROWS)) + 1):
+            for part in np.split(order, np.flatnonzero(np.diff(wanted // block_rows(self.width))) + 1):
                 if len(part):
                     first, last = positions[part[0]], positions[part[-1]]
                     result[part] = _unit(rows[first : last + 1][positions[part] - first])
@@ -131,13 +142,14 @@ class MappedRows(Rows):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, Tensor]]:
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        size = size or block_rows(max(self.width, self.rows.width))
         return ((start, self.change(block)) for start, block in self.rows.blocks(size))
 
     def take(self, positions: np.ndarray) -> Tensor:
         # In blocks, because the change may need several times the memory of what it returns.
         parts = SelectedRows(self.rows, positions)
-        if len(parts) <= BLOCK_ROWS:
+        if len(parts) <= block_rows(max(self.width, self.rows.width)):
             return self.change(self.rows.take(positions))
         return MappedRows(parts, self.change, self.width).held()
 
@@ -151,7 +163,8 @@ class SelectedRows(Rows):
     def __len__(self) -> int:
         return len(self.positions)
 
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[tuple[int, Tensor]]:
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        size = size or block_rows(self.width)
         for start in range(0, len(self), size):
             yield start, self.rows.take(self.positions[start : start + size])
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ebsc_core.data.features.rows import BLOCK_ROWS
+from ebsc_core.data.features.rows import BLOCK_ROWS, block_rows
 from ebsc_core.utils.errors import DataError, fault_of, shortened
 from ebsc_core.utils.limits import check_size
 
@@ -32,8 +32,6 @@ UNREADABLE = (
     zipfile.BadZipFile,
     zlib.error,
 )
-# Bytes of a block, if its rows are so wide that `BLOCK_ROWS` of them need more.
-BLOCK_BYTES = 64 << 20
 # Bytes that a row needs in any case, for its name and its place.
 ROW_BYTES = 64
 # Characters of a name or label. Python's reader of .csv files takes entries of up to twice as many.
@@ -86,8 +84,8 @@ class FeatureSource:
             return None
         return [self.class_names[label] for label in self.labels]
 
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[Tensor]:
-        """Yield all rows in blocks ``(B, D)`` float32, of at most ``size`` rows.
+    def blocks(self, size: int | None = None) -> Iterator[Tensor]:
+        """Yield all rows in blocks ``(B, D)`` float32 of ``size`` rows, or as many as fit in 64 MiB.
 
         Raises
         ------
@@ -95,7 +93,7 @@ class FeatureSource:
             If the file cannot be read, or holds NaN or infinity. The message names the first such row.
         """
         n, width = self.shape
-        size = min(size, max(1, BLOCK_BYTES // (4 * width)))
+        size = min(size or BLOCK_ROWS, block_rows(width))
         for start in range(0, n, size):
             try:
                 with np.errstate(over="ignore"):  # such a value becomes infinite and is reported below

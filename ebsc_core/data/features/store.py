@@ -23,7 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from ebsc_core.data.features.hdf5 import opened, written
-from ebsc_core.data.features.rows import BLOCK_ROWS, unit_rows
+from ebsc_core.data.features.rows import block_rows, unit_rows
 from ebsc_core.utils.errors import DataError, fault_of
 from ebsc_core.utils.files import written_whole
 
@@ -159,5 +159,6 @@ def _usable(rows: h5py.Dataset, n_rows: int, proven: bool) -> bool:
     """Return whether the data set holds ``n_rows`` rows, which are finite; unless proven, read all blocks."""
     if rows.ndim != 2 or len(rows) != n_rows:
         return False
-    blocks = (rows[start : start + BLOCK_ROWS] for start in range(0, n_rows, BLOCK_ROWS))
+    size = block_rows(rows.shape[1])
+    blocks = (rows[start : start + size] for start in range(0, n_rows, size))
     return proven or all(np.isfinite(block).all() for block in blocks)

@@ -98,6 +98,33 @@ def test_labels_beyond_the_rows_are_refused(
         cluster(rows, size, clusterer=Counts(consumes))
 
 
+class Pairs(Clusterer):
+    """Puts each two rows into a cluster of their own, however many clusters that makes."""
+
+    consumes: ClassVar[Literal["affinity"]] = "affinity"
+
+    def fit_predict(self, data: Any) -> np.ndarray:
+        return np.arange(data.shape[0]) // 2
+
+
+def test_many_clusters_need_no_more_eigenvectors_than_the_largest_number_tried(
+    subspaces: tuple[Tensor, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def embedding(graph: Any, n_clusters: int, *_: Any) -> np.ndarray:
+        asked.append(n_clusters)
+        return np.eye(graph.shape[0], dtype=np.float32)
+
+    monkeypatch.setattr("ebsc_core.clustering.cluster.graph_embedding", embedding)
+    for told in (None, CLUSTERS, 70):
+        found = cluster_rows(
+            HeldRows(subspaces[0][:200]), method(clusterer=Pairs(), n_clusters=told), Stages(), Progress()
+        )
+        assert found.labels.max() == 99
+    assert asked == [50, 50, 70]
+
+
 def test_a_clusterer_that_consumes_nothing_known_is_refused(subspaces: tuple[Tensor, np.ndarray]) -> None:
     with pytest.raises(ComponentError, match="clusterer Counts: its consumes must be"):
         cluster(HeldRows(subspaces[0][:200]), clusterer=Counts("rows"))
@@ -185,7 +212,6 @@ def test_stored_rows_lead_where_held_rows_lead(
     held = cluster(HeldRows(subspaces[0]), size)
     assert (cluster(StoredRows(path, "features"), size).labels == held.labels).all()
     monkeypatch.setattr(rows_module, "BLOCK_ROWS", 300)
-    monkeypatch.setattr(StoredRows.blocks, "__defaults__", (300,))
     blocks = cluster(StoredRows(path, "features"), size)
     assert (blocks.labels == held.labels).all()
     np.testing.assert_allclose(blocks.confidence, held.confidence, atol=1e-6)

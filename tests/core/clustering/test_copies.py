@@ -134,6 +134,13 @@ def test_rows_that_are_copies_of_few_are_clustered_by_them(form: str, n_clusters
     assert adjusted_rand_score(labels, np.repeat(range(3), 20)) == 1
 
 
+def test_as_many_clusters_are_tried_as_rows_with_their_copies_allow() -> None:
+    origin = np.repeat(range(12), 20)
+    rows = np.random.default_rng(0).normal(size=(12, 40))[origin]
+    labels = EnergySubspaceClustering("auto", coefficients="knn", random_state=0).fit_predict(rows)
+    assert adjusted_rand_score(labels, origin) == 1
+
+
 def test_fewer_distinct_rows_than_clusters_are_said() -> None:
     model = EnergySubspaceClustering(5, coefficients="knn", random_state=0)
     with pytest.warns(UserWarning, match="found 3 clusters, not 5: only 3 rows differ"):

@@ -21,7 +21,7 @@ from ebsc_core.training.checkpoint import CheckpointStore
 from ebsc_core.training.step import JointStep
 from ebsc_core.training.trainer import Trainer
 from ebsc_core.utils.device import restore_random_states
-from ebsc_core.utils.errors import DataError, Interrupted
+from ebsc_core.utils.errors import DataError, Interrupted, TrainingError
 from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.signals import interruption
 from ebsc_plugins.coefficients.energy import EnergyNetwork, EnergyOptions
@@ -253,6 +253,31 @@ def test_training_is_kept_now_and_then(path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(checkpoint, "EVERY", 0.0)
     trainer(path, epochs=1).fit()
     assert times == [16, 32, 48, 0]
+
+
+@pytest.mark.parametrize("how", ["when it is due", "when interrupted"])
+def test_weights_that_are_not_finite_are_not_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Training that resumed from them could only fail again."""
+    made = trainer(path)
+
+    def spoil() -> None:
+        next(made.step.objective.parameters()).data.fill_(float("nan"))
+        if how == "when interrupted":
+            interrupt()
+
+    if how == "when it is due":
+        monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    after(made, 6, spoil)
+    with pytest.raises(TrainingError, match=r"a weight is no longer finite; lower train\.lr"):
+        made.fit()
+    kept = trainer(path)
+    saved = kept.checkpoints.load() if kept.checkpoints else None
+    assert (saved is not None) == (how == "when it is due")
+    if saved:
+        kept.fit(saved)
+        assert all(value.isfinite().all() for value in weights(kept).values())
 
 
 def test_a_full_disk_does_not_end_training(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

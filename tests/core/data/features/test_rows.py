@@ -155,3 +155,23 @@ def test_rows_are_mapped_in_blocks_wherever_they_are_read() -> None:
     assert torch.equal(taken, 2 * held[positions])
     assert sum(seen) == len(positions)
     assert max(seen) <= module.BLOCK_ROWS
+
+
+@pytest.mark.parametrize("width", [1, 256, 257, 4096, 1 << 26])
+def test_a_block_is_bounded_in_rows_and_in_bytes(width: int) -> None:
+    size = module.block_rows(width)
+    assert 1 <= size <= module.BLOCK_ROWS
+    assert size == 1 or 4 * size * width <= module.BLOCK_BYTES
+    assert size == module.BLOCK_ROWS or 4 * (size + 1) * width > module.BLOCK_BYTES
+
+
+def test_wide_rows_come_in_smaller_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mapped rows, too, whether the rows are wide before the change or after it."""
+    monkeypatch.setattr(module, "BLOCK_BYTES", 4 * 6 * 10)
+    narrow, wide = (np.random.default_rng(0).normal(size=(25, width)) for width in (2, 6))
+    stored = store(tmp_path / "narrow.h5", narrow), store(tmp_path / "wide.h5", wide)
+    widened = MappedRows(stored[0], lambda block: block.repeat(1, 3), 6)
+    narrowed = MappedRows(stored[1], lambda block: block[:, :2], 2)
+    held, selected = HeldRows(stored[1].held()), SelectedRows(stored[1], np.arange(25))
+    for rows in (stored[1], held, widened, narrowed, selected):
+        assert [len(block) for _, block in rows.blocks()] == [10, 10, 5]

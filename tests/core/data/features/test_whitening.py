@@ -77,7 +77,7 @@ class Split(HeldRows):
         super().__init__(rows)
         self.size = size
 
-    def blocks(self, size: int = 0) -> Iterator[tuple[int, Tensor]]:
+    def blocks(self, size: int | None = None) -> Iterator[tuple[int, Tensor]]:
         return super().blocks(self.size)
 
 

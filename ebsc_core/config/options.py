@@ -1,5 +1,6 @@
 """Define the base class of every component's options: strict, frozen, documented by docstrings."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -50,3 +51,9 @@ class Options(BaseModel):
             The safetensors file of the run with these weights.
         """
         return self
+
+
+def changed(options: BaseModel, names: Iterable[str]) -> list[str]:
+    """Return those of the names whose options differ from their defaults."""
+    fields = type(options).model_fields
+    return [name for name in names if getattr(options, name) != fields[name].default]

@@ -30,7 +30,7 @@ from pydantic import (
     ValidationError,
 )
 
-from ebsc_core.config.options import Options
+from ebsc_core.config.options import Options, changed
 
 PROVENANCE = "provenance"
 """The table of ``run.toml`` that records versions; not a setting.
@@ -180,11 +180,8 @@ class JointChoice(ComponentChoice):
     def without_effect(self) -> list[str]:
         """Return the settings that differ from their defaults, but have no effect with this form."""
         if self.form == "none":
-            names = [name for name in JointChoice.model_fields if name != "form"]
-        else:
-            names = list(OF_NEIGHBORS) if self.form == "reconstruction" else []
-        set_here = [name for name in names if getattr(self, name) != JointChoice.model_fields[name].default]
-        return set_here + (list(self.options) if self.form == "none" else [])
+            return [*changed(self, JointChoice.model_fields), *self.options]
+        return changed(self, OF_NEIGHBORS) if self.form == "reconstruction" else []
 
     @property
     def warm_up(self) -> float:

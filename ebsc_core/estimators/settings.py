@@ -40,15 +40,17 @@ def configuration(
     Raises
     ------
     ConfigError
-        For the same reasons as :func:`ebsc_core.config.loading.load_config`, and for two seeds.
+        For the same reasons as :func:`ebsc_core.config.loading.load_config`, and if a setting is given
+        twice.
     """
     if settings is not None and not isinstance(settings, Mapping):
         raise ConfigError(f"settings must be a dictionary, such as {{'train.lr': 1e-3}}; got {settings!r}")
     given = dict(flattened(settings or {}))
-    if "seed" in given and parameters.get("seed") is not None:
-        raise ConfigError("'seed' in settings has no effect beside random_state; give one of the two")
-    given |= {key: value for key, value in parameters.items() if value is not None}
-    plain = {key: _plain(value) for key, value in given.items()}
+    parameters = {key: value for key, value in parameters.items() if value is not None}
+    if twice := sorted(given.keys() & parameters.keys()):
+        name = "X" if twice[0] == "data.name" else PARAMETERS.get(twice[0], twice[0])
+        raise ConfigError(f"{twice[0]!r} in settings has no effect beside {name}; give one of the two")
+    plain = {key: _plain(value) for key, value in (given | parameters).items()}
     return load_config(Path(file) if file else None, (), plain)
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from pydantic import BaseModel
-
 from ebsc_core.clustering.search import chosen_method
+from ebsc_core.config.options import changed
 from ebsc_core.config.schema import RefineOptions
 from ebsc_core.data.features.forms import ROW_FORMS
 from ebsc_core.data.features.source import FeatureSource
@@ -37,7 +34,8 @@ def announce_images(
     say(f"backbone      {backbone.describe()}")
     if resolved.trains:
         epochs, joint = config.train.epochs, config.joint
-        say(f"objective     {plan.objective.name}, {epochs} epochs, batches of {resolved.batch_size}")
+        passes = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        say(f"objective     {plan.objective.name}, {passes}, batches of {resolved.batch_size}")
         if plan.joint:
             first = joint.first_epoch(epochs)
             say(f"joint phase   {plan.joint.name} from epoch {first + 1} on, by {joint.form}")
@@ -95,22 +93,18 @@ def _without_effect(plan: Plan, clustered: int) -> dict[str, list[str]]:
     config, model = plan.config, plan.coefficients
     found = {}
     if isinstance(plan, ImagePlan):
-        found[f"joint.form is {config.joint.form}"] = [
-            f"joint.{name}" for name in config.joint.without_effect()
-        ]
+        found[f"joint.form is {config.joint.form}"] = _dotted("joint", config.joint.without_effect())
         if config.protocol == "all":
-            found["protocol is all, so no image is held out"] = _changed(config, "", ["test_share"])
+            found["protocol is all, so no image is held out"] = changed(config, ["test_share"])
     factory = model.component.factory
     if isinstance(factory, type) and not issubclass(factory, TrainableCoefficientModel):
-        found[f"{model.name} has nothing to train"] = _changed(
-            config.refine, "refine.", RefineOptions.model_fields
-        )
+        idle = changed(config.refine, RefineOptions.model_fields)
+        found[f"{model.name} has nothing to train"] = _dotted("refine", idle)
     if chosen_method(config.search, clustered, clustered) == "exact":
-        found["all pairs of rows are compared"] = _changed(config.search, "search.", ["cell_rows", "probes"])
+        idle = changed(config.search, ["cell_rows", "probes"])
+        found["all pairs of rows are compared"] = _dotted("search", idle)
     return found
 
 
-def _changed(options: BaseModel, prefix: str, names: Iterable[str]) -> list[str]:
-    """Return the dotted names of settings that differ from their defaults."""
-    fields = type(options).model_fields
-    return [f"{prefix}{name}" for name in names if getattr(options, name) != fields[name].default]
+def _dotted(section: str, names: list[str]) -> list[str]:
+    return [f"{section}.{name}" for name in names]

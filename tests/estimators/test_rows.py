@@ -175,6 +175,10 @@ def test_warnings_are_pythons(digits) -> None:
         ({"settings": {"features.path": "x.npy"}}, "'features.path' has no effect: the rows are X"),
         ({"settings": {"features": {"array": "x"}}}, "'features.array' has no effect: the rows are X"),
         ({"settings": {"seed": 5}}, "'seed' in settings has no effect beside random_state"),
+        (
+            {"settings": {"coefficients.name": "knn"}, "coefficients": "energy"},
+            "'coefficients.name' in settings has no effect beside coefficients; give one of the two",
+        ),
         ({"settings": "refine.steps=3"}, "settings must be a dictionary"),
     ],
     ids=lambda value: str(value)[:40],

@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from ebsc_core.benchmark.gains import Gain, Scores, mean_gains, paired_gains
 from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.utils.files import written_whole
@@ -76,6 +77,27 @@ class Results:
             by_entry.setdefault((cell.row, cell.column), {})[cell.seed] = record
         return {key: _entry(*key, records) for key, records in by_entry.items()}
 
+    @cached_property
+    def _scores(self) -> dict[tuple[str, str], dict[int, Scores]]:
+        """The scores in percent by row and column, then by seed, of entries that have scores."""
+        found: dict[tuple[str, str], dict[int, Scores]] = {}
+        for cell, record in self.records:
+            if self.entries[cell.row, cell.column].scores:
+                scores = {name: 100 * record["metrics"]["scores"][name] for name in SCORES}
+                found.setdefault((cell.row, cell.column), {})[cell.seed] = scores
+        return found
+
+    def gains(self, row: str, column: str) -> dict[str, Gain]:
+        """Return the gain in each score over the row's baseline; empty without one, or without scores."""
+        baseline = self.suite.file.baseline_of(row)
+        return paired_gains(
+            self._scores.get((row, column), {}), self._scores.get((baseline or "", column), {})
+        )
+
+    def average_gains(self, row: str, columns: list[str]) -> dict[str, Gain]:
+        """Return the mean gains over data sets; empty if there is none on any of them."""
+        return mean_gains([self.gains(row, column) for column in columns])
+
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values, except the training histories, which stay with the cells."""
         cells = [
@@ -89,9 +111,17 @@ class Results:
             **self.identity(),
             "source": self.source,
             **self.circumstances,
-            "table": [asdict(entry) for entry in self.entries.values()],
+            "table": [self._plain_entry(entry) for entry in self.entries.values()],
             "cells": cells,
         }
+
+    def _plain_entry(self, entry: Entry) -> dict[str, Any]:
+        """Return an entry as plain values, with its gains if it has any."""
+        plain, baseline = asdict(entry), self.suite.file.baseline_of(entry.row)
+        if baseline is None:
+            return plain
+        gains = {name: asdict(gain) for name, gain in self.gains(entry.row, entry.column).items()}
+        return plain | {"baseline": baseline, "gains": gains}
 
     @cached_property
     def circumstances(self) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ebsc_core.config.loading import checked, flattened, overlay, parse_settings
 from ebsc_core.config.messages import describe
@@ -73,6 +73,13 @@ class Published(BaseModel):
     source: str
 
 
+def _baseline(value: Any) -> Any:
+    rows = value.values() if isinstance(value, dict) else [] if value is None else [value]
+    if not all(isinstance(row, str) for row in rows):
+        raise ValueError("input should be the name of a row, or a table that names one for each row")
+    return value
+
+
 class SuiteFile(BaseModel):
     """Define the content of a suite's TOML file."""
 
@@ -83,12 +90,18 @@ class SuiteFile(BaseModel):
     """A paragraph for the reader of the table, in Markdown."""
     protocol: Literal["all", "train-test"] = "all"
     seeds: list[Annotated[int, Field(ge=0, lt=2**32)]] = Field([0, 1, 2], min_length=1)
-    baseline: str | None = None
-    """The row to which the gains of the other rows refer."""
+    baseline: Annotated[str | dict[str, str] | None, BeforeValidator(_baseline)] = None
+    """The row that the others are compared with. If they have different ones, it is a table, ``[baseline]``,
+    with a line ``"row" = "its baseline"`` for each row that has one."""
     settings: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, dict[str, Any]] = Field(min_length=1)
     rows: dict[str, dict[str, Any]] = Field(min_length=1)
     published: list[Published] = Field(default_factory=list)
+
+    def baseline_of(self, row: str) -> str | None:
+        """Return the row that this one is compared with; None without one, and for the baseline itself."""
+        found = self.baseline.get(row) if isinstance(self.baseline, dict) else self.baseline
+        return None if found == row else found
 
 
 @dataclass(frozen=True)
@@ -316,12 +329,21 @@ def _check_own(path: Path, file: SuiteFile, changes: Mapping[str, Any]) -> None:
             raise ConfigError(f"{where} cannot set {own[0]!r}; use {OF_THE_SUITE[own[0]]}")
 
 
+def _rows_in(baseline: str | dict[str, str] | None) -> list[str]:
+    if isinstance(baseline, dict):
+        return [*baseline, *baseline.values()]
+    return [] if baseline is None else [baseline]
+
+
 def _check_names(path: Path, file: SuiteFile) -> None:
     rows, columns = list(file.rows), list(file.data)
     if not all(name.strip() for name in (*rows, *columns)):
         raise ConfigError(f"{path}: a row or data set has an empty name")
-    if file.baseline is not None and file.baseline not in rows:
-        raise ConfigError(f"{path}: baseline {file.baseline!r} is no row; rows are {', '.join(rows)}")
+    for name in _rows_in(file.baseline):
+        if name not in rows:
+            raise ConfigError(f"{path}: baseline {name!r} is no row; rows are {', '.join(rows)}")
+    if isinstance(file.baseline, dict) and (own := [a for a, b in file.baseline.items() if a == b]):
+        raise ConfigError(f"{path}: row {own[0]!r} is its own baseline; leave it out")
     if len(set(file.seeds)) < len(file.seeds):
         raise ConfigError(f"{path}: seeds {file.seeds} name one twice, which would count it twice")
     for figure in file.published:

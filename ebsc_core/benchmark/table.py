@@ -12,14 +12,19 @@ from typing import Any
 import tomli_w
 from markdown_it import MarkdownIt
 
+from ebsc_core.benchmark.gains import Gain
 from ebsc_core.benchmark.results import SCORES, Entry, Results, Spread
-from ebsc_core.benchmark.suite import PATHS, Cell
+from ebsc_core.benchmark.suite import PATHS, Cell, SuiteFile
 from ebsc_core.config.flags import FLAGS
 from ebsc_core.config.loading import flattened, parse_settings
 
 LEGEND = (
     "ACC, NMI and ARI in percent, {seeds}. {protocol} Features, s: training and extraction, by "
     "whichever run made them; after, s: everything after the features. Reading data is in neither. {machine}"
+)
+GAINS = (
+    " Gain, in points of ACC / NMI / ARI: the mean difference of runs of the same seed on the same data, "
+    "± its standard error over the seeds; in the averages, over the data sets."
 )
 ONE_SEED = "of seed {}. **Bold**: the best"
 SEEDS = (
@@ -73,25 +78,23 @@ def _legend(results: Results) -> str:
     software = f"ebsc {versions['ebsc']}" + (f" ({details['commit']})" if details["commit"] else "")
     changes = ", ".join(f"{setting}={_toml(value)}" for setting, value in flattened(results.suite.changes))
     changed = f" Changed in every run: {_name(changes)}." if changes else ""
+    gains = GAINS if file.baseline else ""
     return LEGEND.format(
         seeds=(SEEDS if len(file.seeds) > 1 else ONE_SEED).format(", ".join(map(str, file.seeds))),
-        protocol=PROTOCOLS[file.protocol] + changed,
+        protocol=PROTOCOLS[file.protocol] + gains + changed,
         machine=f"Measured with {software}, torch {versions['torch']}, {machine}, {details['created'][:10]}.",
     )
 
 
 def _table(results: Results, column: str) -> str:
-    entries = [results.entries[row, column] for row in results.suite.file.rows]
-    baseline = results.entries.get((results.suite.file.baseline or "", column))
+    file = results.suite.file
+    entries = [results.entries[row, column] for row in file.rows]
     marks = {score: _marks([e.scores.get(score) for e in entries]) for score in SCORES}
-    head = ["", *(score.upper() for score in SCORES), "features, s", "after, s", "peak MiB"]
-    if baseline:
-        head.insert(4, f"gain over {_name(baseline.row)}")
-    lines = [head]
+    costs = ["features, s", "after, s", "peak MiB"]
+    lines = [["", *(score.upper() for score in SCORES), *_gain_head(file), *costs]]
     for position, entry in enumerate(entries):
         line = [_name(entry.row), *(marks[score][position] for score in SCORES)]
-        if baseline:
-            line.append(_gain(entry.scores, baseline.scores))
+        line += _gain_cell(file, entry.row, results.gains(entry.row, column))
         line += [_seconds(entry.feature_seconds), _seconds(entry.seconds), f"{entry.peak_memory_mib or ''}"]
         lines.append(line)
     return _grid(lines)
@@ -99,7 +102,8 @@ def _table(results: Results, column: str) -> str:
 
 def _average(results: Results) -> str:
     """Compute means over data sets with scores, for the rows that have scores on all of them."""
-    rows, data = results.suite.file.rows, results.suite.file.data
+    file = results.suite.file
+    rows, data = file.rows, file.data
     columns = [column for column in data if any(results.entries[row, column].scores for row in rows)]
     left_out = [_name(column) for column in data if column not in columns]
     averages: dict[str, dict[str, Spread]] = {}
@@ -108,13 +112,9 @@ def _average(results: Results) -> str:
         if entries and all(entry.scores for entry in entries):
             averages[row] = {s: _over_data([entry.scores[s] for entry in entries]) for s in SCORES}
     marks = {score: _marks([average[score] for average in averages.values()]) for score in SCORES}
-    baseline = averages.get(results.suite.file.baseline or "")
-    head = ["", *(score.upper() for score in SCORES)]
-    if baseline:
-        head.append(f"gain over {_name(results.suite.file.baseline or '')}")
-    lines = [head]
-    for position, (row, average) in enumerate(averages.items()):
-        gain = [_gain(average, baseline)] if baseline else []
+    lines = [["", *(score.upper() for score in SCORES), *_gain_head(file)]]
+    for position, row in enumerate(averages):
+        gain = _gain_cell(file, row, results.average_gains(row, columns))
         lines.append([_name(row), *(marks[score][position] for score in SCORES), *gain])
     if not averages:
         return "No row has scores on all data sets."
@@ -150,10 +150,27 @@ def _figure(spread: Spread | None) -> str:
     return f"{spread.mean:.1f}" + (f" ± {spread.std:.1f}" if spread.std is not None else "")
 
 
-def _gain(scores: Mapping[str, Spread], baseline: Mapping[str, Spread]) -> str:
-    if not scores or not baseline:
-        return "–"
-    return " / ".join(f"{scores[s].mean - baseline[s].mean:+.1f}" for s in SCORES)
+def _gain_head(file: SuiteFile) -> list[str]:
+    """Return the heading of the column of gains; the name of the baseline is in it if there is one only."""
+    if not file.baseline:
+        return []
+    return ["gain" if isinstance(file.baseline, dict) else f"gain over {_name(file.baseline)}"]
+
+
+def _gain_cell(file: SuiteFile, row: str, gains: Mapping[str, Gain]) -> list[str]:
+    if not file.baseline:
+        return []
+    baseline = file.baseline_of(row)
+    if baseline is None:
+        return [""]
+    if not gains:
+        return ["–"]
+    figures = " / ".join(_signed(gains[score]) for score in SCORES)
+    return [f"{figures} over {_name(baseline)}" if isinstance(file.baseline, dict) else figures]
+
+
+def _signed(gain: Gain) -> str:
+    return f"{gain.mean:+.1f}" + (f" ± {gain.error:.1f}" if gain.error is not None else "")
 
 
 def _seconds(spread: Spread | None) -> str:

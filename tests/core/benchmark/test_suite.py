@@ -290,6 +290,15 @@ def test_a_section_given_as_a_value_below_one_given_as_a_section(
         ("[rows.knn]", '[rows.""]', "empty name"),
         ("[rows.knn]", '[rows." "]', "empty name"),
         ("[settings]", 'baseline = "kn"\n[settings]', "baseline 'kn' is no row; rows are knn"),
+        ("[settings]", '[baseline]\nknn = "kn"\n[settings]', "baseline 'kn' is no row; rows are knn"),
+        ("[settings]", '[baseline]\nkn = "knn"\n[settings]', "baseline 'kn' is no row; rows are knn"),
+        ("[settings]", '[baseline]\nknn = "knn"\n[settings]', "row 'knn' is its own baseline"),
+        (
+            "[settings]",
+            "[baseline]\nknn = 3\n[settings]",
+            "'baseline': input should be the name of a row, or",
+        ),
+        ("[settings]", "baseline = 3\n[settings]", "'baseline': input should be the name of a row, or"),
         ("[settings]", 'protocol = "train"\n[settings]', "'protocol': input should be 'all' or 'train-test'"),
         ("[settings]", "[[published]]\nacc = 1\n[settings]", r"'published\.0\.row'"),
         ("train.epochs = 0", 'protocol = "train-test"', r"\[settings\] cannot set 'protocol'"),
@@ -351,6 +360,9 @@ def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
 def test_the_baseline_of_the_command_line_wins_and_must_be_a_row(suite: MakeSuite, good: str) -> None:
     text = 'baseline = "knn"\n' + good + "[rows.energy]\n"
     assert suite(text, baseline="energy").file.baseline == "energy"
+    assert (
+        suite(good + "[rows.energy]\n[baseline]\nenergy = 'knn'", baseline="energy").file.baseline == "energy"
+    )
     with pytest.raises(ConfigError, match="baseline 'x' is no row; rows are knn, energy"):
         suite(text, baseline="x")
 

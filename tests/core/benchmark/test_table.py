@@ -90,19 +90,64 @@ class TestMarks:
 
 
 class TestGain:
-    def test_is_of_each_score_over_the_baseline(self, results: MakeResults) -> None:
+    def test_is_the_mean_of_paired_differences_with_its_standard_error(self, results: MakeResults) -> None:
         text = markdown(results(SUITE, outcome, baseline="low"))
         assert "gain over low" in text
-        assert line(text, "near")[4] == "+38.0 / +19.0 / +9.5"
-        assert line(text, "low")[4] == "+0.0 / +0.0 / +0.0"
-        assert line(markdown(results(SUITE, outcome, baseline="best")), "low")[4] == "-40.0 / -20.0 / -10.0"
+        assert "standard error" in text
+        # 35 and 41 points: their deviation is 4.2, over the root of two pairs 3.0.
+        assert line(text, "near")[4] == "+38.0 ± 3.0 / +19.0 ± 1.5 / +9.5 ± 0.7"
+        assert line(text, "low")[4] == ""
+        other = markdown(results(SUITE, outcome, baseline="best"))
+        assert line(other, "low")[4] == "-40.0 ± 2.0 / -20.0 ± 1.0 / -10.0 ± 0.5"
+
+    def test_is_of_pairs_of_one_seed(self, results: MakeResults) -> None:
+        """What both rows owe to the seed is in neither the gain nor its error."""
+        text = markdown(
+            results(SUITE, lambda row, _, seed: 0.3 * seed + (row == "near") / 10, baseline="low")
+        )
+        assert line(text, "near")[1] == "**25.0 ± 21.2**"
+        assert line(text, "near")[4] == "+10.0 ± 0.0 / +5.0 ± 0.0 / +2.5 ± 0.0"
+
+    def test_has_no_error_with_a_single_seed(self, results: MakeResults) -> None:
+        one = SUITE.replace("[0, 1]", "[1]")
+        assert line(markdown(results(one, outcome, baseline="low")), "near")[4] == "+41.0 / +20.5 / +10.2"
+
+    def test_may_be_over_a_baseline_of_each_row(self, results: MakeResults) -> None:
+        table = '[baseline]\nnear = "low"\nbest = "near"\n'
+        found = results(SUITE + "[data.b]\n" + table, outcome)
+        text = markdown(found)
+        assert line(text, "near")[4] == "+38.0 ± 3.0 / +19.0 ± 1.5 / +9.5 ± 0.7 over low"
+        assert line(text, "best")[4] == "+2.0 ± 1.0 / +1.0 ± 0.5 / +0.5 ± 0.2 over near"
+        assert line(text, "low")[4] == ""
+        average = line(text, "near", TestAverage.SECTION)[4]
+        assert average == "+38.0 ± 0.0 / +19.0 ± 0.0 / +9.5 ± 0.0 over low"
+        entry = next(entry for entry in found.as_dict()["table"] if entry["row"] == "best")
+        assert entry["baseline"] == "near"
+        assert entry["gains"]["acc"] == pytest.approx({"mean": 2.0, "error": 1.0})
+
+    def test_over_data_sets_its_error_is_that_of_the_data_sets(self, results: MakeResults) -> None:
+        gain = {"a": 0.1, "b": 0.3}
+        text = markdown(
+            results(
+                SUITE + "[data.b]\n",
+                lambda row, column, seed: 0.3 + 0.1 * seed + (row == "near") * gain[column],
+                baseline="low",
+            )
+        )
+        average = line(text, "near", TestAverage.SECTION)[4]
+        assert average == "+20.0 ± 10.0 / +10.0 ± 5.0 / +5.0 ± 2.5"
 
     def test_needs_a_baseline(self, results: MakeResults) -> None:
-        assert "gain" not in markdown(results(SUITE, outcome))
+        text = markdown(results(SUITE, outcome))
+        assert "gain" not in text.lower()
 
-    def test_is_not_counted_from_a_failure(self, results: MakeResults) -> None:
+    @pytest.mark.parametrize("failed", ["low", "near"])
+    def test_is_not_counted_from_a_failure(self, results: MakeResults, failed: str) -> None:
+        """Not even if only one seed failed: the mean over the others would mislead."""
         found = results(
-            SUITE, lambda row, column, seed: "x" if row == "low" else outcome(row, "", seed), baseline="low"
+            SUITE,
+            lambda row, column, seed: "x" if (row, seed) == (failed, 1) else outcome(row, "", seed),
+            baseline="low",
         )
         assert line(markdown(found), "near")[4] == "–"
 
@@ -219,7 +264,7 @@ def check(results: MakeResults, name: str) -> None:
     assert set(page.tags) <= ALLOWED
     assert page.headings[:3] == [shown, shown, "plain"]
     assert page.cells.count(shown) == 2  # its row on both data sets
-    assert page.cells.count(f"gain over {shown}") == 2
+    assert page.cells.count(f"gain over {shown}") == 3  # and in the averages
     text = markdown(found)
     tokens = MarkdownIt("commonmark").enable("table").parse(text)
     fences = [token for token in tokens if token.type == "fence"]

@@ -76,7 +76,7 @@ def test_spectral_reports_eigenvalues_and_convergence() -> None:
     assert (np.diff(clusterer.eigenvalues_) <= 1e-6).all()
     assert clusterer.warnings_ == []
     strict = spectral(3, tolerance=1e-12)
-    strict.fit_predict(graph)
+    strict.fit_predict(blocks([400, 400, 400])[0])
     assert "not fully converged" in strict.warnings_[0]
 
 

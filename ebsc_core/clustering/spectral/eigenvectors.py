@@ -27,6 +27,8 @@ from ebsc_core.utils.matmul import full_precision
 GUARD = 8
 # Blocks that span half of the space gain nothing from a filter; their size is bounded by the block, not by N.
 DENSE_RATIO = 2
+# Eigenvalues may be too near each other to be told apart. Of so few nodes, all are computed within a second.
+DENSE_NODES = 1000
 # Higher, and what is least amplified is lost beside what is most, in float32.
 MIN_DEGREE, LARGEST_DEGREE = 4, 12
 # Of the first filter after a coarse start: until it has passed, residuals make weights look too large.
@@ -101,7 +103,8 @@ def leading_eigenpairs(
     tolerance : float
         The iteration stops when every weighted residual norm ``w ‖A v - λ v‖`` is at most this.
     max_rounds : int
-        The largest number of filter applications. The result reports the residual that is left.
+        The largest number of filter applications. The result reports the residual that is left; a graph of
+        at most 1,000 nodes is then solved as a dense matrix.
     device : str or device
         Where products with the affinity are computed. Metal has no sparse products, so the CPU replaces it.
     weigh : callable
@@ -124,6 +127,8 @@ def leading_eigenpairs(
     with full_precision():
         block, order = _found(affinity, aim)
     residuals, weighted = _residuals(block, aim)
+    if n <= DENSE_NODES and weighted.max() > tolerance:
+        return _dense(normalized(affinity), n_vectors)
     vectors = np.empty((n, n_vectors), np.float32)
     vectors[order] = block.vectors[:, :n_vectors].cpu().numpy()
     values = np.minimum(block.values[:n_vectors], 1).astype(np.float32)

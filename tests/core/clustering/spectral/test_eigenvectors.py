@@ -130,11 +130,20 @@ def test_impossible_numbers_of_vectors_are_refused(n_vectors: int) -> None:
 
 @pytest.mark.parametrize(("max_rounds", "converges"), [(1, False), (300, True)])
 def test_the_residual_reported_is_the_residual(max_rounds: int, converges: bool) -> None:
-    graph = random_affinity(400, 0.02, 0)
+    graph = random_affinity(1200, 0.01, 0)
     pairs = leading_eigenpairs(graph, 8, tolerance=1e-3, max_rounds=max_rounds)
     left = normalized(graph) @ pairs.vectors - pairs.vectors * pairs.values
     assert pairs.residual == pytest.approx(np.linalg.norm(left, axis=0).max(), rel=0.05, abs=1e-5)
     assert (pairs.residual < 1e-3) == converges
+
+
+def test_a_small_graph_that_does_not_converge_is_solved_as_a_dense_one() -> None:
+    graph = random_affinity(400, 0.02, 0)
+    pairs = leading_eigenpairs(graph, 8, tolerance=1e-6, max_rounds=1)
+    assert pairs.residual == 0
+    np.testing.assert_allclose(pairs.values, dense_pairs(graph)[0][:8], atol=1e-6)
+    left = normalized(graph) @ pairs.vectors - pairs.vectors * pairs.values
+    assert np.linalg.norm(left, axis=0).max() < 1e-5
 
 
 def test_the_affinity_is_left_as_it_was() -> None:

@@ -104,7 +104,11 @@ def describe_device(device: torch.device) -> str:
 
 
 def move(values: Tensor, device: torch.device) -> Tensor:
-    """Copy values from the CPU to a device, without waiting for a GPU."""
+    """Copy values from the CPU to a device, without waiting for a CUDA device.
+
+    A copy to Metal is waited for: it would go on reading the values after their memory is used otherwise
+    (https://github.com/pytorch/pytorch/issues/189690).
+    """
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)

@@ -21,6 +21,7 @@ from torch import Tensor
 from ebsc_core.data.images.source import ImageSource, Levels
 from ebsc_core.data.images.workers import Bad, ImageReader, Images, Workers, unreadable, warn_unreadable
 from ebsc_core.plugins.interfaces import ImageInfo
+from ebsc_core.utils.device import move
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.sampling import sample_positions
 
@@ -154,7 +155,7 @@ class StreamedImages(ImageSource):
             if bad:
                 self.close()
             self._refuse(bad)
-            yield images.to(device, non_blocking=True)
+            yield move(images, device)
 
     def close(self) -> None:
         self.workers.close()

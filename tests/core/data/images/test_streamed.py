@@ -204,3 +204,17 @@ def test_a_pass_given_up_halfway_does_not_show_in_the_next() -> None:
 def test_threads_that_read_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "ThreadPoolExecutor", lambda: ThreadPoolExecutor(8))
     assert torch.equal(streamed().to_fit(), in_memory(streamed()).images)
+
+
+def test_a_copy_to_metal_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would go on reading a batch whose memory the next one has (pytorch/pytorch#189690)."""
+    copies: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def to(self: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        copies.append((arguments, named))
+        return self
+
+    monkeypatch.setattr(Tensor, "to", to)
+    metal = torch.device("mps")
+    list(streamed(3).batches([torch.arange(3)], metal))
+    assert copies == [((metal,), {})]

@@ -20,7 +20,9 @@ BATCH = 512
 def pixel_rows(images: ImageSource, device: torch.device) -> Tensor:
     """Return the pixels of small pictures of all images, ``(N, P)`` float32, unit length, on the device."""
     plan = list(torch.arange(len(images)).split(BATCH))
-    return torch.cat([_of_batch(batch) for batch in images.batches(plan, device)])
+    # Metal takes means over areas of equal size alone (https://github.com/pytorch/pytorch/issues/96056).
+    here = torch.device("cpu") if device.type == "mps" else device
+    return torch.cat([_of_batch(batch) for batch in images.batches(plan, here)]).to(device)
 
 
 def _of_batch(images: Tensor) -> Tensor:

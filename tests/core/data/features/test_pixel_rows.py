@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from PIL import Image
@@ -64,3 +66,20 @@ def test_rows_are_in_the_order_of_the_images(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_black_image_is_a_row_of_zeros() -> None:
     assert not rows(torch.zeros(2, 3, 20, 20, dtype=torch.uint8)).any()
+
+
+def test_metal_gets_rows_that_the_cpu_has_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shrinks images only by whole factors (pytorch/pytorch#96056)."""
+    metal, real, dimensions = torch.device("mps"), Tensor.to, list[int]()
+
+    def to(self: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        if metal not in arguments:
+            return real(self, *arguments, **named)
+        dimensions.append(self.ndim)
+        return self
+
+    monkeypatch.setattr(Tensor, "to", to)
+    pixels = noise(3, 1, 28, 28)
+    found = pixel_rows(ImageSet("some", pixels, ["0", "1", "2"]), metal)
+    assert dimensions == [2]  # rows, no images
+    assert torch.equal(found, rows(pixels))

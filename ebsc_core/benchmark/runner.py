@@ -337,12 +337,23 @@ def _stamp(name: str | None) -> list[Any]:
         if path.is_file() and path.stat().st_size <= READ:
             with path.open("rb") as file:
                 return [hashlib.file_digest(file, "blake2b").hexdigest()]
-    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    files = [path] if path.is_file() else sorted(_below(path))
     return [
         [str(file.relative_to(path)), found.st_size, found.st_mtime_ns]
         for file in files
         if (found := _state(file))
     ]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield what is in a folder, also behind links to other folders, as images are read; each folder once."""
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(here)) in seen:  # links may lead back
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(here, name) for name in (*folders, *files))
 
 
 def _state(file: Path) -> os.stat_result:

@@ -137,6 +137,19 @@ class TestResuming:
         target.write_text("other")
         assert bench(text).started == ["knn 0"]
 
+    def test_so_does_what_is_in_linked_folders(self, bench: Bench, one_row: str, tmp_path: Path) -> None:
+        folder, file = tmp_path / "photos", tmp_path / "elsewhere/cats/a.png"
+        file.parent.mkdir(parents=True)
+        folder.mkdir()
+        (folder / "linked").symlink_to(tmp_path / "elsewhere")
+        (file.parent / "back").symlink_to(folder)
+        file.write_text("one")
+        text = one_row.replace('"digits"', f'"{folder}"')
+        assert bench(text).started == ["knn 0"]
+        assert bench(text).started == []
+        file.write_text("other")  # the dates of its folders stay
+        assert bench(text).started == ["knn 0"]
+
     def test_large_data_are_not_read(
         self, bench: Bench, one_row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -15,7 +15,6 @@ from ebsc_core.curation.memberships import sureness
 from ebsc_core.curation.neighbors import check_top
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.data.images.matching import match_names
-from ebsc_core.data.images.python_inputs import given_images
 from ebsc_core.runs.predict import Predictor
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, shortened
@@ -101,7 +100,7 @@ def _row_of_file(predictor: Predictor, wanted: str, progress: Progress) -> Tenso
             f"{saved.path} was made from features and has no network for {shortened(wanted)}; give a name or "
             "a position of its assignments.csv"
         )
-    images = predictor.alike(given_images([file], size=predictor.side))
+    images = predictor.read_files([str(file)])
     row = torch.cat([predictor.rows_of(table) for table in predictor.extract(images)])
     clusters, confidence = predictor.assign(row)
     joined = "no cluster" if clusters[0] < 0 else f"cluster {saved.curated.called(int(clusters[0]))}"

@@ -124,7 +124,7 @@ class Predictor:
         DataError
             If a file cannot be read, or if the images do not fit.
         """
-        return self.alike(given_images(list(paths), size=self.side))
+        return self.alike(given_images(list(paths), size=self.side, largest=self.wanted_side))
 
     @property
     def side(self) -> int | None:

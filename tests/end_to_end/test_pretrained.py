@@ -175,3 +175,18 @@ def test_mistakes_are_one_line(ebsc, command: tuple[str, ...], words: tuple[str,
     assert done.code == 2
     assert said in done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_single_photo_is_read_as_large_as_those_of_the_run(ebsc, tmp_path: Path, photos: Path) -> None:
+    """Photos of one size keep it up to the side that the backbone wants, also if that is above 224 pixels."""
+    words = ("--backbone", "test_resnet", "--set", "backbone.input_size=320", "--epochs", "0")
+    done = ebsc("run", "--data", "photos", *words, *QUICK, "--out", "run", "--no-report")
+    assert "24 colour images of 200x300" in done.out
+    assert ebsc("predict", "run", "photos", "-o", "all.csv").code == 0
+    done = ebsc("predict", "run", "photos/07.png", "-o", "one.csv")
+    assert done.code == 0, done.err
+    assert clusters(tmp_path / "one.csv")["photos/07.png"] == clusters(tmp_path / "all.csv")["07.png"]
+    (photos / "07.png").rename(tmp_path / "new.png")
+    done = ebsc("similar", "run", str(tmp_path / "new.png"), "--top", "1", "-o", "similar.csv")
+    assert done.code == 0, done.err
+    assert (tmp_path / "similar.csv").read_text().splitlines()[1].startswith("07.png,1.0,")

@@ -41,6 +41,11 @@ class Choice:
     def name(self) -> str:
         return self.component.name
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether the component comes with ebsc, so that its code is known here."""
+        return self.component.provider.distribution == OWN_DISTRIBUTION
+
     def build(self, *arguments: Any) -> Any:
         """Call the component's factory.
 
@@ -81,7 +86,7 @@ class Choice:
             "from": str(self.component.provider),
             "options": self.options.identity(),
         }
-        if self.component.provider.distribution != OWN_DISTRIBUTION:
+        if not self.is_ours:
             record[SOURCE] = package_digest(self.component.package)
         return record
 

@@ -28,7 +28,7 @@ from ebsc_core.runs.resolve import ResolvedSettings
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.training.cache import Trained, TrainedCache, save_modules
 from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore
-from ebsc_core.training.extract import feature_blocks, finite, fit_backbone
+from ebsc_core.training.extract import feature_blocks, finite, fit_backbone, varies_with_seed
 from ebsc_core.training.kept_blocks import KeptBlocks
 from ebsc_core.training.precision import Arithmetic, choose_arithmetic, extracts_in_bf16
 from ebsc_core.training.step import JointStep
@@ -213,9 +213,7 @@ class TrainingStage:
             made_from["weights"] = weights_digest(self.backbone)
         if self.bf16:
             made_from["precision"] = "bf16"
-        # A backbone without weights, or with given ones that nothing trains, is the same for every seed.
-        has_weights = any(True for _ in self.backbone.parameters())
-        if has_weights and (self.resolved.trains or not self.backbone.pretrained):
+        if varies_with_seed(self.backbone, self.resolved.trains, self.plan.backbone.is_ours):
             made_from["seed"] = self.config.seed
         if self.resolved.trains:
             made_from |= {

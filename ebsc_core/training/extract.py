@@ -28,6 +28,19 @@ def fit_backbone(backbone: Backbone, images: ImageSource, note: Callable[[str], 
     backbone.fit(given)
 
 
+def varies_with_seed(backbone: Backbone, trains: bool, ours: bool) -> bool:
+    """Return whether the features of a backbone may be others with another seed.
+
+    Given weights that nothing trains are the same. So are our backbones without weights; those of others may
+    draw their buffers, and what they fit.
+    """
+    if trains:
+        return True
+    if backbone.pretrained:
+        return not ours and type(backbone).fit is not Backbone.fit
+    return not ours or any(True for _ in backbone.parameters())
+
+
 @torch.no_grad()
 def feature_blocks(
     backbone: Backbone,

@@ -110,8 +110,10 @@ class TrainingStage:
         cached, changed = self._reuse(cache, directory), list[str]()
         if cache.folder is not None and self.resolved.trains:
             resumable = self._resumable_from
-            self.checkpoints = CheckpointStore(cache.folder / f"{digest(resumable)}{CHECKPOINT_SUFFIX}")
-            changed = directory.note_training(self.checkpoints.path, resumable)
+            name = digest(resumable | {"batch_size": self.resolved.batch_size})
+            file = directory.kept_training(cache.folder / f"{name}{CHECKPOINT_SUFFIX}", resumable)
+            self.checkpoints = CheckpointStore(file)
+            changed = directory.note_training(file, resumable)
         elif cache.folder is not None and not cached and self.distributed.count == 1:
             self.kept = KeptBlocks(cache.folder, digest(self.made_from), self.progress)
             changed = directory.note_training(self.kept.begin, self.made_from)
@@ -243,7 +245,8 @@ class TrainingStage:
     def _resumable_from(self) -> dict[str, Any]:
         """Return what a resumed training depends on: all but the batch size and the state of components.
 
-        Whoever goes on after another batch size or version is warned.
+        Whoever goes on after another batch size or version is warned. Only a run that is resumed takes up its
+        training with another batch size.
         """
         train = {name: value for name, value in self.made_from["train"].items() if name != "batch_size"}
         return _without_versions(self.made_from | {"train": train})

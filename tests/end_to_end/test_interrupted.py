@@ -72,6 +72,22 @@ def test_a_run_without_memory_goes_on_with_a_smaller_batch(ebsc, before_step, tm
     assert any("batches of 40" in warning for warning in metrics["warnings"])
 
 
+def test_a_run_with_another_batch_size_takes_up_no_training_but_its_own(ebsc, before_step, tmp_path):
+    """The other run may still be training, or the two may be compared."""
+    before_step(4, fail)
+    assert ebsc(*RUN, *FORTY, "--cache", "cache", "--out", "run").code == 2
+    checkpoints = kept(tmp_path)
+    done = ebsc(*RUN, "--batch-size", "20", "--cache", "cache", "--out", "other")
+    assert done.code == 0, done.err
+    assert "training goes on" not in done.out
+    assert done.err == ""
+    assert kept(tmp_path) == checkpoints
+    done = ebsc("resume", "run")
+    assert "training goes on from epoch 2 of 3" in done.out
+    assert done.err == ""
+    assert not kept(tmp_path)
+
+
 def same_features(one: Path, two: Path) -> None:
     with h5py.File(one / "features.h5") as first, h5py.File(two / "features.h5") as second:
         np.testing.assert_array_equal(first["features"][:], second["features"][:])

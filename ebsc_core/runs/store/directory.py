@@ -281,6 +281,15 @@ class RunDirectory:
                 f"cannot write {self.path}: {error.strerror or error}; choose another `out`"
             ) from error
 
+    def kept_training(self, file: Path, made_from: Mapping[str, Any]) -> Path:
+        """Return the checkpoint that this run has left if it depends on the same, else ``file``.
+
+        Only the resumed run itself may go on from another checkpoint than ``file``, for instance with another
+        batch size: somebody else may still train from that one.
+        """
+        earlier, then = self._noted(file)
+        return file if file.exists() or then != _digests(made_from) or not _is_kept(earlier) else earlier
+
     def note_training(self, file: Path, made_from: Mapping[str, Any]) -> list[str]:
         """Note the file for the checkpoint if training ends early, and what the training depends on.
 
@@ -290,18 +299,22 @@ class RunDirectory:
             The names of what has changed since a training of this run was kept that cannot go on. It is empty
             if nothing has changed, or if nothing was kept.
         """
-        self.training, note = file, self.work_folder / KEPT
-        now = {name: digest(value) for name, value in made_from.items()}
-        try:
-            with note.open("rb") as content:
-                before = json.loads(content.read(MAX_NOTE))
-            earlier, then = file.with_name(before["file"]), dict(before["made_from"])
-            lost = earlier.name.endswith(CHECKPOINT_SUFFIX) and earlier.exists() and not file.exists()
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no note, or a damaged one
-            lost, then = False, {}
+        self.training, now = file, _digests(made_from)
+        earlier, then = self._noted(file)
+        lost = _is_kept(earlier) and not file.exists()
         with self.writing():
-            note.write_text(json.dumps({"file": file.name, "made_from": now}), encoding="utf-8")
+            text = json.dumps({"file": file.name, "made_from": now})
+            (self.work_folder / KEPT).write_text(text, encoding="utf-8")
         return [name for name in now if now[name] != then.get(name)] if lost else []
+
+    def _noted(self, file: Path) -> tuple[Path, dict[str, Any]]:
+        """Return the checkpoint, beside ``file``, that the run has noted before, and what it depends on."""
+        try:
+            with (self.work_folder / KEPT).open("rb") as content:
+                before = json.loads(content.read(MAX_NOTE))
+            return file.with_name(before["file"]), dict(before["made_from"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no note, or a damaged one
+            return file, {}
 
     @property
     def checkpoints(self) -> Path:
@@ -332,6 +345,15 @@ class RunDirectory:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
+
+
+def _digests(made_from: Mapping[str, Any]) -> dict[str, str]:
+    return {name: digest(value) for name, value in made_from.items()}
+
+
+def _is_kept(file: Path) -> bool:
+    """Return whether a file is a checkpoint; the note that names it may come from somebody else."""
+    return file.name.endswith(CHECKPOINT_SUFFIX) and file.exists()
 
 
 def check_free(path: Path) -> None:

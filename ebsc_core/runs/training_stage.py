@@ -257,7 +257,6 @@ class TrainingStage:
         return {name: module for name, module in modules.items() if module is not None}
 
     def _train_and_extract(self, directory: RunDirectory) -> Trained:
-        before = len(self.progress.warnings)
         images, arithmetic, history = self._train()
         waited = images.waited
         start = time.perf_counter()
@@ -274,9 +273,9 @@ class TrainingStage:
             "arithmetic": arithmetic.reasons if arithmetic else {},
         }
         precision = arithmetic.precision if arithmetic else "none"
-        return Trained(
-            directory.work_folder / FEATURES, history, precision, self.progress.warnings[before:], cost
-        )
+        # What else a run warns of, an observer that fails or a full disk, is no matter of the features.
+        warnings = list(self.trainer.warnings) if self.trainer else []
+        return Trained(directory.work_folder / FEATURES, history, precision, warnings, cost)
 
     def _train(self) -> tuple[ImageSource, Arithmetic | None, list[dict[str, Any]]]:
         """Train; return the images on the device, the arithmetic, and a record of each epoch."""
@@ -303,13 +302,13 @@ class TrainingStage:
             history = [asdict(epoch) for epoch in trainer.history]
             seconds = time.perf_counter() - start
             self.seconds["training"] = trainer.earlier + seconds
-            self._tell_of_waiting(images.waited / seconds)
+            self._tell_of_waiting(trainer, images.waited / seconds)
         self.seconds["features"] = fitting
         return images, arithmetic, history
 
-    def _tell_of_waiting(self, share: float) -> None:
+    def _tell_of_waiting(self, trainer: Trainer, share: float) -> None:
         if share > WAITED_SHARE:
-            self.progress.warn(
+            trainer.warn(
                 f"training waited for images {100 * share:.0f} % of its time; more processes (data.workers), "
                 "a faster disk or files nearer the size they are used at would help"
             )

@@ -160,6 +160,15 @@ def test_one_that_raises_is_named_once_and_dropped(
     assert (tmp_path / "run/assignments.csv").exists()
 
 
+def test_features_that_are_reused_do_not_repeat_its_failure(ebsc: Ebsc, heard: Heard) -> None:
+    fails = ("--observer", "witness", "--set", "observers.witness.fails_in=epoch_finished")
+    first = ebsc(*TINY, *fails, "--cache", "cache", "--out", "run")
+    assert "failed in ebsc_epoch_finished" in first.err
+    again = ebsc(*TINY, "--cache", "cache", "--out", "again")
+    assert "features reused" in again.out
+    assert again.err == ""
+
+
 def test_strictly_it_ends_the_run(
     ebsc: Ebsc, heard: Heard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

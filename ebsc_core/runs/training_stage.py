@@ -265,7 +265,7 @@ class TrainingStage:
             self._saving_checkpoint("extracting features; lower data.size", BaseException),
         ):
             self.extract(images, directory.work_folder / FEATURES, self.kept)
-        self.seconds["features"] += time.perf_counter() - start
+        self.seconds["features"] += time.perf_counter() - start + (self.kept.earlier if self.kept else 0.0)
         cost = {
             "seconds": dict(self.seconds),
             "waiting_for_images": round(waited, 2),

@@ -38,6 +38,8 @@ class KeptBlocks:
         self.first = 0
         """The number of rows that are in files."""
         self.last = time.monotonic()
+        self.earlier = 0.0
+        """The seconds that the extraction of the rows in files took in earlier processes."""
         self.keeps = True
         """Whether new blocks are kept; not after a file could not be written."""
 
@@ -56,6 +58,7 @@ class KeptBlocks:
             yield table
         if self.first:
             self.progress.note(f"{self.first} images were extracted before; the rest follows")
+        self.last = time.monotonic()
         try:
             for table in extract(self.first):
                 if self.keeps:
@@ -76,7 +79,7 @@ class KeptBlocks:
         """Yield the tables that are kept without a gap; what follows a damaged file is computed anew."""
         while (path := self._path(self.first)).exists():
             try:
-                tensors, _ = CheckpointStore(path).load() or ({}, {})
+                tensors, record = CheckpointStore(path).load() or ({}, {})
                 table = FeatureTable(tensors["features"], tensors.get("embeddings"))
                 if not len(table.features):  # it would be read again and again
                     raise DataError(f"{path} holds no rows")
@@ -85,6 +88,7 @@ class KeptBlocks:
                 return
             with suppress(OSError):  # a cache that can only be read
                 os.utime(path)  # what is in use is not removed
+            self.earlier += record.get("seconds", 0.0)
             yield table
 
     def _save(self) -> None:
@@ -97,7 +101,8 @@ class KeptBlocks:
             tensors["embeddings"] = torch.cat(embedded)
         try:
             mark_cache(self.folder)
-            CheckpointStore(self._path(self.first)).save((tensors, {}))
+            record = {"seconds": time.monotonic() - self.last}
+            CheckpointStore(self._path(self.first)).save((tensors, record))
         except OSError as error:
             self.progress.warn(f"the extraction is not kept: {error}")
             self.keeps = False  # to hold all blocks until a next try could need all memory

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -226,7 +228,16 @@ def test_features_extract_goes_on_and_writes_the_same_file(
     assert torch.equal(*(torch.cat(list(source.blocks())) for source in files))
 
 
-def test_a_run_goes_on_with_its_extraction(ebsc: Ebsc, tmp_path: Path, fails_once: list[int]) -> None:
+def test_a_run_goes_on_with_its_extraction(
+    ebsc: Ebsc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_once: list[int]
+) -> None:
+    real = identity.Identity.forward
+
+    def slow(self: identity.Identity, images: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.2 if len(fails_once) < 3 else 0)
+        return real(self, images)
+
+    monkeypatch.setattr(identity.Identity, "forward", slow)
     run = ("run", "--backbone", "identity", "--epochs", "0", "--limit", "50", "--coefficients", "knn")
     code, _, err = ebsc(*run, "--out", str(tmp_path / "run"), "--no-report")
     assert code == 130
@@ -235,3 +246,5 @@ def test_a_run_goes_on_with_its_extraction(ebsc: Ebsc, tmp_path: Path, fails_onc
     assert code == 0, err
     assert "30 images were extracted before" in out
     assert fails_once == [10, 10, 10, 0, 10, 10]
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["features_cost"]["seconds"]["features"] >= 3 * 0.2  # of the first try, too

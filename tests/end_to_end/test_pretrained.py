@@ -102,7 +102,7 @@ def test_weights_train_on_if_asked(ebsc, weights: Path) -> None:
         "run", "--limit", "40", *NETWORK, *QUICK, "--epochs", "1", "--batch-size", "20", "--out", "run"
     )
     assert done.code == 0, done.err
-    assert "objective     simclr, 1 epochs" in done.out
+    assert "objective     simclr, 1 epoch," in done.out
     assert len(json.loads(Path("run/metrics.json").read_text())["training"]) == 1
     trained = ("--backbone", "test_resnet", "--weights", "run/checkpoints/backbone.safetensors")
     done = ebsc("run", "--limit", "40", *trained, *QUICK, "--out", "again")

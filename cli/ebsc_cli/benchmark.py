@@ -8,8 +8,6 @@ from typing import Annotated
 import typer
 
 OPTION = typer.Option
-# The table has this width, in characters, if the output is no terminal.
-WIDTH = 160
 
 
 def benchmark(
@@ -67,6 +65,7 @@ def benchmark(
     from rich.markdown import Markdown
 
     from ebsc_cli.console import ConsoleProgress
+    from ebsc_cli.tables import table_console
     from ebsc_core.benchmark.runner import run_suite
     from ebsc_core.benchmark.suite import load_suite
     from ebsc_core.benchmark.table import markdown
@@ -76,10 +75,8 @@ def benchmark(
     folder = out or Path("runs") / f"benchmark-{chosen.name}"
     with ConsoleProgress(quiet=quiet) as progress:
         results = run_suite(chosen, folder, jobs, cache, Registry(), progress, minutes)
-    console = progress.console
-    if not console.is_terminal:
-        console.width = max(WIDTH, console.width)
-    console.print(Markdown(markdown(results, commands=False)), soft_wrap=False)
-    console.print(f"table and commands: {folder / 'table.md'}, {folder / 'table.html'}")
+    console = table_console()
+    console.print(Markdown(markdown(results, commands=False)))
+    console.print(f"table and commands: {folder / 'table.md'}, {folder / 'table.html'}", soft_wrap=True)
     if any(entry.failed for entry in results.entries.values()):
         raise typer.Exit(1)

@@ -43,6 +43,16 @@ def test_quiet_prints_the_table_only(benchmark: Any, stand_in: StandIn) -> None:
     assert "ACC" in done.out
 
 
+def test_the_table_is_as_wide_as_is_said(
+    benchmark: Any, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in()
+    monkeypatch.setenv("COLUMNS", "100")
+    *table, last = benchmark("-q").out.splitlines()
+    assert max(map(len, table)) <= 100
+    assert last.endswith("table.html")
+
+
 def test_a_failure_is_status_1_and_its_reason_is_printed_whole(benchmark: Any, stand_in: StandIn) -> None:
     reason = "it went wrong " * 20 + "here"
     stand_in(f"if part == 'knn': outcome = {{'failed': {reason!r}}}")

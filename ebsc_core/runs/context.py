@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ebsc_core.runs.store.directory import RunDirectory, claim_path
 from ebsc_core.runs.store.unfinished import unfinished_tables
 from ebsc_core.utils.device import own_device
 from ebsc_core.utils.distributed import DistributedContext
+from ebsc_core.utils.errors import ComponentError, told
 from ebsc_core.utils.progress import Progress, Stages
 
 # The components that name a run directory.
@@ -94,7 +96,13 @@ class RunContext:
 
     @contextmanager
     def observed(self) -> Iterator[None]:
-        """Tell the observers that the run starts, and of an error that ends it."""
+        """Tell the observers that the run starts, and of an error that ends it.
+
+        Raises
+        ------
+        ComponentError
+            If a component wants to end the program.
+        """
         try:
             self.observers.run_started(self.requested, self.plan.suppliers())
             yield
@@ -102,6 +110,12 @@ class RunContext:
             if self.run_directory:
                 self.run_directory.release()
             self.observers.run_failed(error)
+            if isinstance(error, SystemExit):  # its status may be 0, as if there were a result
+                at = traceback.extract_tb(error.__traceback__)[-1]
+                raise ComponentError(
+                    f"a component ended the program ({told(error)} in {at.filename}, line {at.lineno}); "
+                    "it must return a result or raise an error"
+                ) from error
             raise
 
 

@@ -23,7 +23,7 @@ from ebsc_core.clustering.copies import Copies, find_copies
 from ebsc_core.clustering.metrics import own_share
 from ebsc_core.clustering.n_clusters import MAX_CLUSTERS, NumberOfClusters, find_n_clusters
 from ebsc_core.clustering.refine import refine
-from ebsc_core.clustering.returned import checked_labels, consumed
+from ebsc_core.clustering.returned import checked_embedding, checked_labels, consumed
 from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.config.schema import AffinityOptions, RefineOptions, SearchOptions
 from ebsc_core.data.features.forms import WhitenForm, form_width, row_form
@@ -300,8 +300,7 @@ def _embedding(
     clusterer: Clusterer, graph: sparse.csr_matrix, labels: np.ndarray, method: Method
 ) -> np.ndarray:
     """Return the rows of eigenvectors in which the clusterer worked; compute them if it has none."""
-    found = getattr(clusterer, "embedding_", None)
-    if isinstance(found, np.ndarray) and found.ndim == 2 and len(found) == len(labels):
+    if (found := checked_embedding(clusterer, len(labels))) is not None:
         return found
     # A clusterer that finds hundreds of clusters of its own accord would need thousands of vectors.
     most = max(MAX_CLUSTERS, method.n_clusters or 0)

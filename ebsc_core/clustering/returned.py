@@ -55,6 +55,42 @@ def checked_labels(labels: Any, clusterer: Clusterer, n_rows: int) -> np.ndarray
     return labels.astype(np.int64, copy=False)
 
 
+def checked_embedding(clusterer: Clusterer, n_rows: int) -> np.ndarray | None:
+    """Return the rows of eigenvectors in which a clusterer worked; None if it has none of this shape.
+
+    Raises
+    ------
+    ComponentError
+        If they are not finite numbers: the confidence of the rows would be none, and the run unreadable.
+    """
+    found = getattr(clusterer, "embedding_", None)
+    if not (isinstance(found, np.ndarray) and found.ndim == 2 and len(found) == n_rows):
+        return None
+    if found.dtype.kind not in "fiu" or not np.isfinite(found).all():
+        _refuse(clusterer, Kind.CLUSTERER, "its embedding_ must be finite numbers")
+    return found
+
+
+def checked_eigenvalues(clusterer: Clusterer) -> np.ndarray:
+    """Return the eigenvalues that a clusterer has found, of which there may be none.
+
+    Raises
+    ------
+    ComponentError
+        If they are not finite numbers: a file of figures has no others.
+    """
+    found = getattr(clusterer, "eigenvalues_", None)
+    if found is None:
+        return np.empty(0)
+    try:
+        values = [float(value) for value in found]
+    except (TypeError, ValueError):
+        values = [np.nan]
+    if not np.isfinite(values).all():
+        _refuse(clusterer, Kind.CLUSTERER, "its eigenvalues_ must be finite numbers")
+    return found if isinstance(found, np.ndarray) else np.array(values)
+
+
 def checked_coefficients(
     found: Any, model: CoefficientModel, shape: tuple[int, int], n_rows: int
 ) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.comparison import SAMPLE, RivalComparison, compare_with_rivals
 from ebsc_core.clustering.n_clusters import NumberOfClusters
 from ebsc_core.clustering.partition import partition
+from ebsc_core.clustering.returned import checked_eigenvalues
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
 from ebsc_core.clustering.spectral.kmeans import kmeans
 from ebsc_core.config.schema import AffinityOptions, RefineOptions
@@ -288,8 +289,8 @@ class ClusteringStage:
 
     def _figures(self, rows: Rows, result: ClusteringResult) -> dict[str, Any]:
         seed, graph, n_clusters = self.config.seed, result.affinity, self.n_clusters(result)
-        eigenvalues = getattr(result.clusterer, "eigenvalues_", None)
-        if eigenvalues is None or len(eigenvalues) <= n_clusters:
+        eigenvalues = checked_eigenvalues(result.clusterer)
+        if len(eigenvalues) <= n_clusters:
             eigenvalues = leading_eigenpairs(graph, min(n_clusters + 1, graph.shape[0]), seed).values
         label_free = metrics.label_free(
             rows, result.labels, graph, result.within, eigenvalues, n_clusters, seed

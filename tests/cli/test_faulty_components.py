@@ -56,3 +56,25 @@ def test_a_component_that_ends_the_program_is_an_error(
     assert "error: a component ended the program (SystemExit" in done.err
     assert "acme_parts.py, line 9); it must return" in done.err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "attribute",
+    [
+        "embedding_ = np.full((len(data), 2), np.nan)",
+        "embedding_ = np.full((len(data), 2), 'a')",
+        "eigenvalues_ = np.full(5, np.nan)",
+        "eigenvalues_ = ['a'] * 5",
+        "eigenvalues_ = 0.5",
+        "eigenvalues_ = np.ones((5, 5))",
+    ],
+)
+def test_what_a_clusterer_says_of_the_graph_is_finite(
+    ebsc, install: Install, tmp_path: Path, attribute: str
+) -> None:
+    install(*clusterer(f"self.{attribute}; return np.arange(len(data)) % 3"))
+    done = ebsc(*RUN, *PIXELS, "--clusterer", "x", "--out", "out")
+    name = attribute.partition(" ")[0]
+    assert done.err.endswith(f"clusterer 'x' of acme 1.0: its {name} must be finite numbers\n")
+    assert done.code == 2
+    assert not (tmp_path / "out").exists()

@@ -46,7 +46,7 @@ def checked_labels(labels: Any, clusterer: Clusterer, n_rows: int) -> np.ndarray
     if not isinstance(labels, np.ndarray):
         refuse(f"a {type(labels).__name__}, {wanted}")
     if labels.shape != (n_rows,) or labels.dtype.kind not in "iu":
-        refuse(f"{_array(labels)}, {wanted}")
+        refuse(f"an array {_array(labels)}, {wanted}")
     low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
     if low < -1 or high >= n_rows:
         refuse(

@@ -73,7 +73,7 @@ def test_noise_alone_is_taken() -> None:
         (GOOD.tolist(), "a list, not an array of 12 integers"),
         (torch.from_numpy(GOOD), "a Tensor, not an array of 12 integers"),
         (None, "a NoneType, not an array"),
-        (GOOD[:-1], "of type int64 and shape (11,), not an array of 12 integers"),
+        (GOOD[:-1], "an array of type int64 and shape (11,), not an array of 12 integers"),
         (GOOD[:, None], "of type int64 and shape (12, 1), not an array"),
         (GOOD.astype(float), "of type float64 and shape (12,), not an array"),
         (GOOD > 0, "of type bool and shape (12,), not an array"),

@@ -17,6 +17,8 @@ NO_MEMORY = (
     "can't start new thread",
     "failed to map segment",
 )
+# oneDNN says this of factors whose shapes do not fit; the text begins like that of a lack of memory.
+MISMATCH = "could not create a primitive descriptor"
 
 
 # The note on an interrupt that leaves things as they were.
@@ -88,6 +90,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     if isinstance(error, SystemError):  # C code that got no memory, within an import for instance
         return "without exception set" in text
+    text = text.replace(MISMATCH, "")
     return isinstance(error, RuntimeError | ImportError) and any(message in text for message in NO_MEMORY)
 
 

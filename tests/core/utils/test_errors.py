@@ -36,6 +36,7 @@ def too_large() -> Exception:
         (too_large(), True),
         (RuntimeError(ALLOCATOR), True),
         (RuntimeError("could not create a primitive"), True),
+        (RuntimeError("could not create a primitive descriptor for the inner product forward"), False),
         (RuntimeError("can't start new thread"), True),
         (ImportError("libtorch_cpu.so: failed to map segment from shared object"), True),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, Coefficients
 from ebsc_core.plugins.kinds import Kind
-from ebsc_core.utils.errors import ComponentError, shortened
+from ebsc_core.utils.errors import ComponentError, printable, shortened
 
 CONSUMED = ("affinity", "features")
 
@@ -126,6 +127,19 @@ def checked_coefficients(
     if not bool(values.isfinite().all()):
         refuse("values that are not finite")
     return indices, values
+
+
+def sentences(component: Clusterer | CoefficientModel) -> list[str]:
+    """Return what a component has to say to the user; a single text is a list of one.
+
+    Nothing is refused here: a warning in another form must not cost the result that it is about.
+    """
+    found = getattr(component, "warnings_", None)
+    if found is None:
+        return []
+    several = isinstance(found, Iterable) and not isinstance(found, str)
+    lines = [printable(str(said)) for said in (found if several else [found])]
+    return [line for line in lines if line]
 
 
 def _array(part: np.ndarray | Tensor) -> str:

@@ -22,7 +22,7 @@ from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.comparison import SAMPLE, RivalComparison, compare_with_rivals
 from ebsc_core.clustering.n_clusters import NumberOfClusters
 from ebsc_core.clustering.partition import partition
-from ebsc_core.clustering.returned import checked_eigenvalues
+from ebsc_core.clustering.returned import checked_eigenvalues, sentences
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
 from ebsc_core.clustering.spectral.kmeans import kmeans
 from ebsc_core.config.schema import AffinityOptions, RefineOptions
@@ -191,7 +191,7 @@ class ClusteringStage:
         self.pass_on_warnings(result.clusterer)
         n_clusters, count = self.n_clusters(result), len(np.unique(result.labels[result.labels >= 0]))
         # If the clusterer warns of it, it may give the reason, too.
-        if count != n_clusters and not getattr(result.clusterer, "warnings_", []):
+        if count != n_clusters and not sentences(result.clusterer):
             different = len(result.copies.distinct) if result.copies else n_clusters
             why = f": only {different} rows differ" if different < n_clusters else ""
             self.progress.warn(f"{self.plan.clusterer.name} found {count} clusters, not {n_clusters}{why}")
@@ -284,7 +284,7 @@ class ClusteringStage:
 
     def pass_on_warnings(self, component: CoefficientModel | Clusterer) -> None:
         """Tell the user what a component has to say."""
-        for warning in getattr(component, "warnings_", []):
+        for warning in sentences(component):
             self.progress.warn(warning)
 
     def _figures(self, rows: Rows, result: ClusteringResult) -> dict[str, Any]:

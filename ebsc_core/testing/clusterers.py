@@ -157,11 +157,7 @@ def warnings_are_sentences(part: ClustererSubject) -> None:
     for rows, wanted in ((groups(), GROUPS), (cloud(), 9)):
         clusterer = part.build(wanted)
         clusterer.fit_predict(part.given(rows))
-        warnings = getattr(clusterer, "warnings_", [])
-        fine = isinstance(warnings, list) and all(
-            isinstance(s, str) and s and "\n" not in s for s in warnings
-        )
-        require(fine, f"warnings_ is {warnings!r}")
+        common.require_sentences(clusterer)
 
 
 @contract.check

@@ -224,6 +224,17 @@ def same_seed_same_coefficients(part: CoefficientSubject) -> None:
 
 
 @contract.check
+def warnings_are_sentences(part: CoefficientSubject) -> None:
+    """Make `warnings_`, if it exists, a list of sentences, each on one line.
+
+    The run prints each sentence as a line for the user.
+    """
+    model = part.build()
+    express(model, rows())
+    common.require_sentences(model)
+
+
+@contract.check
 def inputs_not_mutated(part: CoefficientSubject) -> None:
     """Leave queries, dictionary and `own` unchanged.
 

@@ -57,6 +57,13 @@ def require_finite(tensor: Tensor, what: str) -> None:
     require(not bad, f"{bad} of {tensor.numel()} values of {what} are nan or infinite")
 
 
+def require_sentences(component: object) -> None:
+    """Require that ``warnings_``, if the component has it, is a list of texts, each on one line."""
+    said = getattr(component, "warnings_", [])
+    fine = isinstance(said, list) and all(isinstance(s, str) and s and "\n" not in s for s in said)
+    require(fine, f"warnings_ is {said!r}")
+
+
 @contextmanager
 def untouched(**tensors: Tensor) -> Iterator[None]:
     """Require that the code inside the block does not change these tensors."""

@@ -77,6 +77,10 @@ class ModelIgnoresTheSeed(SoundModel):
         return self.scale * super().scores(queries, encoded, own)
 
 
+class WarnsInOneText(SoundModel):
+    warnings_ = "It has not converged."
+
+
 class ScalesInPlace(SoundModel):
     def scores(self, queries: Tensor, encoded: Any, own: Tensor) -> Tensor:
         queries *= 2
@@ -184,6 +188,7 @@ COEFFICIENT_FAULTS = {
     ShortIndices: "output-dtypes",
     ElsewhereValues: "devices",
     ModelIgnoresTheSeed: "same-seed-same-coefficients",
+    WarnsInOneText: "warnings-are-sentences",
     ScalesInPlace: "inputs-not-mutated",
     LeavesOutTheLast: "outside-queries",
     TakesTheBestOnly: "distinct-indices",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ebsc_core import Clusterer, CoefficientModel, Coefficients, Options
 from ebsc_core.clustering.coefficients import expressed, self_expressive_coefficients
-from ebsc_core.clustering.returned import checked_labels, consumed
+from ebsc_core.clustering.returned import checked_labels, consumed, sentences
 from ebsc_core.plugins.hookspecs import ComponentSpec
 from ebsc_core.plugins.installed import Provider
 from ebsc_core.plugins.registry import Kind, SelectedComponent
@@ -152,3 +152,23 @@ def test_a_component_with_slots_can_be_built() -> None:
         __slots__ = ()
 
     assert isinstance(built(Kind.CLUSTERER, Slots()), Slots)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["One.", "Two."], ["One.", "Two."]),
+        (("One.",), ["One."]),
+        ([], []),
+        (None, []),
+        ("Not converged.", ["Not converged."]),
+        ([1, ValueError("odd")], ["1", "odd"]),
+        (["two\nlines", ""], ["two lines"]),
+        (3.5, ["3.5"]),
+    ],
+)
+def test_what_a_component_says_is_told_in_any_form(said: Any, told: list[str]) -> None:
+    clusterer: Any = Labels()
+    assert sentences(clusterer) == []
+    clusterer.warnings_ = said
+    assert sentences(clusterer) == told

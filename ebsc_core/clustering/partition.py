@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ebsc_core.clustering.affinity import affinity
 from ebsc_core.clustering.coefficients import Dictionary, auto_top_k
+from ebsc_core.clustering.returned import preferred
 from ebsc_core.clustering.search import build_index
 from ebsc_core.clustering.spectral.embedding import graph_embedding
 from ebsc_core.clustering.spectral.kmeans import kmeans
@@ -72,7 +73,7 @@ def partition(
     chosen, counts, clusters = coefficients.indices, coefficients.values != 0, None
     distance = None if pixels is None else _distance(chosen, _nearest(rows, whiten, seed, chosen.shape[1]))
     if n_clusters is not None:
-        graph = affinity(coefficients, AffinityOptions(**model.graph()))
+        graph = affinity(coefficients, preferred(model, "graph", AffinityOptions()))
         embedding = graph_embedding(graph, n_clusters, seed, rows.device)
         clusters = torch.from_numpy(kmeans(embedding, n_clusters, N_INIT, seed, rows.device, graph))
         counts &= clusters[chosen] == clusters[:, None]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
+from ebsc_core.config.messages import describe
+from ebsc_core.config.options import Options
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, Coefficients
 from ebsc_core.plugins.kinds import Kind
 from ebsc_core.utils.errors import ComponentError, printable, shortened
+
+Section = TypeVar("Section", bound=Options)
 
 CONSUMED = ("affinity", "features")
 
@@ -127,6 +132,26 @@ def checked_coefficients(
     if not bool(values.isfinite().all()):
         refuse("values that are not finite")
     return indices, values
+
+
+def preferred(model: CoefficientModel, method: Literal["graph", "refinement"], given: Section) -> Section:
+    """Complete the settings ``given`` of a section by those that a method of the model wants otherwise.
+
+    Raises
+    ------
+    ComponentError
+        If the method returns anything but settings of this section.
+    """
+    wanted = getattr(model, method)()
+    section = {"graph": "affinity", "refinement": "refine"}[method]
+    if not isinstance(wanted, dict):
+        wrong = f"a {type(wanted).__name__}, not a dict of settings of [{section}]"
+        _refuse(model, Kind.COEFFICIENTS, f"{method} returned {wrong}")
+    try:
+        return type(given).model_validate(wanted | given.model_dump(exclude_unset=True))
+    except ValidationError as error:
+        wrong = describe(error, type(given), section)
+        _refuse(model, Kind.COEFFICIENTS, f"{method} returned no settings of [{section}]: {wrong}")
 
 
 def sentences(component: Clusterer | CoefficientModel) -> list[str]:

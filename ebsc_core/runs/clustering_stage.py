@@ -22,10 +22,9 @@ from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.comparison import SAMPLE, RivalComparison, compare_with_rivals
 from ebsc_core.clustering.n_clusters import NumberOfClusters
 from ebsc_core.clustering.partition import partition
-from ebsc_core.clustering.returned import checked_eigenvalues, sentences
+from ebsc_core.clustering.returned import checked_eigenvalues, preferred, sentences
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
 from ebsc_core.clustering.spectral.kmeans import kmeans
-from ebsc_core.config.schema import AffinityOptions, RefineOptions
 from ebsc_core.data.features.forms import ROW_FORMS, WhitenForm, form_width
 from ebsc_core.data.features.rows import Rows
 from ebsc_core.data.features.whitening import Whitening
@@ -124,7 +123,7 @@ class ClusteringStage:
             if joint is not None:
                 self._start_from_joint(joint, model, whiten)
             model.to(self.device)
-            refinement = RefineOptions(**(model.refinement() | config.refine.model_dump(exclude_unset=True)))
+            refinement = preferred(model, "refinement", config.refine)
 
         def build(n_clusters: int) -> Clusterer:
             clusterer: Clusterer = self.plan.clusterer.build(n_clusters, config.seed)
@@ -140,7 +139,7 @@ class ClusteringStage:
             whiten=whiten,
             refine=refinement,
             search=config.search,
-            affinity=AffinityOptions(**(model.graph() | config.affinity.model_dump(exclude_unset=True))),
+            affinity=preferred(model, "graph", config.affinity),
             dictionary_size=resolved.dictionary_size,
             seed=config.seed,
             device=self.device,

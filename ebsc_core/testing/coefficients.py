@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from ebsc_core.clustering.coefficients import expressed
 from ebsc_core.clustering.inner_product import InnerProductModel
-from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
+from ebsc_core.clustering.returned import preferred
+from ebsc_core.config.schema import AffinityOptions, RefineOptions
+from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients, TrainableCoefficientModel
 from ebsc_core.plugins.registry import Kind
 from ebsc_core.testing import common
 from ebsc_core.testing.checks import Contract, NotApplicable, require
@@ -221,6 +223,19 @@ def same_seed_same_coefficients(part: CoefficientSubject) -> None:
     """
     first, second = (dense(express(part.build(3), rows()), N) for _ in range(2))
     common.require_close(second, first, "two built under the same seed differ")
+
+
+@contract.check
+def wishes_are_settings(part: CoefficientSubject) -> None:
+    """Return only settings of `[affinity]` from `graph`, and only those of `[refine]` from `refinement`.
+
+    Models that learn have a `refinement`. The run uses them unless it says otherwise. It stops
+    at a name or a value that the section does not know.
+    """
+    model = part.build()
+    preferred(model, "graph", AffinityOptions())
+    if isinstance(model, TrainableCoefficientModel):
+        preferred(model, "refinement", RefineOptions())
 
 
 @contract.check

@@ -77,6 +77,11 @@ class ModelIgnoresTheSeed(SoundModel):
         return self.scale * super().scores(queries, encoded, own)
 
 
+class WantsNoGraphThereIs(SoundModel):
+    def graph(self) -> dict[str, Any]:
+        return {"neighbours": 3}
+
+
 class WarnsInOneText(SoundModel):
     warnings_ = "It has not converged."
 
@@ -188,6 +193,7 @@ COEFFICIENT_FAULTS = {
     ShortIndices: "output-dtypes",
     ElsewhereValues: "devices",
     ModelIgnoresTheSeed: "same-seed-same-coefficients",
+    WantsNoGraphThereIs: "wishes-are-settings",
     WarnsInOneText: "warnings-are-sentences",
     ScalesInPlace: "inputs-not-mutated",
     LeavesOutTheLast: "outside-queries",

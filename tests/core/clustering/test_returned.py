@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ebsc_core import Clusterer, CoefficientModel, Coefficients, Options
 from ebsc_core.clustering.coefficients import expressed, self_expressive_coefficients
-from ebsc_core.clustering.returned import checked_labels, consumed, sentences
+from ebsc_core.clustering.returned import checked_labels, consumed, preferred, sentences
+from ebsc_core.config.schema import AffinityOptions
 from ebsc_core.plugins.hookspecs import ComponentSpec
 from ebsc_core.plugins.installed import Provider
 from ebsc_core.plugins.registry import Kind, SelectedComponent
@@ -172,3 +173,27 @@ def test_what_a_component_says_is_told_in_any_form(said: Any, told: list[str]) -
     assert sentences(clusterer) == []
     clusterer.warnings_ = said
     assert sentences(clusterer) == told
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (None, "graph returned a NoneType, not a dict of settings of [affinity]"),
+        ({"n_neighbour": 3}, "[affinity]: unknown option 'affinity.n_neighbour': did you mean"),
+        ({"form": "banana"}, "graph returned no settings of [affinity]: option 'affinity.form': input"),
+        ({3: 3}, "graph returned no settings of [affinity]: "),
+    ],
+)
+def test_a_model_wants_only_settings_that_there_are(wanted: Any, said: str) -> None:
+    model = built(Kind.COEFFICIENTS, Spoilt(Coefficients))
+    model.graph = lambda: wanted
+    with pytest.raises(ComponentError, match=re.escape(said)) as caught:
+        preferred(model, "graph", AffinityOptions())
+    assert str(caught.value).startswith("coefficient model 'x' of mine 3: ")
+
+
+def test_what_is_given_comes_before_what_a_model_wants() -> None:
+    model: Any = Spoilt(Coefficients)
+    model.graph = lambda: {"form": "unweighted", "n_neighbors": 7}
+    found = preferred(model, "graph", AffinityOptions(form="symmetrize"))
+    assert found == AffinityOptions(form="symmetrize", n_neighbors=7)

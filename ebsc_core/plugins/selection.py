@@ -24,6 +24,8 @@ from ebsc_core.utils.sources import package_digest
 
 # What these return is checked while they work, by code that knows nothing but the component.
 CHECKED_LATER = (Kind.COEFFICIENTS, Kind.CLUSTERER)
+# A run calls more methods of these than their authors write: the base class has the rest.
+DERIVED = {Kind.BACKBONE: "Backbone", Kind.OBJECTIVE: "Objective", Kind.COEFFICIENTS: "CoefficientModel"}
 # The digest of the source in a record. No option has a name like this.
 SOURCE = "source code"
 
@@ -52,9 +54,18 @@ class Choice:
         Raises
         ------
         ComponentError
-            If the factory raises any error that is not meant for the user.
+            If the factory raises any error that is not meant for the user, or returns something else.
         """
         built = self._call(self.component.factory, *arguments)
+        if self.component.kind in DERIVED:
+            from ebsc_core.plugins import interfaces
+
+            base = DERIVED[self.component.kind]
+            if not isinstance(built, getattr(interfaces, base)):
+                raise ComponentError(
+                    f"{self.component.described}: its factory returned a {type(built).__name__}, "
+                    f"not an ebsc_core.{base}"
+                )
         if self.component.kind in CHECKED_LATER:
             with suppress(AttributeError):  # it may have slots; then messages name its class
                 built.described_as = self.component.described

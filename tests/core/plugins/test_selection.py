@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -8,6 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from torch import nn
 
 from ebsc_core import ComponentSpec, Options, hookimpl
 from ebsc_core.config.schema import ComponentChoice, RunConfig
@@ -17,6 +19,7 @@ from ebsc_core.plugins.registry import Kind, Registry, SelectedComponent
 from ebsc_core.plugins.selection import SOURCE, Choice, choose
 from ebsc_core.runs.plan import make_plan
 from ebsc_core.runs.resolve import Preferences
+from ebsc_core.utils.errors import ComponentError
 
 
 class Stated:
@@ -108,3 +111,18 @@ def test_an_objective_prefers_rows_on_its_record(
     found = registry(monkeypatch, lambda options, backbone: None, Kind.OBJECTIVE, express=preferred)
     plan = make_plan(RunConfig.model_validate({"objective": {"name": "theirs"}}), found)
     assert Preferences.of(plan).rows == rows
+
+
+@pytest.mark.parametrize(
+    ("kind", "base"),
+    [(Kind.BACKBONE, "Backbone"), (Kind.OBJECTIVE, "Objective"), (Kind.COEFFICIENTS, "CoefficientModel")],
+)
+@pytest.mark.parametrize("made", [None, nn.Linear(2, 2)], ids=["nothing", "another module"])
+def test_a_factory_that_returns_something_else_is_named(kind: Kind, base: str, made: Any) -> None:
+    spec = ComponentSpec("x", "For a test.", lambda options: made)
+    choice = Choice(SelectedComponent(kind, "x", spec, Provider("acme", "1.0")), Options())
+    said = (
+        f"{kind.words} 'x' of acme 1.0: its factory returned a {type(made).__name__}, not an ebsc_core.{base}"
+    )
+    with pytest.raises(ComponentError, match=re.escape(said)):
+        choice.build()

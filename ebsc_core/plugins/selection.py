@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from pydantic import ValidationError
@@ -156,3 +157,20 @@ def check_options(component: SelectedComponent, values: dict[str, Any], section:
             describe(error, model, section, own_settings(section))
             + f" (for {component.kind.words} {component.name!r})"
         ) from None
+
+
+def origin(error: BaseException, choices: Iterable[Choice]) -> str:
+    """Return in which component of another distribution, and in which line, an error was raised, or ``""``.
+
+    If several components of a package are chosen, all of them are named.
+    """
+    others: dict[str, list[SelectedComponent]] = {}
+    for component in (choice.component for choice in choices):
+        if component.provider.distribution != OWN_DISTRIBUTION:
+            others.setdefault(component.package, []).append(component)
+    for frame, line in reversed(list(walk_tb(error.__traceback__))):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if components := others.get(package):
+            names = " or ".join(component.described for component in components)
+            return f"{names} ({frame.f_code.co_filename}, line {line})"
+    return ""

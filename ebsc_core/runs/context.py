@@ -14,12 +14,13 @@ import torch
 
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.plugins.observers import Observers
+from ebsc_core.plugins.selection import origin
 from ebsc_core.runs.plan import Plan
 from ebsc_core.runs.store.directory import RunDirectory, claim_path
 from ebsc_core.runs.store.unfinished import unfinished_tables
 from ebsc_core.utils.device import own_device
 from ebsc_core.utils.distributed import DistributedContext
-from ebsc_core.utils.errors import ComponentError, told
+from ebsc_core.utils.errors import ComponentError, EbscError, is_out_of_memory, told
 from ebsc_core.utils.progress import Progress, Stages
 
 # The components that name a run directory.
@@ -116,6 +117,11 @@ class RunContext:
                     f"a component ended the program ({told(error)} in {at.filename}, line {at.lineno}); "
                     "it must return a result or raise an error"
                 ) from error
+            # Of an error that is shown with all of the calls, the user must know whom to tell.
+            shown = isinstance(error, Exception) and not isinstance(error, EbscError)
+            where = origin(error, self.plan.choices().values())
+            if where and shown and not is_out_of_memory(error):
+                error.add_note(f"it was raised in {where}; `ebsc plugins check` tests components")
             raise
 
 

@@ -78,3 +78,24 @@ def test_what_a_clusterer_says_of_the_graph_is_finite(
     assert done.err.endswith(f"clusterer 'x' of acme 1.0: its {name} must be finite numbers\n")
     assert done.code == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_an_error_in_its_code_names_it(ebsc, install: Install) -> None:
+    install(*clusterer("raise KeyError('no luck')"))
+    with pytest.raises(KeyError, match="no luck") as caught:
+        ebsc(*RUN, *PIXELS, "--clusterer", "x", "--out", "out")
+    (note,) = caught.value.__notes__
+    assert note.startswith("it was raised in clusterer 'x' of acme 1.0 (")
+    assert note.endswith("acme_parts.py, line 9); `ebsc plugins check` tests components")
+
+
+def test_an_error_in_other_code_does_not(ebsc, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(*clusterer("return np.arange(len(data)) % 3"))
+
+    def fail(*arguments: object) -> None:
+        raise KeyError("ours")
+
+    monkeypatch.setattr("ebsc_core.runs.run.write_run", fail)
+    with pytest.raises(KeyError, match="ours") as caught:
+        ebsc(*RUN, *PIXELS, "--clusterer", "x", "--out", "out")
+    assert not getattr(caught.value, "__notes__", [])

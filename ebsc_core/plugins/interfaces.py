@@ -35,6 +35,7 @@ from torch.nn import functional as F
 
 from ebsc_core.config.options import Options
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
+from ebsc_core.utils.errors import ComponentError
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,34 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor: ...
 
 
+# Types of features that a projector takes; autocast makes the shorter ones.
+TRAINED = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def require_features(found: Any, backbone: Backbone, n_images: int) -> Tensor:
+    """Return what a backbone has computed of ``n_images`` images.
+
+    Raises
+    ------
+    ComponentError
+        If these are no features ``(n_images, width)``: all that follows is built for this width.
+    """
+    owner = getattr(backbone, "described_as", "") or f"backbone {type(backbone).__name__}"
+    if not isinstance(found, Tensor):
+        raise ComponentError(f"{owner}: forward returned a {type(found).__name__}, not a tensor")
+    width = getattr(backbone, "width", None)
+    if width is None:
+        raise ComponentError(f"{owner}: it has no width; set it to the number of features in __init__")
+    if found.shape != (n_images, width):
+        raise ComponentError(
+            f"{owner}: forward returned features of shape {tuple(found.shape)} for {n_images} images and a "
+            f"width of {width}, not ({n_images}, {width})"
+        )
+    if found.requires_grad and found.dtype not in TRAINED:
+        raise ComponentError(f"{owner}: forward returned features of type {found.dtype}, not torch.float32")
+    return found
+
+
 @dataclass(frozen=True)
 class Views:
     """Hold what an objective returns for two views of the same ``B`` images."""
@@ -205,6 +234,7 @@ class Objective(nn.Module, ABC):
         If the views are one process's share of a batch, the result describes the whole batch.
         """
         features = self.backbone(torch.cat([view_a, view_b]))
+        features = require_features(features, self.backbone, 2 * len(view_a))
         projections = self.projector(features).float()
         features, projections = map(self.ranks.gather_views, (features, projections))
         embeddings = F.normalize(projections, dim=1)

@@ -24,7 +24,7 @@ from ebsc_core.utils.errors import ComponentError, ConfigError, EbscError, told
 from ebsc_core.utils.sources import package_digest
 
 # What these return is checked while they work, by code that knows nothing but the component.
-CHECKED_LATER = (Kind.COEFFICIENTS, Kind.CLUSTERER)
+CHECKED_LATER = (Kind.BACKBONE, Kind.OBJECTIVE, Kind.COEFFICIENTS, Kind.CLUSTERER)
 # A run calls more methods of these than their authors write: the base class has the rest.
 DERIVED = {Kind.BACKBONE: "Backbone", Kind.OBJECTIVE: "Objective", Kind.COEFFICIENTS: "CoefficientModel"}
 # The digest of the source in a record. No option has a name like this.

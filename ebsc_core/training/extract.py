@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.data.images.source import ImageSource
-from ebsc_core.plugins.interfaces import Backbone, Objective
+from ebsc_core.plugins.interfaces import Backbone, Objective, require_features
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
-from ebsc_core.utils.errors import TrainingError
+from ebsc_core.utils.errors import ComponentError, TrainingError
 from ebsc_core.utils.progress import Progress
 
 BATCH = 512
@@ -73,6 +73,9 @@ def feature_blocks(
     if first >= len(images):
         return  # an interrupted extraction had kept all
     network = backbone.eval().for_inference()
+    if not callable(network):
+        owner = getattr(backbone, "described_as", "") or f"backbone {type(backbone).__name__}"
+        raise ComponentError(f"{owner}: for_inference returned a {type(network).__name__}, not a module")
     if objective is not None:
         objective.eval()
     progress.start("extract features", len(images) - first, "images")
@@ -81,7 +84,7 @@ def feature_blocks(
     for block, pixels in zip(blocks, images.batches(plan, device), strict=True):
         batch = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            out = network(batch).float()
+            out = require_features(network(batch), backbone, len(batch)).float()
         features = distributed.gather(out)[: len(block)].cpu()
         embeddings = None
         if objective is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from ebsc_core.data.views.parameters import ViewParameters
 from ebsc_core.plugins.interfaces import Objective, TrainableCoefficientModel, Views
 from ebsc_core.training.prototypes import prototype_scattering
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
-from ebsc_core.utils.errors import TrainingError
+from ebsc_core.utils.errors import ComponentError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ class JointStep:
             apply_view(shown, drawn, self.views) for shown, drawn in zip(seen, parameters, strict=True)
         )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            views = self.network(view_a, view_b)
+            views = _checked(self.network(view_a, view_b), self.objective)
         plain, dictionary = self._expressed(views)
         if len(plain) != self.distributed.count * len(images):
             raise TrainingError(
@@ -169,6 +170,27 @@ class JointStep:
     def _expressed(self, views: Views) -> tuple[Tensor, Tensor]:
         a, b = views.embeddings if self.express == "embeddings" else views.features
         return F.normalize(a.float(), dim=1), F.normalize(b.float(), dim=1)
+
+
+def _checked(views: Any, objective: Objective) -> Views:
+    """Return the views of an objective, of which the loss can be minimised.
+
+    Raises
+    ------
+    ComponentError
+        If it has returned something else.
+    """
+    owner = getattr(objective, "described_as", "") or f"objective {type(objective).__name__}"
+    if not isinstance(views, Views):
+        raise ComponentError(f"{owner}: forward returned a {type(views).__name__}, not ebsc_core.Views")
+    loss: Any = views.loss
+    if not isinstance(loss, Tensor):
+        raise ComponentError(f"{owner}: its loss is a {type(loss).__name__}, not a tensor")
+    if loss.ndim:
+        raise ComponentError(f"{owner}: its loss has shape {tuple(loss.shape)}; it must be a scalar")
+    if torch.is_grad_enabled() and not loss.requires_grad:
+        raise ComponentError(f"{owner}: its loss has no gradient, so nothing can be trained")
+    return views
 
 
 def _squared_error(rows: Tensor, reconstruction: Tensor) -> Tensor:

@@ -99,3 +99,43 @@ def test_an_error_in_other_code_does_not(ebsc, install: Install, monkeypatch: py
     with pytest.raises(KeyError, match="ours") as caught:
         ebsc(*RUN, *PIXELS, "--clusterer", "x", "--out", "out")
     assert not getattr(caught.value, "__notes__", [])
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ("return 1.5", "its loss is a float, not a tensor"),
+        ("pass", "its loss is a NoneType, not a tensor"),
+        ("return (a - b).square().sum(1)", "its loss has shape (20,); it must be a scalar"),
+        ("return (a - b).detach().square().mean()", "its loss has no gradient, so nothing can be trained"),
+    ],
+)
+def test_a_loss_that_cannot_be_minimised_is_refused(ebsc, install: Install, loss: str, said: str) -> None:
+    body = f"    def loss(self, a, b):\n        {loss}\n"
+    install("ebsc_objectives", "ebsc_core.Objective", body)
+    done = ebsc(*RUN, "--backbone", "resnet18", "--epochs", "1", "--batch-size", "20", "--objective", "x")
+    assert done.err.splitlines()[-1] == f"ebsc: error: objective 'x' of acme 1.0: {said}"
+    assert done.code == 2
+
+
+@pytest.mark.parametrize(
+    ("forward", "said"),
+    [
+        ("return self.net(x.flatten(1))[:, 1:]", "features of shape (40, 3) for 40 images and a width of 4"),
+        ("return self.net(x.flatten(1)).double()", "features of type torch.float64, not torch.float32"),
+        ("return x.flatten(1), None", "a tuple, not a tensor"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused(ebsc, install: Install, forward: str, said: str) -> None:
+    body = (
+        "    width = 4\n"
+        "    def __init__(self, options, info):\n"
+        "        super().__init__()\n"
+        "        self.net = torch.nn.Linear(64, 4)\n"
+        f"    def forward(self, x):\n        {forward}\n"
+    )
+    install("ebsc_backbones", "ebsc_core.Backbone", body)
+    done = ebsc(*RUN, "--epochs", "1", "--batch-size", "20", "--backbone", "x")
+    start = "ebsc: error: backbone 'x' of acme 1.0: forward returned "
+    assert done.err.splitlines()[-1].startswith(start + said)
+    assert done.code == 2

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +12,7 @@ from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.plugins.interfaces import Backbone
 from ebsc_core.training import extract as module
 from ebsc_core.training.extract import feature_blocks, finite
-from ebsc_core.utils.errors import TrainingError
+from ebsc_core.utils.errors import ComponentError, TrainingError
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.objectives.simclr import SimCLR, SimCLROptions
 
@@ -134,3 +137,37 @@ def test_rows_that_are_not_finite_are_named() -> None:
         list(finite([FeatureTable(sound, sound), FeatureTable(broken, sound)], "; do this"))
     with pytest.raises(TrainingError, match="the objective's embeddings are not finite; do this"):
         list(finite([FeatureTable(sound, broken / 0)], "; do this"))
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda x: (x, x), "forward returned a tuple, not a tensor"),
+        (lambda x: None, "forward returned a NoneType, not a tensor"),
+        (
+            lambda x: x[:, :3],
+            r"forward returned features of shape \(11, 3\) for 11 images and a width of 32, not \(11, 32\)",
+        ),
+        (lambda x: x[1:], r"forward returned features of shape \(10, 32\) for 11 images"),
+        (lambda x: x[:, :, None, None], r"forward returned features of shape \(11, 32, 1, 1\)"),
+    ],
+)
+def test_features_of_another_shape_are_refused_by_the_name_of_the_backbone(
+    images: ImageSet, returned: Callable[[Tensor], Any], said: str
+) -> None:
+    class Other(Noisy):
+        def forward(self, images: Tensor) -> Tensor:
+            return returned(super().forward(images))
+
+    with pytest.raises(ComponentError, match=f"backbone Other: {said}"):
+        extract(Other(), None, images)
+
+
+def test_a_backbone_without_width_or_network_is_refused_by_its_name(images: ImageSet) -> None:
+    backbone = Noisy()
+    del backbone.width
+    with pytest.raises(ComponentError, match="backbone Noisy: it has no width; set it"):
+        extract(backbone, None, images)
+    backbone.for_inference = lambda: None  # type: ignore[assignment,method-assign,return-value]
+    with pytest.raises(ComponentError, match="backbone Noisy: for_inference returned a NoneType"):
+        extract(backbone, None, images)

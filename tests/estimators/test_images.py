@@ -346,10 +346,7 @@ def test_what_cannot_be_images_is_one_line(bad: str, tmp_path: Path) -> None:
         ({"backbone": "resnet17"}, "unknown backbone 'resnet17'"),
         ({"backbone": "resnet10t", "epochs": 1, "batch_size": 500}, "batch_size is 500"),
         ({"settings": {"data.size": 4}}, "'data.size' has no effect on images in memory"),
-        (
-            {"settings": {"train.epochs": 5}, "epochs": 0},
-            "'train.epochs' in settings has no effect beside epo",
-        ),
+        ({"settings": {"train.epochs": 5}, "epochs": 0}, "'train.epochs' in settings has no effect"),
         ({"settings": {"protocol": "train-test"}}, "fit holds nothing out"),
         ({"settings": {"features.path": "x.npy"}}, "use EnergySubspaceClustering"),
         ({"settings": {"objective": "simclr"}}, "'objective' is a section, not an option"),

@@ -255,7 +255,9 @@ class Runner:
         self.heard = time.monotonic()
         done, total = len(self.records), len(cells)
         if "failed" in record:
-            self.progress.warn(f"[{done}/{total}] {cell.name} failed: {record['failed']}")
+            # Settings in backticks would become flags of `ebsc run`, which this command does not have.
+            reason = record["failed"].replace("`", "'")
+            self.progress.warn(f"[{done}/{total}] {cell.name} failed: {reason}")
         else:
             scores = record["metrics"]["scores"] or {}
             figures = " ".join(f"{name.upper()} {100 * value:.1f}" for name, value in scores.items())

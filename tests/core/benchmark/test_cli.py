@@ -53,6 +53,11 @@ def test_the_table_is_as_wide_as_is_said(
     assert last.endswith("table.html")
 
 
+def test_a_reason_names_settings_as_a_suite_does(benchmark: Any, stand_in: StandIn) -> None:
+    stand_in("if part == 'knn': outcome = {'failed': 'say how many with `n_clusters`; lower `top_k`'}")
+    assert benchmark().err.endswith("failed: say how many with 'n_clusters'; lower 'top_k'\n")
+
+
 def test_a_failure_is_status_1_and_its_reason_is_printed_whole(benchmark: Any, stand_in: StandIn) -> None:
     reason = "it went wrong " * 20 + "here"
     stand_in(f"if part == 'knn': outcome = {{'failed': {reason!r}}}")

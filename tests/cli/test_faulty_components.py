@@ -139,3 +139,26 @@ def test_features_that_do_not_fit_are_refused(ebsc, install: Install, forward: s
     start = "ebsc: error: backbone 'x' of acme 1.0: forward returned "
     assert done.err.splitlines()[-1].startswith(start + said)
     assert done.code == 2
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "said"),
+    [
+        ("['a'] * 40", "None", "two images have the id 'a'; each needs one of its own"),
+        ("list(range(40))", "None", "the id 0 is a int, not a text"),
+        ("list(map(str, range(40)))", "np.ones(40)", "labels are of type float64, not int64"),
+    ],
+)
+def test_names_and_labels_that_nothing_can_read_are_refused(
+    ebsc, install: Install, tmp_path: Path, ids: str, labels: str, said: str
+) -> None:
+    body = (
+        "    def __new__(cls, options, context):\n"
+        "        pixels = torch.arange(40 * 16, dtype=torch.int64).remainder(256).to(torch.uint8)\n"
+        f"        return ebsc_core.ImageSet('mine', pixels.view(40, 1, 4, 4), {ids}, {labels})\n"
+    )
+    install("ebsc_datasets", "", body)
+    done = ebsc(*RUN, *PIXELS, "--data", "x", "--out", "out")
+    assert done.err.splitlines()[-1] == f"ebsc: error: data set 'x' of acme 1.0: {said}"
+    assert done.code == 2
+    assert not (tmp_path / "out").exists()

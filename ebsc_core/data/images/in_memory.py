@@ -43,6 +43,12 @@ class ImageSet(ImageSource):
     labels_from: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.images, Tensor):
+            found = type(self.images).__name__
+            raise DataError(f"{self.name}: images must be a torch.Tensor, not a {found} (torch.from_numpy)")
+        if self.labels is not None and not isinstance(self.labels, np.ndarray):
+            found = type(self.labels).__name__
+            raise DataError(f"{self.name}: labels must be a NumPy array, not a {found}")
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
             raise DataError(
                 f"{self.name}: images must be uint8 of shape (N, C, H, W), "

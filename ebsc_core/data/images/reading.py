@@ -61,7 +61,22 @@ def read_images(
     data = part.build(context)
     if not isinstance(data, ImageSource):
         raise DataError(f"data set {part.name!r} returned no ImageSet or other ImageSource")
+    _require_names(data, part)
     return data.sample(choice.limit, seed)
+
+
+def _require_names(data: ImageSource, part: Choice) -> None:
+    """Require that ids and labels are what all that reads a run takes them for."""
+    owner = part.component.described
+    seen = set[str]()
+    for name in data.ids:
+        if not isinstance(name, str):
+            raise DataError(f"{owner}: the id {name!r} is a {type(name).__name__}, not a text")
+        if name in seen:
+            raise DataError(f"{owner}: two images have the id {printable(name)!r}; each needs one of its own")
+        seen.add(name)
+    if data.labels is not None and data.labels.dtype.kind not in "iu":
+        raise DataError(f"{owner}: labels are of type {data.labels.dtype}, not int64")
 
 
 def read_pictures(

@@ -39,6 +39,14 @@ def test_images_of_another_form_are_refused(images: Tensor, says: str) -> None:
     assert "some" in str(error.value)
 
 
+def test_arrays_of_another_library_are_refused_by_their_type() -> None:
+    pixels = torch.zeros(2, 1, 4, 4, dtype=torch.uint8)
+    with pytest.raises(DataError, match=r"x: images must be a torch\.Tensor, not a ndarray"):
+        ImageSet("x", pixels.numpy(), ["a", "b"])  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="x: labels must be a NumPy array, not a list"):
+        ImageSet("x", pixels, ["a", "b"], [0, 1])  # type: ignore[arg-type]
+
+
 def test_ids_and_labels_must_be_one_per_image() -> None:
     images = pixels(3)
     with pytest.raises(DataError, match="2 ids for 3 images"):

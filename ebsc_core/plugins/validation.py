@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
@@ -49,6 +49,11 @@ def records_of(plugin: object) -> Iterator[tuple[Kind, Component]]:
         if hook.get_hookimpls() and not yielded:  # pluggy drops None
             raise TypeError(f"{kind.hook} returned nothing; it must yield or return records")
         for components in yielded:
+            if not isinstance(components, Iterable):
+                found = type(components).__name__
+                raise TypeError(
+                    f"{kind.hook} returned a {found}; it must yield records or return a list of them"
+                )
             for component in components:
                 if not isinstance(component, ComponentSpec | ComponentFamily):
                     found = type(component).__name__
@@ -143,7 +148,8 @@ def hooked(plugin: object, specs: type) -> pluggy.PluginManager:
     """
     manager = pluggy.PluginManager(ENTRY_POINT_GROUP)
     manager.add_hookspecs(specs)
-    manager.register(plugin)
+    # Messages of pluggy have this name; of an object it would be a number.
+    manager.register(plugin, getattr(plugin, "__name__", type(plugin).__name__))
     callers = manager.get_hookcallers(plugin) or []
     for caller in callers:
         if not caller.has_spec() and not all(made.optionalhook for made in caller.get_hookimpls()):

@@ -162,3 +162,13 @@ def test_names_and_labels_that_nothing_can_read_are_refused(
     assert done.err.splitlines()[-1] == f"ebsc: error: data set 'x' of acme 1.0: {said}"
     assert done.code == 2
     assert not (tmp_path / "out").exists()
+
+
+def test_an_observer_with_other_arguments_is_called_by_its_class(ebsc, install: Install) -> None:
+    body = (
+        "    @hookimpl\n    def ebsc_run_finished(self, run): pass\n    def __init__(self, options): pass\n"
+    )
+    install("ebsc_observers", "", body)
+    done = ebsc(*RUN, *PIXELS, "--observer", "x")
+    assert done.code == 2
+    assert "observer 'x' of acme 1.0 cannot be used: Plugin 'X' for hook 'ebsc_run_finished'" in done.err

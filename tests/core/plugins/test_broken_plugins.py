@@ -27,6 +27,10 @@ BROKEN = {
     "hook raises after a part": (objective("x") + "    raise ValueError('late')\n", "late"),
     "hook takes arguments": (objective("x").replace("ctives()", "ctives(registry)"), "registry"),
     "hook returns nothing": (f"{HEAD}@hookimpl\ndef ebsc_objectives(): pass\n", "TypeError"),
+    "hook returns a record": (
+        objective("x").replace("yield", "return"),
+        "ebsc_objectives returned a ComponentSpec; it must yield records or return a list of them",
+    ),
     "misspelt hook": (objective("x").replace("ebsc_objectives", "ebsc_objektives"), "ebsc_objektives"),
     "no record": (f"{HEAD}@hookimpl\ndef ebsc_objectives(): return ['x']\n", "yielded a str"),
     "name is no text": (objective("x").replace('"x"', "None"), "name"),

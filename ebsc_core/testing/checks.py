@@ -152,15 +152,22 @@ class Suite:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # any error of the component is a result of the check
-            return Result(check, "failed", f"it raised {told(error)}{_where(error)}", error)
+            where = _where(error, subject.choice.component.package)
+            return Result(check, "failed", f"it raised {told(error)}{where}", error)
         return Result(check, "passed")
 
 
-def _where(error: BaseException) -> str:
-    """Return the last line before an error that belongs neither to this framework nor to torch."""
+def _where(error: BaseException, package: str) -> str:
+    """Return the last line before an error that is in the package of the component.
+
+    If there is none, it is the last one that belongs neither to this framework nor to torch.
+    """
     import torch
 
+    frames = list(traceback.walk_tb(error.__traceback__))
+    within = [(f, n) for f, n in frames if str(f.f_globals.get("__name__")).partition(".")[0] == package]
     others = ("<", *(f"{Path(file).parent}{os.sep}" for file in (Path(__file__).parent, torch.__file__)))
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame for frame in frames if not frame.filename.startswith(others)]
-    return f" ({lines[-1].filename}, line {lines[-1].lineno})" if lines else ""
+    foreign = [(f, n) for f, n in frames if not f.f_code.co_filename.startswith(others)]
+    for frame, line in (within or foreign)[-1:]:
+        return f" ({frame.f_code.co_filename}, line {line})"
+    return ""

@@ -38,9 +38,9 @@ def devices() -> list[torch.device]:
 
 def require_shape(tensor: object, shape: tuple[int, ...], what: str) -> None:
     """Require a tensor of this shape."""
-    require(isinstance(tensor, Tensor), f"{what} is a {type(tensor).__name__}, not a torch.Tensor")
+    require(isinstance(tensor, Tensor), f"{what}: a {type(tensor).__name__}, not a torch.Tensor")
     assert isinstance(tensor, Tensor)
-    require(tuple(tensor.shape) == shape, f"{what} has shape {tuple(tensor.shape)}, expected {shape}")
+    require(tuple(tensor.shape) == shape, f"{what}: shape {tuple(tensor.shape)}, expected {shape}")
 
 
 def require_close(actual: Tensor, expected: Tensor, what: str) -> None:

@@ -107,7 +107,7 @@ def output_dtypes(part: ObjectiveSubject) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=not precise):
             actual = objective(*views())
         for what, tensor in (("the loss", actual.loss), ("embeddings", actual.embeddings[0])):
-            require(tensor.dtype == torch.float32, f"computing in {name}, {what} have {tensor.dtype}")
+            require(tensor.dtype == torch.float32, f"computing in {name}, {what}: {tensor.dtype}")
 
 
 @contract.basic

@@ -8,12 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ebsc_core import Clusterer, ComponentSpec, Options
 from ebsc_core.plugins.kinds import REQUIRED, Kind
 from ebsc_core.testing import clusterer_checks, coefficient_model_checks
 from ebsc_core.testing.reference import markdown
-from ebsc_core.testing.suites import contract_of
+from ebsc_core.testing.suites import contract_of, make_suite
 from ebsc_core.utils.errors import ComponentError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,3 +201,17 @@ def test_checks_need_no_pytest() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_error_of_a_library_is_placed_in_the_code_that_called_it() -> None:
+    class Singular(Clusterer):
+        consumes = "features"
+
+        def __init__(self, options: Options, n_clusters: int, seed: int) -> None: ...
+
+        def fit_predict(self, data: np.ndarray) -> np.ndarray:
+            return np.linalg.inv(np.zeros((2, 2)))
+
+    spec = ComponentSpec("singular", "For a test.", Singular)
+    (failed,) = (r for r in make_suite(Kind.CLUSTERER, spec).results() if r.status == "failed")
+    assert failed.seen.startswith(f"it raised LinAlgError: Singular matrix ({__file__}, line ")

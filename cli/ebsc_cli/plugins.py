@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from ebsc_cli.completion import one_of
@@ -182,7 +182,9 @@ def _print_options(console: Console, section: str, options: type[Options]) -> No
     if not fields:
         console.print("options: none")
         return
-    table = Table("option", "type", "default", "meaning", title_justify="left")
+    # A name that is cut off cannot be typed.
+    whole = Column("option", overflow="fold")
+    table = Table(whole, "type", "default", "meaning", title_justify="left")
     for option, field in fields.items():
         annotation = field.annotation
         kind = annotation.__name__ if isinstance(annotation, type) else str(annotation)

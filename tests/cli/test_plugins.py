@@ -96,6 +96,14 @@ class TestShow:
         assert (option, kind, default) == ("objective.temperature", "float", "0.2")
         assert meaning.startswith("The softmax temperature of the similarities; a smaller one")
 
+    def test_the_name_of_an_option_is_whole_on_a_narrow_terminal(
+        self, ebsc: Ebsc, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "50")
+        _, out, _ = ebsc("plugins", "show", "tensorboard")
+        first = "".join(line.split("│")[1].strip() for line in out.splitlines() if line.startswith("│"))
+        assert first == "observers.tensorboard.folder"
+
     def test_a_part_without_options(self, ebsc: Ebsc) -> None:
         _, out, _ = ebsc("plugins", "show", "digits")
         assert "options: none" in out

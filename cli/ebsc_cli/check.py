@@ -54,7 +54,10 @@ def check(
     registry = Registry()
     kinds_found = [one for one in kinds if _answers(registry, one, name)]
     if not kinds_found and _answers(registry, Kind.OBSERVER, name):
-        raise UnknownComponentError(f"{name!r} is an observer, and there are no checks for observers")
+        raise UnknownComponentError(
+            f"{name!r} is an observer, and there are no checks for observers; test it by a small run, as "
+            "the package of `ebsc plugins new observer` does"
+        )
     if not kinds_found:
         raise UnknownComponentError(f"no component is called {name!r}: {registry.hint(name, kinds)}")
     tree = parse_settings(settings or [])

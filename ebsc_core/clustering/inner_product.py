@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ebsc_core.clustering.returned import checked_map
 from ebsc_core.clustering.search import ExactIndex, Index
 from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
 
@@ -44,12 +45,15 @@ class InnerProductModel(CoefficientModel):
 
     def all_keys(self, rows: Tensor) -> Tensor:
         """Apply :meth:`keys` to any number of rows in blocks, to bound the memory for activations."""
-        return torch.cat([self.keys(part) for part in rows.split(KEY_ROWS)])
+        parts = rows.split(KEY_ROWS)
+        return torch.cat([checked_map(self.keys(part), self, "keys", (len(part), None)) for part in parts])
 
     def encode(self, dictionary: Tensor) -> Index:
         return ExactIndex(self.all_keys(dictionary))
 
     def coefficients(self, queries: Tensor, encoded: Index, top_k: int, own: Tensor) -> Coefficients:
-        largest = encoded.search(self.queries(queries), top_k, own, self.normalised)
-        values = self.weigh(largest.scores, largest.normalizer)
+        searched = checked_map(self.queries(queries), self, "queries", (len(queries), None))
+        largest = encoded.search(searched, top_k, own, self.normalised)
+        rows, kept = largest.scores.shape
+        values = checked_map(self.weigh(largest.scores, largest.normalizer), self, "weigh", (rows, kept))
         return Coefficients(largest.indices, values.masked_fill(largest.scores == -torch.inf, 0))

@@ -134,6 +134,24 @@ def checked_coefficients(
     return indices, values
 
 
+def checked_map(found: Any, model: CoefficientModel, method: str, shape: tuple[int, int | None]) -> Tensor:
+    """Return what a method of an inner-product model has made of rows or scores; None stands for any width.
+
+    Raises
+    ------
+    ComponentError
+        If it is no matrix of this shape.
+    """
+    expected = f"({shape[0]}, {shape[1] or 'any width'})"
+    if not isinstance(found, Tensor):
+        _refuse(
+            model, Kind.COEFFICIENTS, f"{method} returned a {type(found).__name__}, not a tensor {expected}"
+        )
+    if found.ndim != 2 or len(found) != shape[0] or (shape[1] is not None and found.shape[1] != shape[1]):
+        _refuse(model, Kind.COEFFICIENTS, f"{method} returned a tensor {_array(found)}, not {expected}")
+    return found
+
+
 def preferred(model: CoefficientModel, method: Literal["graph", "refinement"], given: Section) -> Section:
     """Complete the settings ``given`` of a section by those that a method of the model wants otherwise.
 

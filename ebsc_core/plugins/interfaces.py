@@ -147,7 +147,7 @@ def require_features(found: Any, backbone: Backbone, n_images: int) -> Tensor:
             f"{owner}: forward returned features of shape {tuple(found.shape)} for {n_images} images and a "
             f"width of {width}, not ({n_images}, {width})"
         )
-    if found.requires_grad and found.dtype not in TRAINED:
+    if not found.is_floating_point() or (found.requires_grad and found.dtype not in TRAINED):
         raise ComponentError(f"{owner}: forward returned features of type {found.dtype}, not torch.float32")
     return found
 
@@ -217,6 +217,11 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.options = options
         self.backbone = backbone
+        if not (hasattr(options, "hidden") and hasattr(options, "width")):
+            raise ComponentError(
+                f"objective {type(self).__name__}: its Options have no hidden and width for the projector; "
+                "derive them from ebsc_core.ProjectorOptions, or write an __init__"
+            )
         self.projector = projector(backbone.width, options.hidden, options.width, self.projector_layers)
 
     @property

@@ -118,11 +118,20 @@ def test_a_loss_that_cannot_be_minimised_is_refused(ebsc, install: Install, loss
     assert done.code == 2
 
 
+def test_options_without_the_widths_of_a_projector_are_refused(ebsc, install: Install) -> None:
+    body = "    Options = ebsc_core.Options\n    def loss(self, a, b): return (a - b).square().mean()\n"
+    install("ebsc_objectives", "ebsc_core.Objective", body)
+    done = ebsc(*RUN, "--backbone", "resnet18", "--epochs", "1", "--objective", "x")
+    assert "its Options have no hidden and width for the projector; derive them from" in done.err
+    assert done.code == 2
+
+
 @pytest.mark.parametrize(
     ("forward", "said"),
     [
         ("return self.net(x.flatten(1))[:, 1:]", "features of shape (40, 3) for 40 images and a width of 4"),
         ("return self.net(x.flatten(1)).double()", "features of type torch.float64, not torch.float32"),
+        ("return (self.net(x.flatten(1)) > 0).int()", "features of type torch.int32, not torch.float32"),
         ("return x.flatten(1), None", "a tuple, not a tensor"),
     ],
 )

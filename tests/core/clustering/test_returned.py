@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ebsc_core import Clusterer, CoefficientModel, Coefficients, Options
+from ebsc_core import Clusterer, CoefficientModel, Coefficients, InnerProductModel, Options
 from ebsc_core.clustering.coefficients import expressed, self_expressive_coefficients
 from ebsc_core.clustering.returned import checked_labels, consumed, preferred, sentences
 from ebsc_core.config.schema import AffinityOptions
@@ -197,3 +197,42 @@ def test_what_is_given_comes_before_what_a_model_wants() -> None:
     model.graph = lambda: {"form": "unweighted", "n_neighbors": 7}
     found = preferred(model, "graph", AffinityOptions(form="symmetrize"))
     assert found == AffinityOptions(form="symmetrize", n_neighbors=7)
+
+
+class Products(InnerProductModel):
+    """Takes the rows themselves; one of its methods returns what it is told to."""
+
+    def __init__(self, method: str, result: Callable[[Tensor], Any]) -> None:
+        self.method, self.result = method, result
+
+    def _of(self, method: str, found: Tensor) -> Any:
+        return self.result(found) if method == self.method else found
+
+    def queries(self, rows: Tensor) -> Tensor:
+        return self._of("queries", rows)
+
+    def keys(self, rows: Tensor) -> Tensor:
+        return self._of("keys", rows)
+
+    def weigh(self, scores: Tensor, normaliser: Tensor) -> Tensor:
+        return self._of("weigh", scores)
+
+
+@pytest.mark.parametrize("method", ["queries", "keys", "weigh"])
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (lambda found: None, f"returned a NoneType, not a tensor ({N}, "),
+        (lambda found: found[1:], f"not ({N}, "),
+        (lambda found: found[:, 0], f"shape ({N},), not ({N}, "),
+    ],
+)
+def test_an_inner_product_model_that_returns_something_else_is_named(
+    method: str, result: Callable[[Tensor], Any], said: str
+) -> None:
+    model = built(Kind.COEFFICIENTS, Products(method, result))
+    with pytest.raises(ComponentError, match=re.escape(said)) as error:
+        expressed(model, ROWS, ROWS, TOP_K, torch.arange(N))
+    assert str(error.value).startswith("coefficient model 'x' of mine 3: ")
+    assert f": {method} returned" in str(error.value)
+    assert "\n" not in str(error.value)

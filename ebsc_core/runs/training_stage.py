@@ -188,7 +188,10 @@ class TrainingStage:
         def blocks(first: int = 0) -> Iterator[FeatureTable]:
             parts = (self.backbone, self.objective, images, self.device, self.progress, self.distributed)
             extracted = feature_blocks(*parts, bf16=self.bf16, first=first)
-            return finite(extracted, "; lower train.lr or use `precision=fp32`")  # what is kept is sound
+            advice = f"; {self.plan.backbone.component.described} makes them without any training"
+            if self.resolved.trains:
+                advice = "; lower train.lr or use `precision=fp32`"
+            return finite(extracted, advice)  # what is kept is sound
 
         writing = FeatureWriter(path, digest(self.made_from), self.made_from) if path else nullcontext()
         with writing as writer:

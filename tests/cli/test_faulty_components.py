@@ -150,6 +150,18 @@ def test_features_that_do_not_fit_are_refused(ebsc, install: Install, forward: s
     assert done.code == 2
 
 
+def test_features_that_are_not_finite_are_its_own_fault_if_nothing_trains(ebsc, install: Install) -> None:
+    body = (
+        "    width = 64\n"
+        "    def __init__(self, options, info): super().__init__()\n"
+        "    def forward(self, x): return x.flatten(1) * float('nan')\n"
+    )
+    install("ebsc_backbones", "ebsc_core.Backbone", body)
+    done = ebsc(*RUN, "--backbone", "x")
+    assert "features are not finite; backbone 'x' of acme 1.0 makes them without any training" in done.err
+    assert done.code == 2
+
+
 @pytest.mark.parametrize(
     ("ids", "labels", "said"),
     [

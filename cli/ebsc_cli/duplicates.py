@@ -45,8 +45,8 @@ def duplicates(
 ) -> None:
     """Find groups of duplicates: equal images, and resized, recompressed or slightly cropped ones.
 
-    The first image of a group is the one to keep: it has most pixels, then most bytes. No file is changed.
-    The table has a line per image: group, image, kind, similarity.
+    The first image of a group is the one to keep: it has most pixels, then most bytes; of equals, it is a
+    file, not a link. No file is changed. The table has a line per image: group, image, kind, similarity.
     """
     from ebsc_cli.console import ConsoleProgress
     from ebsc_core.curation.duplicates import check_threshold

@@ -228,7 +228,7 @@ def _ordered(
     shared = Counter(content[members].tolist())
     keep = min(members, key=lambda member: (sizes[member].order, member))
 
-    def place(member: int) -> tuple[bool, float, int, tuple[int, int], int]:
+    def place(member: int) -> tuple[bool, float, int, tuple[int, int, bool], int]:
         mine = content[member]
         return (mine != content[keep], -best[member], mine, sizes[member].order, member)
 

@@ -25,11 +25,16 @@ class Size(NamedTuple):
     height: int = 0
     stored: int = 0
     """Bytes of the file."""
+    linked: bool = False
+    """True if the name leads to the file by a symbolic link."""
 
     @property
-    def order(self) -> tuple[int, int]:
-        """The key that sorts the image with most pixels, then with most bytes, first."""
-        return (-self.width * self.height, -self.stored)
+    def order(self) -> tuple[int, int, bool]:
+        """The key that sorts the image with most pixels, then with most bytes, first; of equals, a file.
+
+        Whoever keeps a link and deletes the file that it leads to has lost the image.
+        """
+        return (-self.width * self.height, -self.stored, self.linked)
 
 
 class Originals:
@@ -50,7 +55,7 @@ class Originals:
         with suppress(*UNREADABLE), self._opened(name) as (file, stored):
             header = read_header(file)
             if isinstance(header, ImageHeader):
-                return Size(header.width, header.height, stored)
+                return Size(header.width, header.height, stored, self._linked(name))
         return Size()
 
     def pixels(self, name: str, size: Size) -> bytes:
@@ -59,6 +64,13 @@ class Originals:
             pixels = decode_image(file, stored, (3, size.height, size.width))
             return hashlib.blake2b(pixels.tobytes()).digest()
         return b""
+
+    def _linked(self, name: str) -> bool:
+        """Return whether a link lies between the folder and the file of an image."""
+        if self._archive:
+            return False
+        direct = os.path.normpath(os.path.join(os.path.realpath(self.place), name))
+        return os.path.realpath(self.place / name) != direct
 
     @contextmanager
     def _opened(self, name: str) -> Iterator[tuple[BinaryIO, int]]:

@@ -66,6 +66,21 @@ def with_copies(folder: Path) -> list[list[tuple[str, str]]]:
     )
 
 
+def test_a_link_is_never_kept_in_place_of_its_file(ebsc, tmp_path: Path, photos) -> None:
+    folder = photos()
+    (folder / "000-link.png").symlink_to("003.png")
+    (folder / "all").mkdir()
+    for number in (7, 11):
+        (folder / f"{number:03}.png").rename(folder / "all" / f"{number:03}.png")
+    (folder / "Again").symlink_to("all")
+    assert ebsc("duplicates", folder, "-o", "d.csv").code == 0
+    assert named(tmp_path / "d.csv") == [
+        [("003.png", "keep"), ("000-link.png", "exact")],
+        [("all/007.png", "keep"), ("Again/007.png", "exact")],
+        [("all/011.png", "keep"), ("Again/011.png", "exact")],
+    ]
+
+
 def test_copies_in_a_folder_are_found(ebsc, tmp_path: Path, photos) -> None:
     folder = photos()
     expected = with_copies(folder)

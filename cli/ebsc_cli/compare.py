@@ -97,6 +97,11 @@ def _print(console: Console, comparison: Comparison) -> None:
     for pair in comparison.agreements:
         which = f"runs {pair.first + 1} and {pair.second + 1}"
         console.print(f"{which}: ARI {pair.ari:.3f} on {pair.images} images that both have", soft_wrap=True)
+        if pair.unclear:
+            left_out = "one of the runs has their names more often"
+            console.print(
+                f"{pair.unclear} images of run {pair.first + 1} are left out: {left_out}", soft_wrap=True
+            )
     for other, contingency in comparison.contingencies.items():
         _print_contingency(console, other + 1, contingency)
 

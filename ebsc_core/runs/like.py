@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
 
 from ebsc_core.clustering.cluster import ClusteringResult
-from ebsc_core.runs.store.compare import POSITION
+from ebsc_core.runs.store.compare import POSITION, match_images
 from ebsc_core.runs.store.decisions import Name, Naming, write_decisions
 from ebsc_core.runs.store.directory import ASSIGNMENTS, DECISIONS
 from ebsc_core.runs.store.saved import SavedRun
@@ -112,17 +112,23 @@ class Earlier:
     def __init__(self, path: str, ids: Sequence[str], progress: Progress) -> None:
         self.run, self.progress = SavedRun(Path(os.path.expanduser(path))), progress
         curated = self.run.curated
-        clusters = dict(zip(self.run.assignments.ids, curated.clusters.tolist(), strict=True))
-        shared = [name for name in ids if name in clusters]
-        if not shared:
-            raise DataError(
-                f"no image is also in {path}, so no cluster can keep its number; leave `like` out"
+        here, there, unclear = match_images(ids, self.run.assignments.ids)
+        if not len(here):
+            why = f"no image is also in {path}"
+            if unclear:
+                why = f"{path} has each name that both have more or less often"
+            raise DataError(f"{why}, so no cluster can keep its number; leave `like` out")
+        if unclear:
+            progress.warn(
+                f"{unclear} images are not matched with those of {path}, which has their names more or less "
+                "often"
             )
-        if all(map(POSITION.fullmatch, shared)):
+        if all(POSITION.fullmatch(ids[place]) for place in here):
             progress.warn(f"images are matched with those of {path} by position: their names are positions")
-        self.clusters = np.array([clusters.get(name, -1) for name in ids])
+        self.clusters = np.full(len(ids), -1)
+        self.clusters[here] = curated.clusters[there]
         self.free = max(curated.highest + 1, int((self.run.metrics.get("like") or {}).get("next", 0)))
-        self.shared = len(shared)
+        self.shared = len(here)
         self.matching: Matching | None = None
 
     def renumber(self, result: ClusteringResult) -> ClusteringResult:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -33,6 +34,8 @@ class Agreement:
     second: int
     images: int
     ari: float
+    unclear: int = 0
+    """The images of the first run that are left out, because the runs have their name unequally often."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,12 @@ class Comparison:
             "figures": self.figures,
             "settings": self.settings,
             "agreements": [
-                {"runs": [self.runs[a.first], self.runs[a.second]], "images": a.images, "ari": a.ari}
+                {
+                    "runs": [self.runs[a.first], self.runs[a.second]],
+                    "images": a.images,
+                    "unclear": a.unclear,
+                    "ari": a.ari,
+                }
                 for a in self.agreements
             ],
             "contingencies": [
@@ -109,8 +117,8 @@ def compare(runs: Sequence[SavedRun]) -> Comparison:
     """
     agreements, contingencies = [], {}
     for (i, one), (j, other) in combinations(enumerate(runs), 2):
-        a, b = _common(one, other)
-        agreements.append(Agreement(i, j, len(a), float(adjusted_rand_score(a, b))))
+        a, b, unclear = _common(one, other)
+        agreements.append(Agreement(i, j, len(a), float(adjusted_rand_score(a, b)), unclear))
         if i == 0:
             contingencies[j] = match(a, b)
     return Comparison(
@@ -137,29 +145,60 @@ def match(a: np.ndarray, b: np.ndarray) -> Contingency:
     return Contingency(rows[by_size].tolist(), columns[order].tolist(), counts[np.ix_(by_size, order)])
 
 
-def _common(one: SavedRun, other: SavedRun) -> tuple[np.ndarray, np.ndarray]:
-    """Return the clusters in both runs of the images that have a cluster in both."""
-    here, there = _clusters(one), _clusters(other)
-    names = [name for name in here if name in there]
-    only_positions = bool(names) and all(map(POSITION.fullmatch, names))
-    if not names or (only_positions and _data(one) != _data(other)):
+def match_images(one: Sequence[str], other: Sequence[str]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Match the images of two runs by their names.
+
+    Several images may have one name: rows that belong to one photo, for instance. They are matched in their
+    order if both runs have equally many of them. Otherwise nothing tells them apart.
+
+    Returns
+    -------
+    here, there : ndarray of shape (M,)
+        The positions of the matched images in either run, in the order of the first.
+    unclear : int
+        How many images of the first run are left out, because the other has their name unequally often.
+    """
+    here, there = Counter(one), Counter(other)
+    places = {key: place for place, key in enumerate(_numbered(other))}
+    found = np.array([places.get(key, -1) for key in _numbered(one)], dtype=np.int64)
+    unclear = {name for name in here.keys() & there.keys() if here[name] != there[name]}
+    if unclear:
+        found[[name in unclear for name in one]] = -1
+    matched = np.flatnonzero(found >= 0)
+    return matched, found[matched], sum(here[name] for name in unclear)
+
+
+def _numbered(names: Iterable[str]) -> Iterator[str | tuple[str, int]]:
+    """Yield each name, with a number from the second time on."""
+    seen: Counter[str] = Counter()
+    for name in names:
+        yield (name, seen[name]) if seen[name] else name
+        seen[name] += 1
+
+
+def _common(one: SavedRun, other: SavedRun) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return both runs' clusters of the images that have one in both, and how many images are unclear."""
+    (names, a), (others, b) = _clustered(one), _clustered(other)
+    here, there, unclear = match_images(names, others)
+    only_positions = len(here) > 0 and all(POSITION.fullmatch(names[place]) for place in here)
+    if not len(here) or (only_positions and _data(one) != _data(other)):
         why = "they are of different data, and their names are positions"
-        if not names:
-            first = (repr(next(iter(named), "")) for named in (here, there))
+        if not len(here):
+            first = (repr(next(iter(named), "")) for named in (names, others))
             why = f"the first are called {' and '.join(first)}"
+        if unclear:
+            why = "one has the names that both have more often than the other, so images cannot be matched"
         raise DataError(
             f"{one.path} and {other.path} have no image in common ({why}), so they cannot be compared"
         )
-    return np.array([here[name] for name in names]), np.array([there[name] for name in names])
+    return a[here], b[there], unclear
 
 
-def _clusters(run: SavedRun) -> dict[str, int]:
+def _clustered(run: SavedRun) -> tuple[list[str], np.ndarray]:
+    """Return the names and clusters of the images that have a cluster."""
     found = run.assignments
-    return {
-        name: cluster
-        for name, cluster in zip(found.ids, found.clusters.tolist(), strict=True)
-        if cluster >= 0
-    }
+    places = np.flatnonzero(found.clusters >= 0)
+    return [found.ids[place] for place in places.tolist()], found.clusters[places]
 
 
 def _data(run: SavedRun) -> str:

@@ -129,3 +129,16 @@ def test_names_that_are_positions_are_said(ebsc, files: Path) -> None:
     done = ebsc("cluster", "b.npy", *QUICK, *flags, "--like", "one", "--out", "two")
     assert done.code == 0
     assert "matched with those of one by position" in done.err
+
+
+def test_rows_that_share_a_name_keep_their_clusters(ebsc, files: Path) -> None:
+    X = np.load(files / "few.npz")["features"][:200]
+    for name, rows in (("patches", X), ("fewer", X[1:])):
+        photos = np.array([f"photo-{row // 2}.png" for row in range(200)])[200 - len(rows) :]
+        np.savez(files / f"{name}.npz", features=rows, ids=photos)
+    assert ebsc("cluster", "patches.npz", "--n-clusters", "5", *QUICK, "-q", "--out", "one").code == 0
+    done = ebsc("cluster", "patches.npz", "--n-clusters", "5", *QUICK, "--like", "one", "--out", "two")
+    assert "200 images are also in one; 100.0% of them keep their cluster" in done.out
+    done = ebsc("cluster", "fewer.npz", "--n-clusters", "5", *QUICK, "--like", "one", "--out", "three")
+    assert "198 images are also in one" in done.out
+    assert "1 images are not matched with those of one, which has their names more or less often" in done.err

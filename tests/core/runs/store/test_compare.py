@@ -16,7 +16,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from ebsc_core.clustering.metrics import clustering_accuracy
 from ebsc_core.report.compare_page import page
-from ebsc_core.runs.store.compare import compare, match
+from ebsc_core.runs.store.compare import compare, match, match_images
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import EbscError
 
@@ -247,3 +247,17 @@ class TestTheCommand:
             assert done.code == 2
             assert said in done.err
             assert done.err.count("\n") == 1
+
+
+def test_images_of_one_name_are_matched_in_their_order_or_left_out(tmp_path: Path) -> None:
+    here, there, unclear = match_images(["a", "b", "a", "c", "d", "c"], ["c", "a", "a", "b", "e"])
+    assert (here.tolist(), there.tolist(), unclear) == ([0, 1, 2], [1, 3, 2], 2)
+    one = saved(tmp_path / "one", [0, 1, 0, 1, 0, 1], list("aabbcd"))
+    again = saved(tmp_path / "again", [1, 0, 1, 0, 0, 1], list("aabbcd"))
+    fewer = saved(tmp_path / "fewer", [0, 1, 0, 1], list("abbc"))
+    whole, part, _ = compare([one, again, fewer]).agreements
+    assert (whole.images, whole.unclear) == (6, 0)
+    assert (part.images, part.unclear) == (3, 2)
+    assert "2 images of run 1 are not compared with run 3" in page(compare([one, again, fewer]))
+    with pytest.raises(EbscError, match="more often than the other, so images cannot be matched"):
+        compare([saved(tmp_path / "two", [0, 1], ["a", "a"]), saved(tmp_path / "alone", [0], ["a"])])

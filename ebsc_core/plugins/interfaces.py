@@ -147,7 +147,9 @@ def require_features(found: Any, backbone: Backbone, n_images: int) -> Tensor:
             f"{owner}: forward returned features of shape {tuple(found.shape)} for {n_images} images and a "
             f"width of {width}, not ({n_images}, {width})"
         )
-    if not found.is_floating_point() or (found.requires_grad and found.dtype not in TRAINED):
+    # A projector has the type of the backbone's weights, which is float64 if somebody wants it so.
+    trained = found.dtype in TRAINED or any(found.dtype == weight.dtype for weight in backbone.parameters())
+    if not found.is_floating_point() or (found.requires_grad and not trained):
         raise ComponentError(f"{owner}: forward returned features of type {found.dtype}, not torch.float32")
     return found
 

@@ -18,7 +18,7 @@ from ebsc_core.curation.duplicates import Duplicates, duplicate_rows
 from ebsc_core.curation.graph import Graph
 from ebsc_core.curation.outliers import Outlier, rank_outliers
 from ebsc_core.curation.similar import similar_rows
-from ebsc_core.data.features.rows import HeldRows, unit_rows
+from ebsc_core.data.features.rows import HeldRows, doubt_of_zeros, unit_rows
 from ebsc_core.data.features.source import Positions
 from ebsc_core.estimators.torch_state import apart
 from ebsc_core.plugins.registry import Registry
@@ -57,6 +57,8 @@ class ClusteredRows:
             resolved = resolve_clustering(
                 config, InputSummary("X", len(rows), None, "rows"), Preferences.of(plan)
             )
+            if zeros := int((~rows.any(axis=1)).sum()):
+                progress.warn(doubt_of_zeros(zeros, len(rows)))
             clustering = ClusteringStage(plan, resolved, device, Stages(), progress)
             result = clustering.run(HeldRows(self.rows))
             model = result.method.model

@@ -60,6 +60,8 @@ def announce_features(
     """Announce a run on features."""
     say, (n, width) = context.progress.note, features.shape
     say(f"features      {features.name}: {n} rows of {width}{_classes(features.n_classes)}")
+    for doubt in features.doubts():
+        context.progress.warn(doubt)
     if features.columns:
         say(f"columns       {features.columns}")
     if pictures:

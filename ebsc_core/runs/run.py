@@ -10,7 +10,7 @@ from typing import Any
 
 from ebsc_core.config.schema import PROVENANCE, RunConfig
 from ebsc_core.data.features.files import read_features
-from ebsc_core.data.features.rows import StoredRows
+from ebsc_core.data.features.rows import StoredRows, doubt_of_zeros
 from ebsc_core.data.features.source import FeatureSource
 from ebsc_core.data.features.store import FEATURES, FeatureTable, FeatureWriter
 from ebsc_core.data.images.reading import read_images, read_pictures
@@ -164,7 +164,9 @@ def _run_on_features(context: RunContext, plan: Plan) -> RunResult:
     announce_features(context, features, pictures, resolved)
     with context.directory as directory:
         with stage("read features"), directory.writing():
-            _store(features, directory.work_folder / FEATURES)
+            zeros = _store(features, directory.work_folder / FEATURES)
+        if zeros:
+            context.progress.warn(doubt_of_zeros(zeros, n))
         rows = StoredRows(directory.work_folder / FEATURES, "features")
         clustering = ClusteringStage(plan, resolved, context.device, stage, context.progress)
         result = clustering.run(rows, renumber=earlier.renumber if earlier else None)
@@ -237,12 +239,15 @@ def _extract_held_out(
     return StoredRows(path, resolved.express)
 
 
-def _store(features: FeatureSource, path: Path) -> None:
-    """Write the run's own copy of the features, which later rows are assigned by."""
+def _store(features: FeatureSource, path: Path) -> int:
+    """Write the run's own copy of the features, which later rows are assigned by; count rows of zeros."""
+    zeros = 0
     made_from = {"features": features.name, "shape": list(features.shape)}
     with FeatureWriter(path, digest(made_from), made_from, features.ids, features.labels) as writer:
         for block in features.blocks():
             writer.append(FeatureTable(block, None))
+            zeros += int((~block.any(dim=1)).sum())
+    return zeros
 
 
 def _resolved_tables(

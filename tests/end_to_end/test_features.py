@@ -15,6 +15,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
+from ebsc_core import EnergySubspaceClustering
 from ebsc_core.runs.predict import new_data
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.runs.store.saved import SavedRun
@@ -58,6 +59,23 @@ def test_a_folder_in_place_of_a_file_is_one_line(ebsc, tmp_path: Path) -> None:
     assert done.err == (
         "ebsc: error: photos is a folder, not a file; if it holds images, `ebsc run` clusters them\n"
     )
+
+
+def test_rows_of_zeros_and_missing_classes_are_said(ebsc, tmp_path: Path) -> None:
+    X, y = load_digits(return_X_y=True)
+    rows, kinds = X[:120].copy(), [str(kind) for kind in y[:120]]
+    rows[[5, 50]] = 0
+    kinds[7:10] = ["", "", ""]
+    lines = [",".join([*map(str, row), kind]) for row, kind in zip(rows, kinds, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join([",".join([*(f"c{i}" for i in range(64)), "label"]), *lines]))
+    done = ebsc("cluster", "t.csv", *QUICK, "--no-report", "-q", "--out", "run")
+    assert done.code == 0, done.err
+    said = json.loads((tmp_path / "run" / "metrics.json").read_text())["warnings"]
+    assert any("3 of 120 rows have the class '', which looks like a missing one" in line for line in said)
+    assert any("2 of 120 rows are all zeros" in line for line in said)
+    assert all(line in done.err for line in said)
+    with pytest.warns(UserWarning, match="2 of 120 rows are all zeros"):
+        EnergySubspaceClustering(n_clusters=3, random_state=0).fit(rows)
 
 
 def test_features_are_clustered_as_images_of_the_same_pixels(ebsc, digits: Path) -> None:

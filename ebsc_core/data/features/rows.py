@@ -82,6 +82,14 @@ class HeldRows(Rows):
         return self.rows
 
 
+def doubt_of_zeros(zeros: int, n: int) -> str:
+    """Say, for a warning, what ``zeros`` rows of zeros among ``n`` mean."""
+    return (
+        f"{zeros} of {n} rows are all zeros: they have no direction, so their cluster says nothing; leave "
+        "them out if they stand for images that failed"
+    )
+
+
 class StoredRows(Rows):
     """Read rows of an HDF5 file to the CPU and scale each row to unit length; rows of zeros stay zero.
 

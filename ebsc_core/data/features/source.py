@@ -34,6 +34,8 @@ UNREADABLE = (
 )
 # Bytes that a row needs in any case, for its name and its place.
 ROW_BYTES = 64
+# What readers and other programs make of an entry that is missing.
+MISSING = frozenset({"", "nan", "NaN", "None", "NaT", "<NA>", "null", "NULL"})
 # Characters of a name or label. Python's reader of .csv files takes entries of up to twice as many.
 MAX_TEXT = 1 << 16
 
@@ -83,6 +85,19 @@ class FeatureSource:
         if self.labels is None or self.class_names is None:
             return None
         return [self.class_names[label] for label in self.labels]
+
+    def doubts(self) -> list[str]:
+        """Return, in words, which classes may be no classes."""
+        found = []
+        for number, name in enumerate(self.class_names or ()):
+            if name.strip() in MISSING:
+                count = int(np.count_nonzero(self.labels == number))
+                found.append(
+                    f"{count} of {len(self)} rows have the class {name!r}, which looks like a missing one: "
+                    "it counts as a class of its own, in the scores and in the number of classes; to score "
+                    "the other rows alone, leave these out"
+                )
+        return found
 
     def blocks(self, size: int | None = None) -> Iterator[Tensor]:
         """Yield all rows in blocks ``(B, D)`` float32 of ``size`` rows, or as many as fit in 64 MiB.

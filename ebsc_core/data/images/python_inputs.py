@@ -24,6 +24,8 @@ IN_MEMORY = "images in memory"
 """The name of images in memory in the messages of a run."""
 # NumPy's kinds of dtypes that may hold paths.
 TEXTS = "OUT"
+# The texts of NaN, None, and what pandas has for them.
+MISSING = ("nan", "None", "NaT", "<NA>")
 # The names of the image in the items of a data set, in the order in which they are looked for.
 IMAGE_KEYS = ("image", "img")
 
@@ -71,12 +73,24 @@ def given_images(
 
 
 def classes_of(labels: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
-    """Return labels ``(N,)`` or ``(N, 1)`` as int64 ``(N,)``, and the class names if they are not numbers."""
+    """Return labels ``(N,)`` or ``(N, 1)`` as int64 ``(N,)``, and the class names if they are not numbers.
+
+    Raises
+    ------
+    DataError
+        If some are missing: they would be taken for a class of their own.
+    """
     found = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
     if found.ndim == 2 and found.shape[1] == 1:  # a column of a table
         found = found[:, 0]
     if np.issubdtype(found.dtype, np.integer):
         return found.astype(np.int64), None
+    if found.dtype.kind in "fO" and (missing := [str(label) in MISSING for label in found.flat]).count(True):
+        first = missing.index(True)
+        raise DataError(
+            f"{sum(missing)} of {len(missing)} labels are missing (label {first} is {found.flat[first]}); "
+            "give the label of each image, or none"
+        )
     names, numbers = np.unique(found.astype(str), return_inverse=True)
     return numbers.astype(np.int64), tuple(map(str, names))
 

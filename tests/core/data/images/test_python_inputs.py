@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ebsc_core.data.images.python_inputs import given_images
+from ebsc_core.data.images.python_inputs import classes_of, given_images
 from ebsc_core.plugins.interfaces import DataContext
 from ebsc_core.utils.errors import DataError
 from ebsc_plugins.datasets.folder import FolderOptions, resolve_folder
@@ -141,3 +141,10 @@ def test_a_damaged_file_is_named(files: list[Path]) -> None:
     files[2].write_bytes(files[2].read_bytes()[:-100])
     with pytest.raises(DataError, match=r"2\.png \(.*\); repair it or leave it out"):
         given_images(files)
+
+
+@pytest.mark.parametrize("missing", [np.nan, None])
+def test_a_missing_label_is_no_class(missing: float | None) -> None:
+    with pytest.raises(DataError, match=f"1 of 3 labels are missing .label 1 is {missing}."):
+        classes_of([2, missing, 2])
+    assert classes_of([2.0, 1.0])[1] == ("1.0", "2.0")

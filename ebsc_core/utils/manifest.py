@@ -69,7 +69,8 @@ class GuardedFolder:
         """A sentence about a folder whose files cannot be checked; empty if they can."""
         if self.digests is not None:
             return ""
-        return f"{self.path} has no manifest (an earlier version wrote it), so its files are read unchecked"
+        why = "it was removed, or an earlier version wrote none"
+        return f"{self.path} has no manifest ({why}), so its files are read unchecked"
 
     def holds(self, name: str) -> bool:
         """Return whether there is, or should be, a file of this name."""

@@ -201,6 +201,8 @@ def _read_assignments(path: Path) -> Assignments:
         head = next(lines, [])
         values: list[list[str]] = [[] for _ in head]
         for line in lines:
+            if len(line) != len(head):
+                raise ValueError(f"line {lines.line_num} has {len(line)} entries, not {len(head)}")
             for value, column in zip(line, values, strict=True):
                 column.append(value)
     columns = dict(zip(head, values, strict=True))

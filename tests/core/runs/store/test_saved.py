@@ -63,6 +63,7 @@ def test_everything_is_read_back(run: Path) -> None:
         (ASSIGNMENTS, b"", "damaged"),
         (ASSIGNMENTS, b"image,cluster\n1,2\n", "damaged"),
         (ASSIGNMENTS, b"image,cluster,confidence\n1,x,0.5\n", "damaged"),
+        (ASSIGNMENTS, b"image,cluster,confidence\n1,0,0.5\n2,0\n", "line 3 has 2 entries, not 3"),
         (ASSIGNMENTS, b"image,cluster,confidence\n1,7,0.5\n", "clusters"),
         (ASSIGNMENTS, b"image,cluster,confidence\n1,0," + b"5" * 200_000, "damaged"),
         (METRICS, b'{"images": 1, "scores": 3}', "'scores'"),

@@ -31,6 +31,8 @@ from ebsc_core.utils.progress import Progress, clock
 from ebsc_core.utils.system import processors
 
 POLL_SECONDS = 0.05
+# A folder of a benchmark has one of these, also if only its table was kept.
+OWN = {".lock", "cells", "results.json"}
 # If no cell finishes for this long, the user is told that they are still running.
 PATIENCE_SECONDS = 60.0
 # The time that a stopped cell may take to save a checkpoint.
@@ -135,6 +137,9 @@ class Runner:
     def run(self) -> None:
         """Run the unfinished cells; a failure is recorded and does not stop the others."""
         try:
+            there = set(os.listdir(self.out)) if self.out.is_dir() else set()
+            if there and not there & OWN:  # a table.md among them would be written over
+                raise RunDirectoryError(f"{self.out} already holds files; choose another `out`")
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunDirectoryError(

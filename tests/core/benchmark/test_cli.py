@@ -93,6 +93,16 @@ def test_a_mistake_is_one_line_and_status_2(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_folder_of_other_files_is_not_written_to(benchmark: Any, stand_in: StandIn, tmp_path: Path) -> None:
+    log = stand_in()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/table.md").write_text("not yours")
+    done = benchmark("--out", "mine")
+    assert (done.code, done.err) == (2, "ebsc: error: mine already holds files; choose another --out\n")
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["table.md"]
+    assert log.read_text() == ""
+
+
 @pytest.mark.parametrize("name", ["absent.toml", "."])
 def test_no_suite(ebsc: Any, name: str) -> None:
     done = ebsc("benchmark", name)

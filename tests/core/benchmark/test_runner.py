@@ -376,6 +376,7 @@ class TestTheFolder:
     @pytest.mark.parametrize("name", [".lock", "table.md"])
     def test_cannot_be_written(self, bench: Bench, one_row: str, name: str) -> None:
         (bench.out / name / "x").mkdir(parents=True)
+        (bench.out / "cells").mkdir()
         with pytest.raises(RunDirectoryError, match=r"cannot write .*out: .*`out`"):
             bench(one_row)
 

@@ -101,5 +101,8 @@ def duplicates(
         others = ", ".join(f"{printable(one.image)} ({one.kind} {one.similarity:.3f})" for one in group[1:4])
         more = f" and {len(group) - 4} more" if len(group) > 4 else ""
         say(f"  {printable(group[0].image)}: {others}{more}")
+    if (hidden := len(found.groups) - SHOWN) > 0:
+        all_of_them = "the table has all" if out else "-o FILE.csv writes all"
+        say(f"  and {hidden:,} more groups; {all_of_them}")
     for file in filter(None, (out, picture)):
         say(f"-> {file}")

@@ -106,6 +106,18 @@ def test_and_in_a_zip_and_in_a_run(ebsc, tmp_path: Path, photos) -> None:
     assert named(tmp_path / "run.csv") == expected
 
 
+def test_the_terminal_says_how_many_groups_it_leaves_out(ebsc, photos) -> None:
+    folder = photos()
+    for number in range(7):
+        shutil.copy(folder / f"{number:03}.png", folder / f"again-{number}.png")
+    done = ebsc("duplicates", folder)
+    assert "in 7 groups" in done.out
+    assert done.out.endswith("  and 2 more groups; -o FILE.csv writes all\n")
+    assert (
+        "  and 2 more groups; the table has all\n-> d.csv\n" in ebsc("duplicates", folder, "-o", "d.csv").out
+    )
+
+
 def test_different_images_are_no_duplicates(ebsc, tmp_path: Path, photos) -> None:
     done = ebsc("duplicates", photos(150), "-o", "d.csv")
     assert "150 images: 0 exact and 0 near duplicates in 0 groups" in done.out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from typing import NoReturn
 
 from ebsc_core.utils.errors import DeviceError, printable
 from ebsc_core.utils.launched import is_launched, local_process_index, process_count, process_index
+from ebsc_core.utils.signals import ENDING
 
 # When one process ends, the launcher ends the others within this many seconds.
 GRACE = 3.0
@@ -87,4 +89,8 @@ def leave(status: int | None) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+    # All is done and written. What Python still clears away would answer a signal by a traceback.
+    for number in (signal.SIGINT, *ENDING):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            atexit.register(signal.signal, number, signal.SIG_DFL)
     sys.exit(status)

@@ -1,6 +1,10 @@
-"""What a stranger's run or file says reaches the terminal without control characters."""
+"""What a stranger's run or file says reaches the terminal without control characters, and no traceback."""
 
 from __future__ import annotations
+
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -22,3 +26,15 @@ def test_notes_and_warnings_keep_their_blanks_and_lines_and_nothing_that_a_termi
 def test_an_error_is_one_line_that_any_terminal_can_show(capsys: pytest.CaptureFixture[str]) -> None:
     complain("error: no  run\n\x1b[31mred\x1b[0m\x9b2J")
     assert capsys.readouterr().err == "ebsc: error: no run [31mred [0m 2J\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_end_shows_no_traceback(number: signal.Signals) -> None:
+    code = (
+        "import atexit, os; from ebsc_cli.process import leave; from ebsc_core.utils.signals import listen\n"
+        f"listen(); atexit.register(os.kill, os.getpid(), {int(number)})\n"
+        "leave(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -number
+    assert done.stderr == ""

@@ -37,13 +37,13 @@ def auto_top_k(n_rows: int, n_clusters: int | None) -> int:
 
     Ten clusters are expected where their number is not known.
 
-    The result is between 5 and 10, or smaller if there are fewer other rows. It is small for small
-    clusters, because their rows soon run out of true neighbours. About ``log n`` neighbours per node are
-    the usual condition for a graph of n nodes to be connected (von Luxburg, "A tutorial on spectral
-    clustering", 2007, §8.1). No label enters.
+    The result is between 5 and 10, but at most half of the other rows: a graph of all pairs says nothing. It
+    is small for small clusters, because their rows soon run out of true neighbours. About ``log n``
+    neighbours per node are the usual condition for a graph of n nodes to be connected (von Luxburg, "A
+    tutorial on spectral clustering", 2007, §8.1). No label enters.
     """
     wanted = round(log2(max(n_rows / (n_clusters or EXPECTED_CLUSTERS), 1)))
-    return max(1, min(max(5, min(wanted, 10)), n_rows - 1))
+    return max(1, min(max(5, min(wanted, 10)), (n_rows - 1) // 2))
 
 
 class Dictionary:

@@ -338,9 +338,7 @@ class Interruption:
             raise KeyboardInterrupt
 
 
-def test_an_interrupt_ends_what_runs_and_keeps_what_is_finished(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupt_keeps_what_is_finished(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     interruption = Interruption(bench.out / "cells")
     monkeypatch.setattr("ebsc_core.benchmark.runner.time", interruption)
     body = "if part == 'energy':\n    (record.parent / f'.{os.getpid()}.work').mkdir()\n    time.sleep(60)"

@@ -14,7 +14,8 @@ from ebsc_core.config.messages import describe
 from ebsc_core.config.options import Options
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, Coefficients
 from ebsc_core.plugins.kinds import Kind
-from ebsc_core.utils.errors import ComponentError, printable, shortened
+from ebsc_core.plugins.refusal import refuse
+from ebsc_core.utils.errors import printable, shortened
 
 Section = TypeVar("Section", bound=Options)
 
@@ -32,7 +33,7 @@ def consumed(clusterer: Clusterer) -> str:
     found = getattr(clusterer, "consumes", None)
     if not isinstance(found, str) or found not in CONSUMED:
         given = shortened(repr(found))
-        _refuse(clusterer, Kind.CLUSTERER, f"its consumes must be 'affinity' or 'features', not {given}")
+        refuse(clusterer, Kind.CLUSTERER, f"its consumes must be 'affinity' or 'features', not {given}")
     return found
 
 
@@ -45,19 +46,17 @@ def checked_labels(labels: Any, clusterer: Clusterer, n_rows: int) -> np.ndarray
         If they are no array of integers, one per row, from -1 to ``n_rows - 1``.
     """
 
-    def refuse(what: str) -> NoReturn:
-        _refuse(clusterer, Kind.CLUSTERER, f"fit_predict returned {what}")
+    def fail(what: str) -> NoReturn:
+        refuse(clusterer, Kind.CLUSTERER, f"fit_predict returned {what}")
 
     wanted = f"not an array of {n_rows} integers, one per row"
     if not isinstance(labels, np.ndarray):
-        refuse(f"a {type(labels).__name__}, {wanted}")
+        fail(f"a {type(labels).__name__}, {wanted}")
     if labels.shape != (n_rows,) or labels.dtype.kind not in "iu":
-        refuse(f"an array {_array(labels)}, {wanted}")
+        fail(f"an array {_array(labels)}, {wanted}")
     low, high = int(labels.min(initial=0)), int(labels.max(initial=0))
     if low < -1 or high >= n_rows:
-        refuse(
-            f"the label {low if low < -1 else high} for {n_rows} rows; labels count from 0, and -1 is noise"
-        )
+        fail(f"the label {low if low < -1 else high} for {n_rows} rows; labels count from 0, and -1 is noise")
     return labels.astype(np.int64, copy=False)
 
 
@@ -73,7 +72,7 @@ def checked_embedding(clusterer: Clusterer, n_rows: int) -> np.ndarray | None:
     if not (isinstance(found, np.ndarray) and found.ndim == 2 and len(found) == n_rows):
         return None
     if found.dtype.kind not in "fiu" or not np.isfinite(found).all():
-        _refuse(clusterer, Kind.CLUSTERER, "its embedding_ must be finite numbers")
+        refuse(clusterer, Kind.CLUSTERER, "its embedding_ must be finite numbers")
     return found
 
 
@@ -93,7 +92,7 @@ def checked_eigenvalues(clusterer: Clusterer) -> np.ndarray:
     except (TypeError, ValueError):
         values = [np.nan]
     if not np.isfinite(values).all():
-        _refuse(clusterer, Kind.CLUSTERER, "its eigenvalues_ must be finite numbers")
+        refuse(clusterer, Kind.CLUSTERER, "its eigenvalues_ must be finite numbers")
     return found if isinstance(found, np.ndarray) else np.array(values)
 
 
@@ -110,27 +109,27 @@ def checked_coefficients(
         If they are no :class:`Coefficients` of this shape with indices of rows and finite values.
     """
 
-    def refuse(what: str) -> NoReturn:
-        _refuse(model, Kind.COEFFICIENTS, f"coefficients returned {what}")
+    def fail(what: str) -> NoReturn:
+        refuse(model, Kind.COEFFICIENTS, f"coefficients returned {what}")
 
     if not isinstance(found, Coefficients):
-        refuse(f"a {type(found).__name__}, not ebsc_core.Coefficients")
+        fail(f"a {type(found).__name__}, not ebsc_core.Coefficients")
     for name, part in (("indices", found.indices), ("values", found.values)):
         if not isinstance(part, Tensor):
-            refuse(f"{name} that are a {type(part).__name__}, not a tensor")
+            fail(f"{name} that are a {type(part).__name__}, not a tensor")
         if part.shape != shape:
-            refuse(f"{name} that are {_array(part)}, for {shape[0]} queries and a top_k of {shape[1]}")
+            fail(f"{name} that are {_array(part)}, for {shape[0]} queries and a top_k of {shape[1]}")
         if part.is_complex():
-            refuse(f"{name} that are {_array(part)}, not real")
+            fail(f"{name} that are {_array(part)}, not real")
     if found.indices.is_floating_point() or found.indices.dtype == torch.bool:
-        refuse(f"indices that are {_array(found.indices)}, not integers")
+        fail(f"indices that are {_array(found.indices)}, not integers")
     indices, values = found.indices.cpu().long(), found.values.cpu().float()
     if indices.numel():
         low, high = map(int, indices.aminmax())
         if low < 0 or high >= n_rows:
-            refuse(f"the index {low if low < 0 else high}; the dictionary has {n_rows} rows, from 0")
+            fail(f"the index {low if low < 0 else high}; the dictionary has {n_rows} rows, from 0")
     if not bool(values.isfinite().all()):
-        refuse("values that are not finite")
+        fail("values that are not finite")
     return indices, values
 
 
@@ -144,11 +143,11 @@ def checked_map(found: Any, model: CoefficientModel, method: str, shape: tuple[i
     """
     expected = f"({shape[0]}, {shape[1] or 'any width'})"
     if not isinstance(found, Tensor):
-        _refuse(
+        refuse(
             model, Kind.COEFFICIENTS, f"{method} returned a {type(found).__name__}, not a tensor {expected}"
         )
     if found.ndim != 2 or len(found) != shape[0] or (shape[1] is not None and found.shape[1] != shape[1]):
-        _refuse(model, Kind.COEFFICIENTS, f"{method} returned a tensor {_array(found)}, not {expected}")
+        refuse(model, Kind.COEFFICIENTS, f"{method} returned a tensor {_array(found)}, not {expected}")
     return found
 
 
@@ -164,12 +163,12 @@ def preferred(model: CoefficientModel, method: Literal["graph", "refinement"], g
     section = {"graph": "affinity", "refinement": "refine"}[method]
     if not isinstance(wanted, dict):
         wrong = f"a {type(wanted).__name__}, not a dict of settings of [{section}]"
-        _refuse(model, Kind.COEFFICIENTS, f"{method} returned {wrong}")
+        refuse(model, Kind.COEFFICIENTS, f"{method} returned {wrong}")
     try:
         return type(given).model_validate(wanted | given.model_dump(exclude_unset=True))
     except ValidationError as error:
         wrong = describe(error, type(given), section)
-        _refuse(model, Kind.COEFFICIENTS, f"{method} returned no settings of [{section}]: {wrong}")
+        refuse(model, Kind.COEFFICIENTS, f"{method} returned no settings of [{section}]: {wrong}")
 
 
 def sentences(component: Clusterer | CoefficientModel) -> list[str]:
@@ -187,9 +186,3 @@ def sentences(component: Clusterer | CoefficientModel) -> list[str]:
 
 def _array(part: np.ndarray | Tensor) -> str:
     return f"of type {str(part.dtype).removeprefix('torch.')} and shape {tuple(part.shape)}"
-
-
-def _refuse(component: object, kind: Kind, problem: str) -> NoReturn:
-    # A component that no registry has built is known by its class only.
-    owner = getattr(component, "described_as", "") or f"{kind.words} {type(component).__name__}"
-    raise ComponentError(f"{owner}: {problem}")

@@ -34,8 +34,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ebsc_core.config.options import Options
+from ebsc_core.plugins.kinds import Kind
+from ebsc_core.plugins.refusal import refuse
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
-from ebsc_core.utils.errors import ComponentError
 
 
 @dataclass(frozen=True)
@@ -136,21 +137,18 @@ def require_features(found: Any, backbone: Backbone, n_images: int) -> Tensor:
     ComponentError
         If these are no features ``(n_images, width)``: all that follows is built for this width.
     """
-    owner = getattr(backbone, "described_as", "") or f"backbone {type(backbone).__name__}"
     if not isinstance(found, Tensor):
-        raise ComponentError(f"{owner}: forward returned a {type(found).__name__}, not a tensor")
+        refuse(backbone, Kind.BACKBONE, f"forward returned a {type(found).__name__}, not a tensor")
     width = getattr(backbone, "width", None)
     if width is None:
-        raise ComponentError(f"{owner}: it has no width; set it to the number of features in __init__")
+        refuse(backbone, Kind.BACKBONE, "it has no width; set it to the number of features in __init__")
     if found.shape != (n_images, width):
-        raise ComponentError(
-            f"{owner}: forward returned features of shape {tuple(found.shape)} for {n_images} images and a "
-            f"width of {width}, not ({n_images}, {width})"
-        )
+        wrong = f"of shape {tuple(found.shape)} for {n_images} images and a width of {width}"
+        refuse(backbone, Kind.BACKBONE, f"forward returned features {wrong}, not ({n_images}, {width})")
     # A projector has the type of the backbone's weights, which is float64 if somebody wants it so.
     trained = found.dtype in TRAINED or any(found.dtype == weight.dtype for weight in backbone.parameters())
     if not found.is_floating_point() or (found.requires_grad and not trained):
-        raise ComponentError(f"{owner}: forward returned features of type {found.dtype}, not torch.float32")
+        refuse(backbone, Kind.BACKBONE, f"forward returned features of type {found.dtype}, not torch.float32")
     return found
 
 
@@ -220,10 +218,9 @@ class Objective(nn.Module, ABC):
         self.options = options
         self.backbone = backbone
         if not (hasattr(options, "hidden") and hasattr(options, "width")):
-            raise ComponentError(
-                f"objective {type(self).__name__}: its Options have no hidden and width for the projector; "
-                "derive them from ebsc_core.ProjectorOptions, or write an __init__"
-            )
+            missing = "its Options have no hidden and width for the projector"
+            remedy = "derive them from ebsc_core.ProjectorOptions, or write an __init__"
+            refuse(self, Kind.OBJECTIVE, f"{missing}; {remedy}")
         self.projector = projector(backbone.width, options.hidden, options.width, self.projector_layers)
 
     @property

@@ -10,8 +10,10 @@ from torch import Tensor
 from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, Objective, require_features
+from ebsc_core.plugins.kinds import Kind
+from ebsc_core.plugins.refusal import refuse
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
-from ebsc_core.utils.errors import ComponentError, TrainingError
+from ebsc_core.utils.errors import TrainingError
 from ebsc_core.utils.progress import Progress
 
 BATCH = 512
@@ -74,8 +76,7 @@ def feature_blocks(
         return  # an interrupted extraction had kept all
     network = backbone.eval().for_inference()
     if not callable(network):
-        owner = getattr(backbone, "described_as", "") or f"backbone {type(backbone).__name__}"
-        raise ComponentError(f"{owner}: for_inference returned a {type(network).__name__}, not a module")
+        refuse(backbone, Kind.BACKBONE, f"for_inference returned a {type(network).__name__}, not a module")
     if objective is not None:
         objective.eval()
     progress.start("extract features", len(images) - first, "images")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,10 @@ from ebsc_core.data.views.apply import apply_view
 from ebsc_core.data.views.options import ViewOptions
 from ebsc_core.data.views.parameters import ViewParameters
 from ebsc_core.plugins.interfaces import Objective, TrainableCoefficientModel, Views
+from ebsc_core.plugins.kinds import Kind
+from ebsc_core.plugins.refusal import refuse
 from ebsc_core.training.prototypes import prototype_scattering
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
-from ebsc_core.utils.errors import ComponentError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,8 @@ class JointStep:
             views = _checked(self.network(view_a, view_b), self.objective)
         plain, dictionary = self._expressed(views)
         if len(plain) != self.distributed.count * len(images):
-            raise TrainingError(
-                f"{type(self.objective).__name__} returns rows of its own process only: "
-                "its forward must gather them (see ebsc_core.Objective)"
-            )
+            few = "forward returned rows of its own process only"
+            refuse(self.objective, Kind.OBJECTIVE, f"{few}; it must gather them (see ebsc_core.Objective)")
         if not joint or self.model is None:
             figures = torch.stack([views.loss.detach(), views.loss.new_zeros(())])
             return Losses(self._scattered(views, clusters), figures, plain)
@@ -180,16 +179,19 @@ def _checked(views: Any, objective: Objective) -> Views:
     ComponentError
         If it has returned something else.
     """
-    owner = getattr(objective, "described_as", "") or f"objective {type(objective).__name__}"
+
+    def fail(what: str) -> NoReturn:
+        refuse(objective, Kind.OBJECTIVE, what)
+
     if not isinstance(views, Views):
-        raise ComponentError(f"{owner}: forward returned a {type(views).__name__}, not ebsc_core.Views")
+        fail(f"forward returned a {type(views).__name__}, not ebsc_core.Views")
     loss: Any = views.loss
     if not isinstance(loss, Tensor):
-        raise ComponentError(f"{owner}: its loss is a {type(loss).__name__}, not a tensor")
+        fail(f"its loss is a {type(loss).__name__}, not a tensor")
     if loss.ndim:
-        raise ComponentError(f"{owner}: its loss has shape {tuple(loss.shape)}; it must be a scalar")
+        fail(f"its loss has shape {tuple(loss.shape)}; it must be a scalar")
     if torch.is_grad_enabled() and not loss.requires_grad:
-        raise ComponentError(f"{owner}: its loss has no gradient, so nothing can be trained")
+        fail("its loss has no gradient, so nothing can be trained")
     return views
 
 

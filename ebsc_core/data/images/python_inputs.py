@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ebsc_core.data.features.source import MISSING
 from ebsc_core.data.images.arrays import to_uint8
 from ebsc_core.data.images.in_memory import ImageSet
 from ebsc_core.data.images.paths import check_memory, read_paths
@@ -24,8 +25,6 @@ IN_MEMORY = "images in memory"
 """The name of images in memory in the messages of a run."""
 # NumPy's kinds of dtypes that may hold paths.
 TEXTS = "OUT"
-# The texts of NaN, None, and what pandas has for them.
-MISSING = ("nan", "None", "NaT", "<NA>")
 # The names of the image in the items of a data set, in the order in which they are looked for.
 IMAGE_KEYS = ("image", "img")
 
@@ -85,10 +84,11 @@ def classes_of(labels: Any) -> tuple[np.ndarray, tuple[str, ...] | None]:
         found = found[:, 0]
     if np.issubdtype(found.dtype, np.integer):
         return found.astype(np.int64), None
-    if found.dtype.kind in "fO" and (missing := [str(label) in MISSING for label in found.flat]).count(True):
+    given = found.ravel().tolist() if found.dtype.kind in "fO" else []
+    if (missing := [str(label) in MISSING for label in given]).count(True):
         first = missing.index(True)
         raise DataError(
-            f"{sum(missing)} of {len(missing)} labels are missing (label {first} is {found.flat[first]}); "
+            f"{sum(missing)} of {len(missing)} labels are missing (label {first} is {given[first]!r}); "
             "give the label of each image, or none"
         )
     names, numbers = np.unique(found.astype(str), return_inverse=True)

@@ -143,8 +143,10 @@ def test_a_damaged_file_is_named(files: list[Path]) -> None:
         given_images(files)
 
 
-@pytest.mark.parametrize("missing", [np.nan, None])
-def test_a_missing_label_is_no_class(missing: float | None) -> None:
-    with pytest.raises(DataError, match=f"1 of 3 labels are missing .label 1 is {missing}."):
-        classes_of([2, missing, 2])
+@pytest.mark.parametrize("missing", [np.nan, None, "", "NULL"])
+def test_a_missing_label_is_no_class(missing: float | str | None) -> None:
+    with pytest.raises(DataError, match=f"1 of 3 labels are missing .label 1 is {missing!r}."):
+        classes_of(np.array([2, missing, 2], dtype=object))
+    with pytest.raises(DataError, match=r"1 of 2 labels are missing .label 0 is nan."):
+        classes_of(np.array([np.nan, 2.0]))
     assert classes_of([2.0, 1.0])[1] == ("1.0", "2.0")

@@ -21,7 +21,7 @@ from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.confidence import confidence as confidence_of
 from ebsc_core.clustering.copies import Copies, find_copies
 from ebsc_core.clustering.metrics import own_share
-from ebsc_core.clustering.n_clusters import MAX_CLUSTERS, NumberOfClusters, find_n_clusters
+from ebsc_core.clustering.n_clusters import MAX_CLUSTERS, NumberOfClusters, find_n_clusters, max_clusters
 from ebsc_core.clustering.refine import refine
 from ebsc_core.clustering.returned import checked_embedding, checked_labels, consumed
 from ebsc_core.clustering.spectral.embedding import graph_embedding
@@ -154,7 +154,8 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
             # Where hardly any rows differ, the copies are the clusters.
             few = distinct_graph.shape[0] < MIN_NODES
             searched = graph if few else distinct_graph
-            number = find_n_clusters(searched, method.seed, method.device, graph.shape[0])
+            most = max_clusters(graph.shape[0])  # copies count: they make a cluster larger
+            number = find_n_clusters(searched, method.seed, method.device, most)
         clusterer = method.recount(number.chosen)
     clusterer.device = method.device
     with stage("clusters"):

@@ -138,7 +138,7 @@ class NumberOfClusters:
 
 
 def find_n_clusters(
-    graph: sparse.csr_matrix, seed: int = 0, device: str | torch.device = "cpu", n_rows: int | None = None
+    graph: sparse.csr_matrix, seed: int = 0, device: str | torch.device = "cpu", most: int | None = None
 ) -> NumberOfClusters:
     """Find the number of clusters of a graph.
 
@@ -150,8 +150,8 @@ def find_n_clusters(
         Seed of the perturbations and of k-means. The same seed gives the same number.
     device : str or device
         The device that computes eigenvectors.
-    n_rows : int, optional
-        The number of rows with their copies, if the graph has only one of each. By default N.
+    most : int, optional
+        The largest number to try. By default as many as :func:`max_clusters` says of N rows.
 
     Raises
     ------
@@ -161,7 +161,7 @@ def find_n_clusters(
     n = graph.shape[0]
     if n < 2:
         raise ValueError(f"{n} rows have no clusters")
-    most = max_clusters(n_rows or n)
+    most = most or max_clusters(n)
     graph, sizes = _small(graph)
     draws = np.random.default_rng(seed)
     graphs = [graph, *(perturbed(graph, draws) for _ in range(RESAMPLES))]

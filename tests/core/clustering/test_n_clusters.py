@@ -116,6 +116,11 @@ def test_more_pieces_than_are_considered_are_doubted() -> None:
     assert found.doubts()
 
 
+def test_the_largest_number_can_be_given() -> None:
+    found = find_n_clusters(planted([30] * 8), most=3)
+    assert {candidate.k for candidate in found.candidates} == {2, 3}
+
+
 @pytest.mark.parametrize("n", [2, 3, 5, 9, 14])
 def test_few_rows(n: int) -> None:
     graph = sparse.csr_matrix(np.ones((n, n), np.float32) - np.eye(n, dtype=np.float32))

@@ -9,6 +9,7 @@ from typing import Any
 import tomli_w
 from pydantic import ValidationError
 
+from ebsc_core.config.flags import FLAGS
 from ebsc_core.config.messages import describe, field_names
 from ebsc_core.config.schema import COMPONENT_SECTIONS, OWN_RATES, PROVENANCE, RunConfig, TrainOptions
 from ebsc_core.config.toml import MAX_DEPTH, parse_toml, read_toml
@@ -31,7 +32,7 @@ def load_config(
     flags: Mapping[str, Any] | None = None,
     sections: Collection[str] | None = None,
 ) -> RunConfig:
-    """Merge a TOML file, ``section.option=value`` settings and dotted flags; later ones win.
+    """Merge a TOML file with ``section.option=value`` settings and dotted flags, which win over the file.
 
     If a setting or flag names another component than the file does, the file's options for the old
     component are dropped. If the file was written by a run, so is what the run has resolved for it.
@@ -44,17 +45,24 @@ def load_config(
     Raises
     ------
     ConfigError
-        If the file is unreadable, a setting is malformed, a name is unknown or a value has the wrong type.
-        The message names the setting and the nearest known one.
+        If the file is unreadable, a setting is malformed, a setting and a flag contradict each other, a name
+        is unknown or a value has the wrong type. The message names the setting and the nearest known one.
     """
     tree = read_toml(file) if file else {}
     recorded = tree.pop(PROVENANCE, None) is not None
     if recorded:
         _drop_former(tree)
     given = parse_settings(settings)
+    settled = dict(flattened(given))
     for key, value in (flags or {}).items():
-        if value is not None:
-            _put(given, key, value)
+        if value is None:
+            continue
+        if key in settled and str(settled[key]) != str(value):  # a flag may hold a number as text
+            flag = f"{key}={shortened(str(value))}"
+            flag = f"`{flag}`" if key in FLAGS else flag  # others are arguments
+            setting = f"`settings={key}={shortened(str(settled[key]))}`"
+            raise ConfigError(f"{flag} and {setting} contradict each other; leave one of them out")
+        _put(given, key, value)
     if sections is not None:
         check_sections(given, sections)
     if recorded:

@@ -58,6 +58,7 @@ CASES = {
     "unknown view": (["--set", "views.flp=1"], ["views.flp", "flip"]),
     "ill-typed option": (["--set", "objective.temperature=warm"], ["objective.temperature", "number"]),
     "out of range": (["--set", "train.lr=-1"], ["train.lr", "greater than 0"]),
+    "two values": (["--seed", "1", "--set", "seed=2"], ["--seed 1 and --set seed=2 contradict each other"]),
     "no value": (["--set", "train.lr"], ["train.lr", "section.option=value"]),
     "one cluster": (["--n-clusters", "1"], ["n_clusters", "2"]),
     "no clusters": (["--n-clusters", "0"], ["n_clusters", "2"]),

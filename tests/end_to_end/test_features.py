@@ -200,7 +200,7 @@ def test_how_new_images_are_read_may_be_set_in_both_ways(ebsc, tmp_path: Path) -
     assert ebsc("run", "--data", "old", "--n-clusters", "5", *PIXELS, "--out", "run").code == 0
     assert ebsc("predict", "run", "new", "-o", "new.csv").code == 2
     for words in (("--skip-bad-images",), ("--set", "data.skip_bad_images=true")):
-        done = ebsc("predict", "run", "new", "-o", "new.csv", *words, "--set", "data.name=other")
+        done = ebsc("predict", "run", "new", "-o", "new.csv", *words)
         assert done.code == 0, done.err
         assert len(lines_of(tmp_path / "new.csv")) == 120
     root = new_data(SavedRun(tmp_path / "run"), "new", ["data.root=there"]).data.root

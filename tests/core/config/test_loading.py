@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +35,25 @@ class TestPrecedence:
     def test_a_setting_over_the_file(self, toml: WriteToml) -> None:
         assert load_config(toml("[train]\nepochs = 3"), ["train.epochs=4"]).train.epochs == 4
 
-    def test_a_flag_over_a_setting(self, toml: WriteToml) -> None:
-        config = load_config(toml("seed = 3"), ["seed=4"], {"seed": 5})
-        assert config.seed == 5
+    def test_a_flag_over_the_file(self, toml: WriteToml) -> None:
+        assert load_config(toml("seed = 3"), flags={"seed": 5}).seed == 5
+
+    @pytest.mark.parametrize(
+        ("setting", "flags", "says"),
+        [
+            ("seed=4", {"seed": 5}, "`seed=5` and `settings=seed=4` contradict each other"),
+            ("data={limit=4}", {"data.limit": 5}, "`data.limit=5` and `settings=data.limit=4`"),
+            ("features.path=a.npy", {"features.path": "b.npy"}, "features.path=b.npy and `settings=feat"),
+        ],
+    )
+    def test_a_flag_against_a_setting(self, setting: str, flags: dict[str, Any], says: str) -> None:
+        with pytest.raises(ConfigError, match=re.escape(says)):
+            load_config(settings=[setting], flags=flags)
+
+    def test_a_flag_that_says_what_a_setting_says(self) -> None:
+        flags = {"n_clusters": "5", "backbone.pretrained": True}
+        config = load_config(settings=["n_clusters=5", "backbone.pretrained=true"], flags=flags)
+        assert config.n_clusters == 5
 
     def test_the_last_of_two_settings(self) -> None:
         assert load_config(settings=["seed=4", "seed=5"]).seed == 5

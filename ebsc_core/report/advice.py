@@ -91,7 +91,7 @@ def _derived(
         _copies(metrics.get("copies") or 0),
         *_sizes(assignments, k, decided),
         None if "have no cluster" in told else _unassigned(assignments),
-        *_confidence(assignments),
+        *_confidence(assignments, metrics.get("copies") or 0),
     ]
     return [item for item in derived if item]
 
@@ -164,33 +164,40 @@ def _unassigned(assignments: Assignments) -> Advice | None:
     return Advice(f"{none:,} of {len(clusters):,} ({percent(none / len(clusters), 1)}) belong to no cluster.")
 
 
-def _confidence(assignments: Assignments) -> list[Advice | None]:
+def _confidence(assignments: Assignments, copies: int) -> list[Advice]:
     clusters, confidence = (
         assignments.clusters[: assignments.fitted],
         assignments.confidence[: assignments.fitted],
     )
     inside = clusters >= 0
-    if not inside.any():
-        return []
-    mean = float(confidence[inside].mean())
-    if mean < LOW_CONFIDENCE:
-        return [
-            Advice(
-                f"The mean confidence is only {percent(mean)}: the clusters are not well separated.",
-                "Better features help most: another backbone, pretrained weights, or longer training.",
-            )
-        ]
     sums = np.bincount(clusters[inside], weights=confidence[inside])
     sizes = np.bincount(clusters[inside])
-    weak = np.flatnonzero((sizes > 0) & (sums < LOW_CONFIDENCE * sizes)).tolist()
-    if not weak:
-        return []
-    return [
-        Advice(
-            f"In {_clusters(weak).lower()}, the mean confidence is below {percent(LOW_CONFIDENCE)}.",
-            "Look at the clusters they lean to: they may be parts of those.",
+    # The confidence of a row comes from other rows of its cluster, and here are none.
+    single = (sizes > 0) & (sizes <= 1 + copies) & (sums == 0)
+    several = (sizes > 0) & ~single
+    found = []
+    if single.any():
+        numbers = np.flatnonzero(single).tolist()
+        apart = ", apart from copies" if sizes[single].max() > 1 else ""
+        found.append(
+            Advice(
+                f"{_clusters(numbers)} {_has(numbers)} a single member{apart}: a confidence of "
+                f"{percent(0)} says nothing there."
+            )
         )
-    ]
+    if not several.any():
+        return found
+    mean = float(sums[several].sum() / sizes[several].sum())
+    weak = np.flatnonzero(several & (sums < LOW_CONFIDENCE * sizes)).tolist()
+    if mean < LOW_CONFIDENCE:
+        others = " of the others" if found else ""
+        said = f"The mean confidence{others} is only {percent(mean)}: the clusters are not well separated."
+        help = "Better features help most: another backbone, pretrained weights, or longer training."
+        found.append(Advice(said, help))
+    elif weak:
+        said = f"In {_clusters(weak).lower()}, the mean confidence is below {percent(LOW_CONFIDENCE)}."
+        found.append(Advice(said, "Look at the clusters they lean to: they may be parts of those."))
+    return found
 
 
 def _numbers(sizes: np.ndarray) -> str:

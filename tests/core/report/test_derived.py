@@ -238,6 +238,17 @@ class TestAdvice:
         some = assignments([0, 1] * 5, confidence=[0.9, 0.4] * 5)
         assert "In cluster 1, " in self.said(found=some)
 
+    def test_a_single_member_is_not_doubted_for_want_of_others(self) -> None:
+        found = assignments([0] * 5 + [1], confidence=[0.9] * 5 + [0])
+        said = self.said(found=found)
+        assert "Cluster 1 has a single member: a confidence of 0\u00a0% says nothing there." in said
+        assert "In cluster" not in said
+        copied = assignments([0, 1, 2, 2], confidence=[0] * 4)
+        said = self.said({"copies": 1}, found=copied)
+        assert "Clusters 0–2 have a single member, apart from copies: a confidence of" in said
+        assert "mean confidence" not in said
+        assert "confidence of the others is only 0\u00a0%" in self.said(found=copied)
+
 
 class TestHeat:
     def test_blocks_follow_the_clusters(self) -> None:

@@ -40,10 +40,14 @@ class GuardedFolder:
         What the user can do about a file that is not the one that was written; empty if nothing is needed.
     error : type
         The class of the errors.
+    as_it_is : str
+        How the user can have a file read that differs; empty if there is no way.
     """
 
-    def __init__(self, path: Path, way_out: str = "", error: type[EbscError] = DataError) -> None:
-        self.path, self.way_out, self.error = path, way_out, error
+    def __init__(
+        self, path: Path, way_out: str = "", error: type[EbscError] = DataError, as_it_is: str = ""
+    ) -> None:
+        self.path, self.way_out, self.error, self.as_it_is = path, way_out, error, as_it_is
         self.checked: set[str] = set()
 
     @cached_property
@@ -61,7 +65,7 @@ class GuardedFolder:
         lines = [LINE.fullmatch(line) for line in text.split("\n")[:-1]]
         digests = {line[2]: line[1] for line in lines if line and _is_below(line[2])}
         if not text.endswith("\n") or len(digests) < len(lines):
-            raise self._refusal(f"{path} is damaged")
+            raise self._refusal(f"{path} is damaged", self.as_it_is)
         return digests
 
     @property
@@ -70,7 +74,8 @@ class GuardedFolder:
         if self.digests is not None:
             return ""
         why = "it was removed, or an earlier version wrote none"
-        return f"{self.path} has no manifest ({why}), so its files are read unchecked"
+        cure = f"; to have them checked, {self.way_out}" if self.way_out else ""
+        return f"{self.path} has no manifest ({why}), so its files are read unchecked{cure}"
 
     def holds(self, name: str) -> bool:
         """Return whether there is, or should be, a file of this name."""
@@ -90,13 +95,14 @@ class GuardedFolder:
         self._check_plain(name)
         if self.digests is not None:
             if name not in self.digests:
-                raise self._refusal(f"{path} is not in {self.path / MANIFEST}")
+                raise self._refusal(f"{path} is not in {self.path / MANIFEST}", self.as_it_is)
             try:
                 same = digest_of(path) == self.digests[name]
             except OSError as error:
                 raise self.error(f"cannot read {path}: {error.strerror or error}") from None
             if not same:
-                raise self._refusal(f"{path} is not the file that was written (its checksum differs)")
+                differs = f"{path} is not the file that was written (its checksum differs)"
+                raise self._refusal(differs, self.as_it_is)
         self.checked.add(name)
         return path
 
@@ -125,8 +131,9 @@ class GuardedFolder:
             what = "is no file" if path.exists() else "is missing"
             raise self._refusal(f"{path} {what}")
 
-    def _refusal(self, what: str) -> EbscError:
-        return self.error(f"{what}; {self.way_out}" if self.way_out else what)
+    def _refusal(self, what: str, otherwise: str = "") -> EbscError:
+        said = f"{what}; {self.way_out}" if self.way_out else what
+        return self.error(f"{said} ({otherwise})" if otherwise else said)
 
 
 def _is_below(name: str) -> bool:

@@ -111,9 +111,8 @@ def own_files(path: Path) -> list[Path]:
 
 def files_of(path: Path) -> GuardedFolder:
     """Return the files of a finished run, each of which is checked before it is read."""
-    manifest = shlex.quote(str(path / MANIFEST))
-    way_out = f"restore it from a copy or repeat the run (to use the files as they are: rm {manifest})"
-    return GuardedFolder(path, way_out, RunDirectoryError)
+    as_it_is = f"to use the files as they are: rm {shlex.quote(str(path / MANIFEST))}"
+    return GuardedFolder(path, "restore it from a copy or repeat the run", RunDirectoryError, as_it_is)
 
 
 class RunDirectory:

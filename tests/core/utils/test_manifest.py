@@ -114,6 +114,19 @@ def test_without_a_manifest_it_is_said_and_read(folder: Path) -> None:
     assert files.file("a.bin").read_bytes() == b"other"
     assert "no manifest (it was removed, or an earlier version wrote none)" in files.unchecked
     assert not files.holds("b.bin")
+    assert files.unchecked.endswith("so its files are read unchecked")
+    cured = GuardedFolder(folder, "restore it").unchecked
+    assert cured.endswith("read unchecked; to have them checked, restore it")
+
+
+def test_only_a_file_that_is_there_can_be_used_as_it_is(folder: Path) -> None:
+    (folder / "a.bin").write_bytes(b"other")
+    (folder / "text.json").unlink()
+    files = GuardedFolder(folder, "restore it", as_it_is="to use it: rm manifest")
+    with pytest.raises(DataError, match=r"differs\); restore it \(to use it: rm manifest\)$"):
+        files.file("a.bin")
+    with pytest.raises(DataError, match=r"is missing; restore it$"):
+        files.file("text.json")
 
 
 @pytest.mark.parametrize("with_manifest", [True, False])

@@ -18,7 +18,7 @@ from ebsc_core.plugins.registry import Registry, UnknownComponentError
 from ebsc_core.plugins.selection import choose
 from ebsc_core.runs.store.compare import POSITION
 from ebsc_core.runs.store.saved import Assignments, SavedRun
-from ebsc_core.utils.errors import ConfigError, DataError, first_of
+from ebsc_core.utils.errors import ConfigError, DataError, first_of, shortened
 
 # So many images that are missing are named.
 NAMED = 3
@@ -58,7 +58,8 @@ def read_again(
         if run.images is None:
             raise
         raise DataError(
-            f"{run.images} is not read as the images of the run were ({error}); give a place of the same kind"
+            f"{run.images} is of another kind than {_former(run)}, where the images of the run were; give "
+            "the place where that is now, or a copy of it"
         ) from error
     if run.images is not None:
         note("images are told by their names alone")
@@ -69,6 +70,12 @@ def _were_in_memory(run: SavedRun) -> bool:
     """Return whether a program gave the images themselves, so that no component has read them."""
     made_by = run.provenance.get("parts", {})
     return not run.config.features and bool(made_by) and "data" not in made_by
+
+
+def _former(run: SavedRun) -> str:
+    """Return where the images were when the run was made."""
+    section, option = ("features", "images") if run.config.features else ("data", "name")
+    return shortened(str(run.tables.get(section, {}).get(option) or "the default data set"))
 
 
 def _of_images(

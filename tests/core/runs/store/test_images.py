@@ -149,6 +149,15 @@ def test_images_that_have_moved_are_read_where_they_are_now(
     assert (refused.code, refused.err.count("\n")) == (2, 1)
 
 
+def test_a_folder_in_place_of_an_array_is_said_to_be_another_kind(ebsc, tmp_path: Path, photos: Path) -> None:
+    pixels = np.arange(20, dtype=np.uint8)[:, None, None] * np.ones((1, 6, 6), np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels)
+    assert ebsc("run", "--data", "a.npz", *QUICK).code == 0
+    refused = ebsc("export", "run", "--out", "new", "--data", "photos")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert f"photos is of another kind than {tmp_path}/a.npz, where the images of the run were" in refused.err
+
+
 @pytest.mark.parametrize("limit", [(), ("--limit", "15")])
 @pytest.mark.parametrize("protocol", ["all", "train-test"])
 def test_images_that_have_come_since_are_left_out(

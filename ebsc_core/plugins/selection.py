@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ebsc_core.config.flags import FLAGS
 from ebsc_core.config.loading import own_settings
 from ebsc_core.config.messages import describe
 from ebsc_core.config.options import Options
@@ -153,9 +154,16 @@ def check_options(component: SelectedComponent, values: dict[str, Any], section:
     try:
         return model(**values)
     except ValidationError as error:
+        words = component.kind.words
+        for name in values:
+            # Somebody who has typed a flag has misspelled nothing.
+            if name not in model.model_fields and (setting := f"{section}.{name}") in FLAGS:
+                raise ConfigError(
+                    f"{words} {component.name!r} has no `{setting}`; leave it out, or choose a {words} that "
+                    "has it"
+                ) from None
         raise ConfigError(
-            describe(error, model, section, own_settings(section))
-            + f" (for {component.kind.words} {component.name!r})"
+            describe(error, model, section, own_settings(section)) + f" (for {words} {component.name!r})"
         ) from None
 
 

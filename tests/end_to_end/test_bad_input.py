@@ -54,6 +54,10 @@ CASES = {
     "unknown coefficients": (["--coefficients", "enrgy"], ["enrgy", "energy"]),
     "unknown data": (["--data", "digit"], ["digit", "digits"]),
     "unknown option": (["--set", "objective.temprature=1"], ["objective.temprature", "temperature"]),
+    "an option of others": (
+        ["--backbone", "pca", "--pretrained"],
+        ["backbone 'pca' has no --pretrained; leave it out, or choose a backbone that has it"],
+    ),
     "unknown section": (["--set", "objectiv.temperature=1"], ["objectiv"]),
     "unknown view": (["--set", "views.flp=1"], ["views.flp", "flip"]),
     "ill-typed option": (["--set", "objective.temperature=warm"], ["objective.temperature", "number"]),

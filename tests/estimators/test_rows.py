@@ -272,3 +272,12 @@ def switches() -> tuple[Any, ...]:
         torch.is_inference_mode_enabled(),
         torch.is_autocast_enabled("cpu"),
     )
+
+
+@pytest.mark.parametrize("coefficients", ["energy", "knn"])
+@pytest.mark.parametrize("n", range(2, 7))
+def test_few_rows_have_as_many_clusters_as_are_asked_for(n: int, coefficients: str) -> None:
+    X = np.random.default_rng(n).normal(size=(n, 5))
+    for k in range(2, n + 1):
+        labels = estimator(k, coefficients=coefficients, settings={}).fit_predict(X)
+        assert len(set(labels)) == k

@@ -46,12 +46,14 @@ def eigenvalue_weights(eigenvalues: np.ndarray, n_clusters: int, power: float | 
     """Compute the weight ``λ^t`` of each eigenvector, with the power of :func:`effective_power` by default.
 
     A vector whose eigenvalue is not above 0 says nothing about connected rows: by default it gets no weight.
-    A graph of K separate pieces may have no other positive eigenvalues than K ones; then t is 0.
+    A graph of K separate pieces may have no other positive eigenvalues than K ones; then t is 0. A graph of
+    few rows may have fewer than K; then the first K vectors count alike, since fewer tell fewer clusters
+    apart.
 
     Parameters
     ----------
     eigenvalues : ndarray of shape (m,)
-        Leading eigenvalues of the normalized affinity; they are clipped to [0, 1].
+        Leading eigenvalues of the normalized affinity, in descending order; they are clipped to [0, 1].
     n_clusters : int
     power : float, optional
         A given t. With 0, all vectors count alike.
@@ -59,6 +61,8 @@ def eigenvalue_weights(eigenvalues: np.ndarray, n_clusters: int, power: float | 
     values = np.clip(eigenvalues, 0, 1)
     if power is not None:
         return values**power
+    if np.count_nonzero(values) < n_clusters:
+        return (np.arange(len(values)) < n_clusters).astype(values.dtype)
     return np.where(values > 0, values ** effective_power(values, n_clusters), 0)
 
 

@@ -35,12 +35,15 @@ def test_rows_are_of_unit_length_and_weighted() -> None:
 
 
 @given(values=st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40), n_clusters=st.integers(1, 40))
-def test_vectors_without_a_positive_eigenvalue_count_for_nothing(
+def test_vectors_without_a_positive_eigenvalue_count_only_where_others_are_missing(
     values: list[float], n_clusters: int
 ) -> None:
     eigenvalues = np.sort(np.array(values, dtype=np.float32))[::-1]
     weights = eigenvalue_weights(eigenvalues, n_clusters)
     assert ((weights >= 0) & (weights <= 1)).all()
-    assert (weights[eigenvalues <= 0] == 0).all()
+    if np.count_nonzero(eigenvalues > 0) >= n_clusters:
+        assert (weights[eigenvalues <= 0] == 0).all()
+    else:
+        assert weights.tolist() == [1.0 if i < n_clusters else 0.0 for i in range(len(values))]
     assert (np.diff(weights) <= 0).all()
     assert (eigenvalue_weights(eigenvalues, n_clusters, power=0) == 1).all()

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from ebsc_core.config.schema import RefineOptions
+from ebsc_core.plugins.expression import expression_of, loss_of
 from ebsc_core.plugins.interfaces import TrainableCoefficientModel
+from ebsc_core.plugins.kinds import Kind
+from ebsc_core.plugins.refusal import refuse
 from ebsc_core.utils.errors import TrainingError
 from ebsc_core.utils.matmul import training_precision
 from ebsc_core.utils.progress import Progress
@@ -36,6 +39,8 @@ def refine(
     ------
     TrainingError
         If the loss is no longer finite.
+    ComponentError
+        If the model returns something else than its interface says, or its first loss is not finite.
     """
     drawn = min(options.rows, len(rows))
     own = torch.arange(min(options.queries or drawn, drawn), device=rows.device)
@@ -46,7 +51,9 @@ def refine(
         for step, chosen in zip(range(1, options.steps + 1), draws(len(rows), drawn, seed), strict=False):
             batch = rows[chosen.to(rows.device)]
             queries = batch[: len(own)]
-            loss = model.loss(queries, model.express(queries, batch, own))
+            loss = loss_of(model, queries, expression_of(model, queries, batch, own))
+            if step == 1 and not torch.isfinite(loss):  # no rate of learning is to blame
+                refuse(model, Kind.COEFFICIENTS, "its loss is not finite before it has trained")
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if options.clip:

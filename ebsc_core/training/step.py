@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,10 @@ from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.data.views.apply import apply_view
 from ebsc_core.data.views.options import ViewOptions
 from ebsc_core.data.views.parameters import ViewParameters
+from ebsc_core.plugins.expression import expression_of, loss_of
 from ebsc_core.plugins.interfaces import Objective, TrainableCoefficientModel, Views
 from ebsc_core.plugins.kinds import Kind
-from ebsc_core.plugins.refusal import refuse
+from ebsc_core.plugins.refusal import refuse, require_loss
 from ebsc_core.training.prototypes import prototype_scattering
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
 
@@ -134,11 +135,11 @@ class JointStep:
         whitening = Whitening(dictionary) if self.whiten else nn.Identity()
         rows, dictionary = whitening(plain), whitening(dictionary)
         stopped, stopped_dictionary = rows.detach(), dictionary.detach()
-        expression = self.model.express(stopped, stopped_dictionary, own)
-        total = views.loss + self.model.loss(stopped, expression)
+        expression = expression_of(self.model, stopped, stopped_dictionary, own)
+        total = views.loss + loss_of(self.model, stopped, expression)
         if self.joint.weight:
             with _frozen(self.model):
-                reconstruction = self.model.express(rows, dictionary, own).reconstruction
+                reconstruction = expression_of(self.model, rows, dictionary, own).reconstruction
             error = _squared_error(rows, reconstruction)
             total = total + self.joint.weight * self._balance(views.loss, error) * error
         else:  # no gradient goes through the coefficients: the expression that is there gives the figure
@@ -179,19 +180,10 @@ def _checked(views: Any, objective: Objective) -> Views:
     ComponentError
         If it has returned something else.
     """
-
-    def fail(what: str) -> NoReturn:
-        refuse(objective, Kind.OBJECTIVE, what)
-
     if not isinstance(views, Views):
-        fail(f"forward returned a {type(views).__name__}, not ebsc_core.Views")
-    loss: Any = views.loss
-    if not isinstance(loss, Tensor):
-        fail(f"its loss is a {type(loss).__name__}, not a tensor")
-    if loss.ndim:
-        fail(f"its loss has shape {tuple(loss.shape)}; it must be a scalar")
-    if torch.is_grad_enabled() and not loss.requires_grad:
-        fail("its loss has no gradient, so nothing can be trained")
+        wrong = f"forward returned a {type(views).__name__}, not ebsc_core.Views"
+        refuse(objective, Kind.OBJECTIVE, wrong)
+    require_loss(views.loss, objective, Kind.OBJECTIVE)
     return views
 
 

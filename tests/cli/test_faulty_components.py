@@ -89,6 +89,34 @@ def test_an_error_in_its_code_names_it(ebsc, install: Install) -> None:
     assert note.endswith("acme_parts.py, line 9); `ebsc plugins check` tests components")
 
 
+@pytest.mark.parametrize(
+    ("express", "said"),
+    [
+        ("return queries", "express returned a Tensor, not ebsc_core.Expression"),
+        ("return ebsc_core.Expression(0.5, self.w)", "a reconstruction that is a float, not a tensor"),
+        ("return ebsc_core.Expression(queries[:, 1:], self.w)", "of shape (40, 63), not (40, 64)"),
+        ("return ebsc_core.Expression(queries, queries)", "a penalty of shape (40, 64), not ()"),
+        ("return ebsc_core.Expression(queries, self.w.detach())", "its loss has no gradient"),
+        ("return ebsc_core.Expression(queries, self.w / 0)", "its loss is not finite before it has trained"),
+    ],
+)
+def test_what_a_model_trains_with_is_checked(ebsc, install: Install, express: str, said: str) -> None:
+    body = (
+        "    def __init__(self, options, width):\n"
+        "        super().__init__()\n"
+        "        self.w = torch.nn.Parameter(torch.tensor(1.0))\n"
+        f"    def express(self, queries, dictionary, own):\n        {express}\n"
+        "    def loss(self, queries, expression): return expression.penalty\n"
+        "    def coefficients(self, queries, encoded, top_k, own): pass\n"
+    )
+    install("ebsc_coefficient_models", "ebsc_core.TrainableCoefficientModel", body)
+    done = ebsc(*RUN, *PIXELS, "--coefficients", "x", "--set", "refine.steps=2")
+    last = done.err.splitlines()[-1]
+    assert last.startswith("ebsc: error: coefficient model 'x' of acme 1.0: ")
+    assert said in last
+    assert done.code == 2
+
+
 def test_an_error_in_other_code_does_not(ebsc, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     install(*clusterer("return np.arange(len(data)) % 3"))
 

@@ -56,7 +56,8 @@ class Choice:
         Raises
         ------
         ComponentError
-            If the factory raises any error that is not meant for the user, or returns something else.
+            If the factory raises any error that is not meant for the user, or returns something else, or
+            something whose methods take other arguments.
         """
         built = self._call(self.component.factory, *arguments)
         if self.component.kind in DERIVED:
@@ -71,6 +72,9 @@ class Choice:
         if self.component.kind in CHECKED_LATER:
             with suppress(AttributeError):  # it may have slots; then messages name its class
                 built.described_as = self.component.described
+            from ebsc_core.plugins.signatures import check_signatures
+
+            check_signatures(built, self.component.kind)
         return built
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:

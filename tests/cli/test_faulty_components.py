@@ -90,6 +90,34 @@ def test_an_error_in_its_code_names_it(ebsc, install: Install) -> None:
 
 
 @pytest.mark.parametrize(
+    ("hook", "base", "method", "words"),
+    [
+        ("ebsc_clusterers", "Clusterer", "fit_predict(self)", "fit_predict(data)"),
+        (
+            "ebsc_coefficient_models",
+            "CoefficientModel",
+            "coefficients(self, queries, *, encoded)",
+            "coefficients(queries, encoded, top_k, own)",
+        ),
+        ("ebsc_backbones", "Backbone", "forward(self)", "forward(images)"),
+        ("ebsc_objectives", "Objective", "loss(self, a, b, c)", "loss(a, b)"),
+    ],
+)
+def test_a_method_with_other_arguments_is_named(
+    ebsc, install: Install, hook: str, base: str, method: str, words: str
+) -> None:
+    start = "" if base == "Objective" else "    def __init__(self, *given): super().__init__()\n"
+    install(hook, f"ebsc_core.{base}", f"    width = 4\n{start}    def {method}: pass\n")
+    section = {"ebsc_coefficient_models": "coefficients"}.get(hook, hook.removeprefix("ebsc_").rstrip("s"))
+    network = () if base == "Backbone" else ("--backbone", "resnet18") if base == "Objective" else PIXELS
+    done = ebsc(*RUN, *network, "--epochs", "1", f"--{section}", "x")
+    name = method.partition("(")[0]
+    assert f"'x' of acme 1.0: a run calls {words}, and its {name} does not allow it: " in done.err
+    assert "acme_parts.py, line " in done.err
+    assert (done.code, done.err.splitlines()[-1][:12]) == (2, "ebsc: error:")
+
+
+@pytest.mark.parametrize(
     ("express", "said"),
     [
         ("return queries", "express returned a Tensor, not ebsc_core.Expression"),

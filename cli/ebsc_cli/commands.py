@@ -186,11 +186,14 @@ class Commands(Mapping[str, Any]):
 
 
 class Command(HelpfulCommand):
-    """Say what remains of a command that was interrupted, as far as notes on the interrupt tell."""
+    """Guard a command against the code of plugins, and say what remains of one that was interrupted."""
 
     def invoke(self, ctx: Any) -> Any:
+        from ebsc_core.plugins.faults import guarded  # help does not wait for it
+
         try:
-            return super().invoke(ctx)
+            with guarded():
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:  # Typer drops its notes
             if is_first():
                 raise Interrupted("interrupted") from error

@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from ebsc_core.config.flags import respell
 from ebsc_core.config.loading import flattened, load_config
 from ebsc_core.config.schema import DataChoice, RunConfig
+from ebsc_core.plugins.faults import guarded
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.compatibility import compare_suppliers
 from ebsc_core.utils.errors import (
@@ -129,7 +130,8 @@ def drawn_seed(random_state: Any) -> int:
 def mistakes() -> Iterator[None]:
     """Translate errors: they name parameters instead of flags, and wrong input is also a ValueError."""
     try:
-        yield
+        with guarded():
+            yield
     except GivenError:
         raise
     except EbscError as error:

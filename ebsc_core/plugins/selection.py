@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any
 
 from pydantic import ValidationError
@@ -171,8 +170,8 @@ def check_options(component: SelectedComponent, values: dict[str, Any], section:
         ) from None
 
 
-def origin(error: BaseException, choices: Iterable[Choice]) -> str:
-    """Return in which component of another distribution, and in which line, an error was raised, or ``""``.
+def packages_of(choices: Iterable[Choice]) -> dict[str, str]:
+    """Return the packages of the components of other distributions, and what messages call these.
 
     If several components of a package are chosen, all of them are named.
     """
@@ -180,9 +179,4 @@ def origin(error: BaseException, choices: Iterable[Choice]) -> str:
     for component in (choice.component for choice in choices):
         if component.provider.distribution != OWN_DISTRIBUTION:
             others.setdefault(component.package, []).append(component)
-    for frame, line in reversed(list(walk_tb(error.__traceback__))):
-        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if components := others.get(package):
-            names = " or ".join(component.described for component in components)
-            return f"{names} ({frame.f_code.co_filename}, line {line})"
-    return ""
+    return {package: " or ".join(one.described for one in chosen) for package, chosen in others.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ from typing import Any
 import torch
 
 from ebsc_core.config.schema import RunConfig
+from ebsc_core.plugins.faults import guarded
 from ebsc_core.plugins.observers import Observers
-from ebsc_core.plugins.selection import origin
+from ebsc_core.plugins.selection import packages_of
 from ebsc_core.runs.plan import Plan
 from ebsc_core.runs.store.directory import RunDirectory, claim_path
 from ebsc_core.runs.store.unfinished import unfinished_tables
 from ebsc_core.utils.device import own_device
 from ebsc_core.utils.distributed import DistributedContext
-from ebsc_core.utils.errors import ComponentError, EbscError, is_out_of_memory, told
 from ebsc_core.utils.progress import Progress, Stages
 
 # The components that name a run directory.
@@ -104,25 +103,15 @@ class RunContext:
         ComponentError
             If a component wants to end the program.
         """
-        try:
-            self.observers.run_started(self.requested, self.plan.suppliers())
-            yield
-        except BaseException as error:
-            if self.run_directory:
-                self.run_directory.release()
-            self.observers.run_failed(error)
-            if isinstance(error, SystemExit):  # its status may be 0, as if there were a result
-                at = traceback.extract_tb(error.__traceback__)[-1]
-                raise ComponentError(
-                    f"a component ended the program ({told(error)} in {at.filename}, line {at.lineno}); "
-                    "it must return a result or raise an error"
-                ) from error
-            # Of an error that is shown with all of the calls, the user must know whom to tell.
-            shown = isinstance(error, Exception) and not isinstance(error, EbscError)
-            where = origin(error, self.plan.choices().values())
-            if where and shown and not is_out_of_memory(error):
-                error.add_note(f"it was raised in {where}; `ebsc plugins check` tests components")
-            raise
+        with guarded(lambda: packages_of(self.plan.choices().values())):
+            try:
+                self.observers.run_started(self.requested, self.plan.suppliers())
+                yield
+            except BaseException as error:
+                if self.run_directory:
+                    self.run_directory.release()
+                self.observers.run_failed(error)
+                raise
 
 
 def _claimed(plan: Plan, source: str) -> Path:

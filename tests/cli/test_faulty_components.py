@@ -6,8 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from ebsc_core import EBSC
+from ebsc_core.utils.errors import EbscError
 from support.plugin_sources import HEAD
 
 RUN = ("run", "--data", "digits", "--limit", "40", "--epochs", "0", "--n-clusters", "3", "--no-report")
@@ -155,6 +158,40 @@ def test_an_error_in_other_code_does_not(ebsc, install: Install, monkeypatch: py
     with pytest.raises(KeyError, match="ours") as caught:
         ebsc(*RUN, *PIXELS, "--clusterer", "x", "--out", "out")
     assert not getattr(caught.value, "__notes__", [])
+
+
+LEAVES = "raise SystemExit(0)", "error: a component ended the program (SystemExit: 0 in "
+
+
+def backbone(forward: str) -> tuple[str, str, str]:
+    """Return a backbone that does something only where there is a file ``fail``."""
+    body = (
+        "    width = 64\n"
+        "    def __init__(self, options, info): super().__init__()\n"
+        "    def forward(self, x):\n"
+        f"        import os\n        if os.path.exists('fail'): {forward}\n        return x.flatten(1)\n"
+    )
+    return "ebsc_backbones", "ebsc_core.Backbone", body
+
+
+@pytest.mark.parametrize(("forward", "said"), [LEAVES])
+def test_commands_that_are_no_runs_are_guarded_too(
+    ebsc, install: Install, tmp_path: Path, forward: str, said: str
+) -> None:
+    install(*backbone(forward))
+    run, predict = (*RUN, "--backbone", "x", "--cache", "none"), ("predict", "run", "digits", "-o", "out.csv")
+    extract = ("features", "extract", "digits", "--limit", "40", "--backbone", "x", "-o", "out.h5")
+    assert ebsc(*run, "--out", "run").code == 0
+    before = set(tmp_path.iterdir())
+    (tmp_path / "fail").touch()
+    for command in ((*run, "--out", "out"), predict, extract):
+        done = ebsc(*command)
+        assert done.code == 2
+        assert said in done.err.splitlines()[-1]
+        assert "acme_parts.py" in done.err.splitlines()[-1]
+        assert set(tmp_path.iterdir()) == {*before, tmp_path / "fail"}
+    with pytest.raises((EbscError, PermissionError)):
+        EBSC.load(tmp_path / "run").predict(np.zeros((2, 8, 8)))
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,8 @@ def main() -> None:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OF_PATHS and "--traceback" not in given:
             what = ": ".join(str(part) for part in (error.strerror, error.filename) if part is not None)
-            complain(f"error: {what}; choose another path, free disk space or change the permissions")
+            mend = "choose another path, free disk space or change the permissions"
+            _complain_in_flags(f"error: {what}; {mend}", *advice(error))
             leave(2)
         if is_out_of_memory(error) and "--traceback" not in given:
             shown = (text_of(error) or type(error).__name__)[:SHOWN]

@@ -11,6 +11,7 @@ import torch
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.features.store import FeatureTable, FeatureWriter
 from ebsc_core.data.images.reading import read_images
+from ebsc_core.plugins.faults import origin
 from ebsc_core.plugins.interfaces import Backbone
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.plan import ImagePlan, make_plan
@@ -72,6 +73,8 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
             for block in kept.resumed(extract) if kept else extract(0):
                 writer.append(block)
     except OSError as error:
+        if origin(error):
+            raise
         raise DataError(f"cannot write {out}: {error.strerror or error}") from error
     except KeyboardInterrupt as error:
         if kept and kept.first:

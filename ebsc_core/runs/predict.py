@@ -25,6 +25,7 @@ from ebsc_core.data.images.channels import InChannels
 from ebsc_core.data.images.python_inputs import given_images
 from ebsc_core.data.images.reading import read_images
 from ebsc_core.data.images.source import ImageSource
+from ebsc_core.plugins.faults import origin
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective
 from ebsc_core.plugins.registry import Kind, Registry
 from ebsc_core.plugins.selection import Choice, check_options
@@ -324,6 +325,8 @@ def predict_to(
                 if writer:
                     writer.append(table)
     except OSError as error:
+        if origin(error):
+            raise
         where = error.filename or (out if isinstance(out, Path) else "the output")
         raise DataError(f"cannot write {where}: {error.strerror or error}") from error
     except KeyboardInterrupt as error:

@@ -161,6 +161,11 @@ def test_an_error_in_other_code_does_not(ebsc, install: Install, monkeypatch: py
 
 
 LEAVES = "raise SystemExit(0)", "error: a component ended the program (SystemExit: 0 in "
+MAY_NOT_READ = (
+    "raise PermissionError(13, 'Permission denied', 'mine.bin')",
+    "error: Permission denied: mine.bin; choose another path, free disk space or change the permissions; "
+    "it was raised in ",
+)
 
 
 def backbone(forward: str) -> tuple[str, str, str]:
@@ -174,7 +179,7 @@ def backbone(forward: str) -> tuple[str, str, str]:
     return "ebsc_backbones", "ebsc_core.Backbone", body
 
 
-@pytest.mark.parametrize(("forward", "said"), [LEAVES])
+@pytest.mark.parametrize(("forward", "said"), [LEAVES, MAY_NOT_READ])
 def test_commands_that_are_no_runs_are_guarded_too(
     ebsc, install: Install, tmp_path: Path, forward: str, said: str
 ) -> None:

@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ebsc_core.config.loading import write_toml
+from ebsc_core.plugins.faults import origin
 from ebsc_core.runs.store.unfinished import (
     LOCK,
     UNFINISHED,
@@ -57,8 +58,7 @@ if TYPE_CHECKING:
     from scipy import sparse
 
 CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
-AFFINITY, CHECKPOINTS, DECISIONS = "affinity.npz", "checkpoints", "decisions.json"
-REPORT = "report.html"
+AFFINITY, CHECKPOINTS, DECISIONS, REPORT = "affinity.npz", "checkpoints", "decisions.json", "report.html"
 # The name, in the hidden folder, of a note about the checkpoint.
 KEPT, MAX_NOTE = "kept.json", 1 << 16
 # Bytes of the components, and of components and source together, in the name of a directory.
@@ -272,10 +272,12 @@ class RunDirectory:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Turn an OSError, for instance on a full disk, into a RunDirectoryError."""
+        """Turn an OSError, as of a full disk, into a RunDirectoryError; leave one of a plugin as it is."""
         try:
             yield
         except OSError as error:
+            if origin(error):
+                raise
             raise RunDirectoryError(
                 f"cannot write {self.path}: {error.strerror or error}; choose another `out`"
             ) from error
@@ -302,8 +304,7 @@ class RunDirectory:
         earlier, then = self._noted(file)
         lost = _is_kept(earlier) and not file.exists()
         with self.writing():
-            text = json.dumps({"file": file.name, "made_from": now})
-            (self.work_folder / KEPT).write_text(text, encoding="utf-8")
+            (self.work_folder / KEPT).write_text(json.dumps({"file": file.name, "made_from": now}), "utf-8")
         return [name for name in now if now[name] != then.get(name)] if lost else []
 
     def _noted(self, file: Path) -> tuple[Path, dict[str, Any]]:
@@ -378,10 +379,9 @@ def claim_path(source: str, parts: list[str], seed: int) -> Path:
     RunDirectoryError
         If it cannot be made.
     """
-    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     components = cut_name("-".join(map(_as_name, parts)), MAX_COMPONENTS)
     stem = cut_name(_as_name(source), MAX_NAME - len(os.fsencode(components)))
-    name = f"{stamp}-{stem}-{components}-s{seed}"
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{stem}-{components}-s{seed}"
     for number in count(1):
         path = Path("runs", name if number == 1 else f"{name}-{number}")
         try:

@@ -20,7 +20,7 @@ from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING, Any
 
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
-from ebsc_core.plugins.installed import OWN_DISTRIBUTION, Provider, canonical, installed_entry_points
+from ebsc_core.plugins.installed import OWN_DISTRIBUTION, Provider, canonical, installed_entry_points, loaded
 from ebsc_core.plugins.kinds import Kind as Kind
 from ebsc_core.plugins.paths import described_path, exists, near_paths
 from ebsc_core.plugins.validation import check_record, claimed, records_of
@@ -172,7 +172,7 @@ class Registry:
             # Output of a plugin must not mix with the output of the command.
             with redirect_stdout(sys.stderr):
                 taken = {(e.kind, e.name, e.provider) for e in self.entries}
-                for kind, component in records_of(entry_point.load()):
+                for kind, component in records_of(loaded(entry_point)):
                     entry = Entry(kind, component, provider)
                     offered.append(entry)
                     check_record(kind, component)

@@ -10,7 +10,7 @@ import pytest
 from ebsc_core import Options, __version__
 from ebsc_core.plugins.installed import Provider, installed_entry_points
 from ebsc_core.plugins.kinds import REQUIRED
-from ebsc_core.plugins.registry import Kind, Registry, UnknownComponentError
+from ebsc_core.plugins.registry import BrokenPluginError, Kind, Registry, UnknownComponentError
 from ebsc_core.utils.errors import ComponentError
 from support.plugin_sources import HEAD, MakePlugin, answers_to, family, objective
 
@@ -43,8 +43,42 @@ class TestDiscovery:
         (site / "alpha_dist-1.0.dist-info" / "METADATA").unlink()
         assert "unknown unknown" in {str(plugin.provider) for plugin in Registry().plugins}
 
+    @pytest.mark.parametrize(
+        ("line", "named"),
+        [
+            ("no equals sign", "no equals sign"),
+            ("bad =", "bad"),
+            ("bad = two words", "bad = two words"),
+            ("bad = no-such:", "bad = no-such:"),
+        ],
+    )
+    def test_a_malformed_entry_point_is_told_of_and_hides_no_other(
+        self, site: Path, line: str, named: str
+    ) -> None:
+        lines = f"[other]\nbroken\n[ebsc]\n{line}\nalpha-parts = alpha_test_parts\n"
+        (site / "alpha_dist-1.0.dist-info" / "entry_points.txt").write_text(lines)
+        registry = Registry()
+        assert registry.find(Kind.OBJECTIVE, "alpha-loss")
+        (failure,) = registry.failures
+        assert (
+            failure.reason
+            == f"ValueError: its entry point {named!r} names no module; write 'name = package.module'"
+        )
+
+    @pytest.mark.parametrize("group", ["ebsc.plugin", "ebsc_plugins", "EBSC"])
+    def test_a_misspelt_group_is_told_of(self, site: Path, group: str) -> None:
+        lines = f"[{group}]\nalpha-parts = alpha_test_parts\n"
+        (site / "alpha_dist-1.0.dist-info" / "entry_points.txt").write_text(lines)
+        with pytest.raises(BrokenPluginError, match=f"is of the group '{group}'; it belongs to 'ebsc'"):
+            Registry().find(Kind.OBJECTIVE, "alpha-dist")
+
+    def test_a_group_of_other_software_beside_ours_is_let_be(self, site: Path) -> None:
+        with (site / "alpha_dist-1.0.dist-info" / "entry_points.txt").open("a") as file:
+            file.write("[ebsc_alpha.more]\nx = y\n")
+        assert Registry().failures == []
+
     def test_damaged_metadata_of_others_are_passed_over(self, site: Path) -> None:
-        (site / "alpha_dist-1.0.dist-info" / "entry_points.txt").write_text("[ebsc]\nno equals sign\n")
+        (site / "alpha_dist-1.0.dist-info" / "entry_points.txt").write_bytes(b"[ebsc]\n\xff = x\n")
         assert {plugin.provider.distribution for plugin in Registry().plugins} == {"ebsc"}
 
     def test_all_but_our_own_can_be_left_out(self, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ from ebsc_core.plugins.registry import (
     SelectedComponent,
     UnknownComponentError,
 )
-from ebsc_core.utils.errors import ComponentError
+from ebsc_core.utils.errors import ComponentError, printable, shortened
 
 if TYPE_CHECKING:
     from ebsc_core.config.options import Options
@@ -61,7 +61,7 @@ def list_plugins(
     console.print(
         Text("* default; (…) family of components, named by path or by their library's names", "dim")
     )
-    problems = [("red", "not loaded", f"{plugin}: {plugin.reason}") for plugin in registry.failures]
+    problems = [("red", "not loaded", f"{one}: {shortened(one.reason)}") for one in registry.failures]
     problems += [
         ("yellow", "slow", f"{plugin} takes {plugin.seconds:.1f} s to load")
         for plugin in registry.plugins
@@ -69,7 +69,7 @@ def list_plugins(
     ]
     problems += [("yellow", "conflict", line) for line in registry.conflicts()]
     for color, title, line in problems:
-        console.print(Text.assemble((f"{title}:", color), f" {line}"), soft_wrap=True)
+        console.print(Text.assemble((f"{title}:", color), f" {printable(line)}"), soft_wrap=True)
 
 
 def _defaults(registry: Registry) -> list[Entry]:

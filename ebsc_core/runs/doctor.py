@@ -20,7 +20,7 @@ from pathlib import Path
 from ebsc_core.config.loading import load_config
 from ebsc_core.plugins.installed import OWN_DISTRIBUTION
 from ebsc_core.plugins.registry import Registry
-from ebsc_core.utils.errors import EbscError, told
+from ebsc_core.utils.errors import EbscError, shortened, told
 from ebsc_core.utils.provenance import cuda_build
 from ebsc_core.utils.system import available_memory, processors
 
@@ -180,7 +180,7 @@ def _plugins() -> Found:
         elif plugin.status == "slow":
             yield NOTE, f"{plugin}: takes {plugin.seconds:.1f} s to load"
         else:
-            yield FAILED, f"{plugin}: {plugin.reason}"
+            yield FAILED, f"{plugin}: {shortened(plugin.reason)}"
     for conflict in registry.conflicts():
         yield NOTE, conflict
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +55,25 @@ def test_a_page_says_which_are_to_be_written(page: str) -> None:
         assert block
         asked = {name for name in cls.__abstractmethods__ if name in vars(cls)}  # type: ignore[attr-defined]
         assert set(re.findall(r"def (\w+)", block[0])) == asked
+
+
+def test_the_first_example_keeps_its_contract(
+    ebsc: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "README.md").read_text(), flags=re.DOTALL)
+    site = tmp_path / "site"
+    info = site / "my_loss-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-loss\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ebsc]\nmy-loss = loss_of_the_docs\n")
+    record = "ComponentSpec('my-loss', 'A loss.', MyLoss)"
+    hook = f"@hookimpl\ndef ebsc_objectives():\n    yield {record}\n"
+    source = f"{example}\nfrom ebsc_core import ComponentSpec, hookimpl\n{hook}"
+    (site / "loss_of_the_docs.py").write_text(source)
+    monkeypatch.syspath_prepend(site)
+    monkeypatch.delitem(sys.modules, "loss_of_the_docs", raising=False)
+    done = ebsc("plugins", "check", "my-loss")
+    assert done.code == 0, done.out + done.err
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)

@@ -29,6 +29,8 @@ CHECKED_LATER = (Kind.BACKBONE, Kind.OBJECTIVE, Kind.COEFFICIENTS, Kind.CLUSTERE
 DERIVED = {Kind.BACKBONE: "Backbone", Kind.OBJECTIVE: "Objective", Kind.COEFFICIENTS: "CoefficientModel"}
 # The digest of the source in a record. No option has a name like this.
 SOURCE = "source code"
+# Whether this is no installed copy of ebsc, whose code has a version.
+IN_WORKING_COPY = (Path(__file__).parents[2] / "pyproject.toml").exists()
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,9 @@ class Choice:
     def record(self) -> dict[str, Any]:
         """Return name, provider and options as plain values, for digests.
 
-        Of a component of another distribution, the digest of its source is added: its author may change the
-        code without a new version (``pip install -e``).
+        Of a component of another distribution, the digest of its package is added: its author may change the
+        code without a new version (``pip install -e``). So it is with ours in a working copy of ebsc; there
+        only the modules of its own classes count, so that components do not invalidate each other.
         """
         record: dict[str, Any] = {
             "name": self.component.bare_name,
@@ -104,7 +107,15 @@ class Choice:
         }
         if not self.is_ours:
             record[SOURCE] = package_digest(self.component.package)
+        elif IN_WORKING_COPY:
+            record[SOURCE] = [package_digest(module) for module in self._modules()]
         return record
+
+    def _modules(self) -> list[str]:
+        """Return the modules of its package that define the factory and what that derives from."""
+        factory = getattr(self.component.factory, "func", self.component.factory)  # of a partial
+        modules = {str(made.__module__) for made in getattr(factory, "__mro__", (factory,))}
+        return sorted(name for name in modules if name.partition(".")[0] == self.component.package)
 
     @cached_property
     def start(self) -> BackboneStart:

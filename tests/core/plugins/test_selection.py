@@ -13,6 +13,7 @@ from torch import nn
 
 from ebsc_core import ComponentSpec, Options, hookimpl
 from ebsc_core.config.schema import ComponentChoice, RunConfig
+from ebsc_core.plugins import selection
 from ebsc_core.plugins.installed import Provider, installed_entry_points
 from ebsc_core.plugins.kinds import REQUIRED
 from ebsc_core.plugins.registry import Kind, Registry, SelectedComponent
@@ -98,10 +99,32 @@ def test_the_package_of_a_factory_that_is_no_text_is_known(tmp_path: Path) -> No
     assert written(tmp_path, "x.py", dict).record()[SOURCE]
 
 
-def test_records_of_our_own_components_have_no_digest_of_source() -> None:
+def test_records_of_our_own_components_have_no_digest_of_source_where_ebsc_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(selection, "IN_WORKING_COPY", False)
     for kind in REQUIRED:
         if kind is not Kind.DATA:
             assert choose(Registry(), kind, ComponentChoice()).record().keys() == {"name", "from", "options"}
+
+
+def test_in_a_working_copy_our_own_components_depend_on_their_own_modules(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read: list[str] = []
+    monkeypatch.setattr(selection, "package_digest", lambda module: read.append(module) or "digest")
+    package = "ebsc_plugins.objectives"
+    for name, modules in {
+        "simclr": {f"{package}.simclr"},
+        "moco-v3": {f"{package}.moco_v3", f"{package}.momentum", f"{package}.predictive"},
+    }.items():
+        read.clear()
+        assert SOURCE in choose(Registry(), Kind.OBJECTIVE, ComponentChoice(name=name)).record()
+        assert set(read) == modules
+    for kind, name in ((Kind.BACKBONE, "resnet18"), (Kind.BACKBONE, "pca"), (Kind.COEFFICIENTS, "energy")):
+        read.clear()
+        choose(Registry(), kind, ComponentChoice(name=name)).record()
+        assert read
 
 
 @pytest.mark.parametrize(("preferred", "rows"), [(None, "features"), ("embeddings", "embeddings")])

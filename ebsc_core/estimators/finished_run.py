@@ -33,7 +33,14 @@ from ebsc_core.runs.run import run
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.runs.store.unfinished import is_unfinished
 from ebsc_core.utils.device import prepare, resolve_device
-from ebsc_core.utils.errors import ConfigError, DataError, DeviceError
+from ebsc_core.utils.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    TrainingError,
+    advice,
+    is_out_of_memory,
+)
 from ebsc_core.utils.launched import process_count
 from ebsc_core.utils.progress import Progress
 
@@ -203,7 +210,13 @@ def run_images(config: RunConfig, images: Any, labels: Any, progress: Progress) 
     resuming = is_unfinished(folder.path)
     with apart(resolve_device(config.device)):
         chosen = config.model_copy(update={"out": str(folder.path)})
-        result = run(chosen, Registry(), progress, data, resuming)
+        try:
+            result = run(chosen, Registry(), progress, data, resuming)
+        except TrainingError as error:
+            # What is kept then belongs to this batch size: only a run that is resumed takes up another.
+            if folder.temporary and advice(error) and is_out_of_memory(error.__cause__ or error):
+                error.add_note("with another `train.batch_size` it begins anew; a fit with `out` would go on")
+            raise
         if result and not folder.temporary:
             from ebsc_core.report import report_on  # nobody would see the report in a temporary folder
 

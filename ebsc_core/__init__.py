@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from ebsc_core.utils.device import has_bf16
     from ebsc_core.utils.distributed import DistributedContext
     from ebsc_core.utils.matmul import PackedRows
+    from ebsc_core.utils.npy import ArrayHeader, read_array_header
     from ebsc_core.utils.sampling import sample_positions
 
 __version__ = "0.1.0"
@@ -146,11 +147,14 @@ _LAZY = {
     "has_bf16": "ebsc_core.utils.device",
     "DistributedContext": "ebsc_core.utils.distributed",
     "PackedRows": "ebsc_core.utils.matmul",
+    "ArrayHeader": "ebsc_core.utils.npy",
+    "read_array_header": "ebsc_core.utils.npy",
     "sample_positions": "ebsc_core.utils.sampling",
 }
 
 __all__ = [
     "EBSC",
+    "ArrayHeader",
     "Backbone",
     "BackboneStart",
     "BadImage",
@@ -213,6 +217,7 @@ __all__ = [
     "opaque_channels",
     "printable",
     "projector",
+    "read_array_header",
     "read_header",
     "related",
     "sample_positions",

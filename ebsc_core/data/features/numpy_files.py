@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -22,57 +19,14 @@ from ebsc_core.data.features.source import (
 )
 from ebsc_core.utils.errors import DataError
 from ebsc_core.utils.limits import check_size
-
-MAX_DIMENSIONS = 64  # NumPy has no more
-
-
-@dataclass(frozen=True)
-class Header:
-    """Hold what the header of an array in NumPy's format declares."""
-
-    shape: tuple[int, ...]
-    fortran: bool
-    dtype: np.dtype
-    offset: int
-    """The position of the data after the start of the file."""
-
-    @property
-    def data_bytes(self) -> int:
-        size = self.dtype.itemsize
-        for n in self.shape:
-            size *= n
-        return size
-
-
-def read_header(file: IO[bytes]) -> Header:
-    """Read the header of an array, which its data follow.
-
-    Raises
-    ------
-    ValueError
-        If the header is damaged, or the array holds Python objects.
-    """
-    form = np.lib.format
-    with warnings.catch_warnings():  # of Python's parser, which reads what a stranger wrote
-        warnings.simplefilter("ignore")
-        try:
-            first = form.read_magic(file) == (1, 0)
-            read = form.read_array_header_1_0 if first else form.read_array_header_2_0
-            shape, fortran, dtype = read(file)
-        except Exception:  # the parser raises errors of almost any type
-            raise ValueError("the header of its array is damaged") from None
-    if dtype.hasobject:
-        raise ValueError("its array holds pickled Python objects, which are never loaded")
-    if len(shape) > MAX_DIMENSIONS or not all(0 <= n < 1 << 63 for n in shape):
-        raise ValueError("the header of its array declares an impossible shape")
-    return Header(shape, fortran, dtype, file.tell())
+from ebsc_core.utils.npy import ArrayHeader, read_array_header
 
 
 def read_npy(path: Path, choice: FeaturesChoice) -> FeatureSource:
     """Open a ``.npy`` file; its rows stay on disk."""
     require_none(path, {"array": choice.array, "labels": choice.labels, "ids": choice.ids}, "one array")
     with path.open("rb") as file:
-        header = read_header(file)
+        header = read_array_header(file)
     shape = check_rows(path, header.shape, header.dtype)
     held = path.stat().st_size - header.offset
     if header.data_bytes > held:
@@ -99,10 +53,10 @@ def read_npz(path: Path, choice: FeaturesChoice) -> FeatureSource:
     return feature_source(path, shape, rows.__getitem__, *beside)
 
 
-def _header(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Header:
+def _header(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> ArrayHeader:
     """Read the header of an entry, and check that its declared size is one that the entry can have."""
     with archive.open(member) as content:
-        header = read_header(content)
+        header = read_array_header(content)
     if header.offset + header.data_bytes != member.file_size:
         raise ValueError(f"the header of {member.filename!r} declares another size than the archive")
     needed = bytes_needed(header.shape, header.dtype)

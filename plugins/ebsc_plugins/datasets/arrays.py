@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
 from typing import IO, Any, Literal
 from zipfile import ZIP_STORED, ZipFile
 
@@ -17,6 +15,7 @@ from PIL import Image
 from pydantic import Field
 
 from ebsc_core import (
+    ArrayHeader,
     BadImage,
     DataContext,
     DataError,
@@ -30,6 +29,7 @@ from ebsc_core import (
     fault_of,
     fit_image,
     opaque_channels,
+    read_array_header,
     sample_positions,
     to_uint8,
 )
@@ -38,11 +38,6 @@ from ebsc_plugins.datasets.files import member_start
 # A compressed array of more bytes than FREE must be large in its archive, too. Real images, drawings
 # included, stay below the ratio, and nothing but equal values is above it.
 FREE, RATIO = 2**26, 200
-# Besides ValueError, NumPy raises these errors for the headers of damaged arrays.
-BAD_HEADER = (
-    *(TypeError, SyntaxError, TokenError, OverflowError, RecursionError, MemoryError, EOFError),
-    struct.error,
-)
 
 
 class ArrayOptions(Options):
@@ -67,7 +62,7 @@ class StoredArray:
     checksum: int
     """A number that changes with the array: its CRC-32 in an archive."""
     offset: int | None
-    """The position of the data in the file; None for compressed or encrypted data, or Python objects."""
+    """The position of the data in the file; None for compressed data."""
 
     def bytes_held(self, n: int) -> int:
         """Return the bytes needed to read ``n`` images: their values, and their pixels as uint8 twice.
@@ -88,14 +83,6 @@ class StoredArray:
         order: Literal["F", "C"] = "F" if self.fortran else "C"
         return np.memmap(self.path, self.dtype, "r", self.offset or 0, self.shape, order)
 
-    def refuse_objects(self, what: str) -> None:
-        """Raise a DataError if the array holds Python objects, which only pickle can load."""
-        if self.dtype.hasobject:
-            raise DataError(
-                f"{self.path}: {what} holds pickled Python objects, which are never loaded; "
-                "save it as a plain numeric array"
-            )
-
 
 def find_array(path: Path, archive: ZipFile, key: str) -> StoredArray:
     """Locate an array of an ``.npz`` archive.
@@ -103,8 +90,8 @@ def find_array(path: Path, archive: ZipFile, key: str) -> StoredArray:
     Raises
     ------
     ValueError, OSError, RuntimeError, BadZipFile
-        If the array is encrypted, its header is damaged or does not fit its data, or the archive is too
-        small for it.
+        If the array is encrypted or holds Python objects, its header is damaged or does not fit its data, or
+        the archive is too small for it.
     """
     members = archive.NameToInfo
     member = members[key if key in members else f"{key}.npy"]
@@ -115,14 +102,15 @@ def find_array(path: Path, archive: ZipFile, key: str) -> StoredArray:
             "if it is right, save it with numpy.savez"
         )
     with archive.open(member) as content:
-        shape, fortran, dtype, header = _header(content, member.file_size, f"array {key!r}")
+        header = _header(content, member.file_size, f"array {key!r}")
     offset = None
-    if member.compress_type == ZIP_STORED and not dtype.hasobject:
+    if member.compress_type == ZIP_STORED:
         with path.open("rb") as file:
-            offset = member_start(file, member.header_offset) + header
-        if offset - header + member.file_size > path.stat().st_size:
+            start = member_start(file, member.header_offset)
+        if start + member.file_size > path.stat().st_size:
             raise ValueError(f"it is too short for array {key!r}")
-    return StoredArray(path, shape, dtype, fortran, member.CRC, offset)
+        offset = start + header.offset
+    return StoredArray(path, header.shape, header.dtype, header.fortran, member.CRC, offset)
 
 
 def find_npy(path: Path) -> StoredArray:
@@ -131,30 +119,22 @@ def find_npy(path: Path) -> StoredArray:
     Raises
     ------
     ValueError, OSError
-        If the header is damaged or does not fit the data.
+        If the header is damaged or does not fit the data, or the array holds Python objects.
     """
     state = path.stat()
     with path.open("rb") as content:
-        shape, fortran, dtype, header = _header(content, state.st_size, "the array")
-    return StoredArray(path, shape, dtype, fortran, state.st_mtime_ns, None if dtype.hasobject else header)
+        header = _header(content, state.st_size, "the array")
+    return StoredArray(path, header.shape, header.dtype, header.fortran, state.st_mtime_ns, header.offset)
 
 
-def _header(content: IO[bytes], size: int, what: str) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    """Return shape, order, dtype and the length of the header of an array that takes ``size`` bytes."""
-    form = np.lib.format
-    try:
-        first = form.read_magic(content) == (1, 0)
-        shape, fortran, dtype = (form.read_array_header_1_0 if first else form.read_array_header_2_0)(content)
-    except BAD_HEADER:
-        raise ValueError(f"the header of {what} is damaged") from None
-    header = content.tell()
-    if not dtype.hasobject:
-        declared = math.prod(shape) * dtype.itemsize
-        if min(shape, default=0) < 0 or declared != size - header:
-            raise ValueError(f"{what} declares {declared} bytes and holds {size - header}")
-        if not declared and shape and shape[0]:
-            raise ValueError(f"{what} has shape {shape}, without any pixels")
-    return shape, fortran, dtype, header
+def _header(content: IO[bytes], size: int, what: str) -> ArrayHeader:
+    """Read the header of an array that takes ``size`` bytes, and check that it declares as many."""
+    header = read_array_header(content, what)
+    if header.data_bytes != size - header.offset:
+        raise ValueError(f"{what} declares {header.data_bytes} bytes and holds {size - header.offset}")
+    if not header.data_bytes and header.shape and header.shape[0]:
+        raise ValueError(f"{what} has shape {header.shape}, without any pixels")
+    return header
 
 
 def read_stored(
@@ -183,7 +163,6 @@ def read_stored(
         If it is no array of images, or if the images do not fit in memory and cannot be streamed.
     """
     path = stored.path
-    stored.refuse_objects(what)
     reader = ArrayReader(stored, options.size)
     if reader.alpha:
         context.warn(f"{path}: the 4 channels are taken for red, green, blue and alpha, on a white ground")

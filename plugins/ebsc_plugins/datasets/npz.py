@@ -59,7 +59,6 @@ def read_npz(path: Path, options: NpzOptions, context: DataContext) -> ImageSour
             assert archive.zip
             stored = find_array(path, archive.zip, options.images)
             what = f"array {options.images!r}"
-            stored.refuse_objects(what)
             labels_key = options.labels or "labels"
             labels = _labels(archive, stored, labels_key) if labels_key in archive else None
             load = partial(archive.__getitem__, options.images)
@@ -74,7 +73,6 @@ def _labels(archive: np.lib.npyio.NpzFile, images: StoredArray, key: str) -> tup
     path, n = images.path, images.shape[0] if images.shape else 0
     assert archive.zip
     stored = find_array(path, archive.zip, key)
-    stored.refuse_objects(f"array {key!r}")
     if stored.shape not in ((n,), (n, 1)):
         raise DataError(f"{path}: labels have shape {stored.shape}; expected ({n},), one per image")
     if not np.issubdtype(stored.dtype, np.integer):

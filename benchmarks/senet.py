@@ -31,12 +31,13 @@ from sklearn.metrics import cluster
 from sklearn.preprocessing import normalize
 from torch import Tensor, nn
 
-from ebsc_core.benchmark.results import SCORES, Spread
+from ebsc_core.benchmark.results import Spread
 from ebsc_core.clustering.affinity import nearest_neighbors
 from ebsc_core.clustering.coefficients import self_expressive_coefficients
 from ebsc_core.clustering.metrics import scores
 from ebsc_core.clustering.refine import refine
 from ebsc_core.config.schema import RefineOptions
+from ebsc_core.runs.store.listing import SCORES
 from ebsc_core.utils.device import describe_device
 from ebsc_core.utils.progress import Progress
 from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions

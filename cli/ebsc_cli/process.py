@@ -12,11 +12,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from ebsc_core.utils.errors import DeviceError, printable
-from ebsc_core.utils.launched import is_launched, local_process_index, process_count, process_index
+from ebsc_core.utils.launched import GRACE, is_launched, local_process_index, process_count, process_index
 from ebsc_core.utils.signals import ENDING
 
-# When one process ends, the launcher ends the others within this many seconds.
-GRACE = 3.0
 # A process looks this often whether its launcher is still there.
 LOOK_SECONDS = 5.0
 # How a terminal gets a red "error:".

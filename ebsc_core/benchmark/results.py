@@ -20,12 +20,12 @@ from typing import Any
 from ebsc_core.benchmark.gains import Gain, Scores, mean_gains, paired_gains
 from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.store.listing import SCORES
 from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.provenance import provenance
 from ebsc_core.utils.sources import package_sources
 
 FORMAT = "ebsc-benchmark-1"
-SCORES = ("acc", "nmi", "ari")
 # The stages of a run that come before its features, or are how it gets them.
 READING = ("read data", "read features")
 

@@ -20,10 +20,11 @@ from statistics import mean
 from typing import Any
 
 from ebsc_core.benchmark.cell import FORMAT
-from ebsc_core.benchmark.results import SCORES, Results, set_aside, source_digest, write
+from ebsc_core.benchmark.results import Results, set_aside, source_digest, write
 from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.benchmark.table import html, markdown
 from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.store.listing import SCORES
 from ebsc_core.utils.errors import Interrupted, RunDirectoryError
 from ebsc_core.utils.files import locked
 from ebsc_core.utils.hashing import digest

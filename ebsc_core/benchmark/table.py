@@ -13,10 +13,11 @@ import tomli_w
 from markdown_it import MarkdownIt
 
 from ebsc_core.benchmark.gains import Gain
-from ebsc_core.benchmark.results import SCORES, Entry, Results, Spread
+from ebsc_core.benchmark.results import Entry, Results, Spread
 from ebsc_core.benchmark.suite import PATHS, Cell, SuiteFile
 from ebsc_core.config.flags import FLAGS
 from ebsc_core.config.loading import flattened, parse_settings
+from ebsc_core.runs.store.listing import SCORES
 
 LEGEND = (
     "ACC, NMI and ARI in percent, {seeds}. {protocol} Features, s: training and extraction, by "

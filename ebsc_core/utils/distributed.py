@@ -26,15 +26,13 @@ from torch import Tensor, distributed, nn
 
 from ebsc_core.utils import signals
 from ebsc_core.utils.errors import DeviceError, EbscError, TrainingError
-from ebsc_core.utils.launched import check_numbers, process_count
+from ebsc_core.utils.launched import GRACE, check_numbers, process_count
 
 T = TypeVar("T")
 
 # A process waits this long for another before it gives up. Reading data may take one process longer than
 # another, but less than this.
 PATIENCE = timedelta(minutes=10)
-# Seconds. When one process ends, the launcher ends the others on the same machine within this time.
-GRACE = 3.0
 
 
 @dataclass(frozen=True)

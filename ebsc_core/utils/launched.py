@@ -6,6 +6,8 @@ import os
 
 from ebsc_core.utils.errors import DeviceError
 
+# Seconds. When one process ends, the launcher ends the others on the same machine within this time.
+GRACE = 3.0
 REMEDY = "unset it, or start the processes with torchrun or accelerate launch"
 
 

@@ -42,18 +42,26 @@ def _end_with_parent() -> None:
 
 
 def _outcome(config: dict[str, Any], record: Path) -> dict[str, Any]:
+    from ebsc_core.benchmark.results import machine
     from ebsc_core.config.schema import RunConfig
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.run import run
     from ebsc_core.utils.errors import EbscError
     from ebsc_core.utils.progress import Progress
+    from ebsc_core.utils.provenance import provenance
 
     try:
         with tempfile.TemporaryDirectory(prefix=".", suffix=".work", dir=record.parent) as folder:
             chosen = RunConfig.model_validate(config | {"out": f"{folder}/run"})
             result = run(chosen, Registry(), Progress())
             assert result  # a cell is one process
-            return {"metrics": result.metrics, "threads": _threads()}
+            created = provenance()["created"]
+            return {
+                "metrics": result.metrics,
+                "threads": _threads(),
+                "machine": machine(),
+                "created": created,
+            }
     except EbscError as error:
         return {"failed": str(error)}
     except Exception as error:  # third-party code: the table says why, the log says where

@@ -125,7 +125,7 @@ class Results:
 
     @cached_property
     def circumstances(self) -> dict[str, Any]:
-        """Where, when and with which versions the table was made."""
+        """Where, when and with which versions the table was made; each cell says where and when it ran."""
         return {"commit": commit(), "machine": machine()} | provenance()
 
     def identity(self) -> dict[str, Any]:

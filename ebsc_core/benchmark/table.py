@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 from html import escape
 from typing import Any
@@ -74,7 +75,6 @@ def markdown(results: Results, commands: bool = True) -> str:
 
 def _legend(results: Results) -> str:
     file, details = results.suite.file, results.circumstances
-    machine = ", ".join(f"{key} {value}" for key, value in details["machine"].items())
     versions = details["versions"]
     software = f"ebsc {versions['ebsc']}" + (f" ({details['commit']})" if details["commit"] else "")
     changes = ", ".join(f"{setting}={_toml(value)}" for setting, value in flattened(results.suite.changes))
@@ -83,8 +83,23 @@ def _legend(results: Results) -> str:
     return LEGEND.format(
         seeds=(SEEDS if len(file.seeds) > 1 else ONE_SEED).format(", ".join(map(str, file.seeds))),
         protocol=PROTOCOLS[file.protocol] + gains + changed,
-        machine=f"Measured with {software}, torch {versions['torch']}, {machine}, {details['created'][:10]}.",
+        machine=f"Measured with {software}, torch {versions['torch']}, {_where_and_when(results)}.",
     )
+
+
+def _where_and_when(results: Results) -> str:
+    """Say on which machines and days the cells ran; the table may be written elsewhere, and later."""
+    records = [record for _, record in results.records if "failed" not in record]
+    records = records or [results.circumstances]
+    # Records of the time before they said so have neither.
+    described = (record.get("machine") or {"machine": "unknown"} for record in records)
+    machines = Counter(_name(", ".join(f"{key} {value}" for key, value in one.items())) for one in described)
+    days = sorted({record["created"][:10] for record in records if "created" in record})
+    where = " and ".join(
+        f"{machine} ({count} of {len(records)} runs)" if len(machines) > 1 else machine
+        for machine, count in machines.items()
+    )
+    return ", ".join([where, " to ".join(dict.fromkeys([days[0], days[-1]]))] if days else [where])
 
 
 def _table(results: Results, column: str) -> str:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ def test_comes_to_what_a_run_comes_to_and_leaves_nothing(ebsc, tmp_path: Path) -
     for name in ("scores", "label_free", "eigenvalues", "images"):
         assert outcome["metrics"][name] == metrics[name]
     assert outcome["threads"] >= 1
+    assert outcome["machine"]["cpus"] >= 1
+    assert datetime.fromisoformat(outcome["created"]).tzinfo
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,23 @@ def test_settings_that_are_left_out_stand_above_the_figures(results: MakeResults
     assert features.index("left out") < features.index("| low |")
 
 
+def test_it_says_where_and_when_its_cells_ran(results: MakeResults) -> None:
+    found = results(SUITE, outcome)
+    mine = {"machine": {"processor": "P", "cpus": 2}, "created": "2026-01-02T03:04:05+00:00"}
+    other = {"machine": {"processor": "Q", "cpus": 8, "gpu": "G"}, "created": "2026-01-05T03:04:05+00:00"}
+    for ran, said in {
+        (6, 0): "processor P, cpus 2, 2026-01-02.",
+        (4, 2): "processor P, cpus 2 (4 of 6 runs) and processor Q, cpus 8, gpu G (2 of 6 runs), "
+        "2026-01-02 to 2026-01-05.",
+        (5, 0): "processor P, cpus 2 (5 of 6 runs) and machine unknown (1 of 6 runs), 2026-01-02.",
+        (0, 0): "machine unknown.",
+    }.items():
+        told = [mine] * ran[0] + [other] * ran[1] + [{}] * (6 - sum(ran))
+        records = [(cell, record | more) for (cell, record), more in zip(found.records, told, strict=True)]
+        text = markdown(Results(found.suite, "source", records))
+        assert text.partition("torch ")[2].partition(", ")[2].startswith(f"{said}\n")
+
+
 class TestMarks:
     def test_the_best_is_bold_and_those_within_one_deviation_of_it_italic(self, results: MakeResults) -> None:
         text = markdown(results(SUITE, outcome))

@@ -1,8 +1,8 @@
 """Find the number of clusters of a graph: the number whose clusters stay the same when edge weights vary.
 
-Every number from 2 up to a bound is tried. The graph is perturbed a few times: each edge is multiplied by a
-draw from the exponential distribution (Rubin, "The Bayesian bootstrap", Ann. Statist. 9, 1981, applied here
-to edges). Each perturbed graph is partitioned again. The *stability* of a number is the mean adjusted Rand
+Numbers from 2 up to a bound are tried. If the best is near the bound, the bound rises. The graph is perturbed
+a few times: each edge is multiplied by a draw from the exponential distribution (Rubin, "The Bayesian
+bootstrap", Ann. Statist. 9, 1981, applied here to edges). Each perturbed graph is partitioned again. The *stability* of a number is the mean adjusted Rand
 index over all pairs of these clusterings (Ben-Hur, Elisseeff, Guyon, "A stability based method for
 discovering structure in clustered data", PSB 2002; von Luxburg, "Clustering stability: an overview", 2010).
 A stable number may still be too small (ibid.). Therefore:
@@ -23,14 +23,16 @@ enters. If there are many rows, a coarser graph is examined.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
+from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from ebsc_core.clustering.spectral.coarsening import coarsened
 from ebsc_core.clustering.spectral.eigenvectors import Eigenpairs, leading_eigenpairs
@@ -39,18 +41,25 @@ from ebsc_core.clustering.spectral.kmeans import kmeans
 
 # The most that are considered, and the rows that a cluster has on average then: with fewer than the least
 # coefficients a row keeps, it would have to look for neighbours elsewhere.
-MAX_CLUSTERS, MIN_MEAN_SIZE = 50, 5
+MAX_CLUSTERS, MIN_MEAN_SIZE = 300, 5
+# Numbers up to this one are considered at first, then half as many more at a time, until the best is far
+# below the bound.
+FIRST_BOUND, GROWTH, BEYOND_BEST = 50, 1.5, 1.25
+# Up to this number all are tried, then those a tenth apart, and at last some around the best.
+ALL_UP_TO, STEP = 20, 1.1
 # Graphs of more nodes are joined into coarser ones until they have no more.
 NODES = 5000
 RESAMPLES, STARTS = 12, 5
+# Of more clusters than ALL_UP_TO, the agreement varies less.
+RESAMPLES_OF_MANY = 4
 TOLERANCE = 3e-3
 VECTORS_PER_CLUSTER = 4
-# The search is over once twice the best number, and ten more, are passed and the last ten were so much worse.
-FURTHER, WORSE = 10, 0.1
 # Of a number's own stability in its score; the rest is its better neighbour's.
 OWN = 0.6
 # Scores that differ by less are equal; those that differ by less than the second are near.
 EQUAL, NEAR = 0.005, 0.02
+# Numbers that differ by at most this share are one answer.
+ALIKE = 0.05
 # A gap that is a smaller part than this of another's is nothing beside it.
 FAINT = 0.25
 # Below it no number's clusters come out again.
@@ -82,6 +91,8 @@ class NumberOfClusters:
     """The leading eigenvalues of the examined graph, descending, one more than the largest number tried."""
     nodes: int
     """The number of nodes of the examined graph."""
+    most: int = MAX_CLUSTERS
+    """The largest number that would have been tried."""
 
     @property
     def chosen(self) -> int:
@@ -119,7 +130,9 @@ class NumberOfClusters:
     def doubts(self) -> list[str]:
         """Return sentences for the user if the number is not clear."""
         best, largest = self.candidates[0], max(candidate.k for candidate in self.candidates)
-        others = [c for c in self.runners_up if abs(c.k - best.k) > 1 and best.score - c.score < NEAR]
+        # A few clusters more or less are hardly another answer if there are many.
+        apart = max(1, ALIKE * best.k)
+        others = [c for c in self.runners_up if abs(c.k - best.k) > apart and best.score - c.score < NEAR]
         doubts = []
         if best.stability < UNSTABLE:
             doubts.append(
@@ -132,8 +145,8 @@ class NumberOfClusters:
                 f"the number of clusters is not clear: the score of {best.k} ({best.score:.3f}) is hardly "
                 f"different from that of {also}"
             )
-        if best.k == largest and largest > 2:
-            doubts.append(f"{largest} is the largest number of clusters that was tried; there may be more")
+        if BEYOND_BEST * best.k > largest == self.most > 2:
+            doubts.append(f"no number of clusters above {largest} was tried; there may be more")
         return [f"{sentence}; `n_clusters` decides it" for sentence in doubts]
 
 
@@ -163,26 +176,35 @@ def find_n_clusters(
         raise ValueError(f"{n} rows have no clusters")
     most = most or max_clusters(n)
     graph, sizes = _small(graph)
+    most = min(most, graph.shape[0])
     draws = np.random.default_rng(seed)
     graphs = [graph, *(perturbed(graph, draws) for _ in range(RESAMPLES))]
-    n_vectors = min(max(2 * most, VECTORS_PER_CLUSTER), graph.shape[0])
-    pairs = [
-        leading_eigenpairs(each, n_vectors, seed + number, TOLERANCE, device=device)
-        for number, each in enumerate(graphs)
-    ]
+    pieces, bound = _pieces(graph, sizes), min(most, FIRST_BOUND)
     stability: dict[int, float] = {}
-    for k in range(2, min(most, graph.shape[0]) + 1):
-        stability[k] = _stability(pairs, k, sizes, seed)
-        if _is_past(stability):
-            break
-    eigenvalues = pairs[0].values[: most + 1]
-    gaps, time = eigengaps(eigenvalues)
-    candidates = [Candidate(k, s, _score(stability, k), _gap(gaps, k)) for k, s in stability.items()]
-    return NumberOfClusters(tuple(ranked(candidates)), time, eigenvalues, graph.shape[0])
+    while True:
+        n_vectors = min(max(2 * bound, VECTORS_PER_CLUSTER), graph.shape[0])
+        pairs = [
+            leading_eigenpairs(each, n_vectors, seed + number, TOLERANCE, device=device)
+            for number, each in enumerate(graphs[: RESAMPLES_OF_MANY + 1] if stability else graphs)
+        ]
+        eigenvalues = pairs[0].values[: bound + 1]
+        gaps, time = eigengaps(eigenvalues)
+        wanted = _spread(bound) - stability.keys()
+        while wanted:
+            for k in sorted(wanted):
+                graphs_used = pairs if k <= ALL_UP_TO else pairs[: RESAMPLES_OF_MANY + 1]
+                stability[k] = _stability(graphs_used, k, sizes, seed)
+            candidates = ranked(
+                [Candidate(k, s, _score(stability, k), _gap(gaps, k)) for k, s in stability.items()]
+            )
+            wanted = _between(candidates[0].k, stability) - stability.keys()
+        if bound == most or bound >= max(STEP * pieces, BEYOND_BEST * candidates[0].k):
+            return NumberOfClusters(tuple(candidates), time, eigenvalues, graph.shape[0], most)
+        bound = min(most, ceil(max(GROWTH * bound, STEP * pieces)))
 
 
 def max_clusters(n_rows: int) -> int:
-    """Return the largest number of clusters to try: 50, or fewer if their mean size would be below 5."""
+    """Return the largest number of clusters to try: 300, or fewer if their mean size would be below 5."""
     return max(2, min(MAX_CLUSTERS, n_rows // MIN_MEAN_SIZE))
 
 
@@ -254,16 +276,35 @@ def _cut(pairs: Eigenpairs, k: int, seed: int) -> np.ndarray:
     return kmeans(weighted_rows(pairs.vectors[:, : len(weights)], weights), k, STARTS, seed)
 
 
-def _is_past(stability: dict[int, float]) -> bool:
-    """Return whether numbers larger than those tried so far have no chance."""
-    best = max(stability, key=lambda k: stability[k])
-    last = list(stability.values())[-FURTHER:]
-    return len(stability) > 2 * best + FURTHER and stability[best] - max(last) > WORSE
+def _pieces(graph: sparse.csr_matrix, sizes: np.ndarray) -> int:
+    """Count the connected pieces that have as many rows as a cluster needs on average."""
+    _, piece = connected_components(graph, directed=False)
+    return int((np.bincount(piece, sizes) >= MIN_MEAN_SIZE).sum())
+
+
+def _spread(bound: int) -> set[int]:
+    """Return the numbers that are tried first: all that are small, then each a tenth larger; ``bound``, too.
+
+    A cluster more or less moves fewer of the rows, the more clusters there are.
+    """
+    numbers = list(range(2, min(ALL_UP_TO, bound) + 1))
+    while (larger := round(STEP * numbers[-1])) < bound:
+        numbers.append(larger)
+    return {*numbers, bound}
+
+
+def _between(best: int, tried: Collection[int]) -> set[int]:
+    """Return the numbers midway between the best and those that were tried before and after it."""
+    before = max((k for k in tried if k < best), default=best)
+    after = min((k for k in tried if k > best), default=best)
+    return {(before + best) // 2, (best + after + 1) // 2}
 
 
 def _score(stability: dict[int, float], k: int) -> float:
-    adjacent = [stability[other] for other in (k - 1, k + 1) if other in stability]
-    return OWN * stability[k] + (1 - OWN) * max(adjacent, default=stability[k])
+    """Weigh the stability of a number and of its better neighbour among those that were tried."""
+    before = max((other for other in stability if other < k), default=k)
+    after = min((other for other in stability if other > k), default=k)
+    return OWN * stability[k] + (1 - OWN) * max(stability[other] for other in {before, after} - {k} or {k})
 
 
 def _gap(gaps: np.ndarray, k: int) -> float:

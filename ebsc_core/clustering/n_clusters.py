@@ -1,11 +1,12 @@
 """Find the number of clusters of a graph: the number whose clusters stay the same when edge weights vary.
 
-Numbers from 2 up to a bound are tried. If the best is near the bound, the bound rises. The graph is perturbed
-a few times: each edge is multiplied by a draw from the exponential distribution (Rubin, "The Bayesian
-bootstrap", Ann. Statist. 9, 1981, applied here to edges). Each perturbed graph is partitioned again. The *stability* of a number is the mean adjusted Rand
-index over all pairs of these clusterings (Ben-Hur, Elisseeff, Guyon, "A stability based method for
-discovering structure in clustered data", PSB 2002; von Luxburg, "Clustering stability: an overview", 2010).
-A stable number may still be too small (ibid.). Therefore:
+Numbers from 2 up to a bound are tried. If the best is near the bound, the bound rises. The graph is
+perturbed a few times: each edge is multiplied by a draw from the exponential distribution (Rubin, "The
+Bayesian bootstrap", Ann. Statist. 9, 1981, applied here to edges). Each perturbed graph is partitioned
+again. The *stability* of a number is the mean adjusted Rand index over all pairs of these clusterings (Ben-
+Hur, Elisseeff, Guyon, "A stability based method for discovering structure in clustered data", PSB 2002; von
+Luxburg, "Clustering stability: an overview", 2010). A stable number may still be too small (ibid.).
+Therefore:
 
 - The score of a number combines its stability and that of its better neighbour, three to two. If there are
   K clusters, then K - 1 or K + 1 clusters change the rows of one cluster only, so they are stable as well. A

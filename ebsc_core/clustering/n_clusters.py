@@ -3,9 +3,9 @@
 Numbers from 2 up to a bound are tried. If the best is near the bound, the bound rises. The graph is
 perturbed a few times: each edge is multiplied by a draw from the exponential distribution (Rubin, "The
 Bayesian bootstrap", Ann. Statist. 9, 1981, applied here to edges). Each perturbed graph is partitioned
-again. The *stability* of a number is the mean adjusted Rand index over all pairs of these clusterings (Ben-
-Hur, Elisseeff, Guyon, "A stability based method for discovering structure in clustered data", PSB 2002; von
-Luxburg, "Clustering stability: an overview", 2010). A stable number may still be too small (ibid.).
+again. The *stability* of a number is the mean adjusted Rand index over all pairs of these clusterings
+(Ben-Hur, Elisseeff, Guyon, "A stability based method for discovering structure in clustered data", PSB 2002;
+von Luxburg, "Clustering stability: an overview", 2010). A stable number may still be too small (ibid.).
 Therefore:
 
 - The score of a number combines its stability and that of its better neighbour, three to two. If there are
@@ -63,8 +63,8 @@ EQUAL, NEAR = 0.005, 0.02
 ALIKE = 0.05
 # A gap that is a smaller part than this of another's is nothing beside it.
 FAINT = 0.25
-# Below it no number's clusters come out again.
-UNSTABLE = 0.8
+# Below the first, no number's clusters come out again; from the second on, so few clusters are no doubt.
+UNSTABLE, CLEAR, COARSE = 0.8, 0.95, 3
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,30 @@ class NumberOfClusters:
                 f"the number of clusters is not clear: the score of {best.k} ({best.score:.3f}) is hardly "
                 f"different from that of {also}"
             )
+        if finer := self._finer():
+            doubts.append(
+                f"{best.k} clusters may be a coarse cut: {finer.k} come out again, too (an agreement of "
+                f"{finer.stability:.2f})"
+            )
+        elif best.k <= COARSE and UNSTABLE <= best.stability < CLEAR:
+            doubts.append(f"{best.k} clusters may be a coarse cut: there may be groups within them")
         if BEYOND_BEST * best.k > largest == self.most > 2:
             doubts.append(f"no number of clusters above {largest} was tried; there may be more")
         return [f"{sentence}; `n_clusters` decides it" for sentence in doubts]
+
+    def _finer(self) -> Candidate | None:
+        """Return the stablest number that is at least twice the best, if its clusters come out again, too.
+
+        It must be more stable than the numbers around it: stability may just fade slowly.
+        """
+        ordered = sorted(self.candidates, key=lambda candidate: candidate.k)
+        peaks = [
+            each
+            for before, each, after in zip(ordered, ordered[1:], ordered[2:], strict=False)
+            if each.k >= 2 * self.chosen and each.stability > max(before.stability, after.stability)
+        ]
+        finest = max(peaks, key=lambda candidate: candidate.stability, default=None)
+        return finest if finest and finest.stability >= UNSTABLE else None
 
 
 def find_n_clusters(

@@ -112,6 +112,22 @@ def test_the_line_and_the_doubt_show_the_scores_that_rank() -> None:
     assert "the score of 14 (0.862) is hardly different from that of 16 (0.860) or 5 (0.858)" in doubt
 
 
+@pytest.mark.parametrize(
+    ("stability", "doubt"),
+    [
+        ({2: 0.99, 3: 0.6, 19: 0.7, 20: 0.85, 21: 0.8}, "2 clusters may be a coarse cut: 20 come out again"),
+        ({2: 0.99, 3: 0.6, 20: 0.7, 21: 0.5}, None),  # the finer cut does not come out again
+        ({2: 0.99, 3: 0.95, 4: 0.9, 5: 0.85}, None),  # it only fades
+        ({2: 0.88, 3: 0.6, 4: 0.5}, "2 clusters may be a coarse cut: there may be groups within them"),
+    ],
+)
+def test_a_coarse_cut_is_doubted(stability: dict[int, float], doubt: str | None) -> None:
+    candidates = tuple(Candidate(k, s, 1 - k / 10, 0.1) for k, s in stability.items())
+    doubts = NumberOfClusters(candidates, 1.0, np.ones(3), 100).doubts()
+    assert [one for one in doubts if "coarse" in one] == [one for one in doubts if doubt and doubt in one]
+    assert bool(doubt) == bool(doubts)
+
+
 def test_the_line_says_when_the_eigengap_decided() -> None:
     low, high = Candidate(5, 0.9, 0.9, 0.5), Candidate(7, 0.9, 0.903, 0.1)
     found = NumberOfClusters(tuple(ranked([low, high])), 1.0, np.ones(3), 100)

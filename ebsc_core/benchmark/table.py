@@ -26,8 +26,10 @@ LEGEND = (
 )
 GAINS = (
     " Gain, in points of ACC / NMI / ARI: the mean difference of runs of the same seed on the same data, "
-    "± its standard error over the seeds; in the averages, over the data sets."
+    "± its standard error over the seeds; in the averages, over the data sets. {mark}: significant at 5 % "
+    "in a two-sided paired t-test over the same pairs."
 )
+SIGNIFICANT = "†"
 ONE_SEED = "of seed {}. **Bold**: the best"
 SEEDS = (
     "mean ± standard deviation over seeds {}. **Bold**: the best mean; *italic*: within one standard "
@@ -79,7 +81,7 @@ def _legend(results: Results) -> str:
     software = f"ebsc {versions['ebsc']}" + (f" ({details['commit']})" if details["commit"] else "")
     changes = ", ".join(f"{setting}={_toml(value)}" for setting, value in flattened(results.suite.changes))
     changed = f" Changed in every run: {_name(changes)}." if changes else ""
-    gains = GAINS if file.baseline else ""
+    gains = GAINS.format(mark=SIGNIFICANT) if file.baseline else ""
     return LEGEND.format(
         seeds=(SEEDS if len(file.seeds) > 1 else ONE_SEED).format(", ".join(map(str, file.seeds))),
         protocol=PROTOCOLS[file.protocol] + gains + changed,
@@ -186,7 +188,8 @@ def _gain_cell(file: SuiteFile, row: str, gains: Mapping[str, Gain]) -> list[str
 
 
 def _signed(gain: Gain) -> str:
-    return f"{gain.mean:+.1f}" + (f" ± {gain.error:.1f}" if gain.error is not None else "")
+    figure = f"{gain.mean:+.1f}" + (f" ± {gain.error:.1f}" if gain.error is not None else "")
+    return figure + SIGNIFICANT * gain.significant
 
 
 def _seconds(spread: Spread | None) -> str:

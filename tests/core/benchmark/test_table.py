@@ -10,6 +10,7 @@ import tomli_w
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from scipy.stats import ttest_1samp
 
 from ebsc_core.benchmark.results import Results
 from ebsc_core.benchmark.table import html, markdown
@@ -115,10 +116,28 @@ class TestGain:
         assert line(text, "near")[4] == "+38.0 ± 3.0 / +19.0 ± 1.5 / +9.5 ± 0.7"
         assert line(text, "low")[4] == ""
         other = markdown(results(SUITE, outcome, baseline="best"))
-        assert line(other, "low")[4] == "-40.0 ± 2.0 / -20.0 ± 1.0 / -10.0 ± 0.5"
+        assert line(other, "low")[4] == "-40.0 ± 2.0† / -20.0 ± 1.0† / -10.0 ± 0.5†"
+
+    @pytest.mark.parametrize(("third", "marked"), [(0.02, False), (0.04, True)])
+    def test_is_marked_where_a_t_test_over_its_pairs_finds_it(
+        self, results: MakeResults, third: float, marked: bool
+    ) -> None:
+        """With three pairs, 3.5 errors may be chance, though they are more than two; 4.3 are the limit."""
+        differences = (0.04, 0.06, third)
+        found = results(
+            SUITE.replace("[0, 1]", "[0, 1, 2]"),
+            lambda row, _, seed: 0.3 * seed / 10 + (differences[seed] if row == "near" else 0),
+            baseline="low",
+        )
+        gain = found.gains("near", "a")["acc"]
+        assert gain.p == pytest.approx(ttest_1samp(differences, 0).pvalue)
+        assert gain.error is not None
+        assert gain.mean > 2 * gain.error
+        assert line(markdown(found), "near")[4].count("†") == 3 * marked
+        assert "†: significant at 5 %" in markdown(found)
 
     def test_is_of_pairs_of_one_seed(self, results: MakeResults) -> None:
-        """What both rows owe to the seed is in neither the gain nor its error."""
+        """What both rows owe to the seed is in neither the gain nor its error; equal pairs are no test."""
         text = markdown(
             results(SUITE, lambda row, _, seed: 0.3 * seed + (row == "near") / 10, baseline="low")
         )
@@ -140,7 +159,7 @@ class TestGain:
         assert average == "+38.0 ± 0.0 / +19.0 ± 0.0 / +9.5 ± 0.0 over low"
         entry = next(entry for entry in found.as_dict()["table"] if entry["row"] == "best")
         assert entry["baseline"] == "near"
-        assert entry["gains"]["acc"] == pytest.approx({"mean": 2.0, "error": 1.0})
+        assert entry["gains"]["acc"] == pytest.approx({"mean": 2.0, "error": 1.0, "p": 0.295167})
 
     def test_over_data_sets_its_error_is_that_of_the_data_sets(self, results: MakeResults) -> None:
         gain = {"a": 0.1, "b": 0.3}

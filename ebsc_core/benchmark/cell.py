@@ -42,10 +42,13 @@ def _end_with_parent() -> None:
 
 
 def _outcome(config: dict[str, Any], record: Path) -> dict[str, Any]:
-    from ebsc_core.benchmark.results import machine
+    from ebsc_core.benchmark.resolved import recorded
+    from ebsc_core.benchmark.results import machine, plain
     from ebsc_core.config.schema import RunConfig
+    from ebsc_core.config.toml import read_toml
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.run import run
+    from ebsc_core.runs.store.directory import CONFIG
     from ebsc_core.utils.errors import EbscError
     from ebsc_core.utils.progress import Progress
     from ebsc_core.utils.provenance import provenance
@@ -56,8 +59,10 @@ def _outcome(config: dict[str, Any], record: Path) -> dict[str, Any]:
             result = run(chosen, Registry(), Progress())
             assert result  # a cell is one process
             created = provenance()["created"]
+            resolved = recorded(read_toml(result.directory / CONFIG), result.metrics)
             return {
                 "metrics": result.metrics,
+                "resolved": plain(resolved),
                 "threads": _threads(),
                 "machine": machine(),
                 "created": created,

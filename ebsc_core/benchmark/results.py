@@ -18,6 +18,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from ebsc_core.benchmark.gains import Gain, Scores, mean_gains, paired_gains
+from ebsc_core.benchmark.resolved import Difference, differences
 from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.listing import SCORES
@@ -94,6 +95,18 @@ class Results:
             self._scores.get((row, column), {}), self._scores.get((baseline or "", column), {})
         )
 
+    def differences(self, row: str, column: str) -> list[Difference]:
+        """Return the resolved settings that differ from those of the row's baseline, beyond what it names.
+
+        There are none of cells that were recorded before cells told them.
+        """
+        resolved: dict[str, dict[int, dict[str, Any]]] = {}
+        for cell, record in self.records:
+            if cell.column == column and "resolved" in record:
+                resolved.setdefault(cell.row, {})[cell.seed] = record["resolved"]
+        baseline = self.suite.file.baseline_of(row) or ""
+        return differences(resolved.get(row, {}), resolved.get(baseline, {}), self.suite.file.rows[row])
+
     def average_gains(self, row: str, columns: list[str]) -> dict[str, Gain]:
         """Return the mean gains over data sets; empty if there is none on any of them."""
         return mean_gains([self.gains(row, column) for column in columns])
@@ -101,7 +114,7 @@ class Results:
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain values, except the training histories, which stay with the cells."""
         cells = [
-            {"row": cell.row, "data": cell.column, "seed": cell.seed, "settings": _plain(cell.settings)}
+            {"row": cell.row, "data": cell.column, "seed": cell.seed, "settings": plain(cell.settings)}
             | {key: value for key, value in record.items() if key not in ("metrics", "format")}
             | {key: value for key, value in record.get("metrics", {}).items() if key != "training"}
             for cell, record in self.records
@@ -117,11 +130,11 @@ class Results:
 
     def _plain_entry(self, entry: Entry) -> dict[str, Any]:
         """Return an entry as plain values, with its gains if it has any."""
-        plain, baseline = asdict(entry), self.suite.file.baseline_of(entry.row)
+        values, baseline = asdict(entry), self.suite.file.baseline_of(entry.row)
         if baseline is None:
-            return plain
+            return values
         gains = {name: asdict(gain) for name, gain in self.gains(entry.row, entry.column).items()}
-        return plain | {"baseline": baseline, "gains": gains}
+        return values | {"baseline": baseline, "gains": gains}
 
     @cached_property
     def circumstances(self) -> dict[str, Any]:
@@ -131,17 +144,17 @@ class Results:
     def identity(self) -> dict[str, Any]:
         """Return what identifies the suite, as plain values."""
         return {
-            "suite": _plain(self.suite.file.model_dump(mode="json")),
-            "changes": _plain(self.suite.changes),
+            "suite": plain(self.suite.file.model_dump(mode="json")),
+            "changes": plain(self.suite.changes),
         }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Convert to JSON types; values that JSON lacks, such as dates and infinity, become text."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     known = value is None or isinstance(value, bool | int | str)
     return value if known or (isinstance(value, float) and math.isfinite(value)) else str(value)
 

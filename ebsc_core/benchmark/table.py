@@ -30,6 +30,7 @@ GAINS = (
     "in a two-sided paired t-test over the same pairs."
 )
 SIGNIFICANT = "†"
+DIFFERENCES = "Resolved settings that differ from those of the row's baseline, beyond what the row names:"
 ONE_SEED = "of seed {}. **Bold**: the best"
 SEEDS = (
     "mean ± standard deviation over seeds {}. **Bold**: the best mean; *italic*: within one standard "
@@ -68,7 +69,8 @@ def markdown(results: Results, commands: bool = True) -> str:
     parts = [f"# {_name(file.title)}", file.about.strip(), _legend(results)]
     for column in file.data:
         note = results.suite.note(column) or ""
-        parts += [f"## {_name(column)}", _name(note), _table(results, column), _published(results, column)]
+        parts += [f"## {_name(column)}", _name(note), _table(results, column)]
+        parts += [_differences(results, column), _published(results, column)]
     if len(file.data) > 1:
         parts += ["## Average over the data sets", _average(results)]
     parts += [_failures(results), _warnings(results), _commands(results) if commands else ""]
@@ -116,6 +118,20 @@ def _table(results: Results, column: str) -> str:
         line += [_seconds(entry.feature_seconds), _seconds(entry.seconds), f"{entry.peak_memory_mib or ''}"]
         lines.append(line)
     return _grid(lines)
+
+
+def _differences(results: Results, column: str) -> str:
+    """List what rows have resolved otherwise than their baselines, so that no gain is taken for another."""
+    lines = []
+    for row in results.suite.file.rows:
+        baseline = _name(results.suite.file.baseline_of(row) or "")
+        said = [
+            f"{each.setting} is {_name(each.value)} (in {baseline} {_name(each.baseline)})"
+            + (f" with seed {', '.join(map(str, each.seeds))}" if each.seeds else "")
+            for each in results.differences(row, column)
+        ]
+        lines += [f"- {_name(row)}: {', '.join(said)}"] if said else []
+    return "\n".join([DIFFERENCES, "", *lines]) if lines else ""
 
 
 def _average(results: Results) -> str:

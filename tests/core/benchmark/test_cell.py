@@ -33,6 +33,8 @@ def test_comes_to_what_a_run_comes_to_and_leaves_nothing(ebsc, tmp_path: Path) -
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     for name in ("scores", "label_free", "eigenvalues", "images"):
         assert outcome["metrics"][name] == metrics[name]
+    assert outcome["resolved"]["whiten"] is False
+    assert outcome["resolved"]["affinity"]["form"] == "symmetrize"
     assert outcome["threads"] >= 1
     assert outcome["machine"]["cpus"] >= 1
     assert datetime.fromisoformat(outcome["created"]).tzinfo

@@ -15,6 +15,7 @@ from rich.table import Table
 from ebsc_cli.flags import in_flags
 from ebsc_cli.tables import plain_console, warning
 from ebsc_core.runs.outcome import RunResult
+from ebsc_core.runs.store.listing import SCORES
 from ebsc_core.utils.errors import first_of, printable_lines
 from ebsc_core.utils.progress import Progress, clock
 
@@ -105,7 +106,11 @@ def print_result(console: Console, result: RunResult, report: Path | None) -> No
 
 def _rows(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     free = metrics["label_free"]
-    rows = [(name.upper(), f"{100 * value:.1f} %") for name, value in (metrics["scores"] or {}).items()]
+    scores = metrics["scores"] or {}
+    rows = [
+        (name.upper() if name in SCORES else name.replace("_", "-"), f"{100 * value:.1f} %")
+        for name, value in scores.items()
+    ]
     for name in ("silhouette", "eigengap", "within_cluster_mass"):
         if free[name] is not None:
             rows.append((name.replace("_", "-"), f"{free[name]:.3f}"))

@@ -21,14 +21,14 @@ from ebsc_core.benchmark.gains import Gain, Scores, mean_gains, paired_gains
 from ebsc_core.benchmark.resolved import Difference, differences
 from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.plugins.registry import Registry
-from ebsc_core.runs.store.listing import SCORES
+from ebsc_core.runs.store.listing import KNN_ACCURACY, SCORES
 from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.provenance import provenance
 from ebsc_core.utils.sources import package_sources
 
 FORMAT = "ebsc-benchmark-1"
-# The stages of a run that come before its features, or are how it gets them.
-READING = ("read data", "read features")
+# The stages of a run that come before its features, or are how it gets them, and the one that only judges.
+NOT_COUNTED = ("read data", "read features", "scores")
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Entry:
     column: str
     scores: dict[str, Spread]
     """``acc``, ``nmi`` and ``ari`` in percent; empty if a seed failed or there are no labels."""
+    knn_accuracy: Spread | None
+    """The accuracy of nearest neighbours, in percent, which judges the rows; None if a cell lacks it."""
     feature_seconds: Spread | None
     """The time of training and feature extraction, in whichever cell made the features."""
     seconds: Spread | None
@@ -162,14 +164,16 @@ def plain(value: Any) -> Any:
 def _entry(row: str, column: str, records: dict[int, dict[str, Any]]) -> Entry:
     """Make an entry from records by seed; if one failed, the mean over the others would mislead."""
     if failed := _failures(records):
-        return Entry(row, column, {}, None, None, None, [], failed)
+        return Entry(row, column, {}, None, None, None, None, [], failed)
     metrics = [record["metrics"] for record in records.values()]
     scored = all(m["scores"] for m in metrics)
+    judged = scored and all(KNN_ACCURACY in m["scores"] for m in metrics)
     peaks = [part["peak_memory_mib"] or 0 for m in metrics for part in (m, m["features_cost"])]
     return Entry(
         row,
         column,
         {s: Spread.of([100 * m["scores"][s] for m in metrics]) for s in SCORES} if scored else {},
+        Spread.of([100 * m["scores"][KNN_ACCURACY] for m in metrics]) if judged else None,
         Spread.of([sum(m["features_cost"]["seconds"].values()) for m in metrics]),
         Spread.of([_after_features(m) for m in metrics]),
         max(peaks) or None,
@@ -191,7 +195,7 @@ def _failures(records: dict[int, dict[str, Any]]) -> list[str]:
 
 
 def _after_features(metrics: dict[str, Any]) -> float:
-    before = {*READING, *metrics["features_cost"]["seconds"]}
+    before = {*NOT_COUNTED, *metrics["features_cost"]["seconds"]}
     return sum(seconds for stage, seconds in metrics["seconds"].items() if stage not in before)
 
 

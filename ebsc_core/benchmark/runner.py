@@ -266,7 +266,7 @@ class Runner:
             self.progress.warn(f"[{done}/{total}] {cell.name} failed: {reason}")
         else:
             scores = record["metrics"]["scores"] or {}
-            figures = " ".join(f"{name.upper()} {100 * value:.1f}" for name, value in scores.items())
+            figures = " ".join(f"{name.upper()} {100 * scores[name]:.1f}" for name in SCORES if scores)
             rest = f"about {clock(self._estimate(left, cells))} left" if left else ""
             message = ", ".join(filter(None, [figures, clock(record["wall_seconds"]), rest]))
             self.progress.note(f"[{done}/{total}] {cell.name}: {message}")

@@ -22,7 +22,8 @@ from ebsc_core.runs.store.listing import SCORES
 
 LEGEND = (
     "ACC, NMI and ARI in percent, {seeds}. {protocol} Features, s: training and extraction, by "
-    "whichever run made them; after, s: everything after the features. Reading data is in neither. {machine}"
+    "whichever run made them; after, s: everything after the features. Reading data and scoring are "
+    "in neither. {machine}"
 )
 GAINS = (
     " Gain, in points of ACC / NMI / ARI: the mean difference of runs of the same seed on the same data, "
@@ -30,6 +31,10 @@ GAINS = (
     "in a two-sided paired t-test over the same pairs."
 )
 SIGNIFICANT = "†"
+ROWS = (
+    " k-NN, in percent: the rows with the class that most of their 20 nearest neighbours have; it judges "
+    "the rows, not the clusters."
+)
 DIFFERENCES = "Resolved settings that differ from those of the row's baseline, beyond what the row names:"
 ONE_SEED = "of seed {}. **Bold**: the best"
 SEEDS = (
@@ -84,6 +89,7 @@ def _legend(results: Results) -> str:
     changes = ", ".join(f"{setting}={_toml(value)}" for setting, value in flattened(results.suite.changes))
     changed = f" Changed in every run: {_name(changes)}." if changes else ""
     gains = GAINS.format(mark=SIGNIFICANT) if file.baseline else ""
+    gains += ROWS if _judges_rows(results) else ""
     return LEGEND.format(
         seeds=(SEEDS if len(file.seeds) > 1 else ONE_SEED).format(", ".join(map(str, file.seeds))),
         protocol=PROTOCOLS[file.protocol] + gains + changed,
@@ -110,14 +116,20 @@ def _table(results: Results, column: str) -> str:
     file = results.suite.file
     entries = [results.entries[row, column] for row in file.rows]
     marks = {score: _marks([e.scores.get(score) for e in entries]) for score in SCORES}
+    judged = ["k-NN"] if _judges_rows(results) else []  # cells of before do not
     costs = ["features, s", "after, s", "peak MiB"]
-    lines = [["", *(score.upper() for score in SCORES), *_gain_head(file), *costs]]
+    lines = [["", *(score.upper() for score in SCORES), *_gain_head(file), *judged, *costs]]
     for position, entry in enumerate(entries):
         line = [_name(entry.row), *(marks[score][position] for score in SCORES)]
         line += _gain_cell(file, entry.row, results.gains(entry.row, column))
+        line += [_figure(entry.knn_accuracy)] * len(judged)
         line += [_seconds(entry.feature_seconds), _seconds(entry.seconds), f"{entry.peak_memory_mib or ''}"]
         lines.append(line)
     return _grid(lines)
+
+
+def _judges_rows(results: Results) -> bool:
+    return any(entry.knn_accuracy for entry in results.entries.values())
 
 
 def _differences(results: Results, column: str) -> str:

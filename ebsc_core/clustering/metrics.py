@@ -1,6 +1,6 @@
 """Score clusters against labels, and measure them without labels.
 
-Labels enter only :func:`scores`. No choice ever depends on its result.
+Labels enter only :func:`scores`, here. No choice ever depends on its result.
 """
 
 from __future__ import annotations

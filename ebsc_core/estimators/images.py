@@ -77,7 +77,8 @@ class EBSC(CurationMixin, ClusterMixin, BaseEstimator):
     n_clusters_ : int
         The number of clusters, as given or as found.
     scores_ : dict or None
-        ACC, NMI and ARI against the labels, if there are labels.
+        ACC, NMI and ARI of the clusters against the labels, and the accuracy of a vote of the nearest
+        neighbours of each row (``knn_accuracy``), if there are labels.
     metrics_ : dict
         Everything in ``metrics.json`` of the run: label-free figures, timings, training history.
     run_dir_ : Path

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment
 
 from ebsc_core.runs.store.compare import Comparison, Contingency
-from ebsc_core.runs.store.listing import SCORES
+from ebsc_core.runs.store.listing import KNN_ACCURACY, SCORES
 from ebsc_core.utils.errors import printable
 
 TEMPLATE = files("ebsc_core.report") / "templates" / "compare.html.j2"
@@ -48,7 +48,7 @@ def figures(comparison: Comparison) -> list[tuple[str, list[tuple[str, str]]]]:
 def _figure(name: str, value: float | None, sign: str = "") -> str:
     if value is None:
         return "–"
-    if name in SCORES:
+    if name in (*SCORES, KNN_ACCURACY):
         return f"{100 * value:{sign}.1f}"
     return f"{value:{sign}.3f}" if name not in ("clusters", "images", "seconds") else f"{value:{sign}.10g}"
 

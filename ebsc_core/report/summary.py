@@ -26,6 +26,11 @@ SCORES = {
     "acc": ("ACC", "accuracy, after the best one-to-one assignment"),
     "nmi": ("NMI", "normalised mutual information"),
     "ari": ("ARI", "adjusted Rand index"),
+    "knn_accuracy": (
+        "k-NN",
+        "of the rows have the class that most of their 20 nearest neighbours have; it judges the rows, not "
+        "the clusters",
+    ),
 }
 FREE = {
     "within_cluster_mass": (

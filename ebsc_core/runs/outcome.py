@@ -13,10 +13,13 @@ from torch import nn
 
 from ebsc_core.clustering import metrics
 from ebsc_core.clustering.cluster import ClusteringResult
+from ebsc_core.clustering.neighbor_vote import knn_accuracy
 from ebsc_core.config.schema import PROVENANCE
+from ebsc_core.data.features.rows import Rows
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.runs.context import RunContext
 from ebsc_core.runs.like import Earlier
+from ebsc_core.runs.store.listing import KNN_ACCURACY
 from ebsc_core.utils.provenance import provenance
 from ebsc_core.utils.system import peak_memory_mib
 from ebsc_core.utils.weights import save_weights
@@ -52,20 +55,20 @@ def run_figures(
     context: RunContext,
     result: ClusteringResult,
     assignments: Sequence[Assignment],
-    n: int,
+    rows: Sequence[Rows],
     earlier: Earlier | None = None,
 ) -> dict[str, Any]:
     """Return the figures that every run has; the scores are those of the last assignment.
 
     Parameters
     ----------
-    n : int
-        Number of images or rows that were clustered.
+    rows : sequence of Rows
+        The plain rows of each assignment.
     earlier : Earlier, optional
         The run from which clusters have kept their numbers.
     """
-    named, clusters, _ = assignments[-1]
-    scores = None if named.labels is None else metrics.scores(named.labels, clusters)
+    clusters = assignments[-1][1]
+    scores = _scores(context, assignments, rows)
     kept = {"like": earlier.record()} if earlier else {}
     return (
         result.figures
@@ -74,12 +77,25 @@ def run_figures(
             "protocol": context.config.protocol,
             "scored_images": len(clusters),
             "scores": scores,
-            "images": n,
+            "images": len(rows[0]),
             "seconds": {name: round(value, 2) for name, value in context.stage.seconds.items()},
             "peak_memory_mib": peak_memory_mib(),
             "warnings": context.progress.warnings,
         }
     )
+
+
+def _scores(
+    context: RunContext, assignments: Sequence[Assignment], rows: Sequence[Rows]
+) -> dict[str, float] | None:
+    """Score the clusters of the last assignment, and its rows; None without labels."""
+    (fitted, *_), (named, clusters, _) = assignments[0], assignments[-1]
+    if named.labels is None or fitted.labels is None:
+        return None
+    held_out = (rows[-1], named.labels) if len(assignments) > 1 else None
+    with context.stage("scores"):
+        accuracy = knn_accuracy(rows[0], fitted.labels, context.config.seed, context.device, held_out)
+        return metrics.scores(named.labels, clusters) | {KNN_ACCURACY: accuracy}
 
 
 def write_run(

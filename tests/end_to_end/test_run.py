@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from ebsc_core.data.features.forms import ROW_FORMS
+from ebsc_core.report.formatting import percent
 
 # Neither the size of the network nor the steps of refinement change what a run leaves, repeats and reuses.
 QUICK = ("--set", "refine.steps=5")
@@ -52,6 +54,11 @@ def test_run_leaves_every_artefact(ebsc, tmp_path, with_reports, backbone, form,
     metrics = json.loads((run / "metrics.json").read_text())
     assert [epoch["stage"] for epoch in metrics["training"]] == [stage] * 2
     assert 0 < metrics["scores"]["acc"] <= 1
+    accuracy = f"{100 * metrics['scores']['knn_accuracy']:.1f} %"
+    assert re.search(rf"knn-accuracy\W+{accuracy}", done.out)
+    report = (run / "report.html").read_text()
+    assert "k-NN" in report
+    assert percent(metrics["scores"]["knn_accuracy"], 1) in report
     assert sum(metrics["label_free"]["cluster_sizes"]) == 120
     config = tomllib.loads((run / "run.toml").read_text())
     assert config["provenance"]["parts"]["objective"].startswith("ebsc ")

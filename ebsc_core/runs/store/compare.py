@@ -17,7 +17,7 @@ from sklearn.metrics.cluster import contingency_matrix
 from ebsc_core.config.loading import flattened
 from ebsc_core.config.schema import PROVENANCE, current_view_names
 from ebsc_core.runs.store.directory import CONFIG
-from ebsc_core.runs.store.listing import FREE, SCORES, data_of
+from ebsc_core.runs.store.listing import FREE, KNN_ACCURACY, SCORES, data_of
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, RunDirectoryError
 
@@ -219,7 +219,7 @@ def _figures_of(run: SavedRun) -> dict[str, float | None]:
     metrics = run.metrics
     scores, free = metrics["scores"] or {}, metrics["label_free"]
     return {
-        **{name: scores.get(name) for name in SCORES},
+        **{name: scores.get(name) for name in (*SCORES, KNN_ACCURACY)},
         **{name: free[name] for name in FREE},
         "clusters": len([size for size in free.get("cluster_sizes", []) if size]),
         "images": metrics["images"],

@@ -20,6 +20,8 @@ from ebsc_core.utils.errors import ConfigError, RunDirectoryError, text_of
 # A folder that holds one of these files is, or was, a run directory.
 SIGNS = {CONFIG, UNFINISHED, ASSIGNMENTS}
 SCORES = ("acc", "nmi", "ari")
+# Scored against the classes, too, but it judges the rows, not the clusters.
+KNN_ACCURACY = "knn_accuracy"
 FREE = ("silhouette", "eigengap", "within_cluster_mass")
 
 

@@ -44,6 +44,7 @@ class Scores(_Record):
     acc: Figure | None = None
     nmi: Figure | None = None
     ari: Figure | None = None
+    knn_accuracy: Figure | None = None
 
 
 class LabelFree(_Record):

@@ -63,8 +63,10 @@ class TestEntries:
         assert entry.seconds.mean == 2.0  # what comes after, its own features not counted again
         assert entry.peak_memory_mib == 400
 
-    @pytest.mark.parametrize("stage", ["read data", "read features"])
-    def test_reading_comes_before_the_features(self, results: MakeResults, metrics: Any, stage: str) -> None:
+    @pytest.mark.parametrize("stage", ["read data", "read features", "scores"])
+    def test_reading_and_scoring_are_not_counted(
+        self, results: MakeResults, metrics: Any, stage: str
+    ) -> None:
         figures = metrics(seconds={stage: 50.0, "coefficients": 2.0})
         entry = results(SUITE, lambda row, column, seed: figures).entries["one", "a"]
         assert entry.seconds is not None
@@ -81,6 +83,24 @@ class TestEntries:
         assert entry.scores == {}
         assert entry.failed == []
         assert entry.seconds is not None
+
+    def test_the_vote_of_neighbours_is_there_if_all_cells_have_it(
+        self, results: MakeResults, metrics: Any
+    ) -> None:
+        def voted(row: str, column: str, seed: int) -> Any:
+            plain = metrics(0.5)
+            more = {} if (row, seed) == ("two", 2) else {"knn_accuracy": (0.7, 0.8, 0.9)[seed]}
+            return plain | {"scores": plain["scores"] | more}
+
+        found = results(SUITE, voted)
+        assert found.entries["two", "a"].knn_accuracy is None
+        vote = found.entries["one", "a"].knn_accuracy
+        assert vote is not None
+        assert vote.mean == pytest.approx(80)
+        text = markdown(found)
+        assert "| k-NN |" in text
+        assert "| 80.0 ± 10.0 |" in text
+        assert "k-NN" not in markdown(results(SUITE, lambda row, column, seed: 0.5))
 
     def test_warnings_are_named_once(self, results: MakeResults, metrics: Any) -> None:
         found = results(SUITE, lambda row, column, seed: metrics(warnings=["cold", f"seed {seed % 2}"]))

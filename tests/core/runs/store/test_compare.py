@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
 
 from ebsc_core.clustering.metrics import clustering_accuracy
-from ebsc_core.report.compare_page import page
+from ebsc_core.report.compare_page import figures, page
 from ebsc_core.runs.store.compare import compare, match, match_images
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import EbscError
@@ -126,11 +126,13 @@ class TestMatching:
 
 def test_figures_and_differences(tmp_path: Path) -> None:
     one = saved(tmp_path / "one", [0] * 6)
-    two = saved(tmp_path / "two", [0] * 6, scores={"acc": 0.75, "nmi": 0.25, "ari": 0.0})
+    two = saved(tmp_path / "two", [0] * 6, scores={"acc": 0.75, "nmi": 0.25, "ari": 0.0, "knn_accuracy": 0.9})
     unlabeled = saved(tmp_path / "three", [0] * 6, scores=None)
     found = compare([one, two, unlabeled])
     assert found.figures["acc"] == [0.5, 0.75, None]
     assert found.differences("acc") == [0, 0.25, None]
+    assert found.figures["knn_accuracy"] == [None, 0.9, None]
+    assert ("knn-accuracy", [("–", ""), ("90.0", ""), ("–", "")]) in figures(found)
     assert found.figures["clusters"] == [2, 2, 2]
     assert "silhouette" not in found.figures
 

@@ -56,7 +56,8 @@ class Method:
     n_clusters: int | None = None
     """The number of clusters, if it is given."""
     recount: Callable[[int], Clusterer] | None = None
-    """Builds the clusterer again for the number of clusters that was found; None if the number is given."""
+    """Builds the clusterer again for the number of clusters that was found in the graph; None if the number
+    is given, or if the clusterer finds it itself."""
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,16 @@ class ClusteringResult:
     """The clusterer that computed the clusters."""
     assigner: OutOfSampleAssigner
     number: NumberOfClusters | None
-    """The number of clusters and its rivals; None if it was given."""
+    """The number of clusters and its rivals; None if it was not searched in the graph."""
     copies: Copies | None = None
     """Which rows of the dictionary are copies of others; None if there are none."""
     figures: dict[str, Any] = field(default_factory=dict)
     """Figures that need no class labels, as plain values; empty until a stage computes them."""
+
+    @property
+    def count(self) -> int:
+        """The number of clusters that have rows."""
+        return len(np.unique(self.labels[self.labels >= 0]))
 
 
 def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) -> ClusteringResult:

@@ -121,7 +121,7 @@ def label_free(
     sizes = np.unique(clusters[clusters >= 0], return_counts=True)[1].tolist()
     gap = (
         float(eigenvalues[n_clusters - 1] - eigenvalues[n_clusters])
-        if len(eigenvalues) > n_clusters
+        if 0 < n_clusters < len(eigenvalues)
         else None
     )
     return {

@@ -306,7 +306,8 @@ class RunConfig(BaseModel):
     n_clusters: Annotated[int | Literal["auto"] | None, BeforeValidator(_number_of_clusters)] = None
     """The number of clusters, K. By default, it is the number of classes that the data set declares.
     ``auto`` chooses the number whose clusters are most stable when the graph is perturbed
-    (``ebsc_core.clustering.n_clusters``), and does not use the classes."""
+    (``ebsc_core.clustering.n_clusters``), and does not use the classes. With a clusterer that finds the
+    number itself, it has no effect."""
     dictionary_size: int | None = Field(None, ge=2)
     """The run clusters a seeded sample of this many rows, the dictionary. Every other row gets the cluster
     with the largest share of its coefficients over the dictionary. By default, the run clusters all rows up

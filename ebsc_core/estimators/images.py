@@ -27,7 +27,7 @@ class EBSC(CurationMixin, ClusterMixin, BaseEstimator):
     ----------
     n_clusters : int or "auto", default=None
         The number of clusters. By default it is the number of classes if the images have labels. ``"auto"``
-        finds the number in the graph.
+        finds the number in the graph. It has no effect if the clusterer finds the number itself.
     backbone : str, default=None
         The network that computes features: any timm model by name, or a component from ``ebsc plugins
         list``; by default a ResNet-18.
@@ -258,5 +258,6 @@ class EBSC(CurationMixin, ClusterMixin, BaseEstimator):
         self.labels_, self.confidence_, self.ids_ = found.clusters, found.confidence, found.ids
         self.metrics_ = run.saved.metrics
         self.scores_ = self.metrics_["scores"]
-        self.n_clusters_ = run.saved.config.n_clusters
+        # No number was asked for if the clusterer finds it itself.
+        self.n_clusters_ = run.saved.config.n_clusters or len(np.unique(found.clusters[found.clusters >= 0]))
         return self

@@ -31,7 +31,8 @@ class EnergySubspaceClustering(ClusterMixin, BaseEstimator):
     Parameters
     ----------
     n_clusters : int or "auto", default=8
-        The number of clusters, at least two; ``"auto"`` finds the number in the graph.
+        The number of clusters, at least two; ``"auto"`` finds the number in the graph. It has no effect if
+        the clusterer finds the number itself, as ``"HDBSCAN"`` does.
     coefficients : str, default=None
         The model that expresses rows by others; by default the energy network, which trains on the rows only
         if ``refine.steps`` is set. ``ebsc plugins list`` shows what is installed.

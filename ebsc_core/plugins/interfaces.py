@@ -373,6 +373,9 @@ class Clusterer(ABC):
     streams: ClassVar[bool] = False
     """Whether the features come as :class:`ebsc_core.data.features.rows.Rows`, which need not fit in
     memory. Otherwise they come as one array."""
+    finds_number: bool = False
+    """Whether it finds the number of clusters itself. The run then asks for none, and the ``n_clusters`` of
+    the factory means nothing. If this depends on the options, set it in ``__init__``."""
     device: torch.device = torch.device("cpu")
     """The device of the run, set before :meth:`fit_predict`. A clusterer may compute there or ignore it."""
     described_as: str = ""

@@ -35,6 +35,7 @@ def advice(
     rank: float | None,
     width: int,
     decided: Collection[int] = (),
+    finds_number: bool = False,
 ) -> list[Advice]:
     """Return the warnings of the run, then the advice from its figures.
 
@@ -49,6 +50,8 @@ def advice(
         The effective rank of the rows that express one another; they have ``width`` columns.
     decided : collection of int
         The clusters that merges and splits have made, whose sizes need no advice.
+    finds_number : bool
+        Whether the clusterer has found the number itself: then no other number can be advised.
     """
     warnings = metrics.get("warnings") or []
     own = [Advice(str(warning)) for warning in warnings[:MAX_WARNINGS]]
@@ -57,13 +60,16 @@ def advice(
             Advice(f"The run gave {len(warnings) - MAX_WARNINGS:,} more warnings; metrics.json has all.")
         )
     told = " ".join(item.said for item in own)
-    return own + _derived(metrics, assignments, k, rank, width, told, decided)
+    return own + _derived(metrics, assignments, k, rank, width, told, decided, finds_number)
 
 
 def advice_from_figures(run: SavedRun) -> list[Advice]:
     """Return the advice from the figures of a run, without its warnings, which it has shown already."""
     told = " ".join(map(str, run.metrics.get("warnings") or []))
-    return _derived(run.metrics, run.assignments, cluster_count(run), None, 0, told)
+    finds_number = run.config.n_clusters is None
+    return _derived(
+        run.metrics, run.assignments, cluster_count(run), None, 0, told, finds_number=finds_number
+    )
 
 
 def cluster_count(run: SavedRun) -> int:
@@ -82,14 +88,15 @@ def _derived(
     width: int,
     told: str,
     decided: Collection[int] = (),
+    finds_number: bool = False,
 ) -> list[Advice]:
     """Return the advice from figures; what the warnings have told is not repeated."""
     free = metrics.get("label_free") or {}
     derived = [
         None if "collaps" in told else _collapsed(rank, width, k),
-        _pieces(free.get("connected_components"), k),
+        None if finds_number else _pieces(free.get("connected_components"), k),
         _copies(metrics.get("copies") or 0),
-        *_sizes(assignments, k, decided),
+        *_sizes(assignments, k, decided, finds_number),
         None if "have no cluster" in told else _unassigned(assignments),
         *_confidence(assignments, metrics.get("copies") or 0),
     ]
@@ -124,7 +131,10 @@ def _copies(count: int) -> Advice | None:
     return Advice(f"{copies}, or nearly so: only one of each was clustered, and its copies are with it.")
 
 
-def _sizes(assignments: Assignments, k: int, decided: Collection[int]) -> list[Advice | None]:
+def _sizes(
+    assignments: Assignments, k: int, decided: Collection[int], finds_number: bool
+) -> list[Advice | None]:
+    options = "other options of the clusterer"
     clusters = assignments.clusters[: assignments.fitted]
     sizes = np.bincount(clusters[clusters >= 0], minlength=k)
     if not sizes.any():
@@ -141,14 +151,14 @@ def _sizes(assignments: Assignments, k: int, decided: Collection[int]) -> list[A
         Advice(
             f"{_clusters(merged)} {_has(merged)} more than {MERGED:.0f} times the size of the median "
             f"cluster ({_numbers(sizes[merged])} against {median:,.0f}): several groups may have merged.",
-            "Look at the doubtful members; try a larger `n_clusters`.",
+            f"Look at the doubtful members; try {options if finds_number else 'a larger `n_clusters`'}.",
         )
         if merged
         else None,
         Advice(
             f"{_clusters(tiny)} {_has(tiny)} less than a fifth of the size of the median cluster "
             f"({_numbers(sizes[tiny])} against {median:,.0f}): they may be fragments or outliers.",
-            "Try a smaller `n_clusters`, or a larger `top_k`.",
+            f"Try {options if finds_number else 'a smaller `n_clusters`, or a larger `top_k`'}.",
         )
         if tiny
         else None,

@@ -113,6 +113,7 @@ class Page:
                 layout.rank if layout else None,
                 self.run.rows.width,
                 self.curated.changed,
+                finds_number=self.run.config.n_clusters is None,
             ),
             "why_none": self.why_none if self.images is None else "",
             "has_pictures": bool(self.gallery),

@@ -82,15 +82,21 @@ def _announce_clustering(
         say(f"dictionary    {resolved.dictionary_size} of {n} {unit} are clustered; the others join them")
     form = ROW_FORMS[resolved.whiten]
     say(f"coefficients  {plan.coefficients.name} on {form} {rows}, {resolved.top_k} per row")
-    given = "" if context.config.n_clusters else " (the number of classes)"
-    count = f"{resolved.n_clusters} clusters{given}" if resolved.n_clusters else "their number to be found"
-    say(f"clusterer     {plan.clusterer.name}, {count}")
-    for reason, settings in _without_effect(plan, resolved.dictionary_size or n).items():
+    say(f"clusterer     {plan.clusterer.name}, {_number(context, resolved)}")
+    for reason, settings in _without_effect(plan, resolved, resolved.dictionary_size or n).items():
         if settings:
             say(f"no effect     {', '.join(f'`{setting}`' for setting in settings)}: {reason}")
 
 
-def _without_effect(plan: Plan, clustered: int) -> dict[str, list[str]]:
+def _number(context: RunContext, resolved: ResolvedClusteringSettings) -> str:
+    """Say how many clusters there will be."""
+    if resolved.n_clusters:
+        given = "" if context.config.n_clusters else " (the number of classes)"
+        return f"{resolved.n_clusters} clusters{given}"
+    return "which finds the number itself" if resolved.finds_number else "their number to be found"
+
+
+def _without_effect(plan: Plan, resolved: ResolvedClusteringSettings, clustered: int) -> dict[str, list[str]]:
     """Return settings that have a value of their own, but no effect in this run, by the reason."""
     config, model = plan.config, plan.coefficients
     found = {}
@@ -98,6 +104,8 @@ def _without_effect(plan: Plan, clustered: int) -> dict[str, list[str]]:
         found[f"joint.form is {config.joint.form}"] = _dotted("joint", config.joint.without_effect())
         if config.protocol == "all":
             found["protocol is all, so no image is held out"] = changed(config, ["test_share"])
+    if resolved.finds_number and config.n_clusters:
+        found[f"{plan.clusterer.name} finds the number of clusters itself"] = ["n_clusters"]
     factory = model.component.factory
     if isinstance(factory, type) and not issubclass(factory, TrainableCoefficientModel):
         idle = changed(config.refine, RefineOptions.model_fields)

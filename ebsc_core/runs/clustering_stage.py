@@ -20,7 +20,7 @@ from ebsc_core.clustering.cluster import (
 )
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.comparison import SAMPLE, RivalComparison, compare_with_rivals
-from ebsc_core.clustering.n_clusters import NumberOfClusters
+from ebsc_core.clustering.n_clusters import MAX_CLUSTERS, NumberOfClusters
 from ebsc_core.clustering.partition import partition
 from ebsc_core.clustering.returned import checked_eigenvalues, preferred, sentences
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
@@ -30,7 +30,7 @@ from ebsc_core.data.features.rows import Rows
 from ebsc_core.data.features.whitening import Whitening
 from ebsc_core.plugins.interfaces import Clusterer, CoefficientModel, TrainableCoefficientModel
 from ebsc_core.runs.plan import Plan
-from ebsc_core.runs.resolve import ResolvedClusteringSettings
+from ebsc_core.runs.resolve import ANY_NUMBER, ResolvedClusteringSettings
 from ebsc_core.utils.device import device_memory
 from ebsc_core.utils.progress import Progress, Stages
 from ebsc_core.utils.sampling import sample_positions
@@ -98,15 +98,16 @@ class ClusteringStage:
 
     def n_clusters(self, result: ClusteringResult) -> int:
         """Return the number of clusters that was given, or else found."""
-        n_clusters = result.number.chosen if result.number else self.resolved.n_clusters
-        assert n_clusters is not None  # if it was not given, it was found
-        return n_clusters
+        if result.number:
+            return result.number.chosen
+        return self.resolved.n_clusters or result.count
 
     def resolved_tables(self, result: ClusteringResult) -> dict[str, Any]:
         """Return the resolved settings as the configuration has them."""
         method = result.method
         return {
-            "n_clusters": self.n_clusters(result),
+            # A clusterer that finds the number itself finds it again.
+            "n_clusters": None if self.resolved.finds_number else self.n_clusters(result),
             "dictionary_size": method.dictionary_size,
             "top_k": method.top_k,
             "refine": method.refine.model_dump(mode="json"),
@@ -132,9 +133,9 @@ class ClusteringStage:
         return Method(
             model=model,
             # Built now in any case: this checks its options.
-            clusterer=build(resolved.n_clusters or 2),
+            clusterer=build(resolved.n_clusters or ANY_NUMBER),
             n_clusters=resolved.n_clusters,
-            recount=None if resolved.n_clusters else build,
+            recount=None if resolved.n_clusters or resolved.finds_number else build,
             top_k=resolved.top_k,
             whiten=whiten,
             refine=refinement,
@@ -186,14 +187,25 @@ class ClusteringStage:
         for doubt in number.doubts():
             self.progress.warn(doubt)
 
+    def _note_found(self, count: int) -> None:
+        """Say how many clusters the clusterer has found itself; fewer than two tell nothing."""
+        name = self.plan.clusterer.name
+        if count > 1:
+            self.progress.note(f"{name} found {count} clusters")
+        else:
+            clusters = "one cluster" if count else "no cluster"
+            self.progress.warn(f"{name} found {clusters}; its options decide how many it finds")
+
     def _check_clusters(self, result: ClusteringResult) -> None:
         self.pass_on_warnings(result.clusterer)
-        n_clusters, count = self.n_clusters(result), len(np.unique(result.labels[result.labels >= 0]))
+        n_clusters, count, name = self.n_clusters(result), result.count, self.plan.clusterer.name
+        if self.resolved.finds_number:
+            self._note_found(count)
         # If the clusterer warns of it, it may give the reason, too.
         if count != n_clusters and not sentences(result.clusterer):
             different = len(result.copies.distinct) if result.copies else n_clusters
             why = f": only {different} rows differ" if different < n_clusters else ""
-            self.progress.warn(f"{self.plan.clusterer.name} found {count} clusters, not {n_clusters}{why}")
+            self.progress.warn(f"{name} found {count} clusters, not {n_clusters}{why}")
         n_rows, none = len(result.labels), int((result.labels < 0).sum())
         if none:
             self.progress.warn(f"{none} of {n_rows} rows ({none / n_rows:.1%}) have no cluster (-1)")
@@ -289,8 +301,10 @@ class ClusteringStage:
     def _figures(self, rows: Rows, result: ClusteringResult) -> dict[str, Any]:
         seed, graph, n_clusters = self.config.seed, result.affinity, self.n_clusters(result)
         eigenvalues = checked_eigenvalues(result.clusterer)
-        if len(eigenvalues) <= n_clusters:
-            eigenvalues = leading_eigenpairs(graph, min(n_clusters + 1, graph.shape[0]), seed).values
+        # Eigenvectors of hundreds of clusters that were not asked for would take long.
+        most = min(n_clusters, max(MAX_CLUSTERS, self.resolved.n_clusters or 0))
+        if len(eigenvalues) <= most:
+            eigenvalues = leading_eigenpairs(graph, min(most + 1, graph.shape[0]), seed).values
         label_free = metrics.label_free(
             rows, result.labels, graph, result.within, eigenvalues, n_clusters, seed
         )

@@ -185,7 +185,8 @@ class Predictor:
         run, config = self.run, self.run.config
         found = run.assignments
         count, whiten = config.n_clusters, config.whiten
-        if config.top_k is None or not isinstance(count, int) or whiten == "auto":
+        # There is no number if the clusterer has found it itself; joining the clusters needs none.
+        if config.top_k is None or count == "auto" or whiten == "auto":
             raise RunDirectoryError(f"{run.path}: run.toml does not say all that was settled")
         resolved = ResolvedClusteringSettings(
             n_clusters=count,

@@ -26,6 +26,8 @@ MAX_CLUSTERED = 2_000_000
 DICTIONARY_SIZE = 200_000
 # The affinity of nearest neighbors compares the coefficients of all pairs of rows.
 MAX_COMPARED = 200_000
+# The number for which a clusterer is built where none is known, to check its options.
+ANY_NUMBER = 2
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,20 @@ class Preferences:
     """Whether and how the coefficient model would have its rows whitened."""
     joint_whiten: WhitenForm = False
     """The same of the model of the joint phase."""
+    finds_number: bool = False
+    """Whether the clusterer finds the number of clusters itself."""
 
     @classmethod
     def of(cls, plan: Plan) -> Preferences:
-        """Read the preferences from the records of the plan's components."""
+        """Read the preferences from the plan's components and their records."""
         coefficients = plan.coefficients.component.spec
-        preferences = cls(top_k=coefficients.top_k, whiten=coefficients.whiten or False)
+        # Options may decide whether it finds the number, so one is built, for any number.
+        clusterer = plan.clusterer.build(ANY_NUMBER, plan.config.seed)
+        preferences = cls(
+            top_k=coefficients.top_k,
+            whiten=coefficients.whiten or False,
+            finds_number=bool(getattr(clusterer, "finds_number", False)),
+        )
         if not isinstance(plan, ImagePlan):
             return preferences
         return replace(
@@ -60,12 +70,14 @@ class ResolvedClusteringSettings:
     """Hold the resolved settings of the clustering stage."""
 
     n_clusters: int | None
-    """None if the number is found in the graph later."""
+    """None if the number is found later, in the graph or by the clusterer itself."""
     dictionary_size: int | None
     """Number of rows that are clustered, fewer than all; None for all."""
     top_k: int
     whiten: WhitenForm
     """Whether and how the rows are whitened first, unless another form proves better."""
+    finds_number: bool = False
+    """Whether the clusterer finds the number of clusters itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +151,13 @@ def resolve_clustering(
     dictionary_size = _dictionary_size(config, inputs)
     clustered = dictionary_size or inputs.n
     _check_neighbors(config, clustered, inputs.unit)
-    n_clusters = _n_clusters(config, inputs, clustered)
+    n_clusters = _n_clusters(config, inputs, clustered, preferences.finds_number)
     return ResolvedClusteringSettings(
         n_clusters=n_clusters,
         dictionary_size=dictionary_size,
         top_k=_top_k(config, clustered, n_clusters, preferences.top_k, inputs.unit),
         whiten=preferences.whiten if config.whiten == "auto" else config.whiten,
+        finds_number=preferences.finds_number,
     )
 
 
@@ -160,12 +173,12 @@ def _dictionary_size(config: RunConfig, inputs: InputSummary) -> int | None:
     return size
 
 
-def _n_clusters(config: RunConfig, inputs: InputSummary, clustered: int) -> int | None:
+def _n_clusters(config: RunConfig, inputs: InputSummary, clustered: int, finds_number: bool) -> int | None:
     if inputs.n < 2:
         raise ConfigError(
             f"{inputs.name}: one {inputs.unit[:-1]} alone has nothing to be compared with; give more"
         )
-    if config.n_clusters == "auto":
+    if finds_number or config.n_clusters == "auto":
         return None
     n = config.n_clusters or inputs.n_classes
     cure = "say how many clusters with `n_clusters`, or have it found by `n_clusters=auto`"

@@ -26,7 +26,14 @@ from ebsc_core.runs.context import RunContext
 from ebsc_core.runs.like import Earlier
 from ebsc_core.runs.outcome import Assignment, RunResult, run_figures, write_run
 from ebsc_core.runs.plan import ImagePlan, Plan, make_plan
-from ebsc_core.runs.resolve import InputSummary, Preferences, ResolvedSettings, resolve, resolve_clustering
+from ebsc_core.runs.resolve import (
+    ANY_NUMBER,
+    InputSummary,
+    Preferences,
+    ResolvedSettings,
+    resolve,
+    resolve_clustering,
+)
 from ebsc_core.runs.store.directory import check_finished
 from ebsc_core.runs.training_stage import TrainingStage
 from ebsc_core.training.cache import Trained
@@ -99,8 +106,8 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
         info = data.info()
         backbone: Backbone = plan.backbone.build_seeded(config.seed, info).to(context.device)
         resolved = resolve(config, data, info, backbone, Preferences.of(plan), distributed.count)
-        if distributed.main:  # a package that the clusterer needs and does not find must cost no training
-            plan.clusterer.build(resolved.n_clusters or 2, config.seed)
+        if distributed.main:  # a number that the clusterer refuses must cost no training
+            plan.clusterer.build(resolved.n_clusters or ANY_NUMBER, config.seed)
         earlier = Earlier(config.like, data.ids, context.progress) if config.like else None
     announce_images(context, plan, data, held_out, info, backbone, resolved)
     training = TrainingStage(

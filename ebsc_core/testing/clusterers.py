@@ -81,6 +81,8 @@ def can_be_built(part: ClustererSubject) -> None:
     require(isinstance(built, Clusterer), f"it returned a {type(built).__name__}")
     consumes = getattr(built, "consumes", None)
     require(consumes in ("affinity", "features"), f"consumes is {consumes!r}")
+    finds = getattr(built, "finds_number", False)
+    require(isinstance(finds, bool), f"finds_number is {finds!r}, not True or False")
 
 
 @contract.basic
@@ -137,6 +139,8 @@ def as_many_as_asked_for(part: ClustererSubject) -> None:
 
     A user who requests ten clusters and gets seven without a message misreads every table.
     """
+    if part.build().finds_number:
+        raise NotApplicable("it finds the number itself")
     for rows, wanted in ((groups(), GROUPS), (groups(), 7), (cloud(), 9)):
         clusterer = part.build(wanted)
         labels = clusterer.fit_predict(part.given(rows))
@@ -146,6 +150,22 @@ def as_many_as_asked_for(part: ClustererSubject) -> None:
             n_labels == wanted or warned,
             f"{wanted} clusters wanted, {n_labels} found, and warnings_ is empty",
         )
+
+
+@contract.check
+def number_found_itself(part: ClustererSubject) -> None:
+    """Find the same clusters whatever number the factory gets, if `finds_number` is true.
+
+    The run then asks for no number, and the one that it builds the clusterer for means nothing.
+    """
+    if not part.build().finds_number:
+        raise NotApplicable("it is given the number")
+    few, many = part.labels(groups(), 2), part.labels(groups(), 2 * GROUPS)
+    found = [len(np.unique(labels[labels >= 0])) for labels in (few, many)]
+    require(
+        bool((few == many).all()),
+        f"built for 2 and for {2 * GROUPS} clusters, it finds {found[0]} and {found[1]}, or others",
+    )
 
 
 @contract.check

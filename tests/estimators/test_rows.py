@@ -150,8 +150,8 @@ def test_it_tells_what_it_does_only_if_asked(digits, capsys: pytest.CaptureFixtu
 
 
 def test_warnings_are_pythons(digits) -> None:
-    with pytest.warns(UserWarning, match=r"MeanShift found \d+ clusters, not 4"):
-        estimator(4, clusterer="MeanShift").fit(digits[0][:50])
+    with pytest.warns(UserWarning, match=r"Birch found \d+ clusters, not 4"):
+        estimator(4, clusterer="Birch", settings={"clusterer.threshold": 5.0}).fit(digits[0][:50])
 
 
 @pytest.mark.parametrize(

@@ -268,6 +268,26 @@ def test_noise_stays_minus_one(registry: Registry) -> None:
     assert labels.dtype == np.int64
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "finds_number"),
+    [
+        ("HDBSCAN", {}, True),
+        ("MeanShift", {}, True),
+        ("KMeans", {}, False),
+        ("AgglomerativeClustering", {}, False),
+        ("AgglomerativeClustering", {"distance_threshold": 1.0}, True),
+    ],
+)
+def test_scikit_learn_clusterers_that_find_the_number(
+    registry: Registry, name: str, options: dict[str, Any], finds_number: bool
+) -> None:
+    found = [build(registry, name, k, **options) for k in (2, 9)]
+    assert [clusterer.finds_number for clusterer in found] == [finds_number] * 2
+    few, many = (clusterer.fit_predict(blobs()[0]) for clusterer in found)
+    assert (few == many).all() == finds_number
+    assert not any("found" in warning for clusterer in found for warning in clusterer.warnings_)
+
+
 def test_scikit_learns_spectral_clustering_is_given_the_affinity(registry: Registry) -> None:
     rows, truth = blobs()
     graph = sparse.csr_matrix(graph_of(rows) + 1e-4 * graph_of(rows, 100))  # connected

@@ -91,3 +91,6 @@ test_k_subspaces = clusterer_checks("k-subspaces", options={"dimension": 2})
 test_kmeans = clusterer_checks("KMeans")
 test_hdbscan = clusterer_checks("HDBSCAN", options={"copy": True})
 test_agglomerative = clusterer_checks("AgglomerativeClustering")
+test_agglomerative_by_distance = clusterer_checks(
+    "AgglomerativeClustering", options={"distance_threshold": 1.0}
+)

@@ -66,6 +66,10 @@ class OneColumn(SoundClusterer):
         return super().fit_predict(data)[:, None]
 
 
+class ObeysNevertheless(SoundClusterer):
+    finds_number = True
+
+
 class WarnsInOneWord(SoundClusterer):
     warnings_ = "converged"
 
@@ -85,6 +89,7 @@ CLUSTERER_FAULTS = {
     CentersInPlace: "inputs-not-mutated",
     CountsFromOne: "labels-from-zero",
     OneColumn: "label-shape",
+    ObeysNevertheless: "number-found-itself",
     WarnsInOneWord: "warnings-are-sentences",
     DropsDuplicates: "equal-rows",
 }

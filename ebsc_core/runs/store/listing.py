@@ -87,7 +87,10 @@ def _listed(path: Path) -> Listed:
             return Listed(str(path), state, **_told(read_unfinished(path)))
         told = _told(read_toml(files.file(name)))
         name = METRICS
-        return Listed(str(path), "finished", **told | _figures(read_metrics(files.file(name))))
+        metrics = read_metrics(files.file(name))
+        if told["clusters"] is None:  # the clusterer has found the number itself
+            told["clusters"] = len(metrics["label_free"]["cluster_sizes"])
+        return Listed(str(path), "finished", **told | _figures(metrics))
     except RunDirectoryError as error:
         problem = str(error)
     except (OSError, ValueError, ConfigError) as error:

@@ -29,7 +29,9 @@ class ScikitLearnClusterer(Clusterer):
     def __init__(self, estimator_class: type, options: Options, n_clusters: int, seed: int) -> None:
         parameters = options.model_dump()
         known = estimator_class().get_params()
-        settings = {"n_clusters": n_clusters, "random_state": seed}
+        # Many estimators find the number; agglomeration does so up to a distance, and then wants no number.
+        self.finds_number = "n_clusters" not in known or parameters.get("distance_threshold") is not None
+        settings = {"n_clusters": None if self.finds_number else n_clusters, "random_state": seed}
         parameters |= {name: value for name, value in settings.items() if name in known}
         self.estimator, self.n_clusters = estimator_class(**parameters), n_clusters
         precomputed = "precomputed" in (parameters.get("affinity"), parameters.get("metric"))
@@ -52,7 +54,7 @@ class ScikitLearnClusterer(Clusterer):
         # UserWarnings are for users; other warnings (FutureWarning) are for programmers and are not shown.
         messages = [" ".join(str(w.message).split()) for w in caught if issubclass(w.category, UserWarning)]
         n_found = len(np.unique(labels[labels >= 0]))
-        if n_found != self.n_clusters:  # e.g. if the estimator chooses the number itself
+        if n_found != self.n_clusters and not self.finds_number:
             messages.append(
                 f"{type(self.estimator).__name__} found {n_found} clusters, not {self.n_clusters}"
             )

@@ -226,6 +226,14 @@ class TestAdvice:
         assert [item.said[:9] for item in left] == ["Cluster 0"]
         assert not advice({}, found, 5, 10.0, 64, decided={0, 1, 2, 3})
 
+    def test_no_other_number_is_advised_where_the_clusterer_finds_it(self) -> None:
+        metrics = {"label_free": {"connected_components": 9}}
+        found = assignments([0] * 50 + [1] * 10 + [2] * 10 + [3])
+        left = advice(metrics, found, 4, 10.0, 64, finds_number=True)
+        assert len(left) == 2
+        assert all("options of the clusterer" in item.help for item in left)
+        assert "n_clusters" not in "".join(item.help for item in left)
+
     def test_images_of_no_cluster(self) -> None:
         assert "2 of 10 (20\u00a0%) belong" in self.said(found=assignments([0, 1] * 4 + [-1, -1])).replace(
             "20.0", "20"

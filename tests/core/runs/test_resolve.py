@@ -49,6 +49,14 @@ def test_clusters_to_be_found_do_not_hang_on_classes():
         decide(images(n=1, classes=1), n_clusters="auto")
 
 
+def test_a_clusterer_that_finds_the_number_is_asked_for_none():
+    itself = Preferences(finds_number=True)
+    for classes, n_clusters in ((None, None), (4, None), (1, None), (4, 7), (None, "auto")):
+        assert decide_with(itself, images(classes=classes), n_clusters=n_clusters).n_clusters is None
+    with pytest.raises(ConfigError, match="one image alone"):
+        decide_with(itself, images(n=1, classes=1))
+
+
 @pytest.mark.parametrize(("classes", "n_clusters"), [(None, None), (1, None), (4, 41)])
 def test_clusters_that_cannot_be(classes, n_clusters):
     with pytest.raises(ConfigError, match="`n_clusters`"):

@@ -22,15 +22,15 @@ class LeidenOptions(Options):
 class Leiden(Clusterer):
     """Find communities of largest modularity (Traag, Waltman, van Eck, arXiv:1810.08473).
 
-    The algorithm chooses the number of communities. If it differs from the run's number of clusters, a
-    warning says so.
+    The algorithm finds the number of communities; ``resolution`` moves it.
     """
 
     Options = LeidenOptions
     consumes = "affinity"
+    finds_number = True
 
     def __init__(self, options: LeidenOptions, n_clusters: int, seed: int) -> None:
-        self.options, self.n_clusters, self.seed = options, n_clusters, seed
+        self.options, self.seed = options, seed
 
     def fit_predict(self, data: sparse.csr_matrix) -> np.ndarray:
         """Return labels ``(N,)`` of an affinity ``(N, N)``; label 0 is the largest community."""
@@ -46,15 +46,7 @@ class Leiden(Clusterer):
             )
         finally:
             igraph.set_random_number_generator(random)
-        labels = self._by_size(np.asarray(found.membership, dtype=np.int64))
-        count = labels.max() + 1
-        self.warnings_ = []
-        if count != self.n_clusters:
-            self.warnings_ = [
-                f"leiden finds the number of clusters itself: {count}, not {self.n_clusters}; "
-                "clusterer.resolution moves it"
-            ]
-        return labels
+        return self._by_size(np.asarray(found.membership, dtype=np.int64))
 
     def _by_size(self, membership: np.ndarray) -> np.ndarray:
         """Renumber communities by size; members of too small communities become -1."""

@@ -14,6 +14,9 @@ from ebsc_core.runs.plan import ImagePlan, Plan
 from ebsc_core.runs.resolve import ResolvedClusteringSettings, ResolvedSettings
 from ebsc_core.utils.device import describe_device
 
+# Colour images of at least this side, in pixels, are usually photographs.
+PHOTOGRAPH = 64
+
 
 def announce_images(
     context: RunContext,
@@ -32,6 +35,11 @@ def announce_images(
     if held_out:
         say(f"protocol      {len(held_out)} more are held out, assigned afterwards, and scored")
     say(f"backbone      {backbone.describe()}")
+    if resolved.trains and _wants_trained_weights(plan, info):
+        say(
+            "advice        photographs are usually clustered better, and without training, with "
+            "`backbone.pretrained`"
+        )
     if resolved.trains:
         epochs, joint = config.train.epochs, config.joint
         passes = "1 epoch" if epochs == 1 else f"{epochs} epochs"
@@ -52,6 +60,13 @@ def announce_images(
         say(f"observers     {', '.join(plan.observers)}")
     each = f" in each of {processes} processes" if processes > 1 else ""
     say(f"device        {describe_device(context.device)}{each}, seed {config.seed}")
+
+
+def _wants_trained_weights(plan: ImagePlan, info: ImageInfo) -> bool:
+    """Return whether images like photographs meet a backbone that could have trained weights and has none."""
+    like_photographs = info.channels == 3 and min(info.height, info.width) >= PHOTOGRAPH
+    could = hasattr(plan.backbone.options, "pretrained")
+    return like_photographs and could and not plan.backbone.start.trained
 
 
 def announce_features(

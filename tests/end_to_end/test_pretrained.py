@@ -49,6 +49,19 @@ def clusters(path: Path) -> dict[str, str]:
         return {line["image"]: line["cluster"] for line in csv.DictReader(file)}
 
 
+def test_training_from_nothing_on_photographs_is_told_of_trained_weights(ebsc, weights: Path, photos: Path):
+    advice = "photographs are usually clustered better, and without training, with --pretrained"
+    from_nothing = ("--backbone", "test_resnet", "--epochs", "1", *QUICK, "--no-report")
+    assert advice in ebsc("run", "--data", "photos", *from_nothing, "--out", "nothing").out
+    small = ebsc("run", "--data", "photos", "--set", "data.size=32", *from_nothing, "--out", "small")
+    assert "advice" not in small.out
+    assert (
+        "advice" not in ebsc("run", "--data", "photos", *NETWORK, *QUICK, "--no-report", "--out", "run").out
+    )
+    untrained = ("--backbone", "test_resnet", "--epochs", "0", *QUICK, "--no-report", "--out", "untrained")
+    assert "advice" not in ebsc("run", "--data", "photos", *untrained).out
+
+
 def test_a_run_leaves_trained_weights_as_they_are_and_says_what_it_does(ebsc, weights: Path, photos: Path):
     done = ebsc("run", "--data", "photos", *NETWORK, *QUICK, "--out", "run")
     assert done.code == 0, done.err

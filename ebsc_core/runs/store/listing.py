@@ -88,8 +88,9 @@ def _listed(path: Path) -> Listed:
         told = _told(read_toml(files.file(name)))
         name = METRICS
         metrics = read_metrics(files.file(name))
-        if told["clusters"] is None:  # the clusterer has found the number itself
-            told["clusters"] = len(metrics["label_free"]["cluster_sizes"])
+        sizes = metrics["label_free"].get("cluster_sizes")
+        if told["clusters"] is None and sizes is not None:  # the clusterer has found the number itself
+            told["clusters"] = len(sizes)
         return Listed(str(path), "finished", **told | _figures(metrics))
     except RunDirectoryError as error:
         problem = str(error)

@@ -50,6 +50,8 @@ def guarded(packages: Callable[[], Mapping[str, str]] = installed_packages) -> I
     try:
         yield
     except SystemExit as error:  # its status may be 0, as if there were a result
+        if isinstance(error.__context__, BrokenPipeError):  # Rich's end where nobody reads (`| head`)
+            raise
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise ComponentError(
             f"a component ended the program ({told(error)} in {at.filename}, line {at.lineno}); "

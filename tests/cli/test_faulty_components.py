@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import PIPE
 
 import numpy as np
 import pytest
@@ -291,3 +294,14 @@ def test_an_observer_with_other_arguments_is_called_by_its_class(ebsc, install: 
     done = ebsc(*RUN, *PIXELS, "--observer", "x")
     assert done.code == 2
     assert "observer 'x' of acme 1.0 cannot be used: Plugin 'X' for hook 'ebsc_run_finished'" in done.err
+
+
+def test_a_reader_that_has_gone_is_no_fault_of_a_component() -> None:
+    command = [sys.executable, "-m", "ebsc_cli", "plugins", "list"]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True, env=environment) as ebsc:
+        assert ebsc.stdout
+        assert ebsc.stderr
+        ebsc.stdout.close()
+        assert "component" not in ebsc.stderr.read()
+    assert ebsc.returncode != 0

@@ -65,6 +65,8 @@ ALIKE = 0.05
 FAINT = 0.25
 # Below the first, no number's clusters come out again; from the second on, so few clusters are no doubt.
 UNSTABLE, CLEAR, COARSE = 0.8, 0.95, 3
+# Two peaks of stability are apart if it falls by so much between them.
+WORSE = 0.1
 
 
 @dataclass(frozen=True)
@@ -160,16 +162,14 @@ class NumberOfClusters:
     def _finer(self) -> Candidate | None:
         """Return the stablest number that is at least twice the best, if its clusters come out again, too.
 
-        It must be more stable than the numbers around it: stability may just fade slowly.
+        Numbers between them must be less stable by ``WORSE``: stability may just fade slowly.
         """
-        ordered = sorted(self.candidates, key=lambda candidate: candidate.k)
-        peaks = [
-            each
-            for before, each, after in zip(ordered, ordered[1:], ordered[2:], strict=False)
-            if each.k >= 2 * self.chosen and each.stability > max(before.stability, after.stability)
-        ]
-        finest = max(peaks, key=lambda candidate: candidate.stability, default=None)
-        return finest if finest and finest.stability >= UNSTABLE else None
+        larger = [each for each in self.candidates if each.k >= 2 * self.chosen]
+        finer = max(larger, key=lambda candidate: candidate.stability, default=None)
+        if finer is None or finer.stability < UNSTABLE:
+            return None
+        between = [each.stability for each in self.candidates if self.chosen < each.k < finer.k]
+        return finer if min(between, default=1) <= finer.stability - WORSE else None
 
 
 def find_n_clusters(

@@ -205,17 +205,19 @@ def find_n_clusters(
     stability: dict[int, float] = {}
     while True:
         n_vectors = min(max(2 * bound, VECTORS_PER_CLUSTER), graph.shape[0])
+        # The small numbers, which need all graphs, are tried first.
+        needed = graphs[: RESAMPLES_OF_MANY + 1] if stability else graphs
         pairs = [
             leading_eigenpairs(each, n_vectors, seed + number, TOLERANCE, device=device)
-            for number, each in enumerate(graphs[: RESAMPLES_OF_MANY + 1] if stability else graphs)
+            for number, each in enumerate(needed)
         ]
         eigenvalues = pairs[0].values[: bound + 1]
         gaps, time = eigengaps(eigenvalues)
         wanted = _spread(bound) - stability.keys()
         while wanted:
             for k in sorted(wanted):
-                graphs_used = pairs if k <= ALL_UP_TO else pairs[: RESAMPLES_OF_MANY + 1]
-                stability[k] = _stability(graphs_used, k, sizes, seed)
+                compared = pairs if k <= ALL_UP_TO else pairs[: RESAMPLES_OF_MANY + 1]
+                stability[k] = _stability(compared, k, sizes, seed)
             candidates = ranked(
                 [Candidate(k, s, _score(stability, k), _gap(gaps, k)) for k, s in stability.items()]
             )

@@ -1,7 +1,8 @@
 """Run k-means on many rows: try the starts on a sample, then finish the best one on all rows.
 
 A few thousand rows show which start is best as well as all rows do, and later rounds hardly move the
-centres. Up to 20,000 rows, and without a graph, this is scikit-learn's k-means.
+centres. Up to 20,000 rows, and without a graph, this is scikit-learn's k-means. More than 50 clusters have
+one start, by merging (:mod:`ebsc_core.clustering.spectral.ward`).
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ebsc_core.clustering.metrics import modularity
+from ebsc_core.clustering.spectral.ward import ward_centers
 from ebsc_core.utils.matmul import full_precision
 
 WHOLE = 20_000
+# With more clusters, random starts are slow, and worse than merging (docs/experiments.md, "Many clusters").
+MANY = 50
 # Rows that the starts see: enough of them, and enough of each cluster.
 SAMPLE, SAMPLE_PER_CLUSTER = 10_000, 200
 MAX_ROUNDS = 20
@@ -50,7 +54,14 @@ def kmeans(
 
     With more than 20,000 rows, the centres are finished on ``device`` (by default the CPU). The starts
     always run on the CPU, so that all devices begin with the same centres.
+
+    With more than 50 clusters there is only one start, by merging, whatever ``n_init`` is.
     """
+    if n_clusters > MANY:
+        start = ward_centers(rows, n_clusters, seed, graph)
+        on_device = torch.from_numpy(rows).to(device or "cpu")
+        with full_precision():
+            return _finished(on_device, torch.from_numpy(start).to(on_device)).cpu().numpy()
     sample = rows
     if len(rows) > WHOLE:
         count = max(SAMPLE, SAMPLE_PER_CLUSTER * n_clusters)

@@ -297,7 +297,9 @@ def _stability(pairs: Sequence[Eigenpairs], k: int, sizes: np.ndarray, seed: int
 def _cut(pairs: Eigenpairs, k: int, seed: int) -> np.ndarray:
     """Find ``k`` clusters as the default clusterer does, by inertia alone."""
     weights = eigenvalue_weights(pairs.values[: VECTORS_PER_CLUSTER * k], k)
-    return kmeans(weighted_rows(pairs.vectors[:, : len(weights)], weights), k, STARTS, seed)
+    rows = weighted_rows(pairs.vectors[:, : len(weights)], weights)
+    # Merging goes the same way in each perturbed graph, so that wrong numbers would look stable, too.
+    return kmeans(rows, k, STARTS, seed, merging=False)
 
 
 def _pieces(graph: sparse.csr_matrix, sizes: np.ndarray) -> int:

@@ -20,7 +20,7 @@ from ebsc_core.clustering.cluster import (
 )
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.comparison import SAMPLE, RivalComparison, compare_with_rivals
-from ebsc_core.clustering.n_clusters import MAX_CLUSTERS, NumberOfClusters
+from ebsc_core.clustering.n_clusters import FIRST_BOUND, NumberOfClusters
 from ebsc_core.clustering.partition import partition
 from ebsc_core.clustering.returned import checked_eigenvalues, preferred, sentences
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
@@ -302,7 +302,7 @@ class ClusteringStage:
         seed, graph, n_clusters = self.config.seed, result.affinity, self.n_clusters(result)
         eigenvalues = checked_eigenvalues(result.clusterer)
         # Eigenvectors of hundreds of clusters that were not asked for would take long.
-        most = min(n_clusters, max(MAX_CLUSTERS, self.resolved.n_clusters or 0))
+        most = min(n_clusters, max(FIRST_BOUND, self.resolved.n_clusters or 0))
         if len(eigenvalues) <= most:
             eigenvalues = leading_eigenpairs(graph, min(most + 1, graph.shape[0]), seed).values
         label_free = metrics.label_free(

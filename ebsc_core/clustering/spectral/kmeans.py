@@ -1,7 +1,7 @@
 """Run k-means on many rows: try the starts on a sample, then finish the best one on all rows.
 
 A few thousand rows show which start is best as well as all rows do, and later rounds hardly move the
-centres. Up to 20,000 rows, and without a graph, this is scikit-learn's k-means. More than 50 clusters have
+centres. Up to 20,000 rows, and without a graph, this is scikit-learn's k-means. 51 to 2,500 clusters have
 one start, by merging (:mod:`ebsc_core.clustering.spectral.ward`).
 """
 
@@ -25,8 +25,9 @@ from ebsc_core.clustering.spectral.ward import ward_centers
 from ebsc_core.utils.matmul import full_precision
 
 WHOLE = 20_000
-# With more clusters, random starts are slow, and worse than merging (docs/experiments.md, "Many clusters").
-MANY = 50
+# With more clusters than the first, random starts are slow, and worse than merging (docs/performance.md).
+# With more than the second, merging takes gigabytes.
+MANY, MOST_MERGED = 50, 2500
 # Rows that the starts see: enough of them, and enough of each cluster.
 SAMPLE, SAMPLE_PER_CLUSTER = 10_000, 200
 MAX_ROUNDS = 20
@@ -45,6 +46,7 @@ def kmeans(
     seed: int,
     device: torch.device | None = None,
     graph: sparse.csr_matrix | None = None,
+    merging: bool = True,
 ) -> np.ndarray:
     """Cluster rows ``(N, D)``; return the labels ``(N,)`` int64 of the best of ``n_init`` starts.
 
@@ -55,9 +57,9 @@ def kmeans(
     With more than 20,000 rows, the centres are finished on ``device`` (by default the CPU). The starts
     always run on the CPU, so that all devices begin with the same centres.
 
-    With more than 50 clusters there is only one start, by merging, whatever ``n_init`` is.
+    With 51 to 2,500 clusters there is only one start, by ``merging``, whatever ``n_init`` is.
     """
-    if n_clusters > MANY:
+    if merging and MANY < n_clusters <= MOST_MERGED:
         start = ward_centers(rows, n_clusters, seed, graph)
         on_device = torch.from_numpy(rows).to(device or "cpu")
         with full_precision():

@@ -33,7 +33,7 @@ class SpectralOptions(Options):
     n_init: int | None = Field(None, ge=1)
     """The number of k-means starts. Of those with nearly the least inertia, the one of largest modularity in
     the graph wins. The default is 50 for up to 5,000 rows, where one start more or less can change the
-    result, and 10 for more rows. More than 50 clusters have one start, by merging."""
+    result, and 10 for more rows. 51 to 2,500 clusters have one start, by merging."""
     tolerance: float | None = Field(None, gt=0)
     """An eigenvector has converged when its residual times its weight is below this value. The default is
     0.0003 for up to 5,000 rows, where it can decide near ties, and 0.005 for more rows."""

@@ -26,8 +26,8 @@ class UMAPOptions(Options):
     min_dist: float = Field(0.0, ge=0, le=1)
     """How close UMAP may put two rows. 0 lets the rows of a cluster lie in one place."""
     n_init: int = Field(10, ge=1)
-    """The number of k-means starts; the start of least inertia wins. More than 50 clusters have one start, by
-    merging."""
+    """The number of k-means starts; the start of least inertia wins. 51 to 2,500 clusters have one
+    start, by merging."""
 
 
 class UMAPClustering(Clusterer):

@@ -202,6 +202,14 @@ def test_ways_to_find_the_largest_inner_products(tmp_path: Path) -> None:
     assert record["settings"]["cell_rows"] == 64
 
 
+def test_many_clusters_are_timed_both_ways() -> None:
+    words = [sys.executable, str(SPEED / "many_clusters.py"), "--clusters", "60", "--rows", "400"]
+    printed = subprocess.run(words, check=True, capture_output=True, text=True, timeout=300).stdout
+    merging, random = map(json.loads, printed.splitlines())
+    assert (merging["way"], random["way"]) == ("merging", "random starts")
+    assert merging["ari"] != random["ari"]
+
+
 def test_the_exponent_of_a_search_counts_from_some_size_on(sides: ModuleType) -> None:
     import top_k
 

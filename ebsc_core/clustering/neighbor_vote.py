@@ -13,7 +13,7 @@ from scipy.stats import mode
 
 from ebsc_core.clustering.search.exact import exhaustive
 from ebsc_core.data.features.rows import Rows, SelectedRows
-from ebsc_core.utils.matmul import PackedRows
+from ebsc_core.utils.matmul import PackedRows, full_precision
 from ebsc_core.utils.sampling import sample_positions
 
 NEIGHBORS = 20
@@ -52,11 +52,12 @@ def knn_accuracy(
     chosen = sample_positions(len(asked), MAX_QUERIES, seed)
     own = torch.full((len(chosen),), -1) if held_out else torch.from_numpy(chosen)
     count = min(NEIGHBORS, len(pool) - (held_out is None))
-    found = exhaustive(
-        asked.take(chosen).to(device),
-        (PackedRows(block.to(device)) for _, block in pool.blocks(BLOCK_VOTERS)),
-        count,
-        own.to(device),
-    )
+    with full_precision():
+        found = exhaustive(
+            asked.take(chosen).to(device),
+            (PackedRows(block.to(device)) for _, block in pool.blocks(BLOCK_VOTERS)),
+            count,
+            own.to(device),
+        )
     votes = mode(labels[voters][found.indices.cpu().numpy()], axis=1).mode
     return float(np.mean(votes == truth[chosen]))

@@ -11,6 +11,8 @@ from ebsc_core.plugins.installed import OWN_DISTRIBUTION, installed_entry_points
 from ebsc_core.utils.errors import ComponentError, EbscError, is_out_of_memory, told
 
 RAISED_IN = "it was raised in "
+# The package that may end the program, e.g. with the status of the processes that it has started.
+COMMAND_LINE = "ebsc_cli"
 
 
 def installed_packages() -> dict[str, str]:
@@ -50,7 +52,7 @@ def guarded(packages: Callable[[], Mapping[str, str]] = installed_packages) -> I
     try:
         yield
     except SystemExit as error:  # its status may be 0, as if there were a result
-        if isinstance(error.__context__, BrokenPipeError):  # Rich's end where nobody reads (`| head`)
+        if _is_wanted(error):
             raise
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise ComponentError(
@@ -65,3 +67,10 @@ def guarded(packages: Callable[[], Mapping[str, str]] = installed_packages) -> I
         if not named and not is_out_of_memory(error) and (where := origin(error, packages())):
             error.add_note(f"{RAISED_IN}{where}; `ebsc plugins check` tests components")
         raise
+
+
+def _is_wanted(error: SystemExit) -> bool:
+    """Tell whether the command line ends itself, or Rich does as nobody reads its output (``| head``)."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    return package == COMMAND_LINE or isinstance(error.__context__, BrokenPipeError)

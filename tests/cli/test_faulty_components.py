@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -12,7 +13,9 @@ from subprocess import PIPE
 import numpy as np
 import pytest
 
+from ebsc_cli.process import leave
 from ebsc_core import EBSC
+from ebsc_core.plugins.faults import guarded
 from ebsc_core.utils.errors import EbscError
 from support.plugin_sources import HEAD
 
@@ -305,3 +308,9 @@ def test_a_reader_that_has_gone_is_no_fault_of_a_component() -> None:
         ebsc.stdout.close()
         assert "component" not in ebsc.stderr.read()
     assert ebsc.returncode != 0
+
+
+def test_the_command_line_itself_may_end_the_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atexit, "register", lambda *_: None)
+    with pytest.raises(SystemExit), guarded():
+        leave(3)

@@ -192,7 +192,7 @@ class Command(HelpfulCommand):
         from ebsc_core.plugins.faults import guarded  # help does not wait for it
 
         try:
-            with guarded():
+            with guarded(may_end=__package__):
                 return super().invoke(ctx)
         except KeyboardInterrupt as error:  # Typer drops its notes
             if is_first():

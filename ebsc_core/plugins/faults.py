@@ -11,8 +11,6 @@ from ebsc_core.plugins.installed import OWN_DISTRIBUTION, installed_entry_points
 from ebsc_core.utils.errors import ComponentError, EbscError, is_out_of_memory, told
 
 RAISED_IN = "it was raised in "
-# The package that may end the program, e.g. with the status of the processes that it has started.
-COMMAND_LINE = "ebsc_cli"
 
 
 def installed_packages() -> dict[str, str]:
@@ -41,8 +39,17 @@ def origin(error: BaseException, packages: Mapping[str, str] | None = None) -> s
 
 
 @contextmanager
-def guarded(packages: Callable[[], Mapping[str, str]] = installed_packages) -> Iterator[None]:
+def guarded(
+    packages: Callable[[], Mapping[str, str]] = installed_packages, may_end: str = ""
+) -> Iterator[None]:
     """Name the plugin in whose code an error was raised, by a note on the error.
+
+    Parameters
+    ----------
+    packages : callable
+        Returns the packages of plugins, as :func:`origin` takes them.
+    may_end : str
+        The package that may end the program, e.g. with the status of processes that it has started.
 
     Raises
     ------
@@ -52,7 +59,7 @@ def guarded(packages: Callable[[], Mapping[str, str]] = installed_packages) -> I
     try:
         yield
     except SystemExit as error:  # its status may be 0, as if there were a result
-        if _is_wanted(error):
+        if _is_wanted(error, may_end):
             raise
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise ComponentError(
@@ -69,8 +76,8 @@ def guarded(packages: Callable[[], Mapping[str, str]] = installed_packages) -> I
         raise
 
 
-def _is_wanted(error: SystemExit) -> bool:
-    """Tell whether the command line ends itself, or Rich does as nobody reads its output (``| head``)."""
+def _is_wanted(error: SystemExit, may_end: str) -> bool:
+    """Tell whether this package has raised it, or Rich has because nobody reads its output (``| head``)."""
     *_, (frame, _) = walk_tb(error.__traceback__)
     package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    return package == COMMAND_LINE or isinstance(error.__context__, BrokenPipeError)
+    return package == may_end or isinstance(error.__context__, BrokenPipeError)

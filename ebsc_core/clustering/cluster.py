@@ -21,7 +21,12 @@ from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.confidence import confidence as confidence_of
 from ebsc_core.clustering.copies import Copies, find_copies
 from ebsc_core.clustering.metrics import own_share
-from ebsc_core.clustering.n_clusters import FIRST_BOUND, NumberOfClusters, find_n_clusters, max_clusters
+from ebsc_core.clustering.n_clusters import (
+    NumberOfClusters,
+    clusters_to_embed,
+    find_n_clusters,
+    max_clusters,
+)
 from ebsc_core.clustering.refine import refine
 from ebsc_core.clustering.returned import checked_embedding, checked_labels, consumed
 from ebsc_core.clustering.spectral.embedding import graph_embedding
@@ -309,7 +314,5 @@ def _embedding(
     """Return the rows of eigenvectors in which the clusterer worked; compute them if it has none."""
     if (found := checked_embedding(clusterer, len(labels))) is not None:
         return found
-    # A clusterer that finds hundreds of clusters of its own accord would need thousands of vectors.
-    most = max(FIRST_BOUND, method.n_clusters or 0)
-    n_clusters = min(max(2, int(labels.max(initial=0)) + 1), most)
+    n_clusters = clusters_to_embed(max(2, int(labels.max(initial=0)) + 1), method.n_clusters)
     return graph_embedding(graph, n_clusters, method.seed, method.device)

@@ -232,6 +232,14 @@ def max_clusters(n_rows: int) -> int:
     return max(2, min(MAX_CLUSTERS, n_rows // MIN_MEAN_SIZE))
 
 
+def clusters_to_embed(found: int, given: int | None) -> int:
+    """Return for how many clusters eigenvectors are computed: 50 at most, unless more were asked for.
+
+    A clusterer that finds hundreds of clusters of its own accord would need thousands of vectors.
+    """
+    return min(found, max(FIRST_BOUND, given or 0))
+
+
 def perturbed(graph: sparse.csr_matrix, draws: np.random.Generator) -> sparse.csr_matrix:
     """Multiply each edge of the symmetric graph by a draw from an exponential distribution of mean 1."""
     upper = sparse.triu(graph, format="csr")

@@ -20,7 +20,7 @@ from ebsc_core.clustering.cluster import (
 )
 from ebsc_core.clustering.coefficients import Dictionary
 from ebsc_core.clustering.comparison import SAMPLE, RivalComparison, compare_with_rivals
-from ebsc_core.clustering.n_clusters import FIRST_BOUND, NumberOfClusters
+from ebsc_core.clustering.n_clusters import NumberOfClusters, clusters_to_embed
 from ebsc_core.clustering.partition import partition
 from ebsc_core.clustering.returned import checked_eigenvalues, preferred, sentences
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
@@ -301,8 +301,7 @@ class ClusteringStage:
     def _figures(self, rows: Rows, result: ClusteringResult) -> dict[str, Any]:
         seed, graph, n_clusters = self.config.seed, result.affinity, self.n_clusters(result)
         eigenvalues = checked_eigenvalues(result.clusterer)
-        # Eigenvectors of hundreds of clusters that were not asked for would take long.
-        most = min(n_clusters, max(FIRST_BOUND, self.resolved.n_clusters or 0))
+        most = clusters_to_embed(n_clusters, self.resolved.n_clusters)
         if len(eigenvalues) <= most:
             eigenvalues = leading_eigenpairs(graph, min(most + 1, graph.shape[0]), seed).values
         label_free = metrics.label_free(

@@ -301,6 +301,8 @@ def predict_to(
     ------
     DataError
         If something cannot be read or written.
+    BrokenPipeError
+        If nobody reads the lines of an open file any more.
     """
     made_from = {"run": str(predictor.run.path.absolute()), "of": source.name}
     tables = predictor.extract(source) if isinstance(source, ImageSource) else _tables(source)
@@ -325,6 +327,8 @@ def predict_to(
                 clusters.append(found.labels)
                 if writer:
                     writer.append(table)
+    except BrokenPipeError:
+        raise  # who reads the lines has enough of them
     except OSError as error:
         if origin(error):
             raise

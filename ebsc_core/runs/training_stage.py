@@ -265,7 +265,7 @@ class TrainingStage:
         start = time.perf_counter()
         with (
             directory.writing(),
-            self._saving_checkpoint("extracting features; lower data.size", BaseException),
+            self._saving_checkpoint("extracting features, one image at a time", BaseException),
         ):
             self.extract(images, directory.work_folder / FEATURES, self.kept)
         self.seconds["features"] += time.perf_counter() - start + (self.kept.earlier if self.kept else 0.0)

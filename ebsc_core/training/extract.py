@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from ebsc_core.data.features.store import FeatureTable
 from ebsc_core.data.images.source import ImageSource
@@ -13,7 +14,7 @@ from ebsc_core.plugins.interfaces import Backbone, Objective, require_features
 from ebsc_core.plugins.kinds import Kind
 from ebsc_core.plugins.refusal import refuse
 from ebsc_core.utils.distributed import SINGLE_PROCESS, DistributedContext
-from ebsc_core.utils.errors import TrainingError
+from ebsc_core.utils.errors import TrainingError, is_out_of_memory
 from ebsc_core.utils.progress import Progress
 
 BATCH = 512
@@ -82,10 +83,13 @@ def feature_blocks(
     progress.start("extract features", len(images) - first, "images")
     blocks = torch.arange(first, len(images)).split(BATCH * distributed.count)
     plan = [_share(block, distributed) for block in blocks]
+    at_once = BATCH
     for block, pixels in zip(blocks, images.batches(plan, device), strict=True):
         batch = pixels.float().div_(255).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            out = require_features(network(batch), backbone, len(batch)).float()
+            while (out := _features(network, backbone, batch, at_once)) is None:
+                at_once = min(at_once, len(batch)) // 2
+                progress.note(f"memory        {at_once} images at a time: more were too many")
         features = distributed.gather(out)[: len(block)].cpu()
         embeddings = None
         if objective is not None:
@@ -93,6 +97,17 @@ def feature_blocks(
         yield FeatureTable(features, embeddings)
         progress.advance(int(block[-1]) + 1 - first)
     progress.finish()
+
+
+def _features(network: Module, backbone: Backbone, batch: Tensor, at_once: int) -> Tensor | None:
+    """Compute features ``(B, D)`` of a batch, some images at once; None if memory was short for so many."""
+    try:
+        parts = [require_features(network(part), backbone, len(part)) for part in batch.split(at_once)]
+    except Exception as error:  # components may wrap what torch raises, and the caller must be free of it
+        if min(at_once, len(batch)) == 1 or not is_out_of_memory(error):
+            raise
+        return None
+    return torch.cat(parts).float()
 
 
 def finite(blocks: Iterable[FeatureTable], what_to_do: str = "") -> Iterator[FeatureTable]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ebsc_cli.console import ConsoleProgress
@@ -38,3 +40,15 @@ def test_a_signal_after_the_end_shows_no_traceback(number: signal.Signals) -> No
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == -number
     assert done.stderr == ""
+
+
+def test_who_reads_the_output_may_have_enough_of_it(ebsc, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).normal(size=(3000, 4)))
+    assert ebsc("cluster", "rows.npy", "--n-clusters", "2", "--out", "run").code == 0
+    for words in ("predict run rows.npy -o - --quiet", "runs . --json", "tree run"):
+        command = [sys.executable, "-m", "ebsc_cli", *words.split()]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as process:
+            process.stdout.close()
+            assert process.stderr.read() == ""
+        assert process.returncode == 1

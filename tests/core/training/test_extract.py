@@ -53,6 +53,35 @@ def objective() -> SimCLR:
     return SimCLR(SimCLROptions(hidden=8, width=4), Noisy())
 
 
+class Large(Noisy):
+    """A network that has memory for ``most`` images."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 11])
+def test_as_many_images_at_once_as_memory_allows(images: ImageSet, most: int) -> None:
+    said: list[str] = []
+    progress = Progress()
+    progress.note = said.append  # type: ignore[method-assign]
+    table = extract(Large(most), None, images, progress)
+    assert torch.equal(table.features, extract(Noisy(), None, images).features)
+    halved = {11: [], 5: [5], 2: [5, 2], 1: [5, 2, 1]}[most]
+    assert [int(line.split()[1]) for line in said] == halved
+
+
+def test_where_no_single_image_fits_the_error_remains(images: ImageSet) -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        extract(Large(0), None, images)
+
+
 def test_features_are_those_of_each_image_in_order_without_augmentation(images: ImageSet) -> None:
     backbone = Noisy()
     table = extract(backbone, None, images)

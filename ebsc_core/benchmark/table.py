@@ -32,8 +32,8 @@ GAINS = (
 )
 SIGNIFICANT = "†"
 ROWS = (
-    " k-NN, in percent: the rows with the class that most of their 20 nearest neighbours have; it judges "
-    "the rows, not the clusters."
+    " k-NN, in percent: the rows with the class that most of their 20 nearest neighbours have (of fewer in "
+    "small classes); it judges the rows, not the clusters."
 )
 DIFFERENCES = "Resolved settings that differ from those of the row's baseline, beyond what the row names:"
 ONE_SEED = "of seed {}. **Bold**: the best"

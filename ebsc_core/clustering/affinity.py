@@ -15,7 +15,7 @@ WORKING_MIB = 128
 # A coefficient below this share of its row's largest is no edge of the unweighted graph: the other row is of
 # another piece. For the untrained energy network it means a cosine lower by 0.46. A smaller share connects
 # pieces that have fewer rows than a row keeps coefficients. A larger one cuts outliers off their clusters
-# (docs/experiments.md).
+# (docs/experiments/coefficients.md).
 NEGLIGIBLE = 0.01
 
 

@@ -16,6 +16,7 @@ from ebsc_core.data.features.rows import Rows, SelectedRows
 from ebsc_core.utils.matmul import PackedRows, full_precision
 from ebsc_core.utils.sampling import sample_positions
 
+# As many neighbours vote, or as many as half of the classes have other images: more would be strangers.
 NEIGHBORS = 20
 # These limits keep it at some 10 s of one core. The standard error of the share is then at most 0.7 points.
 MAX_QUERIES, MAX_VOTERS = 5000, 100_000
@@ -51,7 +52,8 @@ def knn_accuracy(
     asked, truth = held_out or (pool, labels[voters])
     chosen = sample_positions(len(asked), MAX_QUERIES, seed)
     own = torch.full((len(chosen),), -1) if held_out else torch.from_numpy(chosen)
-    count = min(NEIGHBORS, len(pool) - (held_out is None))
+    others = int(np.median(np.unique(labels[voters], return_counts=True)[1])) - 1
+    count = min(NEIGHBORS, max(1, others), len(pool) - (held_out is None))
     with full_precision():
         found = exhaustive(
             asked.take(chosen).to(device),

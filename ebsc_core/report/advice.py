@@ -150,7 +150,8 @@ def _sizes(
     return [
         Advice(
             f"{_clusters(merged)} {_has(merged)} more than {MERGED:.0f} times the size of the median "
-            f"cluster ({_numbers(sizes[merged])} against {median:,.0f}): several groups may have merged.",
+            f"cluster ({_numbers(sizes[merged])} against {median:,.0f}): several groups may have merged, if "
+            "yours are of like size.",
             f"Look at the doubtful members; try {options if finds_number else 'a larger `n_clusters`'}.",
         )
         if merged

@@ -28,8 +28,8 @@ SCORES = {
     "ari": ("ARI", "adjusted Rand index"),
     "knn_accuracy": (
         "k-NN",
-        "of the rows have the class that most of their 20 nearest neighbours have; it judges the rows, not "
-        "the clusters",
+        "of the rows have the class that most of their 20 nearest neighbours have (of fewer in small "
+        "classes); it judges the rows, not the clusters",
     ),
 }
 FREE = {

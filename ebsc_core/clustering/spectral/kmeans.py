@@ -32,7 +32,7 @@ MANY, MOST_MERGED = 50, 2500
 SAMPLE, SAMPLE_PER_CLUSTER = 10_000, 200
 MAX_ROUNDS = 20
 # By these shares of the least inertia, other starts may be above it: as good, for all that the rows tell,
-# and the same (docs/experiments.md, "The choice of a start").
+# and the same (docs/experiments/clusters.md, "The choice of a start").
 NEAR, EQUAL = 0.01, 1e-6
 # Of the rows' variance; the squared step of the centres at which they have arrived, as in scikit-learn.
 STILL = 1e-4

@@ -60,11 +60,11 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
         self.log_amplitude = nn.Parameter(torch.tensor(0.0))
 
     def graph(self) -> dict[str, Any]:
-        """Prefer equal weights: Gibbs weights lose where rows are many (docs/experiments.md)."""
+        """Prefer equal weights: Gibbs weights lose where rows are many (docs/experiments/coefficients.md)."""
         return {"form": "unweighted"}
 
     def refinement(self) -> dict[str, Any]:
-        """Prefer no refinement: on labelled data it gained nothing over the start (docs/experiments.md)."""
+        """Prefer no refinement: it gained nothing over the start (docs/experiments/coefficients.md)."""
         return {"steps": 0}
 
     def queries(self, rows: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ class SimCLROptions(ProjectorOptions):
     temperature: float = Field(0.2, gt=0)
     """The softmax temperature of the similarities; a smaller one gives near negatives more weight. The
     paper tunes it (0.5 for CIFAR-10 at batch size 256 and more); later recipes usually use 0.2. 0.5 was
-    better for few broad classes of many photographs, 0.2 for small sets (docs/experiments.md)."""
+    better for few broad classes of many photographs, 0.2 for small sets (docs/experiments/training.md)."""
 
 
 class SimCLR(Objective):

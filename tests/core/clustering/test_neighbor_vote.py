@@ -60,3 +60,12 @@ def test_of_many_rows_a_seeded_sample_votes_and_is_asked(monkeypatch: pytest.Mon
     sampled = knn_accuracy(rows, labels, 3, CPU)
     assert sampled == knn_accuracy(rows, labels, 3, CPU)
     assert sampled == pytest.approx(whole, abs=0.08)
+
+
+def test_in_small_classes_no_strangers_vote() -> None:
+    labels = np.repeat(np.arange(40), 3)
+    centres = torch.nn.functional.one_hot(torch.from_numpy(labels), 40).float()
+    rows = HeldRows(
+        unit_rows(centres + 0.1 * torch.randn(120, 40, generator=torch.Generator().manual_seed(0)))
+    )
+    assert knn_accuracy(rows, labels, 0, CPU) == 1

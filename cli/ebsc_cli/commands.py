@@ -80,13 +80,18 @@ COMMANDS = {
         "ebsc split runs/SOME-RUN 3 --into 2",
         "ebsc_cli.decisions:split",
     ),
+    "move": Entry(
+        "Move single images to another cluster, or to none.",
+        "ebsc move runs/SOME-RUN 3 rose.jpg tulip.jpg",
+        "ebsc_cli.decisions:move",
+    ),
     "tree": Entry(
         "Show the clusters as a tree: those that are joined first share most affinity.",
         "ebsc tree runs/SOME-RUN",
         "ebsc_cli.tree:tree",
     ),
     "export": Entry(
-        "Export the clusters of a finished run, with all names, merges and splits.",
+        "Export the clusters of a finished run, with all names, merges, splits and moves.",
         "ebsc export runs/SOME-RUN --out sorted-photos --typical 20",
         "ebsc_cli.export:export",
     ),

@@ -1,4 +1,4 @@
-"""Implement ``ebsc name``, ``ebsc merge`` and ``ebsc split``: decide about the clusters of a finished run."""
+"""Implement ``ebsc name``, ``merge``, ``split`` and ``move``: decide about the clusters of a finished run."""
 
 from __future__ import annotations
 
@@ -109,6 +109,44 @@ def split(
     _show(saved)
 
 
+def move(
+    run: Run,
+    cluster: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CLUSTER", help="The number or the name of a cluster, or `none` for no cluster."
+        ),
+    ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE...", help="Names of images of the run; the end of a path will do."),
+    ] = None,
+    table: Annotated[
+        Path | None,
+        OPTION("--from", metavar="FILE.csv", help="Read names from the column `image` of a table."),
+    ] = None,
+    undo: Undo = False,
+) -> None:
+    """Move single images to another cluster, or to none.
+
+    The table may be one of `ebsc outliers` or `ebsc export`, after you have removed the lines that shall
+    stay. The decision is kept in decisions.json of the run; no other file changes. Exports and `ebsc predict`
+    follow it, and the report does once `ebsc report` writes it again.
+    """
+    from ebsc_core.curation.decide import move_images
+    from ebsc_core.curation.lookup import read_images
+    from ebsc_core.runs.store.saved import SavedRun
+
+    saved = SavedRun(run)
+    if undo != (cluster is None) or (cluster is not None and bool(images) == (table is not None)):
+        raise ConfigError("give a cluster, and the images to move there or --from FILE.csv; or --undo alone")
+    if cluster is None:
+        saved = _undone(saved)
+    else:
+        saved = move_images(saved, (images or []) if table is None else read_images(table), cluster)
+    _show(saved)
+
+
 def _undone(run: SavedRun) -> SavedRun:
     from ebsc_core.curation.decide import undo
 
@@ -119,6 +157,7 @@ def _undone(run: SavedRun) -> SavedRun:
 
 def _show(run: SavedRun, decided: bool = True) -> None:
     """Print the clusters as they are now, and after a decision, what does not show it yet."""
+    from ebsc_core.runs.store.cluster_names import NONE
     from ebsc_core.runs.store.directory import REPORT
 
     table = Table("cluster", "images", "name")
@@ -126,6 +165,8 @@ def _show(run: SavedRun, decided: bool = True) -> None:
         column.justify = "right"
     for number, size in run.curated.sizes().items():
         table.add_row(str(number), f"{size:,}", run.curated.names.get(number, ""))
+    if none := int((run.curated.clusters < 0).sum()):
+        table.add_row(NONE, f"{none:,}", "")
     console = table_console()
     console.print(table)
     if decided and (run.path / REPORT).exists():

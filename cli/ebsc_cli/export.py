@@ -74,7 +74,7 @@ def export(
     data: ImagesNow = None,
     quiet: Quiet = False,
 ) -> None:
-    """Export the clusters of a finished run, with all names, merges and splits.
+    """Export the clusters of a finished run, with all names, merges, splits and moves.
 
     Nothing is written over: each folder and file must be new. Rows without images can only be exported as a
     table.

@@ -58,8 +58,8 @@ def predict(
     """Assign new images to the clusters of a finished run.
 
     The CSV file gets one line per image: image, cluster, confidence and, if clusters have names, name. Names,
-    merges and splits of the run count. The command works batch by batch, so memory does not limit the number
-    of images.
+    merges, splits and moves count. The command works batch by batch, so memory does not limit the number of
+    images.
     """
     from ebsc_core.runs.store.directory import check_finished, check_output, own_files
 

@@ -331,7 +331,7 @@ class RunConfig(BaseModel):
     test_share: float = Field(0.2, gt=0, lt=1)
     """The share of the images that ``train-test`` holds out. The seed decides which images."""
     like: Text | None = None
-    """The directory of an earlier run, usually on fewer images. Its clusters, with all merges and splits,
+    """The directory of an earlier run, usually on fewer images. Its clusters, after all decisions,
     keep their numbers and names: they are matched by the images that both runs have. New clusters get new
     numbers."""
     seed: int = Field(0, ge=0, lt=2**32)

@@ -1,4 +1,4 @@
-"""Name, merge and split the clusters of a finished run, and take decisions back.
+"""Name, merge and split the clusters of a finished run, move images, and take decisions back.
 
 Each function writes ``decisions.json`` (:mod:`ebsc_core.runs.store.decisions`) and returns the run as it is
 then. A number that a cluster has had is given to another one only if the decision that made it is undone.
@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import operator
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy as np
+
+from ebsc_core.curation.lookup import positions_of
 from ebsc_core.curation.names import NUMBER, checked_names
 from ebsc_core.curation.splitting import parts_of
 from ebsc_core.plugins.registry import Registry
+from ebsc_core.runs.store.cluster_names import NONE
 from ebsc_core.runs.store.decisions import (
     MAX_NUMBERS,
     Decision,
     Merge,
+    Move,
     Name,
     Naming,
     Part,
@@ -91,6 +96,29 @@ def split_cluster(
         raise ConfigError(f"no numbers are left for new clusters: {free} have been given")
     moved = [Part(number=free + i, rows=rows.tolist()) for i, rows in enumerate(largest_first[1:])]
     return _decided(run, Split(number=number, parts=moved))
+
+
+def move_images(run: SavedRun, images: Iterable[int | str], cluster: int | str | None) -> SavedRun:
+    """Move images, given by position or name, to a cluster of the run; None or ``none`` is no cluster.
+
+    Moved images have the confidence 1, or 0 in no cluster, until their cluster is split. A cluster that is
+    left empty is gone.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such cluster or image, or no image would be left in any cluster.
+    """
+    if isinstance(cluster, str) and cluster.casefold() == NONE:
+        cluster = None
+    number = None if cluster is None else cluster_number(run, cluster)
+    rows = positions_of(run.assignments.ids, images)
+    after = run.curated.clusters.copy()
+    after[rows] = -1 if number is None else number
+    if (after < 0).all():
+        raise ConfigError("no image would be left in any cluster; leave some")
+    moved = np.flatnonzero(after != run.curated.clusters)
+    return _decided(run, Move(number=number, rows=moved.tolist())) if len(moved) else run
 
 
 def undo(run: SavedRun) -> tuple[SavedRun, Decision]:

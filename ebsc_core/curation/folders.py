@@ -22,9 +22,9 @@ from ebsc_core.curation.graph import graph_of
 from ebsc_core.curation.image_files import ImageFiles
 from ebsc_core.curation.memberships import from_typical_to_doubtful, own_masses, sureness
 from ebsc_core.curation.output import new_folder
+from ebsc_core.runs.store.cluster_names import NONE
 from ebsc_core.runs.store.saved import SavedRun
 
-NONE = "none"
 # The least digits of a rank in the name of a file.
 RANK_DIGITS = 3
 

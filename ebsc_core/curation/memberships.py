@@ -90,12 +90,14 @@ def sureness(run: SavedRun) -> np.ndarray:
     """Return how sure the run is of the cluster of each image, ``(N,)`` in [0, 1].
 
     This is the confidence of the run. In clusters that were merged or split since, it is the share of an
-    image's affinity that goes to its cluster as it is now, for the images that have affinity.
+    image's affinity that goes to its cluster as it is now, for the images that have affinity. An image that
+    was moved by hand has 1, or 0 in no cluster.
     """
-    sure, graph, curated = run.assignments.confidence.copy(), graph_of(run), run.curated
+    curated, graph = run.curated, graph_of(run)
+    sure = curated.sure(run.assignments.confidence)
     if graph is None or not curated.changed:
         return sure
-    touched = np.isin(graph.clusters, list(curated.changed))
+    touched = np.isin(graph.clusters, list(curated.changed)) & ~curated.by_hand[graph.positions]
     total = np.asarray(graph.matrix.sum(axis=1, dtype=np.float64)).ravel()
     own = np.divide(own_affinity(graph), total, out=np.zeros(len(total)), where=total > 0)
     sure[graph.positions[touched]] = own[touched]

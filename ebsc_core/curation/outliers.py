@@ -59,7 +59,7 @@ class Outlier:
 
 
 def find_outliers(run: SavedRun, top: int) -> list[Outlier]:
-    """Rank the fitted images of a run, the strongest outlier first.
+    """Rank the fitted images of a run, the strongest outlier first, without those moved to no cluster.
 
     Raises
     ------
@@ -69,18 +69,20 @@ def find_outliers(run: SavedRun, top: int) -> list[Outlier]:
         If a file of the run is damaged.
     """
     check_top(top)  # before the graph is read
-    found = run.assignments
+    found, curated = run.assignments, run.curated
     fitted = slice(found.fitted)
-    return rank_outliers(
+    aside = curated.by_hand & (curated.clusters < 0)
+    ranked = rank_outliers(
         run.rows,
         found.ids[fitted],
-        run.curated.clusters[fitted],
+        curated.clusters[fitted],
         graph_of(run),
-        top,
+        top + int(aside.sum()),
         run.config.search,
         run.config.seed,
-        run.curated.called,
+        curated.called,
     )
+    return [one for one in ranked if not aside[one.position]][:top]
 
 
 def rank_outliers(

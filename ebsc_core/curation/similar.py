@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ebsc_core.curation.lookup import with_positions
 from ebsc_core.curation.memberships import sureness
 from ebsc_core.curation.neighbors import check_top
 from ebsc_core.data.features.rows import Rows
@@ -20,9 +21,6 @@ from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, shortened
 from ebsc_core.utils.matmul import full_precision
 from ebsc_core.utils.progress import Progress
-
-# No run has more images than have a number of so many digits.
-MAX_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,9 @@ def _position(ids: Sequence[str], wanted: str, are_rows: bool) -> int | None:
     """Return the position of a name, or of a number unless the names are numbers themselves; None if new."""
     if wanted in ids:
         return ids.index(wanted)
-    if wanted.isdecimal() and len(wanted) <= MAX_DIGITS and not all(map(str.isdecimal, ids)):
-        return int(wanted) if int(wanted) < len(ids) else None
+    (given,) = with_positions(ids, [wanted])
+    if isinstance(given, int):
+        return given if given < len(ids) else None
     # A new image may have the name of another one in another folder. Rows have no new images.
     if not are_rows and _file(wanted).is_file():
         return None

@@ -1,9 +1,9 @@
-"""Name, merge, split, search and export the clusters of a fitted estimator."""
+"""Name, merge, split, correct, search and export the clusters of a fitted estimator."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike, fspath
 from pathlib import Path
@@ -54,8 +54,14 @@ class CurationMixin:
 
         return self._decide(lambda run: split_cluster(run, cluster, into, Registry(), Spoken(self.verbose)))
 
+    def move_images(self, images: Iterable[int | str], cluster: int | str | None) -> Self:
+        """Move images, given by position or name, to a cluster as ``ebsc move`` does; None is no cluster."""
+        from ebsc_core.curation.decide import move_images
+
+        return self._decide(lambda run: move_images(run, images, cluster))
+
     def undo_decision(self) -> Self:
-        """Take the last name, merge or split back."""
+        """Take the last name, merge, split or move back."""
         from ebsc_core.curation.decide import undo
 
         return self._decide(lambda run: undo(run)[0])

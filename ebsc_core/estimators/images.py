@@ -84,7 +84,7 @@ class EBSC(CurationMixin, ClusterMixin, BaseEstimator):
     run_dir_ : Path
         The directory of the run.
     curated_labels_ : ndarray of shape (n_images,)
-        ``labels_`` after all decisions: merges and splits. ``labels_`` stays as ``fit`` found it, and
+        ``labels_`` after all decisions: merges, splits and moves. ``labels_`` stays as ``fit`` found it, and
         ``predict`` follows the decisions.
     cluster_names_ : dict
         The names that were given to clusters, by number.

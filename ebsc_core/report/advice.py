@@ -49,7 +49,7 @@ def advice(
     rank : float, optional
         The effective rank of the rows that express one another; they have ``width`` columns.
     decided : collection of int
-        The clusters that merges and splits have made, whose sizes need no advice.
+        The clusters that merges, splits and moves have made or emptied, whose sizes need no advice.
     finds_number : bool
         Whether the clusterer has found the number itself: then no other number can be advised.
     """

@@ -65,7 +65,7 @@ class Page:
         self.k = max(cluster_count(run), int(self.assignments.clusters.max(initial=-1)) + 1)
         wanted = run.config.n_clusters
         self.wanted = wanted if isinstance(wanted, int) else 0
-        # After merges and splits, and if clusters have kept their numbers, some numbers belong to none.
+        # After decisions, and if clusters have kept their numbers, some numbers belong to none.
         gaps = bool(self.curated.changed) or "like" in self.metrics
         self.numbers = self.curated.numbers if gaps else list(range(self.k))
         each = max(MIN_EACH, min(MAX_EACH, PICTURES // max(1, min(len(self.numbers), MAX_CLUSTERS))))
@@ -119,7 +119,7 @@ class Page:
             "has_pictures": bool(self.gallery),
             "clusters": self.clusters,
             "called": self._called,
-            "decided": bool(self.curated.changed),
+            "decided": bool(self.curated.changed) or bool(self.curated.by_hand.any()),
             "tree": self._tree(),
             "hidden": max(0, int((np.bincount(self._assigned) > 0).sum()) - len(self.clusters)),
             "picture": self._picture,

@@ -198,7 +198,7 @@ class Predictor:
         return clustering_stage.rebuild_assigner(
             run.rows,
             clusters[: found.fitted],
-            found.confidence[: found.fitted],
+            run.curated.sure(found.confidence)[: found.fitted],
             lambda model: self._weights("coefficients", model),
         )
 

@@ -1,9 +1,10 @@
-"""``ebsc name``, ``merge`` and ``split`` on a run, and what other commands make of the decisions."""
+"""``ebsc name``, ``merge``, ``split`` and ``move`` on a run, and what other commands make of them."""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,14 @@ def test_names_are_listed_and_read_from_a_file(ebsc, run: Path, tmp_path: Path) 
         ("split", "run"),
         ("split", "run", "99"),
         ("split", "run", "0", "--into", "1"),
+        ("move", "run"),
+        ("move", "run", "1"),
+        ("move", "run", "99", "0"),
+        ("move", "run", "1", "no.jpg"),
+        ("move", "run", "1", "0", "--from", "some.csv"),
+        ("move", "run", "1", "--from", "no.csv"),
+        ("move", "run", "1", "0", "--undo"),
+        ("move", "run", "--undo"),
         ("name", "nowhere"),
     ],
 )
@@ -104,10 +113,25 @@ def test_other_commands_stand_the_file_and_doctor_checks_it(ebsc, run: Path) -> 
     assert "run/decisions.json is damaged" in failed
 
 
+def test_images_set_aside_are_in_no_cluster_of_any_output(ebsc, run: Path, tmp_path: Path) -> None:
+    assert ebsc("outliers", "run", "--top", "5", "-o", "odd.csv").code == 0
+    done = ebsc("move", "run", "none", "--from", "odd.csv")
+    assert done.code == 0, done.err
+    assert re.search(r"none +│ +5 ", done.out)
+    odd = {line["image"] for line in lines(tmp_path / "odd.csv")}
+    assert ebsc("export", "run", "--table", "table.csv").code == 0
+    aside = [line for line in lines(tmp_path / "table.csv") if line["cluster"] == "-1"]
+    assert {line["image"] for line in aside} == odd
+    assert {line["confidence"] for line in aside} == {"0.0"}
+    assert ebsc("predict", "run", "digits", "-o", "later.csv").code == 0
+    assert ebsc("report", "run").code == 0
+    assert "or images moved" in (run / "report.html").read_text()
+
+
 def test_a_report_that_does_not_show_a_decision_yet_is_named(ebsc, run: Path, tmp_path: Path) -> None:
     stale = "report.html shows the clusters as before; to write it again: ebsc report 'my run'\n"
     run.rename(tmp_path / "my run")
-    words = [("name", "3", "herbs"), ("merge", "0", "1"), ("split", "2")]
+    words = [("name", "3", "herbs"), ("merge", "0", "1"), ("split", "2"), ("move", "none", "0")]
     for there in (False, True):
         if there:
             assert ebsc("report", "my run").code == 0

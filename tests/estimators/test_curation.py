@@ -41,7 +41,9 @@ def test_decisions_count_in_predict_and_not_in_labels(ebsc, model: EBSC) -> None
     assert again.cluster_names_ == {2: "herbs"}
     assert "2 herbs, " in str(again.cluster_tree())
     assert "herbs" in ebsc("name", model.run_dir_).out
-    for _ in range(3):
+    model.move_images([0, 1], None).move_images([2], "herbs")
+    assert model.curated_labels_[:3].tolist() == [-1, -1, 2]
+    for _ in range(5):
         model.undo_decision()
     assert (model.curated_labels_ == before).all()
     with pytest.raises(ValueError, match="nothing was decided"):

@@ -7,9 +7,11 @@ NAME_RULES = (
     f'a name is printable, of at most {MAX_BYTES} bytes, without any of / \\ : * ? " < > |, without a dot or '
     "a blank at an end, not a number, and neither 'none' nor a device of Windows (con, prn, aux, nul, com1 …)"
 )
-# Windows reserves the first of these as names of files; images of no cluster lie in the folder of the last.
+# What stands where images are in no cluster.
+NONE = "none"
+# Windows reserves the first of these as names of files.
 PORTS = (f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))
-RESERVED = {"con", "prn", "aux", "nul", *PORTS, "none"}
+RESERVED = {"con", "prn", "aux", "nul", *PORTS, NONE}
 
 
 def is_usable(name: str) -> bool:

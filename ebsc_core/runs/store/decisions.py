@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from ebsc_core.runs.store.cluster_names import is_usable
+from ebsc_core.runs.store.cluster_names import NONE, is_usable
 from ebsc_core.utils.errors import RunDirectoryError, shortened
 from ebsc_core.utils.files import written_whole
 from ebsc_core.utils.manifest import digest_of
@@ -86,7 +86,21 @@ class Split(_Strict):
         )
 
 
-Decision = Annotated[Naming | Merge | Split, Field(discriminator="kind")]
+class Move(_Strict):
+    """Move rows to a cluster that is there, or to none."""
+
+    kind: Literal["move"] = "move"
+    number: Number | None
+    rows: list[Row] = Field(min_length=1)
+
+    def __str__(self) -> str:
+        count = len(self.rows)
+        return (
+            f"move {count} image{'s' if count > 1 else ''} to {NONE if self.number is None else self.number}"
+        )
+
+
+Decision = Annotated[Naming | Merge | Split | Move, Field(discriminator="kind")]
 _DECISIONS = TypeAdapter(list[Decision])
 
 
@@ -106,9 +120,11 @@ class Curated:
     names: dict[int, str]
     """The names of the clusters that have one."""
     changed: frozenset[int]
-    """The clusters that a merge or a split has made."""
+    """The clusters that a merge or a split has made, or moves have emptied."""
     highest: int
     """The highest number that a cluster has had; -1 if there was none."""
+    by_hand: np.ndarray
+    """Whether a person has moved the row to where it is, ``(N,)`` bool."""
 
     @property
     def numbers(self) -> list[int]:
@@ -124,6 +140,10 @@ class Curated:
         """Return the name of a cluster or, if it has none, its number."""
         return self.names.get(number, str(number))
 
+    def sure(self, confidence: np.ndarray) -> np.ndarray:
+        """Return the confidence ``(N,)``; of rows that were moved by hand, 1 in a cluster and 0 in none."""
+        return np.where(self.by_hand, self.clusters >= 0, confidence)
+
 
 def apply(clusters: np.ndarray, decisions: Sequence[Decision]) -> Curated:
     """Apply decisions to the clusters ``(N,)`` of a run, which stay as they are.
@@ -133,12 +153,18 @@ def apply(clusters: np.ndarray, decisions: Sequence[Decision]) -> Curated:
     ValueError
         If a decision does not fit the clusters at its turn.
     """
-    curated = Curated(clusters.copy(), {}, frozenset(), int(clusters.max(initial=-1)))
+    by_hand = np.zeros(len(clusters), dtype=bool)
+    curated = Curated(clusters.copy(), {}, frozenset(), int(clusters.max(initial=-1)), by_hand)
     for decision in decisions:
-        if isinstance(decision, Naming):
-            curated = _named(curated, decision)
-        else:
-            curated = _merged(curated, decision) if isinstance(decision, Merge) else _split(curated, decision)
+        match decision:
+            case Naming():
+                curated = _named(curated, decision)
+            case Merge():
+                curated = _merged(curated, decision)
+            case Split():
+                curated = _split(curated, decision)
+            case Move():
+                curated = _moved(curated, decision)
     return curated
 
 
@@ -150,7 +176,7 @@ def _named(curated: Curated, naming: Naming) -> Curated:
     names = {number: name for number, name in sorted(names.items()) if name}
     if len({name.casefold() for name in names.values()}) < len(names):
         raise ValueError("two clusters have the same name")
-    return Curated(curated.clusters, names, curated.changed, curated.highest)
+    return replace(curated, names=names)
 
 
 def _merged(curated: Curated, merge: Merge) -> Curated:
@@ -164,7 +190,7 @@ def _merged(curated: Curated, merge: Merge) -> Curated:
     names = {number: name for number, name in curated.names.items() if number not in numbers}
     names |= dict.fromkeys(numbers[:1], *kept) if kept else {}
     changed = curated.changed - set(numbers) | {numbers[0]}
-    return Curated(clusters, dict(sorted(names.items())), changed, curated.highest)
+    return replace(curated, clusters=clusters, names=dict(sorted(names.items())), changed=changed)
 
 
 def _split(curated: Curated, split: Split) -> Curated:
@@ -177,9 +203,29 @@ def _split(curated: Curated, split: Split) -> Curated:
         if part.number <= highest:
             raise ValueError(f"a split gives the number {part.number} a second time")
         clusters[rows], highest = part.number, part.number
-    _require(Curated(clusters, {}, frozenset(), highest), split.number)
     changed = curated.changed | {split.number, *(part.number for part in split.parts)}
-    return Curated(clusters, curated.names, changed, highest)
+    by_hand = curated.by_hand & (
+        curated.clusters != split.number
+    )  # where they are now, the split has put them
+    after = replace(curated, clusters=clusters, changed=changed, highest=highest, by_hand=by_hand)
+    _require(after, split.number)
+    return after
+
+
+def _moved(curated: Curated, move: Move) -> Curated:
+    rows = np.array(move.rows)
+    if rows.max() >= len(curated.clusters):
+        raise ValueError("a move names rows that are not there")
+    if move.number is not None:
+        _require(curated, move.number)
+    clusters, by_hand = curated.clusters.copy(), curated.by_hand.copy()
+    clusters[rows], by_hand[rows] = -1 if move.number is None else move.number, True
+    if (clusters < 0).all():
+        raise ValueError("a move leaves no image in a cluster")
+    after = replace(curated, clusters=clusters, by_hand=by_hand)
+    emptied = set(curated.numbers) - set(after.numbers)
+    names = {number: name for number, name in curated.names.items() if number not in emptied}
+    return replace(after, names=names, changed=curated.changed | emptied)
 
 
 def _require(curated: Curated, number: int) -> None:

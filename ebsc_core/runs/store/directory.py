@@ -11,7 +11,7 @@ other files are complete. So a directory without it is finished.
 ``assignments.csv`` image, cluster, confidence and, if known, label; the test set after the fit set
 ``metrics.json``    scores, label-free figures, timings, training history, warnings
 ``manifest``        the SHA-256 of each of these files, written after them (see ``ebsc_core.utils.manifest``)
-``decisions.json``  what was decided about the clusters since: names, merges, splits; not in the manifest,
+``decisions.json``  what was decided about the clusters since (names, merges and so on); not in the manifest,
                     since it changes alone; it has its own checksum (``ebsc_core.runs.store.decisions``)
 ``report.html``     all of that on a page, with pictures; not in the manifest, since no command reads it
                     and ``ebsc report`` writes it again (see ``ebsc_core.report``)

@@ -130,8 +130,9 @@ def test_images_set_aside_are_in_no_cluster_of_any_output(ebsc, run: Path, tmp_p
 
 def test_a_report_that_does_not_show_a_decision_yet_is_named(ebsc, run: Path, tmp_path: Path) -> None:
     stale = "report.html shows the clusters as before; to write it again: ebsc report 'my run'\n"
+    first = SavedRun(run).assignments.ids[0]
     run.rename(tmp_path / "my run")
-    words = [("name", "3", "herbs"), ("merge", "0", "1"), ("split", "2"), ("move", "none", "0")]
+    words = [("name", "3", "herbs"), ("merge", "0", "1"), ("split", "2"), ("move", "none", first)]
     for there in (False, True):
         if there:
             assert ebsc("report", "my run").code == 0

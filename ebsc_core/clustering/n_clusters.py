@@ -1,7 +1,7 @@
 """Find the number of clusters of a graph: the number whose clusters stay the same when edge weights vary.
 
-Numbers from 2 up to a bound are tried. If the best is near the bound, the bound rises. The graph is
-perturbed a few times: each edge is multiplied by a draw from the exponential distribution (Rubin, "The
+Numbers from 2 up to a bound are tried. If the best is near the bound, or the graph has more pieces that are
+nearly separate, the bound rises. The graph is perturbed a few times: each edge is multiplied by a draw from the exponential distribution (Rubin, "The
 Bayesian bootstrap", Ann. Statist. 9, 1981, applied here to edges). Each perturbed graph is partitioned
 again. The *stability* of a number is the mean adjusted Rand index over all pairs of these clusterings
 (Ben-Hur, Elisseeff, Guyon, "A stability based method for discovering structure in clustered data", PSB 2002;
@@ -46,6 +46,9 @@ MAX_CLUSTERS, MIN_MEAN_SIZE = 300, 5
 # Numbers up to this one are considered at first, then half as many more at a time, until the best is far
 # below the bound.
 FIRST_BOUND, GROWTH, BEYOND_BEST = 50, 1.5, 1.25
+# A walk leaves a piece of the graph in a step as rarely as 1 less an eigenvalue. From this one on, pieces are
+# nearly separate. Real data with fewer groups have 0.43 to 0.97 at the first bound, 120 clear groups 0.993.
+NEARLY_SEPARATE = 0.98
 # Up to this number all are tried, then those a tenth apart, and at last some around the best.
 ALL_UP_TO, STEP = 20, 1.1
 # Graphs of more nodes are joined into coarser ones until they have no more.
@@ -201,7 +204,7 @@ def find_n_clusters(
     most = min(most, graph.shape[0])
     draws = np.random.default_rng(seed)
     graphs = [graph, *(perturbed(graph, draws) for _ in range(RESAMPLES))]
-    pieces, bound = _pieces(graph, sizes), min(most, FIRST_BOUND)
+    (pieces, fragments), bound = _pieces(graph, sizes), min(most, FIRST_BOUND)
     stability: dict[int, float] = {}
     while True:
         n_vectors = min(max(2 * bound, VECTORS_PER_CLUSTER), graph.shape[0])
@@ -222,6 +225,8 @@ def find_n_clusters(
                 [Candidate(k, s, _score(stability, k), _gap(gaps, k)) for k, s in stability.items()]
             )
             wanted = _between(candidates[0].k, stability) - stability.keys()
+        nearly = int((pairs[0].values >= NEARLY_SEPARATE).sum()) - fragments
+        pieces = max(pieces, nearly)
         if bound == most or bound >= max(STEP * pieces, BEYOND_BEST * candidates[0].k):
             return NumberOfClusters(tuple(candidates), time, eigenvalues, graph.shape[0], most)
         bound = min(most, ceil(max(GROWTH * bound, STEP * pieces)))
@@ -310,10 +315,11 @@ def _cut(pairs: Eigenpairs, k: int, seed: int) -> np.ndarray:
     return kmeans(rows, k, STARTS, seed, merging=False)
 
 
-def _pieces(graph: sparse.csr_matrix, sizes: np.ndarray) -> int:
-    """Count the connected pieces that have as many rows as a cluster needs on average."""
-    _, piece = connected_components(graph, directed=False)
-    return int((np.bincount(piece, sizes) >= MIN_MEAN_SIZE).sum())
+def _pieces(graph: sparse.csr_matrix, sizes: np.ndarray) -> tuple[int, int]:
+    """Count the connected pieces that have as many rows as a cluster needs on average, and the smaller ones."""
+    count, piece = connected_components(graph, directed=False)
+    large = int((np.bincount(piece, sizes) >= MIN_MEAN_SIZE).sum())
+    return large, int(count) - large
 
 
 def _spread(bound: int) -> set[int]:

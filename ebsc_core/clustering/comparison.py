@@ -6,7 +6,7 @@ judged by what no model had a hand in: good clusters keep the nearest neighbours
 Two things make this fair. The neighbours are those of the rows as they are and those of the whitened rows,
 in equal parts: faces in changing light are neighbours by their light in the one and by their person in the
 other. And it is not the silhouette, which favours k-means whether or not its clusters are better, because
-both go by distances to means. ``docs/method.md`` shows the figures on labelled data.
+both go by distances to means. ``docs/experiments/clusters.md`` shows the figures on labelled data.
 """
 
 from __future__ import annotations

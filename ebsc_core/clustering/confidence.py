@@ -3,7 +3,7 @@
 The share of a row's affinity that stays within its cluster is a poor judge: wrong rows often lie among
 wrong rows. The eigenvectors of the graph see further. A row is *clear* if it lies near the centre of its own
 cluster there and far from the others. Its confidence is the share of its affinity that goes to clear rows of
-its own cluster. ``docs/method.md`` shows what this and other measures do on labelled data.
+its own cluster. ``docs/experiments/clusters.md`` shows what this and other measures do on labelled data.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ Therefore:
   other gap. A class with two styles can be split in two as stably as not, but its pieces are connected.
   Pieces that are not connected leave no gap between them.
 
-The eigengap alone is misled by fragments and sub-styles; ``docs/method.md`` has the figures. No label
+The eigengap alone is misled by fragments and sub-styles; see ``docs/decisions.md``. No label
 enters. If there are many rows, a coarser graph is examined.
 """
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ebsc_core.clustering.inner_product import InnerProductModel
 from ebsc_core.clustering.returned import checked_coefficients
-from ebsc_core.clustering.search import Index, build_index, chosen_method, recall
+from ebsc_core.clustering.search import Index, build_index, recall
 from ebsc_core.config.schema import SearchOptions
 from ebsc_core.plugins.interfaces import CoefficientModel, Coefficients
 from ebsc_core.utils.matmul import full_precision
@@ -64,20 +64,27 @@ class Dictionary:
     ) -> None:
         """Prepare unit-length rows ``(N, D)`` for ``n_queries`` queries in total (N if not given)."""
         self.model, self.seed, (self.size, self.width) = model, seed, rows.shape
-        self.method = "exact"
-        """The search method: ``exact``, ``cells`` or ``faiss``."""
         self.recall: float | None = None
         """The share of the largest inner products that the search finds, measured on some of the first
         queries; None if the search is exact."""
-        search, n_queries = search or SearchOptions(), n_queries or len(rows)
+        search = search or SearchOptions()
         with full_precision():
             if isinstance(model, InnerProductModel):
-                self.method = chosen_method(search, n_queries, len(rows))
-                self.encoded = build_index(model.all_keys(rows), search, n_queries, seed)
+                self.encoded = build_index(model.all_keys(rows), search, n_queries or len(rows), seed)
                 self.block = QUERY_ROWS
             else:
                 self.encoded = model.encode(rows)
                 self.block = max(16, min(4096, BLOCK_SCORES // len(rows)))
+
+    @property
+    def method(self) -> str:
+        """The search method: ``exact``, ``cells`` or ``faiss``."""
+        return self.encoded.method if isinstance(self.encoded, Index) else "exact"
+
+    @property
+    def probes(self) -> int:
+        """The number of cells that are searched for each row; 0 if all rows are compared."""
+        return self.encoded.probes if isinstance(self.encoded, Index) else 0
 
     @property
     def order(self) -> Tensor | None:

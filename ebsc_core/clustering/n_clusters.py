@@ -1,11 +1,12 @@
 """Find the number of clusters of a graph: the number whose clusters stay the same when edge weights vary.
 
 Numbers from 2 up to a bound are tried. If the best is near the bound, or the graph has more pieces that are
-nearly separate, the bound rises. The graph is perturbed a few times: each edge is multiplied by a draw from the exponential distribution (Rubin, "The
-Bayesian bootstrap", Ann. Statist. 9, 1981, applied here to edges). Each perturbed graph is partitioned
-again. The *stability* of a number is the mean adjusted Rand index over all pairs of these clusterings
-(Ben-Hur, Elisseeff, Guyon, "A stability based method for discovering structure in clustered data", PSB 2002;
-von Luxburg, "Clustering stability: an overview", 2010). A stable number may still be too small (ibid.).
+nearly separate, the bound rises. The graph is perturbed a few times: each edge is multiplied by a draw from
+the exponential distribution (Rubin, "The Bayesian bootstrap", Ann. Statist. 9, 1981, applied here to edges).
+Each perturbed graph is partitioned again. The *stability* of a number is the mean adjusted Rand index over
+all pairs of these clusterings (Ben-Hur, Elisseeff, Guyon, "A stability based method for discovering structure
+in clustered data", PSB 2002; von Luxburg, "Clustering stability: an overview", 2010). A stable number may
+still be too small (ibid.).
 Therefore:
 
 - The score of a number combines its stability and that of its better neighbour, three to two. If there are
@@ -46,9 +47,9 @@ MAX_CLUSTERS, MIN_MEAN_SIZE = 300, 5
 # Numbers up to this one are considered at first, then half as many more at a time, until the best is far
 # below the bound.
 FIRST_BOUND, GROWTH, BEYOND_BEST = 50, 1.5, 1.25
-# A walk leaves a piece of the graph in a step as rarely as 1 less an eigenvalue. From this one on, pieces are
-# nearly separate. Real data with fewer groups have 0.43 to 0.97 at the first bound, 120 clear groups 0.993.
-NEARLY_SEPARATE = 0.98
+# There are as many nearly separate pieces as eigenvalues from this one on: in a step, a walk leaves such a
+# piece less often than one time in twenty.
+NEARLY_SEPARATE = 0.95
 # Up to this number all are tried, then those a tenth apart, and at last some around the best.
 ALL_UP_TO, STEP = 20, 1.1
 # Graphs of more nodes are joined into coarser ones until they have no more.
@@ -316,7 +317,7 @@ def _cut(pairs: Eigenpairs, k: int, seed: int) -> np.ndarray:
 
 
 def _pieces(graph: sparse.csr_matrix, sizes: np.ndarray) -> tuple[int, int]:
-    """Count the connected pieces that have as many rows as a cluster needs on average, and the smaller ones."""
+    """Count the connected pieces with as many rows as a cluster needs on average, and the smaller ones."""
     count, piece = connected_components(graph, directed=False)
     large = int((np.bincount(piece, sizes) >= MIN_MEAN_SIZE).sum())
     return large, int(count) - large

@@ -273,11 +273,13 @@ class SearchOptions(Options):
 
     method: Literal["auto", "exact", "cells", "faiss"] = "auto"
     """``exact`` compares all pairs of rows. ``cells`` compares only rows in nearby cells. ``faiss`` does
-    the same with the faiss library. ``auto`` is ``exact`` up to 70,000 rows, and ``cells`` above."""
+    the same with the faiss library. ``auto`` is ``exact`` up to 70,000 rows, and ``cells`` above;
+    on a CPU, up to 5·10¹¹ multiplications (22,000 rows of 1,000 columns)."""
     cell_rows: int = Field(256, ge=8)
     """The average number of rows in a cell."""
-    probes: int = Field(8, ge=1)
-    """The number of cells that are searched for each row."""
+    probes: int | None = Field(None, ge=1)
+    """The number of cells that are searched for each row. By default, it is 8, and 16 if rows have more than
+    512 columns."""
 
 
 class RunConfig(BaseModel):

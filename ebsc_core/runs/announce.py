@@ -16,6 +16,8 @@ from ebsc_core.utils.device import describe_device
 
 # Colour images of at least this side, in pixels, are usually photographs.
 PHOTOGRAPH = 64
+# How wide the rows will be is not known yet; they are hardly ever wider than this.
+WIDEST = 4096
 
 
 def announce_images(
@@ -125,7 +127,7 @@ def _without_effect(plan: Plan, resolved: ResolvedClusteringSettings, clustered:
     if isinstance(factory, type) and not issubclass(factory, TrainableCoefficientModel):
         idle = changed(config.refine, RefineOptions.model_fields)
         found[f"{model.name} has nothing to train"] = _dotted("refine", idle)
-    if chosen_method(config.search, clustered, clustered) == "exact":
+    if chosen_method(config.search, clustered, clustered, WIDEST, on_cpu=True) == "exact":
         idle = changed(config.search, ["cell_rows", "probes"])
         found["all pairs of rows are compared"] = _dotted("search", idle)
     return found

@@ -324,7 +324,7 @@ class ClusteringStage:
         if recall is not None and recall < MIN_RECALL:
             self.progress.warn(
                 f"the search found {recall:.0%} of the largest coefficients; raise search.probes, which is "
-                f"{self.config.search.probes}, or use `search.method=exact`"
+                f"{dictionary.probes}, or use `search.method=exact`"
             )
         return {"method": dictionary.method, "recall": None if recall is None else round(recall, 4)}
 

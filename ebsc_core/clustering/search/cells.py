@@ -24,11 +24,12 @@ WIDEST = 2
 class CellIndex(Index):
     """Sort keys ``(N, D)`` into about ``cells`` cells; each query looks into ``probes`` of them."""
 
+    method = "cells"
     order: Tensor
 
     @torch.no_grad()
     def __init__(self, keys: Tensor, cells: int, probes: int, seed: int) -> None:
-        self.width = GROUP * ceil(WIDEST * len(keys) / cells / GROUP)
+        self.probes, self.width = probes, GROUP * ceil(WIDEST * len(keys) / cells / GROUP)
         with full_precision():
             means = k_means(keys, cells, seed)
             centroids = Centroids(means, 1, seed)

@@ -17,6 +17,8 @@ TILE_KEYS = 16_384
 class ExactIndex(Index):
     """Search exactly; the time grows with the number of queries times the number of keys."""
 
+    method = "exact"
+
     def __init__(self, keys: Tensor) -> None:
         self.size = len(keys)
         self.tiles = list(packed_tiles(keys))

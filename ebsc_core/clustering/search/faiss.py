@@ -15,6 +15,8 @@ from ebsc_core.clustering.search.index import Found, Index
 class FaissIndex(Index):
     """Hold keys ``(N, D)`` in an ``IVF,Flat`` index on the CPU; a graph (HNSW) searches many centroids."""
 
+    method = "faiss"
+
     def __init__(self, keys: Tensor, cells: int, probes: int, seed: int) -> None:
         faiss = import_module("faiss")  # no import statement: the types differ between versions
         self.keys = keys
@@ -25,7 +27,7 @@ class FaissIndex(Index):
         )
         self.index.cp.seed = seed % 2**31
         self.index.cp.min_points_per_centroid = 1  # otherwise faiss prints to the terminal
-        self.index.nprobe = min(probes, cells)
+        self.index.nprobe = self.probes = min(probes, cells)
         rows = keys.float().cpu().numpy()
         self.index.train(rows)
         self.index.add(rows)

@@ -32,6 +32,10 @@ class Found:
 class Index(ABC):
     """Prepare keys ``(N, D)`` to be searched by any number of queries, in blocks of any size."""
 
+    method: str
+    """``exact``, ``cells`` or ``faiss``."""
+    probes: int = 0
+    """The number of cells that are searched for each query; 0 if all keys are."""
     order: Tensor | None = None
     """The keys' positions, ``(N,)`` int64, sorted so that near keys are side by side; None if not
     sorted."""

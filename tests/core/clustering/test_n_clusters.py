@@ -62,6 +62,12 @@ def test_many_blocks_are_counted() -> None:
     assert not found.doubts()
 
 
+def test_many_blocks_that_are_nearly_separate_are_counted() -> None:
+    """The graph is in one piece but for a few nodes, and a cut into five is as stable as many."""
+    found = find_n_clusters(planted([8] * 80, 0.02))
+    assert found.chosen == 80
+
+
 def test_a_coarse_cut_that_is_stable_does_not_end_the_search() -> None:
     """Two halves that nothing connects come out again each time; each has twenty blocks."""
     halves = [planted([12] * 20, 0.05, seed) for seed in (0, 1)]

@@ -96,13 +96,30 @@ def test_products_are_exact_where_training_allows_itself_less() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "dictionary", "chosen"),
-    [(70_000, 70_000, "exact"), (80_000, 80_000, "cells"), (10**7, 200, "exact"), (10**6, 20_000, "cells")],
+    ("rows", "dictionary", "width", "on_cpu", "chosen"),
+    [
+        (70_000, 70_000, 100, True, "exact"),
+        (80_000, 80_000, 10, True, "cells"),
+        (10**7, 200, 100, True, "exact"),
+        (10**6, 20_000, 10, True, "cells"),
+        (20_000, 20_000, 1000, True, "exact"),
+        (30_000, 30_000, 1000, True, "cells"),
+        (70_000, 70_000, 1000, False, "exact"),
+        (80_000, 80_000, 10, False, "cells"),
+    ],
 )
-def test_the_search_is_exact_where_that_is_quick(rows: int, dictionary: int, chosen: str) -> None:
-    assert chosen_method(SearchOptions(), rows, dictionary) == chosen
-    assert chosen_method(SearchOptions(method="exact"), rows, dictionary) == "exact"
-    assert chosen_method(SearchOptions(method="faiss"), 10, 10) == "faiss"
+def test_the_search_is_exact_where_that_is_quick(
+    rows: int, dictionary: int, width: int, on_cpu: bool, chosen: str
+) -> None:
+    assert chosen_method(SearchOptions(), rows, dictionary, width, on_cpu) == chosen
+    assert chosen_method(SearchOptions(method="exact"), rows, dictionary, width, on_cpu) == "exact"
+    assert chosen_method(SearchOptions(method="faiss"), 10, 10, width, on_cpu) == "faiss"
+
+
+@pytest.mark.parametrize(("width", "given", "probes"), [(512, None, 8), (513, None, 16), (513, 3, 3)])
+def test_more_cells_are_searched_for_wide_rows(width: int, given: int | None, probes: int) -> None:
+    options = SearchOptions(method="cells", probes=given, cell_rows=8)
+    assert build_index(torch.randn(200, width), options, 200, 0).probes == probes
 
 
 def near_subspaces(n: int, seed: int = 0) -> Tensor:

@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
 
 from ebsc_core.clustering.cluster import ClusteringResult
-from ebsc_core.runs.store.compare import POSITION, match_images
+from ebsc_core.runs.store.compare import are_positions, match_images
 from ebsc_core.runs.store.decisions import Name, Naming, write_decisions
 from ebsc_core.runs.store.directory import ASSIGNMENTS, DECISIONS
 from ebsc_core.runs.store.saved import SavedRun
@@ -78,9 +78,9 @@ def match_numbers(earlier: np.ndarray, labels: np.ndarray, free: int) -> Matchin
     ]
     numbers = {int(now[j]): int(before[i]) for i, j in pairs}
     others = [j for j in range(len(now)) if int(now[j]) not in numbers]
+    left = sorted(set(range(len(before))) - {i for i, _ in pairs})
     numbers |= {int(now[j]): free + place for place, j in enumerate(others)}
     number_of = [numbers[int(label)] for label in now]
-    left = [i for i in range(len(before)) if i not in {i for i, _ in pairs}]
     return Matching(
         numbers=numbers,
         kept=sorted(int(before[i]) for i, _ in pairs),
@@ -123,7 +123,7 @@ class Earlier:
                 f"{unclear} images are not matched with those of {path}, which has their names more or less "
                 "often"
             )
-        if all(POSITION.fullmatch(ids[place]) for place in here):
+        if are_positions(ids[place] for place in here):
             progress.warn(f"images are matched with those of {path} by position: their names are positions")
         self.clusters = np.full(len(ids), -1)
         self.clusters[here] = curated.clusters[there]

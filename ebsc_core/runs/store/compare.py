@@ -21,7 +21,6 @@ from ebsc_core.runs.store.listing import FREE, KNN_ACCURACY, SCORES, data_of
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, RunDirectoryError
 
-# A name like this is a position in a data set; it does not identify an image across data sets.
 POSITION = re.compile(r"([a-z]+/)?[0-9]+")
 
 
@@ -168,6 +167,11 @@ def match_images(one: Sequence[str], other: Sequence[str]) -> tuple[np.ndarray, 
     return matched, found[matched], sum(here[name] for name in unclear)
 
 
+def are_positions(names: Iterable[str]) -> bool:
+    """Return whether all names are positions in a data set, which identify no image of another one."""
+    return all(map(POSITION.fullmatch, names))
+
+
 def _numbered(names: Iterable[str]) -> Iterator[str | tuple[str, int]]:
     """Yield each name, with a number from the second time on."""
     seen: Counter[str] = Counter()
@@ -180,7 +184,7 @@ def _common(one: SavedRun, other: SavedRun) -> tuple[np.ndarray, np.ndarray, int
     """Return both runs' clusters of the images that have one in both, and how many images are unclear."""
     (names, a), (others, b) = _clustered(one), _clustered(other)
     here, there, unclear = match_images(names, others)
-    only_positions = len(here) > 0 and all(POSITION.fullmatch(names[place]) for place in here)
+    only_positions = are_positions(names[place] for place in here)
     if not len(here) or (only_positions and _data(one) != _data(other)):
         why = "they are of different data, and their names are positions"
         if not len(here):

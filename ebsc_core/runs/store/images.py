@@ -16,7 +16,7 @@ from ebsc_core.data.images.workers import RESTORE, none_left_out
 from ebsc_core.plugins.kinds import Kind
 from ebsc_core.plugins.registry import Registry, UnknownComponentError
 from ebsc_core.plugins.selection import choose
-from ebsc_core.runs.store.compare import POSITION
+from ebsc_core.runs.store.compare import are_positions
 from ebsc_core.runs.store.saved import Assignments, SavedRun
 from ebsc_core.utils.errors import ConfigError, DataError, first_of, shortened
 
@@ -102,7 +102,7 @@ def _of_images(
 def _by_name(available: ImageSource, lines: Assignments, note: Callable[[str], None]) -> RunImages:
     """Find the images of a run among others by their names."""
     place = {name: position for position, name in enumerate(available.ids)}
-    if all(map(POSITION.fullmatch, lines.ids)) or len(place) < len(available):
+    if are_positions(lines.ids) or len(place) < len(available):
         raise DataError(f"{available.name} holds other images than the run was made of")
     if missing := [name for name in lines.ids if name not in place]:
         count = f"{len(missing)} of the {len(lines.ids)} images of the run"

@@ -39,6 +39,7 @@ from ebsc_core.runs.store.unfinished import (
     UNFINISHED,
     WORK,
     at_work,
+    check_folder,
     check_unfinished,
     holds_remains_only,
     how_unfinished,
@@ -67,9 +68,7 @@ MAX_COMPONENTS, MAX_NAME = 120, 200
 
 def check_finished(path: Path) -> None:
     """Raise a RunDirectoryError unless ``path`` is the directory of a finished run; read no file of it."""
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        raise RunDirectoryError(f"{path} {what}; give the directory of a run")
+    check_folder(path, "give the directory of a run")
     if is_unfinished(path):
         raise RunDirectoryError(how_unfinished(path))
     needed = (CONFIG, METRICS, ASSIGNMENTS, "features.h5")

@@ -14,7 +14,7 @@ from ebsc_core.config.schema import PROVENANCE, RunConfig
 from ebsc_core.config.toml import read_toml
 from ebsc_core.runs.store.directory import ASSIGNMENTS, CONFIG, METRICS, files_of
 from ebsc_core.runs.store.recorded import Provenance, checked_as, moment, read_metrics
-from ebsc_core.runs.store.unfinished import UNFINISHED, is_at_work, read_unfinished
+from ebsc_core.runs.store.unfinished import UNFINISHED, check_folder, is_at_work, read_unfinished
 from ebsc_core.utils.errors import ConfigError, RunDirectoryError, text_of
 
 # A folder that holds one of these files is, or was, a run directory.
@@ -61,9 +61,7 @@ def list_runs(folder: Path) -> list[Listed]:
     RunDirectoryError
         If the folder does not exist.
     """
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise RunDirectoryError(f"{folder} {what}; give a folder that `ebsc run` has left runs in")
+    check_folder(folder, "give a folder that `ebsc run` has left runs in")
     runs = [_listed(path) for path in _runs(folder)]
     return sorted(runs, key=lambda run: run.when or "", reverse=True)
 

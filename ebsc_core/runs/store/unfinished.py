@@ -172,11 +172,16 @@ def first_link(path: Path) -> Path | None:
     return next((file for file in own if file.is_symlink()), None)
 
 
-def check_unfinished(path: Path) -> None:
-    """Raise a RunDirectoryError unless ``path`` is an unfinished run that no process writes now."""
+def check_folder(path: Path, advice: str) -> None:
+    """Raise a RunDirectoryError, which ends with ``advice``, unless ``path`` is a folder."""
     if not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
-        raise RunDirectoryError(f"{path} {what}; give the directory of an unfinished run")
+        raise RunDirectoryError(f"{path} {what}; {advice}")
+
+
+def check_unfinished(path: Path) -> None:
+    """Raise a RunDirectoryError unless ``path`` is an unfinished run that no process writes now."""
+    check_folder(path, "give the directory of an unfinished run")
     if not is_unfinished(path):
         finished = (path / "run.toml").is_file()
         what = "is finished; nothing is left to do" if finished else "holds no run"

@@ -21,10 +21,7 @@ def verify(path: Path) -> Checked:
 
     A file is right if it is the one that was written. Those of a run are also read.
     """
-    if not path.is_dir():
-        what = "is a file" if path.exists() else "does not exist"
-        yield "failed", f"{path} {what}; give the directory of a run"
-    elif is_unfinished(path):
+    if is_unfinished(path):
         yield from _tried({UNFINISHED: partial(read_unfinished, path)})
         yield "note", how_unfinished(path)
     else:

@@ -15,7 +15,7 @@ from ebsc_core.clustering import metrics
 from ebsc_core.clustering.cluster import ClusteringResult
 from ebsc_core.clustering.neighbor_vote import knn_accuracy
 from ebsc_core.config.schema import PROVENANCE
-from ebsc_core.data.features.rows import Rows
+from ebsc_core.data.features.rows import StoredRows
 from ebsc_core.data.images.run_images import RunImages
 from ebsc_core.runs.context import RunContext
 from ebsc_core.runs.like import Earlier
@@ -47,37 +47,44 @@ class Named(Protocol):
     def label_names(self) -> list[str] | None: ...
 
 
-Assignment = tuple[Named, np.ndarray, np.ndarray]
-"""Images or rows, their clusters ``(N,)`` and their confidence ``(N,)``."""
+@dataclass(frozen=True)
+class Assignment:
+    """Hold ``N`` images, or rows of a file, and the clusters that they are in."""
+
+    named: Named
+    rows: StoredRows
+    """Their plain rows."""
+    clusters: np.ndarray
+    """``(N,)``"""
+    confidence: np.ndarray
+    """``(N,)``"""
 
 
 def run_figures(
     context: RunContext,
     result: ClusteringResult,
     assignments: Sequence[Assignment],
-    rows: Sequence[Rows],
     earlier: Earlier | None = None,
 ) -> dict[str, Any]:
     """Return the figures that every run has; the scores are those of the last assignment.
 
     Parameters
     ----------
-    rows : sequence of Rows
-        The plain rows of each assignment.
+    assignments : sequence of Assignment
+        The fitted images or rows, and those that were held out, if any.
     earlier : Earlier, optional
         The run from which clusters have kept their numbers.
     """
-    clusters = assignments[-1][1]
-    scores = _scores(context, assignments, rows)
+    scores = _scores(context, assignments)
     kept = {"like": earlier.record()} if earlier else {}
     return (
         result.figures
         | kept
         | {
             "protocol": context.config.protocol,
-            "scored_images": len(clusters),
+            "scored_images": len(assignments[-1].clusters),
             "scores": scores,
-            "images": len(rows[0]),
+            "images": len(assignments[0].rows),
             "seconds": {name: round(value, 2) for name, value in context.stage.seconds.items()},
             "peak_memory_mib": peak_memory_mib(),
             "warnings": context.progress.warnings,
@@ -85,17 +92,16 @@ def run_figures(
     )
 
 
-def _scores(
-    context: RunContext, assignments: Sequence[Assignment], rows: Sequence[Rows]
-) -> dict[str, float] | None:
+def _scores(context: RunContext, assignments: Sequence[Assignment]) -> dict[str, float] | None:
     """Score the clusters of the last assignment, and its rows; None without labels."""
-    (fitted, *_), (named, clusters, _) = assignments[0], assignments[-1]
-    if named.labels is None or fitted.labels is None:
+    fitted, scored = assignments[0], assignments[-1]
+    voters, labels = fitted.named.labels, scored.named.labels
+    if voters is None or labels is None:
         return None
-    held_out = (rows[-1], named.labels) if len(assignments) > 1 else None
+    held_out = (scored.rows, labels) if len(assignments) > 1 else None
     with context.stage("scores"):
-        accuracy = knn_accuracy(rows[0], fitted.labels, context.config.seed, context.device, held_out)
-        return metrics.scores(named.labels, clusters) | {KNN_ACCURACY: accuracy}
+        accuracy = knn_accuracy(fitted.rows, voters, context.config.seed, context.device, held_out)
+        return metrics.scores(labels, scored.clusters) | {KNN_ACCURACY: accuracy}
 
 
 def write_run(
@@ -126,15 +132,13 @@ def write_run(
 def _columns(assignments: Sequence[Assignment]) -> dict[str, Iterable[Any]]:
     """Return the columns of ``assignments.csv``, fitted images before held-out ones; no column is a list."""
     columns: dict[str, Iterable[Any]] = {
-        "image": chain.from_iterable(named.ids for named, _, _ in assignments),
-        "cluster": chain.from_iterable(clusters for _, clusters, _ in assignments),
-        "confidence": (f"{value:.4f}" for _, _, confidence in assignments for value in confidence),
+        "image": chain.from_iterable(one.named.ids for one in assignments),
+        "cluster": chain.from_iterable(one.clusters for one in assignments),
+        "confidence": (f"{value:.4f}" for one in assignments for value in one.confidence),
     }
-    if assignments[0][0].labels is not None:
-        columns["label"] = chain.from_iterable(named.label_names() or [] for named, _, _ in assignments)
+    if assignments[0].named.labels is not None:
+        columns["label"] = chain.from_iterable(one.named.label_names() or [] for one in assignments)
     if len(assignments) > 1:
         splits = zip(assignments, ("train", "test"), strict=True)
-        columns["split"] = chain.from_iterable(
-            repeat(split, len(named.ids)) for (named, _, _), split in splits
-        )
+        columns["split"] = chain.from_iterable(repeat(split, len(one.named.ids)) for one, split in splits)
     return columns

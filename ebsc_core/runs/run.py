@@ -133,21 +133,20 @@ def _run_on_images(context: RunContext, plan: ImagePlan, data: ImageSource | Non
         clustering = ClusteringStage(plan, resolved, context.device, stage, context.progress)
         joint = Joint(training.joint, resolved.joint_whiten) if training.joint else None
         result = clustering.run(rows, joint, earlier.renumber if earlier else None)
-        assignments: list[Assignment] = [(data, result.labels, result.confidence)]
-        assigned = [rows]
+        assignments = [Assignment(data, rows, result.labels, result.confidence)]
         if held_out:
             with stage("held-out images"):
                 held_out_rows = _extract_held_out(context, held_out, training, resolved)
-                assignments.append((held_out, *result.assigner.predict(held_out_rows)))
-                assigned.append(held_out_rows)
+                found = result.assigner.predict(held_out_rows)
+                assignments.append(Assignment(held_out, held_out_rows, *found))
         clustering.pass_on_warnings(result.method.model)
-        figures = run_figures(context, result, assignments, assigned, earlier) | {
+        figures = run_figures(context, result, assignments, earlier) | {
             "processes": distributed.count,
             "features_cost": trained.cost,
             "training": trained.history,
         }
-        for other in assigned[1:]:
-            other.path.unlink()
+        for other in assignments[1:]:
+            other.rows.path.unlink()
         with directory.writing():
             training.write(directory)
         tables = clustering.resolved_tables(result) | _resolved_tables(context, resolved, info, trained)
@@ -181,8 +180,8 @@ def _run_on_features(context: RunContext, plan: Plan) -> RunResult:
         clustering = ClusteringStage(plan, resolved, context.device, stage, context.progress)
         result = clustering.run(rows, renumber=earlier.renumber if earlier else None)
         clustering.pass_on_warnings(result.method.model)
-        assignments: list[Assignment] = [(features, result.labels, result.confidence)]
-        figures = run_figures(context, result, assignments, [rows], earlier) | {
+        assignments = [Assignment(features, rows, result.labels, result.confidence)]
+        figures = run_figures(context, result, assignments, earlier) | {
             # Every run says these; here the features were made elsewhere.
             "processes": 1,
             "features_cost": {"seconds": {}, "peak_memory_mib": None},

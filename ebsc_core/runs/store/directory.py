@@ -34,6 +34,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from ebsc_core.config.loading import write_toml
 from ebsc_core.plugins.faults import origin
+from ebsc_core.runs.store.checkpoint_note import NOTE, CheckpointNote
 from ebsc_core.runs.store.unfinished import (
     LOCK,
     UNFINISHED,
@@ -48,10 +49,8 @@ from ebsc_core.runs.store.unfinished import (
     read_unfinished,
     write_unfinished,
 )
-from ebsc_core.utils.cached_entries import CHECKPOINT_SUFFIX
 from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, EbscError, Interrupted, RunDirectoryError
 from ebsc_core.utils.files import check_writable, cut_name, lock, locked, remove
-from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.manifest import MANIFEST, GuardedFolder, write_manifest
 from ebsc_core.utils.paths import features_folder, is_cache
 
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
 
 CONFIG, ASSIGNMENTS, METRICS = "run.toml", "assignments.csv", "metrics.json"
 AFFINITY, CHECKPOINTS, DECISIONS, REPORT = "affinity.npz", "checkpoints", "decisions.json", "report.html"
-# The name, in the hidden folder, of a note about the checkpoint.
-KEPT, MAX_NOTE = "kept.json", 1 << 16
 # Bytes of the components, and of components and source together, in the name of a directory.
 MAX_COMPONENTS, MAX_NAME = 120, 200
 
@@ -192,7 +189,7 @@ class RunDirectory:
             self.lock = None
             check_free(self.path)
         for item in self.work_folder.iterdir():
-            noted = self.resuming and item.name == KEPT and item.is_file() and not item.is_symlink()
+            noted = self.resuming and item.name == NOTE and item.is_file() and not item.is_symlink()
             if item.name != LOCK and not noted:
                 remove(item)
         self.checkpoints.mkdir()
@@ -221,22 +218,18 @@ class RunDirectory:
 
     def _kept_elsewhere(self) -> Path | None:
         """Return the checkpoint in the cache that the record names, if the cache of now has none."""
+        note, now = CheckpointNote.read(self.work_folder), features_folder(self.unfinished.get("cache"))
+        if note is None or (now and note.checkpoint(now)):
+            return None
         try:
             before = features_folder(read_unfinished(self.target).get("cache"))
-            with (self.work_folder / KEPT).open("rb") as content:
-                name = json.loads(content.read(MAX_NOTE))["file"]
             # The record may come from somebody else: look at nothing but at a cache.
-            if before is None or not name.endswith(CHECKPOINT_SUFFIX) or not is_cache(before):
-                return None
-            now = features_folder(self.unfinished.get("cache"))
-            kept = (before.absolute() / "x").with_name(name)  # which refuses the path of another folder
-            missed = kept.exists() and not (now and (now / kept.name).exists())
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EbscError):
-            return None  # there is no note, or it or the record is damaged
-        return kept if missed else None
+            return note.checkpoint(before.absolute()) if before and is_cache(before) else None
+        except (OSError, ValueError, TypeError, RecursionError, EbscError):  # the record is damaged
+            return None
 
     def _finish(self) -> None:
-        remove(self.work_folder / KEPT)
+        remove(self.work_folder / NOTE)
         write_manifest(self.work_folder, leave_out=(LOCK, DECISIONS))
         for item in sorted(self.work_folder.iterdir(), key=lambda item: item.name == MANIFEST):
             if item.name != LOCK:
@@ -287,8 +280,9 @@ class RunDirectory:
         Only the resumed run itself may go on from another checkpoint than ``file``, for instance with another
         batch size: somebody else may still train from that one.
         """
-        earlier, then = self._noted(file)
-        return file if file.exists() or then != _digests(made_from) or not _is_kept(earlier) else earlier
+        before, now = CheckpointNote.read(self.work_folder), CheckpointNote.of(file, made_from)
+        kept = before.checkpoint(file.parent) if before and before.made_from == now.made_from else None
+        return kept if kept and not file.exists() else file
 
     def note_training(self, file: Path, made_from: Mapping[str, Any]) -> list[str]:
         """Note the file for the checkpoint if training ends early, and what the training depends on.
@@ -299,21 +293,12 @@ class RunDirectory:
             The names of what has changed since a training of this run was kept that cannot go on. It is empty
             if nothing has changed, or if nothing was kept.
         """
-        self.training, now = file, _digests(made_from)
-        earlier, then = self._noted(file)
-        lost = _is_kept(earlier) and not file.exists()
+        self.training = file
+        before, now = CheckpointNote.read(self.work_folder), CheckpointNote.of(file, made_from)
         with self.writing():
-            (self.work_folder / KEPT).write_text(json.dumps({"file": file.name, "made_from": now}), "utf-8")
-        return [name for name in now if now[name] != then.get(name)] if lost else []
-
-    def _noted(self, file: Path) -> tuple[Path, dict[str, Any]]:
-        """Return the checkpoint, beside ``file``, that the run has noted before, and what it depends on."""
-        try:
-            with (self.work_folder / KEPT).open("rb") as content:
-                before = json.loads(content.read(MAX_NOTE))
-            return file.with_name(before["file"]), dict(before["made_from"])
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # no note, or a damaged one
-            return file, {}
+            now.write(self.work_folder)
+        lost = before and before.checkpoint(file.parent) and not file.exists()
+        return before.changes(now) if before and lost else []
 
     @property
     def checkpoints(self) -> Path:
@@ -344,15 +329,6 @@ class RunDirectory:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
-
-
-def _digests(made_from: Mapping[str, Any]) -> dict[str, str]:
-    return {name: digest(value) for name, value in made_from.items()}
-
-
-def _is_kept(file: Path) -> bool:
-    """Return whether a file is a checkpoint; the note that names it may come from somebody else."""
-    return file.name.endswith(CHECKPOINT_SUFFIX) and file.exists()
 
 
 def check_free(path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from ebsc_core.runs.store.directory import RunDirectory, claim_path
 from ebsc_core.utils.errors import RunDirectoryError
+from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.paths import mark_cache
 from ebsc_core.utils.provenance import provenance
 
@@ -261,3 +262,13 @@ def test_what_is_no_cache_is_not_searched_for_a_checkpoint(tmp_path: Path) -> No
         raise ValueError
     with RunDirectory(tmp_path / "run", {"cache": "none"}, resuming=True) as directory:
         assert directory.elsewhere is None
+
+
+@pytest.mark.parametrize("name", [5, "", "../x.training.safetensors", f"{'x' * 300}.training.safetensors"])
+def test_a_note_that_names_no_file_is_left_out(tmp_path: Path, name: object) -> None:
+    file = tmp_path / f"{'0' * 24}.training.safetensors"
+    with RunDirectory(tmp_path / "run") as directory:
+        note = {"file": name, "made_from": {"images": digest(1)}}
+        (directory.work_folder / "kept.json").write_text(json.dumps(note))
+        assert directory.kept_training(file, {"images": 1}) == file
+        assert directory.note_training(file, {"images": 2}) == []

@@ -21,14 +21,15 @@ from ebsc_core.data.images.in_memory import place_images
 from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.interfaces import Backbone, ImageInfo, Objective, TrainableCoefficientModel
 from ebsc_core.plugins.observers import Observers
-from ebsc_core.plugins.selection import SOURCE
+from ebsc_core.plugins.selection import Choice
+from ebsc_core.runs.made_from import made_from, resumable_from
 from ebsc_core.runs.partitioner import Partitioner
 from ebsc_core.runs.plan import ImagePlan
 from ebsc_core.runs.resolve import ResolvedSettings
 from ebsc_core.runs.store.directory import RunDirectory
 from ebsc_core.training.cache import Trained, TrainedCache, save_modules
 from ebsc_core.training.checkpoint import Checkpoint, CheckpointStore
-from ebsc_core.training.extract import feature_blocks, finite, fit_backbone, varies_with_seed
+from ebsc_core.training.extract import feature_blocks, finite, fit_backbone
 from ebsc_core.training.kept_blocks import KeptBlocks
 from ebsc_core.training.precision import Arithmetic, choose_arithmetic, extracts_in_bf16
 from ebsc_core.training.step import JointStep
@@ -40,7 +41,6 @@ from ebsc_core.utils.hashing import digest
 from ebsc_core.utils.paths import features_folder
 from ebsc_core.utils.progress import Progress
 from ebsc_core.utils.system import peak_memory_mib
-from ebsc_core.utils.weights import weights_digest
 
 # The user is warned if training waits for images for more than this share of its time.
 WAITED_SHARE = 0.1
@@ -70,6 +70,7 @@ class TrainingStage:
 
     def __post_init__(self) -> None:
         self.config: RunConfig = self.plan.config
+        self.cache = TrainedCache(features_folder(self.config.cache))
         self.bf16 = extracts_in_bf16(self.config.precision, self.device, self.backbone, self.resolved.trains)
         """Whether features are extracted in bf16."""
         self.seconds: dict[str, float] = {}
@@ -88,12 +89,12 @@ class TrainingStage:
             width = self.objective.width if embeds else self.backbone.width
             self.joint = self._build(self.plan.joint, width)
 
-    def _build(self, choice: Any, *arguments: Any) -> Any:
+    def _build(self, choice: Choice, *arguments: Any) -> Any:
         return choice.build_seeded(self.config.seed, *arguments).to(self.device)
 
     def mark_cache(self) -> None:
         """Mark the cache as one of ebsc, before the run can be resumed: resuming trusts only a marked one."""
-        TrainedCache(features_folder(self.config.cache)).mark()
+        self.cache.mark()
 
     def run(self, directory: RunDirectory) -> Trained:
         """Take features from the cache, or train, extract and store them; write them to the run directory.
@@ -105,44 +106,16 @@ class TrainingStage:
         DataError
             If they have read different images.
         """
-        cache = TrainedCache(features_folder(self.config.cache))
         self._compare()
-        cached, changed = self._reuse(cache, directory), list[str]()
-        if cache.folder is not None and self.resolved.trains:
-            resumable = self._resumable_from
-            name = digest(resumable | {"batch_size": self.resolved.batch_size})
-            file = directory.kept_training(cache.folder / f"{name}{CHECKPOINT_SUFFIX}", resumable)
-            self.checkpoints = CheckpointStore(file)
-            changed = directory.note_training(file, resumable)
-        elif cache.folder is not None and not cached and self.distributed.count == 1:
-            self.kept = KeptBlocks(cache.folder, digest(self.made_from), self.progress)
-            changed = directory.note_training(self.kept.begin, self.made_from)
-        work = "training" if self.resolved.trains else "extraction"
-        if (kept := directory.elsewhere) and not cached:
-            command = f"ebsc resume {quote(str(directory.path))} --cache {quote(str(kept.parent))}"
-            self.progress.warn(
-                f"the {work} starts anew, since its checkpoint is in another cache ({kept}); to go on from "
-                f"there, stop this run, then: {command}"
-            )
-        elif changed and not cached:
-            what = " and ".join(CALLED.get(name, name) for name in changed)
-            self.progress.warn(f"its {what} changed since this run was stopped, so the {work} starts anew")
+        cached = self._reuse(directory)
+        if not cached:
+            self._prepare_to_resume(directory)
         self.distributed.broadcast(cached is not None)
         with closing(self.data):
             trained = cached or self._train_and_extract(directory)
         self.distributed = self.distributed.close()
         if not cached:
-            try:
-                cache.store(self.made_from, self._modules(), trained)
-            except OSError as error:  # a full or read-only disk must not cost the training
-                self.progress.warn(f"features are not kept for reuse: {error}")
-            else:
-                if self.checkpoints:
-                    self.checkpoints.remove()
-                if self.kept:
-                    self.kept.remove()
-                if told := cache.keep_within_limit(self.made_from):
-                    self.progress.note(told)
+            self._store(trained)
         return trained
 
     def run_worker(self) -> None:
@@ -158,20 +131,56 @@ class TrainingStage:
         if not self.distributed.same(digest(self.made_from)):
             raise DataError("the processes differ in the images or versions they have found; they must not")
 
-    def _reuse(self, cache: TrainedCache, directory: RunDirectory) -> Trained | None:
+    def _reuse(self, directory: RunDirectory) -> Trained | None:
+        """Copy the features from the cache to the run directory, if it has them."""
         wanted = self.config.precision if self.resolved.trains else "any"
-        with cache.in_use(self.made_from):
-            trained, problem = cache.load(self.made_from, self._modules(), len(self.data), wanted)
+        with self.cache.in_use(self.made_from):
+            trained, problem = self.cache.load(self.made_from, self._modules(), len(self.data), wanted)
             if trained:
                 with directory.writing():
                     shutil.copyfile(trained.features, directory.work_folder / FEATURES)
         if trained:
-            self.progress.note(f"features reused, no training ({cache.folder}/{digest(self.made_from)})")
+            self.progress.note(f"features reused, no training ({self.cache.folder}/{digest(self.made_from)})")
             for warning in filter(None, [problem, *trained.warnings]):
                 self.progress.warn(warning)
         elif problem:
             self.progress.warn(f"{problem}; computing them anew")
         return trained
+
+    def _prepare_to_resume(self, directory: RunDirectory) -> None:
+        """Choose where an interruption leaves the work, which may be there; warn if what it left is lost."""
+        work, changed = "training" if self.resolved.trains else "extraction", list[str]()
+        if self.cache.folder is not None and self.resolved.trains:
+            resumable = resumable_from(self.made_from)
+            name = digest(resumable | {"batch_size": self.resolved.batch_size})
+            file = directory.kept_training(self.cache.folder / f"{name}{CHECKPOINT_SUFFIX}", resumable)
+            self.checkpoints = CheckpointStore(file)
+            changed = directory.note_training(file, resumable)
+        elif self.cache.folder is not None and self.distributed.count == 1:
+            self.kept = KeptBlocks(self.cache.folder, digest(self.made_from), self.progress)
+            changed = directory.note_training(self.kept.begin, self.made_from)
+        if kept := directory.elsewhere:
+            command = f"ebsc resume {quote(str(directory.path))} --cache {quote(str(kept.parent))}"
+            self.progress.warn(
+                f"the {work} starts anew, since its checkpoint is in another cache ({kept}); to go on from "
+                f"there, stop this run, then: {command}"
+            )
+        elif changed:
+            what = " and ".join(CALLED.get(name, name) for name in changed)
+            self.progress.warn(f"its {what} changed since this run was stopped, so the {work} starts anew")
+
+    def _store(self, trained: Trained) -> None:
+        """Store the features in the cache, and delete what was kept to resume."""
+        try:
+            self.cache.store(self.made_from, self._modules(), trained)
+        except OSError as error:  # a full or read-only disk must not cost the training
+            self.progress.warn(f"features are not kept for reuse: {error}")
+            return
+        for kept in (self.checkpoints, self.kept):
+            if kept:
+                kept.remove()
+        if told := self.cache.keep_within_limit(self.made_from):
+            self.progress.note(told)
 
     def extract(self, images: ImageSource, path: Path | None, kept: KeptBlocks | None = None) -> None:
         """Write features and embeddings of images, computed by the trained network.
@@ -206,53 +215,8 @@ class TrainingStage:
 
     @cached_property
     def made_from(self) -> dict[str, Any]:
-        """Return everything that the features depend on: no coefficient model, no clusterer, no labels.
-
-        Cached, since it takes a pass over all pixels.
-        """
-        made_from: dict[str, Any] = {
-            "images": self.data.digest(),
-            "backbone": self.plan.backbone.record(),
-        }
-        if self.backbone.pretrained:
-            made_from["weights"] = weights_digest(self.backbone)
-        if self.bf16:
-            made_from["precision"] = "bf16"
-        if varies_with_seed(self.backbone, self.resolved.trains, self.plan.backbone.is_ours):
-            made_from["seed"] = self.config.seed
-        if self.resolved.trains:
-            made_from |= {
-                "objective": self.plan.objective.record(),
-                "views": self.resolved.views.model_dump(mode="json", by_alias=True),
-                "train": self.config.train.resolved().model_dump(mode="json"),
-            }
-            made_from["train"]["batch_size"] = self.resolved.batch_size
-            if self.config.train.optimizer == "adamw":  # keys of the time before there was a choice have none
-                del made_from["train"]["optimizer"]
-        if self.resolved.trains and self.plan.joint:
-            made_from["joint"] = {
-                "model": self.plan.joint.record(),
-                "express": self.resolved.express,
-                "whiten": self.resolved.joint_whiten,
-                "start": self.config.joint.warm_up,
-                **self.config.joint.model_dump(mode="json", include={"form", "weight"}),
-            }
-            if self._partitions:
-                made_from["joint"] |= {
-                    **self.config.joint.model_dump(mode="json", include={"renew", "share", "pixels"}),
-                    "n_clusters": self.resolved.n_clusters,
-                }
-        return made_from
-
-    @property
-    def _resumable_from(self) -> dict[str, Any]:
-        """Return what a resumed training depends on: all but the batch size and the state of components.
-
-        Whoever goes on after another batch size or version is warned. Only a run that is resumed takes up its
-        training with another batch size.
-        """
-        train = {name: value for name, value in self.made_from["train"].items() if name != "batch_size"}
-        return _without_versions(self.made_from | {"train": train})
+        """Everything that the features depend on; see :func:`ebsc_core.runs.made_from.made_from`."""
+        return made_from(self.plan, self.resolved, self.data, self.backbone, self.bf16)
 
     def _modules(self) -> dict[str, nn.Module]:
         """Return the modules to save, by file name."""
@@ -331,7 +295,11 @@ class TrainingStage:
 
     def _trainer(self, objective: Objective, images: ImageSource) -> Trainer:
         objective.to(memory_format=torch.channels_last)
-        parts = self.plan.suppliers()
+        parts, partitioner = self.plan.suppliers(), None
+        if self.plan.joint and self.config.joint.uses_graph:
+            partitioner = Partitioner(
+                objective, images, self.plan, self.resolved, self.device, self.distributed
+            )
         step = JointStep(
             objective=objective,
             model=self.joint,
@@ -352,17 +320,9 @@ class TrainingStage:
             progress=self.progress,
             checkpoints=self.checkpoints,
             observers=self.observers,
-            partition=self._partitioner(objective, images) if self._partitions else None,
+            partition=partitioner,
             parts={section: parts[section] for section in TRAINING_PARTS if section in parts},
         )
-
-    @property
-    def _partitions(self) -> bool:
-        """Whether training needs the graph of all images."""
-        return self.plan.joint is not None and self.config.joint.uses_graph
-
-    def _partitioner(self, objective: Objective, images: ImageSource) -> Partitioner:
-        return Partitioner(objective, images, self.plan, self.resolved, self.device, self.distributed)
 
     def _choose_arithmetic(self, trainer: Trainer, checkpoint: Checkpoint | None) -> Arithmetic:
         """Choose precision and compilation; of several processes, the first chooses for all."""
@@ -385,14 +345,3 @@ class TrainingStage:
         if self.device.type == "cuda" or self.config.compile != "auto":
             self.progress.note(f"compile       {chosen.reasons['compile']}")
         return chosen
-
-
-def _without_versions(record: Any) -> Any:
-    """Remove the versions from the records of components, and the digests of their source."""
-    if not isinstance(record, dict):
-        return record
-    return {
-        name: value.rpartition(" ")[0] if name == "from" else _without_versions(value)
-        for name, value in record.items()
-        if name != SOURCE
-    }

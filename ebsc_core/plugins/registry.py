@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ebsc_core.plugins.hookspecs import Component, ComponentFamily, ComponentSpec
 from ebsc_core.plugins.installed import OWN_DISTRIBUTION, Provider, canonical, installed_entry_points, loaded
@@ -268,21 +268,25 @@ class Registry:
         if len(found) > 1:
             raise ComponentError(_conflict(kind, name, [p.provider for p in found]))
         if not found:
-            for plugin in self.failures:
-                if plugin.meant_by(kind, name):
-                    raise BrokenPluginError(
-                        f"{name!r} belongs to plugin {plugin}, which did not load: {plugin.reason}; "
-                        f"repair or update {plugin.provider.distribution}"
-                    ) from plugin.error
-            what, near = f"unknown {kind.words} {name!r}", []
-            if kind is Kind.DATA:
-                readable = [entry.name for entry in self.of(kind) if not _single(entry)]
-                if not broken and (described := described_path(name, readable)):
-                    raise UnknownComponentError(described)
-                if not exists(name):
-                    what, near = f"there is no file, folder or data set {name!r}", near_paths(name)
-            raise UnknownComponentError(f"{what}: {self.hint(name, [kind], broken, near)}")
+            self._refuse(kind, name, broken)
         return found[0]
+
+    def _refuse(self, kind: Kind, name: str, broken: list[str]) -> NoReturn:
+        """Raise the error of a name that nothing answers to; ``broken`` families might have."""
+        for plugin in self.failures:
+            if plugin.meant_by(kind, name):
+                raise BrokenPluginError(
+                    f"{name!r} belongs to plugin {plugin}, which did not load: {plugin.reason}; "
+                    f"repair or update {plugin.provider.distribution}"
+                ) from plugin.error
+        what, near = f"unknown {kind.words} {name!r}", []
+        if kind is Kind.DATA:
+            readable = [entry.name for entry in self.of(kind) if not _single(entry)]
+            if not broken and (described := described_path(name, readable)):
+                raise UnknownComponentError(described)
+            if not exists(name):
+                what, near = f"there is no file, folder or data set {name!r}", near_paths(name)
+        raise UnknownComponentError(f"{what}: {self.hint(name, [kind], broken, near)}")
 
     def options_of(self, entry: Entry) -> type[Options] | None:
         """Return the options class of a component, or of all components of a family; None if they differ."""

@@ -24,8 +24,7 @@ BLOCK_SCORES = 1 << 25
 # Number of queries passed to an index at once. The index splits them itself, but the activations of a
 # network are held for all of them.
 QUERY_ROWS = 65_536
-# Number of queries that an approximate search also searches exactly: this measures the recall within some 1
-# %.
+# Number of queries that an approximate search also searches exactly: this measures the recall to some 1 %.
 RECALL_ROWS = 256
 
 # The number of coefficients is needed before ``n_clusters="auto"`` is known.

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from ebsc_core.clustering.metrics import own_share
+from ebsc_core.clustering.spectral.embedding import of_unit_length
 
 # Temperature of the softmax over cosines, and the number of clusters in it: more would drown the own one.
 TEMPERATURE, NEAREST = 0.1, 10
@@ -54,11 +55,11 @@ def clearness(embedding: np.ndarray, labels: np.ndarray) -> np.ndarray:
     members = sparse.csr_matrix(
         (np.ones(len(assigned), np.float32), (own, assigned)), shape=(len(found), len(labels))
     )
-    centers = _unit(members @ embedding)
+    centers = of_unit_length(members @ embedding)
     size = max(1, HELD_COSINES // len(found))
     for start in range(0, len(assigned), size):
         block = slice(start, start + size)
-        cosines = _unit(embedding[assigned[block]]) @ centers.T
+        cosines = of_unit_length(embedding[assigned[block]]) @ centers.T
         at = np.arange(len(cosines)), own[block]
         margin = cosines[at][:, None] - cosines
         margin[at] = np.inf
@@ -66,8 +67,3 @@ def clearness(embedding: np.ndarray, labels: np.ndarray) -> np.ndarray:
             margin = np.partition(margin, NEAREST - 2, axis=1)[:, : NEAREST - 1]
         result[assigned[block]] = 1 / (1 + np.exp(-margin / TEMPERATURE).sum(axis=1))
     return result
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(norms, np.finfo(np.float32).tiny)

@@ -38,7 +38,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ebsc_core.clustering.spectral.coarsening import coarsened
 from ebsc_core.clustering.spectral.eigenvectors import Eigenpairs, leading_eigenpairs
-from ebsc_core.clustering.spectral.embedding import eigenvalue_weights, weighted_rows
+from ebsc_core.clustering.spectral.embedding import VECTORS_PER_CLUSTER, eigenvalue_weights, weighted_rows
 from ebsc_core.clustering.spectral.kmeans import kmeans
 
 # The most that are considered, and the rows that a cluster has on average then: with fewer than the least
@@ -58,7 +58,6 @@ RESAMPLES, STARTS = 12, 5
 # Of more clusters than ALL_UP_TO, the agreement varies less.
 RESAMPLES_OF_MANY = 4
 TOLERANCE = 3e-3
-VECTORS_PER_CLUSTER = 4
 # Of a number's own stability in its score; the rest is its better neighbour's.
 OWN = 0.6
 # Scores that differ by less are equal; those that differ by less than the second are near.

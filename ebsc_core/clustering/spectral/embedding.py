@@ -68,7 +68,11 @@ def eigenvalue_weights(eigenvalues: np.ndarray, n_clusters: int, power: float | 
 
 def weighted_rows(vectors: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Scale the rows of ``V diag(w)``, ``(N, m)``, to unit length; rows of zeros stay zero."""
-    rows = vectors * weights
+    return of_unit_length(vectors * weights)
+
+
+def of_unit_length(rows: np.ndarray) -> np.ndarray:
+    """Scale rows ``(N, m)`` to unit length; rows of zeros stay zero."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.maximum(norms, np.finfo(np.float32).tiny)
 

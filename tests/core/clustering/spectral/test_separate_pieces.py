@@ -14,6 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 from ebsc_core import EnergySubspaceClustering
 from ebsc_core.clustering import n_clusters as number
 from ebsc_core.clustering.spectral.eigenvectors import leading_eigenpairs
+from ebsc_core.clustering.spectral.embedding import VECTORS_PER_CLUSTER
 from ebsc_plugins.clusterers.spectral import SpectralClustering, SpectralOptions
 
 
@@ -57,7 +58,7 @@ def test_fewer_clusters_than_pieces_divide_no_piece(sizes: list[int], seed: int)
 def test_the_search_for_their_number_divides_them_alike(sizes: list[int], seed: int) -> None:
     graph, labels = pieces(sizes, 1.0, seed)
     k = len(sizes)
-    n_vectors = min(number.VECTORS_PER_CLUSTER * k, graph.shape[0])
+    n_vectors = min(VECTORS_PER_CLUSTER * k, graph.shape[0])
     found = number._cut(leading_eigenpairs(graph, n_vectors, 0), k, 0)
     assert adjusted_rand_score(labels, found) == 1
 

@@ -141,7 +141,6 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
     ComponentError
         If the model or the clusterer returns something else than its interface says.
     """
-    size = method.dictionary_size
     positions, copies, transform = _dictionary_rows(rows, method, stage)
     transformed = _transformed(rows, method, positions, copies, transform)
     if copies:
@@ -162,28 +161,23 @@ def cluster_rows(rows: Rows, method: Method, stage: Stages, progress: Progress) 
     clusterer, number = method.clusterer, None
     if method.recount:
         with stage("number of clusters"):
-            # Where hardly any rows differ, the copies are the clusters.
-            few = distinct_graph.shape[0] < MIN_NODES
-            searched = graph if few else distinct_graph
-            most = max_clusters(graph.shape[0])  # copies count: they make a cluster larger
-            number = find_n_clusters(searched, method.seed, method.device, most)
+            number = _find_number(graph, distinct_graph, method)
         clusterer = method.recount(number.chosen)
     clusterer.device = method.device
     with stage("clusters"):
         chosen = number.chosen if number else method.n_clusters
         labels = _fit_clusterer(clusterer, distinct_graph, rows, positions, copies, chosen)
-    voters = _voters(copies)
     with stage("confidence"):
-        voting = labels[voters]
-        within = float(own_share(distinct_graph, voting).mean())
-        embedding = _embedding(clusterer, distinct_graph, voting, method)
-        confidence = confidence_of(distinct_graph, embedding, voting)
-    assigner = _assigner(dictionary, voting, confidence, method, transform)
+        within = float(own_share(distinct_graph, labels).mean())
+        embedding = _embedding(clusterer, distinct_graph, labels, method)
+        confidence = confidence_of(distinct_graph, embedding, labels)
+    assigner = _assigner(dictionary, labels, confidence, method, transform)
     agreement = None
+    if method.dictionary_size:
+        agreement = float((vote(coefficients, labels, confidence).labels == labels).mean())
     if copies:
-        confidence = confidence[copies.among_distinct]
-    if size:
-        agreement = float((vote(coefficients, voting, confidence[voters]).labels == voting).mean())
+        labels, confidence = labels[copies.among_distinct], confidence[copies.among_distinct]
+    if method.dictionary_size:
         with stage("other rows"):
             all_labels, all_confidence = assigner.predict(rows)
         all_labels[positions], all_confidence[positions] = labels, confidence
@@ -221,8 +215,8 @@ def rebuild_assigner(
     positions, copies, transform = _dictionary_rows(rows, method, stage)
     with stage("coefficients"):
         dictionary = _dictionary(rows, method, _transformed(rows, method, positions, copies, transform))
-        voters = positions[_voters(copies)]
-        return _assigner(dictionary, labels[voters], confidence[voters], method, transform)
+        clustered = _distinct(positions, copies)
+        return _assigner(dictionary, labels[clustered], confidence[clustered], method, transform)
 
 
 def _assigner(
@@ -249,7 +243,7 @@ def _dictionary_rows(
         )
     whitened = rows
     if copies and not method.dictionary_size:
-        whitened = SelectedRows(rows, positions[copies.distinct])
+        whitened = SelectedRows(rows, _distinct(positions, copies))
     return positions, copies, _row_transform(whitened, method, stage)
 
 
@@ -262,14 +256,13 @@ def _transformed(
 ) -> Tensor:
     """Return the rows of the dictionary without copies, whitened if the method whitens."""
     mapped = MappedRows(rows, transform, form_width(rows.width, method.whiten))
-    if copies:
-        positions = positions[copies.distinct]
+    positions = _distinct(positions, copies)
     return mapped.held() if len(positions) == len(rows) else mapped.take(positions)
 
 
-def _voters(copies: Copies | None) -> np.ndarray | slice:
-    """Return which rows of the dictionary are clustered, and vote for the cluster of other rows."""
-    return copies.distinct if copies else slice(None)
+def _distinct(positions: np.ndarray, copies: Copies | None) -> np.ndarray:
+    """Return the positions of the dictionary's rows without copies: these are clustered, and have a vote."""
+    return positions[copies.distinct] if copies else positions
 
 
 def _dictionary(rows: Rows, method: Method, transformed: Tensor) -> Dictionary:
@@ -287,6 +280,16 @@ def _row_transform(rows: Rows, method: Method, stage: Stages) -> Callable[[Tenso
     return lambda block: form(moved(block))
 
 
+def _find_number(
+    graph: sparse.csr_matrix, distinct_graph: sparse.csr_matrix, method: Method
+) -> NumberOfClusters:
+    """Find the number of clusters in the graph of the distinct rows; ``graph`` has the copies, too."""
+    # Where hardly any rows differ, the copies are the clusters.
+    searched = graph if distinct_graph.shape[0] < MIN_NODES else distinct_graph
+    most = max_clusters(graph.shape[0])  # copies count: they make a cluster larger
+    return find_n_clusters(searched, method.seed, method.device, most)
+
+
 def _fit_clusterer(
     clusterer: Clusterer,
     graph: sparse.csr_matrix,
@@ -295,17 +298,16 @@ def _fit_clusterer(
     copies: Copies | None,
     n_clusters: int | None,
 ) -> np.ndarray:
-    """Cluster the graph of the distinct rows, or the rows of the dictionary; copies get one cluster."""
+    """Cluster the graph of the distinct rows, or the rows of the dictionary; return labels of the former."""
     if copies and n_clusters and graph.shape[0] <= n_clusters:
-        return copies.among_distinct
+        return np.arange(graph.shape[0])
     if consumed(clusterer) == "affinity":
-        labels = checked_labels(clusterer.fit_predict(graph), clusterer, graph.shape[0])
-        return labels[copies.among_distinct] if copies else labels
+        return checked_labels(clusterer.fit_predict(graph), clusterer, graph.shape[0])
     if len(positions) < len(rows):
         rows = HeldRows(rows.take(positions))
     data = rows if getattr(clusterer, "streams", False) else rows.held().numpy()
     labels = checked_labels(clusterer.fit_predict(data), clusterer, len(rows))
-    return labels[copies.stands_for] if copies else labels
+    return labels[copies.distinct] if copies else labels
 
 
 def _embedding(

@@ -25,8 +25,6 @@ from ebsc_core.utils.sources import package_digest
 
 # What these return is checked while they work, by code that knows nothing but the component.
 CHECKED_LATER = (Kind.BACKBONE, Kind.OBJECTIVE, Kind.COEFFICIENTS, Kind.CLUSTERER)
-# A run calls more methods of these than their authors write: the base class has the rest.
-DERIVED = {Kind.BACKBONE: "Backbone", Kind.OBJECTIVE: "Objective", Kind.COEFFICIENTS: "CoefficientModel"}
 # The digest of the source in a record. No option has a name like this.
 SOURCE = "source code"
 # Whether this is no installed copy of ebsc, whose code has a version.
@@ -60,22 +58,19 @@ class Choice:
             If the factory raises any error that is not meant for the user, or returns something else, or
             something whose methods take other arguments.
         """
-        built = self._call(self.component.factory, *arguments)
-        if self.component.kind in DERIVED:
-            from ebsc_core.plugins import interfaces
+        built, kind = self._call(self.component.factory, *arguments), self.component.kind
+        if kind in CHECKED_LATER:
+            from ebsc_core.plugins.signatures import CONTRACTS, check_signatures
 
-            base = DERIVED[self.component.kind]
-            if not isinstance(built, getattr(interfaces, base)):
+            # A run calls more methods than authors write, which the base class has; of a clusterer, only one.
+            if kind is not Kind.CLUSTERER and not isinstance(built, CONTRACTS[kind]):
                 raise ComponentError(
                     f"{self.component.described}: its factory returned a {type(built).__name__}, "
-                    f"not an ebsc_core.{base}"
+                    f"not an ebsc_core.{CONTRACTS[kind].__name__}"
                 )
-        if self.component.kind in CHECKED_LATER:
             with suppress(AttributeError):  # it may have slots; then messages name its class
                 built.described_as = self.component.described
-            from ebsc_core.plugins.signatures import check_signatures
-
-            check_signatures(built, self.component.kind)
+            check_signatures(built, kind)
         return built
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:

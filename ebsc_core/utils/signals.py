@@ -49,9 +49,8 @@ def listen() -> None:
             signal.signal(number, _end)
     if SAVING is not None:
         signal.signal(SAVING, _save)
-        signal.pthread_sigmask(
-            signal.SIG_UNBLOCK, [SAVING]
-        )  # a launcher blocks it, see ebsc_core.utils.launch
+        # A launcher blocks it, see ebsc_core.utils.launch.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [SAVING])
 
 
 def exit_status() -> int:

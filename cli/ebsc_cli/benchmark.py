@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-OPTION = typer.Option
+from ebsc_cli.flags import OPTION
 
 
 def benchmark(

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-OPTION = typer.Option
+from ebsc_cli.flags import OPTION
+
 # No m: some would mean minutes by it.
 DAYS = {"h": 1 / 24, "d": 1, "w": 7, "y": 365}
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from ebsc_cli.flags import OPTION, DataRoot, ImagesNow, Quiet, SkipBadImages, TableOut
+from ebsc_core.utils.errors import printable
+
+if TYPE_CHECKING:
+    from ebsc_core.curation.finding import Searched
 
 # Groups on the terminal; the table has all.
 SHOWN = 5
@@ -57,7 +62,7 @@ def duplicates(
     from ebsc_core.plugins.registry import Registry
     from ebsc_core.runs.store.directory import check_output, is_run, own_files
     from ebsc_core.runs.store.saved import SavedRun
-    from ebsc_core.utils.errors import ConfigError, printable
+    from ebsc_core.utils.errors import ConfigError
 
     check_threshold(threshold)
     path = Path(os.path.expanduser(source))
@@ -92,8 +97,14 @@ def duplicates(
             write_table(out, columns_of(searched.found), over=True)
         if picture and searched.images:
             draw_pairs(searched.found, searched.images, picture)
-    found, unit = searched.found, "images" if searched.images else "rows"
-    say = shown.console.print
+    _print_groups(shown.console, searched, "the table has all" if out else "-o FILE.csv writes all")
+    for file in filter(None, (out, picture)):
+        shown.console.print(f"-> {file}")
+
+
+def _print_groups(console: Console, searched: Searched, rest: str) -> None:
+    """Print the number of duplicates and the largest groups; ``rest`` says where the others are."""
+    found, unit, say = searched.found, "images" if searched.images else "rows", console.print
     counts = f"{found.number('exact'):,} exact and {found.number('near'):,} near duplicates"
     groups = f"{len(found.groups):,} groups (threshold {found.threshold:.3f})"
     say(f"{searched.count:,} {unit}: {counts} in {groups}")
@@ -102,7 +113,4 @@ def duplicates(
         more = f" and {len(group) - 4} more" if len(group) > 4 else ""
         say(f"  {printable(group[0].image)}: {others}{more}")
     if (hidden := len(found.groups) - SHOWN) > 0:
-        all_of_them = "the table has all" if out else "-o FILE.csv writes all"
-        say(f"  and {hidden:,} more groups; {all_of_them}")
-    for file in filter(None, (out, picture)):
-        say(f"-> {file}")
+        say(f"  and {hidden:,} more groups; {rest}")

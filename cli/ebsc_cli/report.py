@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ebsc_cli.flags import ImagesNow, in_flags
+from ebsc_cli.flags import OPTION, ImagesNow, in_flags
 from ebsc_cli.tables import plain_console, warning
 from ebsc_core.utils.errors import printable
-
-OPTION = typer.Option
 
 
 def report(

@@ -11,6 +11,7 @@ import torch
 from ebsc_core.config.schema import RunConfig
 from ebsc_core.data.features.store import FeatureTable, FeatureWriter
 from ebsc_core.data.images.reading import read_images
+from ebsc_core.data.images.source import ImageSource
 from ebsc_core.plugins.faults import origin
 from ebsc_core.plugins.interfaces import Backbone
 from ebsc_core.plugins.registry import Registry
@@ -44,18 +45,7 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     device = resolve_device(config.device)
     prepare(device)
     images = read_images(plan.data, config.data, config.seed, progress.warn, side=plan.side)
-    backbone: Backbone = plan.backbone.build_seeded(config.seed, images.info())
-    untrained = not backbone.pretrained and _weights_are_random(
-        backbone, plan.backbone.build_seeded(config.seed + 1, images.info())
-    )
-    backbone = backbone.to(device)
-    fit_backbone(backbone, images, progress.note)
-    progress.note(f"backbone      {backbone.describe()}")
-    if untrained:
-        progress.warn(
-            f"the weights of {plan.backbone.name} are random, and nothing trains here; load trained ones "
-            f"(`ebsc plugins show {plan.backbone.name}` lists the options), or let `ebsc run` train it"
-        )
+    backbone = _fitted_backbone(plan, images, device, progress)
     made_from = {"images": images.digest(), "backbone": plan.backbone.record(), "seed": config.seed}
     if backbone.pretrained:
         made_from["weights"] = weights_digest(backbone)
@@ -86,6 +76,25 @@ def extract_features(config: RunConfig, registry: Registry, progress: Progress, 
     if kept:
         kept.remove()
     return len(images), backbone.width
+
+
+def _fitted_backbone(
+    plan: ImagePlan, images: ImageSource, device: torch.device, progress: Progress
+) -> Backbone:
+    """Build the backbone and fit it to the images; warn if its weights are random."""
+    choice, seed, info = plan.backbone, plan.config.seed, images.info()
+    backbone: Backbone = choice.build_seeded(seed, info)
+    # Compared while both are on the CPU.
+    random = not backbone.pretrained and _weights_are_random(backbone, choice.build_seeded(seed + 1, info))
+    backbone = backbone.to(device)
+    fit_backbone(backbone, images, progress.note)
+    progress.note(f"backbone      {backbone.describe()}")
+    if random:
+        progress.warn(
+            f"the weights of {choice.name} are random, and nothing trains here; load trained ones "
+            f"(`ebsc plugins show {choice.name}` lists the options), or let `ebsc run` train it"
+        )
+    return backbone
 
 
 def _weights_are_random(backbone: Backbone, other: Backbone) -> bool:

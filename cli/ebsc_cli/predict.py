@@ -99,7 +99,7 @@ def predict(
     with shown:
         prepare(chosen)
         predictor = Predictor(saved, registry, chosen, shown)
-        source = predictor.read(new) if new else predictor.read_files(data)
+        source = predictor.read(new) if new else predictor.convert(data)
         clusters = predict_to(predictor, source, sys.stdout if piped else out, features, top)
     what = "images" if takes_images else "rows"
     shown.note(f"{len(clusters)} {what} -> {'standard output' if piped else out}")

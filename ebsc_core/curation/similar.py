@@ -99,7 +99,7 @@ def _row_of_file(predictor: Predictor, wanted: str, progress: Progress) -> Tenso
             f"{saved.path} was made from features and has no network for {shortened(wanted)}; give a name or "
             "a position of its assignments.csv"
         )
-    images = predictor.read_files([str(file)])
+    images = predictor.convert([str(file)])
     row = torch.cat([predictor.rows_of(table) for table in predictor.extract(images)])
     clusters, confidence = predictor.assign(row)
     joined = "no cluster" if clusters[0] < 0 else f"cluster {saved.curated.called(int(clusters[0]))}"

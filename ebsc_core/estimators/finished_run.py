@@ -171,7 +171,7 @@ class FinishedRun:
             source = predictor.read(new_data(self.saved, os.fspath(images), root=root), download=root is None)
             assert isinstance(source, ImageSource)
         else:
-            source = predictor.alike(given_images(images, size=predictor.side, largest=predictor.wanted_side))
+            source = predictor.convert(images)
         return predictor.extract(source)
 
     @contextmanager

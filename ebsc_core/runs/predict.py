@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
@@ -111,40 +111,38 @@ class Predictor:
     def _images(self, choice: DataChoice, download: bool) -> ImageSource:
         settings, name = choice.options, str(choice.name)
         component = self.registry.find(Kind.DATA, name)
-        if self.side and "size" in component.options_class.model_fields:
-            settings = {"size": self.side} | settings
+        if self._side and "size" in component.options_class.model_fields:
+            settings = {"size": self._side} | settings
         chosen = Choice(component, check_options(component, settings, Kind.DATA.section))
-        seed, warn = self.run.config.seed, self.progress.warn
-        return self.alike(read_images(chosen, choice, seed, warn, download=download, side=self.wanted_side))
+        seed, warn, side = self.run.config.seed, self.progress.warn, self._wanted_side
+        return self._alike(read_images(chosen, choice, seed, warn, download=download, side=side))
 
-    def read_files(self, paths: Sequence[str]) -> ImageSource:
-        """Read files of single images, in the size and the channels of the run; their names are the paths.
+    def convert(self, images: Any) -> ImageSource:
+        """Convert images in memory, or read files of single images, in the size and channels of the run.
+
+        Parameters
+        ----------
+        images
+            What :func:`ebsc_core.data.images.python_inputs.given_images` takes, paths for instance.
 
         Raises
         ------
         DataError
             If a file cannot be read, or if the images do not fit.
         """
-        return self.alike(given_images(list(paths), size=self.side, largest=self.wanted_side))
+        return self._alike(given_images(images, size=self._side, largest=self._wanted_side))
 
     @property
-    def side(self) -> int | None:
+    def _side(self) -> int | None:
         """The side of the images of the run if they are square."""
         return self._info.height if self._info.height == self._info.width else None
 
     @property
-    def wanted_side(self) -> int | None:
+    def _wanted_side(self) -> int | None:
         """The side at which the backbone wants photos, in pixels, if it has a wish."""
         return self.plan.side if isinstance(self.plan, ImagePlan) else None
 
-    def alike(self, images: ImageSource) -> ImageSource:
-        """Convert images to the channels of the run.
-
-        Raises
-        ------
-        DataError
-            If they are of another size.
-        """
+    def _alike(self, images: ImageSource) -> ImageSource:
         info = self._info
         if images.shape[1:] != (info.height, info.width):
             _, height, width = images.shape

@@ -92,7 +92,7 @@ def comparison(run: Path) -> None:
 def prediction(run: Path) -> None:
     predictor = Predictor(SavedRun(run), Registry(), torch.device("cpu"))
     new = ImageSet("new", torch.zeros(2, 1, 8, 8, dtype=torch.uint8), ["a", "b"])
-    list(predictor.extract(predictor.alike(new)))
+    list(predictor.extract(predictor.convert(new)))
 
 
 def refused_or_right(run: Path, *uses: Callable[[Path], None]) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
+from ebsc_core.clustering.spectral.coarsening import degrees
 from ebsc_core.curation.graph import Graph, graph_of, own_affinity, required_graph
 from ebsc_core.runs.store.saved import SavedRun
 
@@ -78,7 +79,7 @@ def memberships_of(graph: Graph, numbers: list[int], n: int) -> Memberships:
     columns = np.searchsorted(numbers, graph.clusters[inside])
     shape = (len(graph.clusters), len(numbers))
     members = sparse.csr_matrix((np.ones(len(inside)), (inside, columns)), shape=shape)
-    total = np.asarray(graph.matrix.sum(axis=1, dtype=np.float64)).ravel()
+    total = degrees(graph.matrix)
     scale = np.divide(1.0, total, out=np.zeros(len(total)), where=total > 0)
     found = (sparse.diags_array(scale) @ graph.matrix @ members).tocoo()
     places = graph.positions[found.row], found.col
@@ -98,7 +99,7 @@ def sureness(run: SavedRun) -> np.ndarray:
     if graph is None or not curated.changed:
         return sure
     touched = np.isin(graph.clusters, list(curated.changed)) & ~curated.by_hand[graph.positions]
-    total = np.asarray(graph.matrix.sum(axis=1, dtype=np.float64)).ravel()
+    total = degrees(graph.matrix)
     own = np.divide(own_affinity(graph), total, out=np.zeros(len(total)), where=total > 0)
     sure[graph.positions[touched]] = own[touched]
     return sure

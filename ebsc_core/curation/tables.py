@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from ebsc_core.curation.output import check_new, new_file, whole_file
 from ebsc_core.runs.store.directory import check_output
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import DataError, missing_package
+from ebsc_core.utils.files import write_csv
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -106,13 +106,6 @@ def write_table(path: Path, columns: Columns, over: bool = False) -> None:
         WRITERS[path.suffix.lower()](temporary_path, columns)
 
 
-def _write_csv(path: Path, columns: Columns) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        lines = csv.writer(file)
-        lines.writerow(columns)
-        lines.writerows(zip(*columns.values(), strict=True))
-
-
 def _write_json(path: Path, columns: Columns) -> None:
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
@@ -141,7 +134,7 @@ def _pyarrow() -> Any:
 
 
 WRITERS: dict[str, Callable[[Path, Columns], None]] = {
-    ".csv": _write_csv,
+    ".csv": write_csv,
     ".json": _write_json,
     ".parquet": _write_parquet,
 }

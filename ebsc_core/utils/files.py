@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -58,6 +59,14 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         temporary_path.rename(path)
     finally:
         shutil.rmtree(temporary_path, ignore_errors=True)
+
+
+def write_csv(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
+    """Write a table from its columns; file names that are not UTF-8 keep their bytes."""
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        lines = csv.writer(file)
+        lines.writerow(columns)
+        lines.writerows(zip(*columns.values(), strict=True))
 
 
 def _beside(path: Path) -> Path:

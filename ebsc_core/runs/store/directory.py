@@ -20,7 +20,6 @@ other files are complete. So a directory without it is finished.
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
@@ -50,7 +49,7 @@ from ebsc_core.runs.store.unfinished import (
     write_unfinished,
 )
 from ebsc_core.utils.errors import NOTHING_WRITTEN, DataError, EbscError, Interrupted, RunDirectoryError
-from ebsc_core.utils.files import check_writable, cut_name, lock, locked, remove
+from ebsc_core.utils.files import check_writable, cut_name, lock, locked, remove, write_csv
 from ebsc_core.utils.manifest import MANIFEST, GuardedFolder, write_manifest
 from ebsc_core.utils.paths import features_folder, is_cache
 
@@ -323,12 +322,8 @@ class RunDirectory:
         sparse.save_npz(self.work_folder / AFFINITY, graph)
 
     def write_assignments(self, columns: Mapping[str, Iterable[Any]]) -> None:
-        """Write ``assignments.csv`` from its columns; file names that are not UTF-8 keep their bytes."""
-        path = self.work_folder / ASSIGNMENTS
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
+        """Write ``assignments.csv`` from its columns."""
+        write_csv(self.work_folder / ASSIGNMENTS, columns)
 
 
 def check_free(path: Path) -> None:

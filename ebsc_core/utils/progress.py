@@ -57,7 +57,7 @@ class Stages:
 
 def clock(seconds: float) -> str:
     """Format a duration, e.g. ``42 s`` or ``3 min 05 s``."""
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

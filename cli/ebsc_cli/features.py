@@ -42,15 +42,17 @@ def show(
     from rich.table import Table
 
     from ebsc_cli.tables import plain_console
-    from ebsc_core.config.schema import FeaturesChoice
+    from ebsc_core.config.loading import load_config
     from ebsc_core.data.features.store import FEATURES
     from ebsc_core.data.features.summary import feature_facts
     from ebsc_core.runs.store.saved import SavedRun
     from ebsc_core.utils.errors import printable
 
     path = SavedRun(file).files.file(FEATURES) if file.is_dir() else file
+    chosen = load_config(flags={"features.path": str(path), "features.array": array}).features
+    assert chosen
     table = Table(show_header=False)
-    for name, value in feature_facts(FeaturesChoice(path=str(path), array=array)).items():
+    for name, value in feature_facts(chosen).items():
         table.add_row(name, printable(value))  # the file may be a stranger's
     plain_console().print(table)
 

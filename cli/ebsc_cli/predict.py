@@ -52,7 +52,7 @@ def predict(
     ] = None,
     data_root: DataRoot = None,
     skip_bad_images: SkipBadImages = None,
-    device: Device = "auto",
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Assign new images to the clusters of a finished run.
@@ -84,7 +84,8 @@ def predict(
         check_form(features, ".h5", ".hdf5")
         if features.absolute() == out.absolute():
             raise ConfigError(f"-o and --features are both {out}; give two files")
-    saved, registry, chosen = SavedRun(run), Registry(), resolve_device(device or "auto")
+    saved, registry = SavedRun(run), Registry()
+    chosen = resolve_device("auto" if device is None else device)
     takes_images = not saved.config.features
     if features and not takes_images:
         raise ConfigError(f"{run} clustered features and has no others to write; leave out --features")

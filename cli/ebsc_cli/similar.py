@@ -23,7 +23,7 @@ def similar(
     ],
     top: Annotated[int, OPTION(min=1, metavar="N", help="How many images to show.")] = 20,
     out: TableOut = None,
-    device: Device = "auto",
+    device: Device = None,
     quiet: Quiet = False,
 ) -> None:
     """Show the images of a finished run that are most similar to a given one, with their clusters.
@@ -46,7 +46,8 @@ def similar(
 
     if out:
         check_table(out, [Path(os.path.expanduser(image)), *own_files(run)])
-    saved, shown, chosen = SavedRun(run), ConsoleProgress(quiet=quiet), resolve_device(device or "auto")
+    saved, shown = SavedRun(run), ConsoleProgress(quiet=quiet)
+    chosen = resolve_device("auto" if device is None else device)
     with shown:
         prepare(chosen)
         found = find_similar(saved, image, top, lambda: Predictor(saved, Registry(), chosen, shown), shown)

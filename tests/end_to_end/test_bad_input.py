@@ -143,6 +143,21 @@ def test_one_clear_line(ebsc, inputs, tmp_path, case):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_an_empty_text_is_no_default_in_any_command(ebsc, tmp_path):
+    np.savez(tmp_path / "rows.npz", features=np.random.default_rng(0).normal(size=(30, 4)))
+    assert ebsc("cluster", "rows.npz", "--n-clusters", "2", "--coefficients", "knn", "--out", "run").code == 0
+    commands = {
+        ("features", "rows.npz", "--array", ""): "features.array",
+        ("predict", "run", "rows.npz", "-o", "new.csv", "--device", ""): "device",
+        ("similar", "run", "0", "--device", ""): "device",
+    }
+    for words, said in commands.items():
+        done = ebsc(*words)
+        assert done.code == 2, words
+        assert done.err.startswith("ebsc: error: ")
+        assert said in done.err
+
+
 def test_a_search_by_a_library_that_is_not_there(ebsc, tmp_path, monkeypatch):
     monkeypatch.setattr("ebsc_core.runs.plan.find_spec", lambda name: None)
     done = ebsc("run", "--set", "search.method=faiss", "--out", "run")

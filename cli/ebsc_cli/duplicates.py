@@ -79,7 +79,7 @@ def duplicates(
         raise ConfigError(
             f"{source} is a run, whose images are read as the run read them; leave out the options of data"
         )
-    if data and not run:
+    if data is not None and not run:
         raise ConfigError(
             f"--data says where the images of a run are now, and {source} is no run; leave it out"
         )

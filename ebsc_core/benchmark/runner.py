@@ -23,6 +23,7 @@ from ebsc_core.benchmark.cell import FORMAT
 from ebsc_core.benchmark.results import Results, set_aside, source_digest, write
 from ebsc_core.benchmark.suite import Cell, Suite
 from ebsc_core.benchmark.table import html, markdown
+from ebsc_core.config.loading import load_config
 from ebsc_core.plugins.registry import Registry
 from ebsc_core.runs.store.listing import SCORES
 from ebsc_core.utils.errors import Interrupted, RunDirectoryError
@@ -62,7 +63,7 @@ def run_suite(
     Raises
     ------
     ConfigError
-        If a cell is invalid. In this case nothing has run.
+        If a cell or the cache is invalid. In this case nothing has run.
     Interrupted
         If the user stops the benchmark. Finished cells are kept.
     RunDirectoryError
@@ -70,6 +71,7 @@ def run_suite(
     """
     try:
         suite.check(registry)
+        load_config(flags={"cache": cache})  # each cell would refuse what is no name of a folder
         for note in suite.notes():
             progress.warn(note)
         deadline = inf if minutes is None else time.monotonic() + 60 * minutes

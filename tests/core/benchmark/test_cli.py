@@ -53,6 +53,14 @@ def test_the_table_is_as_wide_as_is_said(
     assert last.endswith("table.html")
 
 
+def test_an_empty_cache_is_refused_before_anything_runs(benchmark: Any, stand_in: StandIn) -> None:
+    stand_in()
+    done = benchmark("--cache", "")
+    assert done.code == 2
+    assert done.err.startswith("ebsc: error: option 'cache': it is empty")
+    assert not Path("runs").exists()
+
+
 def test_a_reason_names_settings_as_a_suite_does(benchmark: Any, stand_in: StandIn) -> None:
     stand_in("if part == 'knn': outcome = {'failed': 'say how many with `n_clusters`; lower `top_k`'}")
     assert benchmark().err.endswith("failed: say how many with 'n_clusters'; lower 'top_k'\n")

@@ -121,7 +121,7 @@ def duplicate_images(
     """
     check_threshold(threshold)
     search, likeness = search or SearchOptions(), Likeness(thumbnails.gray)
-    distinct = _first_of(thumbnails.content)
+    distinct = np.unique(_first_of_each(thumbnails.content))
     proposed = [_proposed(likeness.rows, distinct, search, seed)]
     if rows is not None:
         proposed.append(_proposed(rows, distinct[distinct < len(rows)], search, seed))
@@ -143,16 +143,11 @@ def duplicate_rows(
     """
     check_threshold(threshold)
     content, held = content_of_rows(rows), rows.held()
-    proposed = _proposed(held, _first_of(content), search or SearchOptions(), seed)
+    proposed = _proposed(held, np.unique(_first_of_each(content)), search or SearchOptions(), seed)
     first, second = np.unique(proposed, axis=0).T
     cosines = (held[torch.from_numpy(first)] * held[torch.from_numpy(second)]).sum(dim=1)
     pairs = _sorted(first, second, cosines.cpu().numpy())
     return _grouped(content, names, pairs, _threshold(pairs, SURE_OF_ROWS, threshold), None)
-
-
-def _first_of(content: np.ndarray) -> np.ndarray:
-    """Return the ascending positions of the first image of each content."""
-    return np.sort(np.unique(content, return_index=True)[1])
 
 
 def _proposed(rows: Tensor, distinct: np.ndarray, search: SearchOptions, seed: int) -> np.ndarray:

@@ -94,7 +94,7 @@ class ClusteringStage:
         return replace(result, figures=figures | {"clustering_device_memory_mib": peak})
 
     def _cluster(self, rows: Rows, whiten: WhitenForm, joint: Joint | None) -> ClusteringResult:
-        return cluster_rows(rows, self.method(rows.width, whiten, joint), self.stage, self.progress)
+        return cluster_rows(rows, self._method(rows.width, whiten, joint), self.stage, self.progress)
 
     def n_clusters(self, result: ClusteringResult) -> int:
         """Return the number of clusters that was given, or else found."""
@@ -115,7 +115,7 @@ class ClusteringStage:
             "whiten": method.whiten,
         }
 
-    def method(self, width: int, whiten: WhitenForm, joint: Joint | None = None) -> Method:
+    def _method(self, width: int, whiten: WhitenForm, joint: Joint | None = None) -> Method:
         """Build the components that turn rows of this width into clusters."""
         config, resolved = self.config, self.resolved
         model: CoefficientModel = self.plan.coefficients.build_seeded(config.seed, form_width(width, whiten))
@@ -166,7 +166,7 @@ class ClusteringStage:
         weights : callable
             Returns the weights of the coefficient model, if it is one that learns.
         """
-        method = self.method(rows.width, self.resolved.whiten)
+        method = self._method(rows.width, self.resolved.whiten)
         if isinstance(method.model, nn.Module):
             method.model.load_state_dict(weights(method.model))
             method.model.eval()

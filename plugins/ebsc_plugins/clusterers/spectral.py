@@ -11,7 +11,6 @@ from scipy import sparse
 from ebsc_core import (
     Clusterer,
     Options,
-    effective_power,
     eigenvalue_weights,
     kmeans,
     leading_eigenpairs,
@@ -56,7 +55,7 @@ class SpectralClustering(Clusterer):
         self.options, self.n_clusters, self.seed = options, n_clusters, seed
 
     def fit_predict(self, data: sparse.csr_matrix | np.ndarray) -> np.ndarray:
-        """Return labels ``(N,)``; set ``eigenvalues_``, ``power_``, ``embedding_`` and ``warnings_``."""
+        """Return labels ``(N,)``; set ``eigenvalues_``, ``embedding_`` and ``warnings_``."""
         assert isinstance(data, sparse.csr_matrix)
         n_vectors = min(self.options.vectors_per_cluster * self.n_clusters, data.shape[0])
         small = data.shape[0] <= SMALL
@@ -66,14 +65,9 @@ class SpectralClustering(Clusterer):
         )
         self.eigenvalues_ = pairs.values
         self.warnings_ = _convergence_warnings(pairs.weighted_residual, tolerance)
-        self.power_ = self._power(pairs.values)
         self.embedding_ = weighted_rows(pairs.vectors, self._weights(pairs.values))
         n_init = self.options.n_init or (50 if small else 10)
         return kmeans(self.embedding_, self.n_clusters, n_init, self.seed, self.device, data)
-
-    def _power(self, eigenvalues: np.ndarray) -> float:
-        given = self.options.power
-        return effective_power(np.clip(eigenvalues, 0, 1), self.n_clusters) if given is None else given
 
     def _weights(self, eigenvalues: np.ndarray) -> np.ndarray:
         """Compute the weight ``λ^t`` of each eigenvector."""

@@ -91,7 +91,7 @@ def split_cluster(
         raise ConfigError(f"a cluster cannot be cut into {into}; give a number of parts from 2")
     parts = parts_of(run, number, into, registry, progress or Progress())
     largest_first = sorted(parts, key=len, reverse=True)
-    free = _next_number(run)
+    free = run.next_number
     if free + into > MAX_NUMBERS:
         raise ConfigError(f"no numbers are left for new clusters: {free} have been given")
     moved = [Part(number=free + i, rows=rows.tolist()) for i, rows in enumerate(largest_first[1:])]
@@ -170,12 +170,6 @@ def _whole(number: int) -> int:
         return operator.index(number)
     except TypeError:
         raise ConfigError(f"clusters and parts are counted by whole numbers, not by {number!r}") from None
-
-
-def _next_number(run: SavedRun) -> int:
-    """Return the first number that no cluster has had, in this run or in those that it took numbers from."""
-    earlier = run.metrics.get("like") or {}
-    return max(run.curated.highest + 1, int(earlier.get("next", 0)))
 
 
 def _decided(run: SavedRun, decision: Decision) -> SavedRun:

@@ -127,7 +127,7 @@ class Earlier:
             progress.warn(f"images are matched with those of {path} by position: their names are positions")
         self.clusters = np.full(len(ids), -1)
         self.clusters[here] = curated.clusters[there]
-        self.free = max(curated.highest + 1, int((self.run.metrics.get("like") or {}).get("next", 0)))
+        self.free = self.run.next_number
         self.shared = len(here)
         self.matching: Matching | None = None
 

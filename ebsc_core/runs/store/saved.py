@@ -142,6 +142,12 @@ class SavedRun:
         """The clusters after all decisions, and their names."""
         return self._decided[1]
 
+    @property
+    def next_number(self) -> int:
+        """The first number that no cluster has had, in this run or in those that it took numbers from."""
+        earlier = self.metrics.get("like") or {}
+        return max(self.curated.highest + 1, int(earlier.get("next", 0)))
+
     @cached_property
     def _decided(self) -> tuple[list[Decision], Curated]:
         found, path = self.assignments, self.files.unlisted(DECISIONS)

@@ -24,14 +24,16 @@ class Spoken(Progress):
         self.verbose = verbose
 
     def note(self, message: str) -> None:
+        message = in_parameters(message)
         LOG.info(message)
         if self.verbose:
             print(message, flush=True)
 
     def warn(self, message: str) -> None:
-        super().warn(message)
-        LOG.warning(in_parameters(message))
-        warnings.warn(in_parameters(message), UserWarning, stacklevel=3)
+        super().warn(message)  # files keep the names of settings
+        message = in_parameters(message)
+        LOG.warning(message)
+        warnings.warn(message, UserWarning, stacklevel=3)
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self.stage, self.total, self.unit = stage, total, unit

@@ -64,7 +64,7 @@ class EnergyNetwork(InnerProductModel, TrainableCoefficientModel):
         return {"form": "unweighted"}
 
     def refinement(self) -> dict[str, Any]:
-        """Prefer no refinement: it gained nothing over the start (docs/experiments/coefficients.md)."""
+        """Prefer no refinement: it gained on faces and lost elsewhere (docs/experiments/coefficients.md)."""
         return {"steps": 0}
 
     def queries(self, rows: Tensor) -> Tensor:

@@ -56,7 +56,7 @@ MAKING: tuple[Words, ...] = (
     (*CLUSTERED[:-1], "rows-run"),
     ("name", "run", "0", "herbs"),
     ("merge", "run", "1", "2"),
-    ("move", "run", "none", "0"),
+    ("move", "run", "none", "68"),
 )
 
 

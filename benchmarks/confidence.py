@@ -20,12 +20,11 @@ from pathlib import Path
 
 import numpy as np
 from measuring import command, described, keep
-from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import silhouette_samples
-from sklearn.metrics.cluster import contingency_matrix
 
 from ebsc_core.clustering.metrics import own_share
 from ebsc_core.curation.graph import required_graph
+from ebsc_core.report.confusion import compare_with_classes
 from ebsc_core.runs.store.saved import SavedRun
 from ebsc_core.utils.errors import EbscError
 
@@ -54,9 +53,10 @@ def looked_at(path: Path) -> dict[str, float]:
         graph = required_graph(run, "the share")
     except (EbscError, KeyError) as error:
         raise SystemExit(f"{path} is not a run that can be judged ({error!r})") from None
-    if images.labels is None or len(graph.positions) < len(images.ids):
+    compared = compare_with_classes(images)
+    if compared is None or len(graph.positions) < len(images.ids):
         raise SystemExit(f"{path} has images without a label, or without affinity")
-    wrong = ~right(np.unique(images.labels, return_inverse=True)[1], images.clusters)
+    wrong = np.isin(np.arange(len(images.ids)), compared.wrong)
     surest = np.argsort(-images.confidence, kind="stable")
     surer, less = np.array_split(wrong[surest], 2)
     measures = {
@@ -73,13 +73,6 @@ def looked_at(path: Path) -> dict[str, float]:
         "surer": 1 - surer.mean(),
     }
     return {name: round(100 * float(figure), 2) for name, figure in figures.items()}
-
-
-def right(labels: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Say for each image whether its class is that of its cluster, in the best one-to-one assignment."""
-    classes, found = linear_sum_assignment(contingency_matrix(labels, clusters), maximize=True)
-    names = dict(zip(np.unique(clusters)[found].tolist(), np.unique(labels)[classes].tolist(), strict=True))
-    return np.array([names.get(cluster) for cluster in clusters.tolist()]) == labels
 
 
 def risk(wrong: np.ndarray, sureness: np.ndarray) -> float:

@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ebsc_core.data.features.csv_files import opened_table
 from ebsc_core.data.images.matching import match_names
 from ebsc_core.utils.errors import ConfigError, DataError, fault_of, first_of, shortened
 
 # The column of names in all tables that are written here.
 IMAGE = "image"
-# Characters of the first line that tell its delimiter.
-FIRST_LINE = 1 << 16
 # So many images that are not found are named.
 NAMED = 3
 # No position has more digits.
@@ -57,16 +56,14 @@ def read_images(path: Path) -> list[str]:
         If the file cannot be read or has no such column or no line.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            delimiter = max(",;\t", key=file.readline(FIRST_LINE).count)
-            file.seek(0)
+        with opened_table(path) as (file, delimiter):
             lines = csv.DictReader(file, delimiter=delimiter)
             if IMAGE not in (lines.fieldnames or ()):
                 raise DataError(
                     f"{path} has no column {IMAGE!r}; give a .csv file whose first line names one"
                 )
             found = [name for line in lines if (name := line[IMAGE])]
-    except (OSError, csv.Error) as error:
+    except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read: {fault_of(error)}") from error
     if not found:
         raise DataError(f"{path} names no images below its first line")

@@ -7,6 +7,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,14 +26,27 @@ NUMBERLIKE = re.compile(r"\s*[-+]?[\d.,_]+([eE][-+]?\d+)?\s*")
 DECIMAL_COMMA = re.compile(r"\d[,;\t]\d|\d;|;\d")
 
 
-def read_csv(path: Path, choice: FeaturesChoice) -> FeatureSource:
-    """Read a table of numbers, and of texts for labels and names, into memory."""
+@contextmanager
+def opened_table(path: Path) -> Iterator[tuple[IO[str], str]]:
+    """Open a ``.csv`` file in its encoding, and yield it with its delimiter.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
     with path.open("rb") as start:
         wide = start.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)  # "Unicode text" of a spreadsheet
     encoding = "utf-16" if wide else "utf-8-sig"
     with path.open(newline="", encoding=encoding, errors="surrogateescape") as file:
         delimiter = max(",;\t", key=file.readline(MAX_LINE).count)
         file.seek(0)
+        yield file, delimiter
+
+
+def read_csv(path: Path, choice: FeaturesChoice) -> FeatureSource:
+    """Read a table of numbers, and of texts for labels and names, into memory."""
+    with opened_table(path) as (file, delimiter):
         lines = csv.reader(_lines(path, file), delimiter=delimiter)
         first = next(filter(None, lines), [])
         head = first if _is_head(first) else [str(i) for i in range(len(first))]

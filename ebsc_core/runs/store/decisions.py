@@ -204,9 +204,8 @@ def _split(curated: Curated, split: Split) -> Curated:
             raise ValueError(f"a split gives the number {part.number} a second time")
         clusters[rows], highest = part.number, part.number
     changed = curated.changed | {split.number, *(part.number for part in split.parts)}
-    by_hand = curated.by_hand & (
-        curated.clusters != split.number
-    )  # where they are now, the split has put them
+    # The split has put the images of its cluster where they are now.
+    by_hand = curated.by_hand & (curated.clusters != split.number)
     after = replace(curated, clusters=clusters, changed=changed, highest=highest, by_hand=by_hand)
     _require(after, split.number)
     return after

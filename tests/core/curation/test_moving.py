@@ -154,10 +154,16 @@ def test_names_are_read_from_the_column_of_a_table(tmp_path: Path, delimiter: st
     assert read_images(tmp_path / "t.csv") == ["a, b.jpg", "c.jpg"]
 
 
+def test_a_table_of_a_spreadsheet_may_be_in_utf_16(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("image\tscore\na.jpg\t1\n", encoding="utf-16")
+    assert read_images(tmp_path / "t.csv") == ["a.jpg"]
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (None, "cannot be read"),
+        ("image\n".encode("utf-16") + b"x", "cannot be read"),
         (b"", "no column 'image'"),
         (b"name\nx\n", "no column 'image'"),
         (b"image\n\n", "names no images"),
